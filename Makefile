@@ -1,0 +1,60 @@
+# Two commands do all the set-up: `make serve` and `make test`. They need Python 3.11-3.13, make and git.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The GPU extra where the NVIDIA driver answers, the CPU extra elsewhere: the two must never meet in one environment.
+EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --custom-compile-command "make lock" pyproject.toml
+
+.PHONY: serve train test lint format types docs lock clean help
+
+help:            ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+serve: $(VENV)/serve-$(EXTRA)   ## the service with the shipped model on port 8000
+	$(BIN)/flowers serve
+
+train: $(VENV)/serve-$(EXTRA)   ## train a new version on flower_photos
+	$(BIN)/flowers train
+
+test: $(VENV)/dev   ## every test
+	$(BIN)/pytest
+
+lint: $(VENV)/dev   ## ruff, formatting included
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+types: $(VENV)/dev   ## mypy --strict
+	$(BIN)/mypy
+
+docs: $(VENV)/dev   ## the pages that the code writes
+	$(BIN)/python docs/generate_settings.py
+
+lock:            ## the locked requirements anew (needs uv)
+	$(COMPILE) --group build --extra cpu -o requirements/cpu.txt
+	$(COMPILE) --group build --extra gpu -o requirements/gpu.txt
+	$(COMPILE) --group dev --extra cpu -o requirements/dev.txt
+
+# A stamp per kind of environment; a changed lock or project file renews it. The dev lock is the cpu lock and the tools.
+$(VENV)/serve-cpu: requirements/cpu.txt pyproject.toml
+$(VENV)/serve-gpu: requirements/gpu.txt pyproject.toml
+$(VENV)/dev: requirements/dev.txt pyproject.toml
+$(VENV)/serve-%: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/$*.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+$(VENV)/dev: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@ $(VENV)/serve-cpu
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:           ## the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

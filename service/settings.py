@@ -1,0 +1,110 @@
+"""Every knob of the programs: unit, bounds, default and a sentence, in one typed model per program.
+
+A setting is a flag (`--max-queue-size`) and an environment variable (`FLOWERS_MAX_QUEUE_SIZE`); the flag wins.
+Only `cli` and `api.app` read these; everybody below receives plain values.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import Parameter
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "FLOWERS_"
+Device = Literal["auto", "gpu", "cpu"]
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+
+
+@Parameter(name="*")
+class StoreSettings(_Settings):
+    """Where models live, and which one is meant."""
+
+    model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
+    model: str = Field("flowers", min_length=1, max_length=64, description="Name of the model in the store.")
+
+
+@Parameter(name="*")
+class EngineSettings(StoreSettings):
+    """`flowers evaluate` and `predict`: what runs the model, and what one image may ask of the machine."""
+
+    device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")
+    engine: Literal["auto", "savedmodel"] = Field("auto", description="What runs the network.")
+    engine_threads: int = Field(0, ge=0, le=256, description="Threads inside one engine call on the CPU; 0: all cores.")
+    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one per core.")
+    max_image_bytes: int = Field(20 * 1024 * 1024, ge=1024, le=1024**3, description="Largest image file, in bytes.")
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1024,
+        le=1_000_000_000,
+        description="Largest picture, in pixels, judged from its header.",
+    )
+
+
+@Parameter(name="*")
+class ServeSettings(EngineSettings):
+    """`flowers serve`."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one of the machine's.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
+    max_batch_size: int = Field(32, ge=1, le=1024, description="Most images in one engine call.")
+    max_queue_size: int = Field(128, ge=1, le=100_000, description="Most images that may wait; more get 429.")
+    request_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest that a request may take, in seconds.")
+    body_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest that a body may take to arrive, in seconds.")
+    drain_delay_s: float = Field(
+        5.0, ge=0, le=300, description="Seconds after SIGTERM in which new requests are still taken."
+    )
+    drain_timeout_s: float = Field(25.0, gt=0, le=600, description="Most seconds for finishing what was accepted.")
+    reload_interval_s: float = Field(5.0, gt=0, le=3600, description="Seconds between looks at the model store.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON lines elsewhere."
+    )
+    access_log: bool = Field(True, description="One log line per request.")
+
+
+@Parameter(name="*")
+class TrainSettings(_Settings):
+    """`flowers train`."""
+
+    model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
+    runs: Path = Field(Path("runs"), description="Folder for run folders: checkpoints, history, curves, reports.")
+    cache: Path = Field(
+        Path("~/.cache/flowers"), description="Folder for the fetched data set, outside any repository."
+    )
+    recipe: str = Field("standard", description="Name of a recipe in service/training/recipes.")
+    device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs; default: the recipe's.")
+    batch_size: int | None = Field(None, ge=1, le=4096, description="Photographs per step; default: the recipe's.")
+    network: Literal["alexnet_v1", "alexnet_v2"] | None = Field(None, description="Network; default: the recipe's.")
+
+
+PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ServeSettings, TrainSettings)
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Refuse `FLOWERS_` names that no program knows: a misspelt setting must not be ignored in silence.
+
+    Raises:
+        SettingsError: names the unknown variable and the nearest known one.
+    """
+    known = {f"{ENVIRONMENT_PREFIX}{field}".upper() for program in PROGRAMS for field in program.model_fields}
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not name.startswith("FLOWERS_TEST_"):
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise SettingsError(f"{name} is no setting of this program; the nearest is {nearest[0]}")
+
+
+def describe_invalid_settings(error: ValidationError) -> str:
+    """One sentence for a value out of bounds, naming the setting as people write it."""
+    first = error.errors(include_url=False)[0]
+    setting = str(first["loc"][-1]) if first["loc"] else "settings"
+    flag = "--" + setting.replace("_", "-")
+    return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}): {first['msg'].lower()}, not {first.get('input')!r}"
