@@ -1,0 +1,124 @@
+"""Bytes -> pixels: the only place where a file becomes an array, for training, evaluation and serving alike.
+
+In order: bytes counted, format told from the content (`formats.py`), size and structure judged unopened
+(`header.py`), decoded by Pillow with that one format allowed, made sRGB (`colour.py`), turned upright.
+"""
+
+import io
+import logging
+import re
+import warnings
+
+import numpy as np
+from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, WebPImagePlugin
+
+from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
+from service.imaging.colour import to_srgb
+from service.imaging.formats import detect_format
+from service.imaging.header import announced_pixels
+from service.imaging.pixels import ImageLimits, Pixels
+
+# By name, because Pillow would load all its forty readers to find these three; the others it always loads.
+_READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
+
+_DEFAULT_LIMITS = ImageLimits()
+_MAX_EXIF_BYTES = 1024 * 1024  # cameras write up to 64 KiB
+_ORIENTATION = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
+
+
+def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Pixels:
+    """The picture in a file, upright, in sRGB, as it would be printed on white paper.
+
+    Of animations the first frame, of multi-page files the first page. What each format and mode becomes, and
+    which files are refused, is in docs/images.md. The same bytes give the same pixels, in any thread.
+
+    Args:
+        data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.
+        limits: how many bytes the file and how many pixels the picture may have.
+
+    Returns:
+        uint8, shape (height, width, 3), RGB, 0-255, read-only.
+
+    Raises:
+        MissingImage: `data` is empty.
+        ImageBytesTooLarge: longer than `limits.max_image_bytes`.
+        ImageTooLarge: the header announces more than `limits.max_image_pixels`; nothing was decoded.
+        UnsupportedImageFormat: not one of the formats.
+        InvalidImage: broken, truncated or hostile. No bytes raise anything but these five.
+    """
+    if not data:
+        raise MissingImage("There is no image: it has no bytes; send the bytes of a photograph.")
+    if len(data) > limits.max_image_bytes:
+        raise ImageBytesTooLarge(
+            f"The image file has {len(data):,} bytes; this server takes up to {limits.max_image_bytes:,}: "
+            "send a smaller copy."
+        )
+    image_format = detect_format(data)
+    try:
+        return _decode(data, image_format, limits)
+    except ImageError:
+        raise
+    except Exception as error:  # over broken bytes Pillow raises nearly anything: KeyError, zlib.error, ...
+        raise InvalidImage(
+            f"The {image_format} picture cannot be read: it is broken, cut short or of a rare kind; "
+            "send the whole file again, or a copy saved as JPEG or PNG."
+        ) from error
+
+
+def _decode(data: bytes, image_format: str, limits: ImageLimits) -> Pixels:
+    _check_pixels(announced_pixels(data, image_format) or 0, limits)
+    _prepare_pillow(limits)
+    with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
+        width, height = image.size
+        _check_pixels(width * height, limits)
+        image.load()
+        upright = _TO_UPRIGHT.get(_orientation(image))
+        colours = to_srgb(image)
+        return np.asarray(colours if upright is None else colours.transpose(upright))
+
+
+def _check_pixels(pixels: int, limits: ImageLimits) -> None:
+    if pixels > limits.max_image_pixels:
+        raise ImageTooLarge(
+            f"The picture has {_in_words(pixels)} pixels; this server takes up to "
+            f"{_in_words(limits.max_image_pixels)}: send a smaller copy."
+        )
+
+
+def _in_words(pixels: int) -> str:
+    return f"{pixels / 1_000_000:.6g} million" if pixels >= 1_000_000 else f"{pixels:,}"
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 as in EXIF (or XMP, where there is no EXIF); 1, upright, also if that cannot be read."""
+    if image.format == "TIFF" or len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+        return 1  # Pillow has turned TIFF itself
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1  # a note beside the picture is broken, the picture is not
+
+
+def _prepare_pillow(limits: ImageLimits) -> None:
+    """Set what Pillow keeps in globals, before every picture, so that no other import or setting matters.
+
+    Pillow's own pixel guard (it acts at twice its number) is raised at need, never lowered: it is the second
+    line behind ours, and a neighbour with a larger limit must not fall over it. Warnings are silenced by a
+    filter in front rather than by `warnings.catch_warnings`, which swaps a list that all threads share.
+    """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if (Image.MAX_IMAGE_PIXELS or 0) < limits.max_image_pixels:
+        Image.MAX_IMAGE_PIXELS = limits.max_image_pixels
+    if tuple(warnings.filters[:1]) != (_PILLOW_WARNINGS,):
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)

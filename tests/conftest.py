@@ -1,0 +1,35 @@
+"""Fixtures that several rooms share: the real photographs where they are, drawn ones everywhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+from drawing import draw_folder
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The real data set's folder; without it the test is skipped aloud, and fails where CI=true."""
+    folder = Path(os.environ.get("FLOWERS_TEST_PHOTOGRAPHS", REPOSITORY.parent / "shared" / "flower_photos"))
+    if not folder.is_dir():
+        reason = f"no real photographs at {folder}: set FLOWERS_TEST_PHOTOGRAPHS to the unpacked flower_photos"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five classes of twelve drawn photographs; read-only by agreement, copy it to change it."""
+    return draw_folder(tmp_path_factory.mktemp("drawn") / "drawn_flowers", photographs_per_class=12)
+
+
+@pytest.fixture(scope="session")
+def tiny_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with version 1 of `flowers`, trained on drawn flowers and exported; read-only by agreement."""
+    from exporting import export_tiny_version  # here, because it brings Keras
+
+    return export_tiny_version(tmp_path_factory.mktemp("tiny") / "model_store")

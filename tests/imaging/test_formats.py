@@ -1,0 +1,71 @@
+"""What a file is, its content decides; what it is not, the answer says in safe words."""
+
+import re
+
+import pytest
+from drawing import draw_photograph, encode
+from PIL import features
+
+from service.errors import UnsupportedImageFormat
+from service.imaging.formats import detect_format
+
+PICTURE = draw_photograph(0, 0, (24, 18))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_each_accepted_format_is_told_from_its_content(image_format: str) -> None:
+    if image_format == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    assert detect_format(encode(PICTURE, image_format)) == image_format
+
+
+def test_an_mpo_is_a_jpeg() -> None:
+    assert detect_format(encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE])) == "JPEG"
+
+
+def test_an_avif_under_a_general_brand_is_found() -> None:
+    assert detect_format(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"
+
+
+def test_avif_is_refused_in_words_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "check", lambda feature: False)
+    with pytest.raises(UnsupportedImageFormat, match="AVIF, which this server was built without; send"):
+        detect_format(b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf")
+
+
+@pytest.mark.parametrize(
+    ("data", "seeming"),
+    [
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\xef\xbb\xbf\n  <HTML lang=en>", "a web page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg">', "an SVG drawing"),
+        (b'<?xml version="1.0"?><svg>', "an SVG drawing"),
+        (b'<?xml version="1.0"?><rss>', "an XML document"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photograph"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1", "a video"),
+        (b"PK\x03\x04\x14\0", "a ZIP archive or an office document"),
+        (b"8BPS\0\x01", "a Photoshop document"),
+        (b"\xff\x0a\xfa", "a JPEG XL picture"),
+        (b"data:image/png;base64,iVBORw0KGgo=", "a data: address"),
+        (b'{"image": "iVBORw0KGgo="}', "JSON"),
+        (b"BMW sells cars, and this is text", "text"),
+        (b"hello", "text"),
+    ],
+)
+def test_a_refusal_says_what_the_file_seems_to_be_and_what_to_do(data: bytes, seeming: str) -> None:
+    with pytest.raises(UnsupportedImageFormat, match=f"it seems to be {seeming}; send the photograph itself"):
+        detect_format(data)
+
+
+def test_unknown_bytes_are_shown_as_numbers() -> None:
+    with pytest.raises(UnsupportedImageFormat, match="its first bytes are 00 01 02 03 fe ff;"):
+        detect_format(b"\0\x01\x02\x03\xfe\xff")
+
+
+@pytest.mark.parametrize("data", [b"<script>alert(1)</script>", b"\x1b[31mred\r\n", "‮gpj".encode(), b"a" * 600])
+def test_a_refusal_never_quotes_the_file(data: bytes) -> None:
+    with pytest.raises(UnsupportedImageFormat) as refusal:
+        detect_format(data)
+    assert re.fullmatch(r"[A-Za-z0-9 :;,.-]+", str(refusal.value))
+    assert "alert" not in str(refusal.value)

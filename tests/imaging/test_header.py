@@ -1,0 +1,209 @@
+"""What is refused before anything is decoded: too many pixels, files cut short, work out of proportion."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawing import draw_photograph, encode
+from handmade import jpeg_segment, png, png_chunk, run_length_bmp, tiff, with_segments
+from PIL import Image
+
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
+from service.imaging.decode import decode_image
+from service.imaging.header import announced_pixels
+
+PICTURE = draw_photograph(1, 1, (48, 36))
+JPEG = encode(PICTURE)
+GIF = encode(PICTURE, "GIF")
+GIF_BLOCKS_START = 13 + 3 * 256  # behind the screen's header and its palette
+EXIF = b"Exif\0\0" + b"MM\0*" + bytes(60_000)
+TIFF_ENTRIES = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+
+
+def with_size_at(data: bytes, position: int, layout: str, *sides: int) -> bytes:
+    return data[:position] + struct.pack(layout, *sides) + data[position + struct.calcsize(layout) :]
+
+
+def black_png(side: int) -> bytes:
+    """One bit per pixel: 19,000 x 19,000 of them are 44 kB."""
+    return png(side, side, bytes((1 + (side + 7) // 8) * side), bit_depth=1, colour_type=0)
+
+
+def wide_canvas_webp() -> bytes:
+    data = encode(PICTURE.convert("RGBA"), "WEBP", exif=b"Exif\0\0MM\0*")
+    assert data[12:16] == b"VP8X"
+    return data[:24] + b"\xfe\x3f\0\xfe\x3f\0" + data[30:]
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "PNG": lambda: black_png(19_000),
+    "JPEG": lambda: with_size_at(JPEG, JPEG.index(b"\xff\xc0") + 5, ">HH", 65_500, 65_500),
+    "GIF screen": lambda: with_size_at(GIF, 6, "<HH", 65_535, 65_535),
+    "GIF frame": lambda: with_size_at(GIF, GIF.index(b",", GIF_BLOCKS_START) + 5, "<HH", 65_535, 65_535),
+    "WebP canvas": wide_canvas_webp,
+    "BMP": lambda: with_size_at(encode(PICTURE, "BMP"), 18, "<ii", 40_000, -40_000),
+    "TIFF": lambda: tiff([(256, 4, 1, 40_000), (257, 4, 1, 40_000), *TIFF_ENTRIES[2:], (273, 4, 1, 8)]),
+    "TIFF tile": lambda: tiff([*TIFF_ENTRIES, (322, 4, 1, 40_000), (323, 4, 1, 40_000), (324, 4, 1, 8)]),
+}
+IN_LITTLE_MEMORY = """
+import pathlib, resource, sys
+from service.errors import ImageTooLarge
+from service.imaging.decode import decode_image
+held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 64 * 2**20,) * 2)
+for path in sys.argv[1:]:
+    try:
+        decode_image(pathlib.Path(path).read_bytes())
+    except ImageTooLarge as error:
+        print(pathlib.Path(path).name, error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
+def test_too_many_pixels_are_refused_from_the_header_in_a_few_megabytes(tmp_path: Path) -> None:
+    """In a process that may take 64 MiB more; any of the bombs would need 250 MB and more if it were decoded."""
+    for name, make in BOMBS.items():
+        (tmp_path / name).write_bytes(make())
+    ran = subprocess.run(
+        [sys.executable, "-c", IN_LITTLE_MEMORY, *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    lines = ran.stdout.splitlines()
+    assert [line.partition(" The picture has")[0] for line in lines] == sorted(BOMBS)
+
+
+def test_the_bomb_of_the_png_is_small() -> None:
+    assert len(black_png(19_000)) < 50_000
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_message_says_how_many_pixels_and_what_to_do(name: str) -> None:
+    with pytest.raises(
+        ImageTooLarge, match=r"^The picture has [\d.]+ million pixels; this server takes up to 50 million: send"
+    ):
+        decode_image(BOMBS[name]())
+
+
+def scans(count: int) -> bytes:
+    data = encode(PICTURE, progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (count - data.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def gif_with_remarks(count: int) -> bytes:
+    return GIF[:GIF_BLOCKS_START] + b"!\xfe" + b"\x01." * count + b"\0" + GIF[GIF_BLOCKS_START:]
+
+
+def png_with(chunks: bytes) -> bytes:
+    return png(2, 2, b"\0" + bytes(6) + b"\0" + bytes(6), before=chunks)
+
+
+def large_progressive(num_scans: int) -> bytes:
+    """36 million pixels announced and none there: counted before anybody would miss them."""
+    data = scans(num_scans)
+    return with_size_at(data, data.index(b"\xff\xc2") + 5, ">HH", 6_000, 6_000)
+
+
+HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "2,000 scans": ("scans", lambda: scans(2_000)),
+    "30 scans of many pixels": ("scans", lambda: large_progressive(30)),
+    "3,000 comments": ("segments", lambda: with_segments(JPEG, jpeg_segment(0xFE, b"") * 3_000)),
+    "fill bytes": ("filling", lambda: with_segments(JPEG, b"\xff" * 5_000)),
+    "a reserved segment": ("filling", lambda: with_segments(JPEG, jpeg_segment(0xF0, bytes(5_000)))),
+    "giant EXIF": ("notes", lambda: with_segments(JPEG, jpeg_segment(0xE1, EXIF) * 20)),
+    "giant Photoshop data": ("notes", lambda: with_segments(JPEG, jpeg_segment(0xED, bytes(60_000)) * 20)),
+    "many tables": ("notes", lambda: with_segments(JPEG, jpeg_segment(0xDB, bytes(65 * 900)) * 20)),
+    "30,000 chunks": ("chunks", lambda: png_with(png_chunk(b"abCd", b"") * 30_000)),
+    "20,000 remarks": ("remarks", lambda: gif_with_remarks(20_000)),
+    "2,000 entries": ("entries", lambda: tiff([*TIFF_ENTRIES, *((40_000 + i, 7, 9, 8) for i in range(2_000))])),
+    "100,000 strips": ("numbers", lambda: tiff([*TIFF_ENTRIES, (273, 4, 100_000, 8)], tail=bytes(400_000))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_work_out_of_proportion_is_refused(name: str) -> None:
+    what, make = HOSTILE[name]
+    with pytest.raises(InvalidImage, match=rf"holds more {what}.* than a photograph needs: send a copy"):
+        decode_image(make())
+
+
+REAL: dict[str, Callable[[], bytes]] = {
+    "60 scans": lambda: scans(60),
+    "fill bytes": lambda: with_segments(JPEG, b"\xff" * 50),
+    "EXIF": lambda: with_segments(JPEG, jpeg_segment(0xE1, EXIF)),
+    "extended XMP": lambda: with_segments(JPEG, jpeg_segment(0xE1, b"http://ns.adobe.com" + bytes(60_000)) * 100),
+    "texts": lambda: png_with(png_chunk(b"tEXt", b"Comment\0" + b"x" * 100) * 1_000),
+    "remarks": lambda: gif_with_remarks(2_000),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_real_files_hold_is_not_refused(name: str) -> None:
+    assert decode_image(REAL[name]()).size
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt"])
+def test_a_text_or_profile_that_unpacks_to_megabytes_is_refused(kind: bytes) -> None:
+    flags = {b"zTXt": b"k\0\0", b"iCCP": b"k\0\0", b"iTXt": b"k\0\x01\0\0\0"}[kind]
+    with pytest.raises(InvalidImage):
+        decode_image(png_with(png_chunk(kind, flags + zlib.compress(bytes(20_000_000)))))
+
+
+def test_many_texts_that_unpack_to_megabytes_together_are_refused() -> None:
+    text = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1_000_000)))
+    with pytest.raises(InvalidImage):
+        decode_image(png_with(text * 100))
+
+
+def test_a_large_run_length_bmp_is_refused_with_a_remedy() -> None:
+    assert announced_pixels(run_length_bmp(512, 7), "BMP") == 512 * 512
+    with pytest.raises(UnsupportedImageFormat, match=r"run-length compressed.*: send it as PNG"):
+        decode_image(run_length_bmp(513, 7))
+
+
+@pytest.mark.parametrize("compression", [34925, 50000, 50001, 34887, 6])
+def test_a_tiff_with_a_rare_compression_is_refused_with_a_remedy(compression: int) -> None:
+    entries = [entry for entry in TIFF_ENTRIES if entry[0] != 259]
+    with pytest.raises(UnsupportedImageFormat, match=r"compressed in a way.*: send it as JPEG or PNG"):
+        decode_image(tiff([*entries, (259, 3, 1, compression)]))
+
+
+def test_a_tiff_whose_size_is_hidden_in_another_kind_of_entry_is_refused() -> None:
+    with pytest.raises(InvalidImage, match="its size is not a number"):
+        decode_image(tiff([(256, 9, 1, 8), *TIFF_ENTRIES[1:]]))
+
+
+def test_a_jpeg_without_its_end_and_a_png_without_its_end_are_cut_short() -> None:
+    with pytest.raises(InvalidImage, match="JPEG picture is cut short: send the whole file again"):
+        decode_image(JPEG[:-2])
+    with pytest.raises(InvalidImage, match="PNG picture is cut short: send the whole file again"):
+        decode_image(encode(PICTURE, "PNG")[:-12])
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture() -> None:
+    thumbnail = encode(PICTURE.resize((8, 6)))
+    data = with_segments(JPEG, jpeg_segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail))
+    assert decode_image(data).shape == (36, 48, 3)
+    with pytest.raises(InvalidImage, match="cut short"):
+        decode_image(data[:-2])
+
+
+def test_a_png_whose_picture_data_was_damaged_is_refused() -> None:
+    """Uncompressed inside, so that only the checksum can tell."""
+    data = bytearray(encode(Image.new("RGB", (40, 40), (1, 2, 3)), "PNG", compress_level=0))
+    data[data.index(b"IDAT") + 100] ^= 0xFF
+    with pytest.raises(InvalidImage, match="a checksum differs"):
+        decode_image(bytes(data))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_rubbish_behind_the_picture_does_not_matter(image_format: str) -> None:
+    data = encode(PICTURE, image_format)
+    assert np.array_equal(decode_image(data + b"PK\x03\x04rubbish" * 50), decode_image(data))
