@@ -1,0 +1,215 @@
+"""The check before every training: what can be used, and each thing that is wrong, by name."""
+
+import hashlib
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from service.data.folder import Folder, Photograph
+from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_groups, perceptual_hash
+from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, MissingImage, UnsupportedImageFormat
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits, Pixels
+
+SMALL_CLASS = 30
+"""Fewer photographs than this are reported: 15 % of 30 are four, and none at all in one split of 130."""
+
+UNBALANCED_RATIO = 3.0
+"""Reported when the largest class has more than this many times the photographs of the smallest."""
+
+_DEFAULT_LIMITS = ImageLimits()
+_KINDS: dict[type[ImageError], str] = {
+    MissingImage: "not-an-image",
+    UnsupportedImageFormat: "not-an-image",
+    ImageBytesTooLarge: "image-too-large",
+    ImageTooLarge: "image-too-large",
+}
+
+
+@dataclass(frozen=True)
+class CheckedPhotograph:
+    """A photograph that decodes, with what identifies it whatever its name.
+
+    `pixels_digest`: hex sha256 of the decoded pixels. `perceptual_hash`: 256 bits that small changes keep.
+    """
+
+    path: Path
+    label: str
+    pixels_digest: str
+    perceptual_hash: int
+
+    @property
+    def file(self) -> str:
+        """`<label>/<file name>`: its name on every machine."""
+        return f"{self.label}/{self.path.name}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with the data: its kind, the files (`<label>/<file name>`), and what was done.
+
+    Kinds: `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
+    `near-duplicates`, `small-class`, `unbalanced`; and from the split, `near-duplicates-apart`.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    detail: str
+
+    @property
+    def sentence(self) -> str:
+        """The finding for people."""
+        return f"{self.kind}: {', '.join(self.files)}: {self.detail}" if self.files else f"{self.kind}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """`photographs`: the usable ones, by (label, file name); `findings` name the others, and what is odd."""
+
+    class_names: tuple[str, ...]
+    photographs: tuple[CheckedPhotograph, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def digest(self) -> str:
+        """The `data_digest`: hex sha256 over labels and pixels of the usable photographs, not over names."""
+        lines = sorted(f"{photograph.label}/{photograph.pixels_digest}\n" for photograph in self.photographs)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def class_sizes(self) -> dict[str, int]:
+        """Usable photographs per class, in the order of `class_names`."""
+        counts = Counter(photograph.label for photograph in self.photographs)
+        return {label: counts[label] for label in self.class_names}
+
+    @cached_property
+    def near_duplicates(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
+        """Groups of usable photographs that show nearly the same picture."""
+        groups = near_duplicate_groups([photograph.perceptual_hash for photograph in self.photographs])
+        return tuple(tuple(self.photographs[index] for index in group) for group in groups)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The report for people: one line of counts, then one per finding."""
+        sizes = ", ".join(f"{label} {size}" for label, size in self.class_sizes.items())
+        return (
+            f"{len(self.photographs)} usable photographs: {sizes}",
+            *(finding.sentence for finding in self.findings),
+        )
+
+    def to_json(self) -> str:
+        """The report for programs; the same bytes for the same data."""
+        report = {
+            "data_digest": self.digest,
+            "num_photographs": len(self.photographs),
+            "class_sizes": self.class_sizes,
+            "near_duplicate_bits": NEAR_DUPLICATE_BITS,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+        return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+
+
+def check_folder(
+    folder: Folder, limits: ImageLimits = _DEFAULT_LIMITS, progress: Callable[[int, int], None] | None = None
+) -> DataCheck:
+    """Decode every photograph once and report what training must not use, or should know.
+
+    Set aside: what does not decode; of identical photographs in one class all but the first by name; of
+    identical photographs under two labels all. Near-duplicates stay; the split sees to them.
+
+    Args:
+        progress: called with (photographs done, photographs in all), from this thread.
+    """
+    readable: list[CheckedPhotograph] = []
+    findings: list[Finding] = []
+    executor = ThreadPoolExecutor(os.cpu_count())  # Pillow and hashlib release the interpreter lock
+    try:
+        results = executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs)
+        for done, result in enumerate(results, start=1):
+            if isinstance(result, Finding):
+                findings.append(result)
+            else:
+                readable.append(result)
+            if progress is not None:
+                progress(done, len(folder.photographs))
+    finally:
+        executor.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs in work, not for thousands
+    duplicates, set_aside = _find_duplicates(readable)
+    usable = tuple(photograph for photograph in readable if photograph not in set_aside)
+    check = DataCheck(folder.class_names, usable, ())
+    findings += [*duplicates, *_describe_near_duplicates(check), *_judge_class_sizes(check.class_sizes)]
+    return DataCheck(folder.class_names, usable, tuple(findings))
+
+
+def pixels_digest(image: Pixels) -> str:
+    """sha256 (hex) over b"height,width," and the RGB bytes: files that show the same pixels have the same."""
+    height, width, _ = image.shape
+    return hashlib.sha256(f"{height},{width},".encode() + image.tobytes()).hexdigest()
+
+
+def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
+    path, label = photograph.path, photograph.label
+    files = (f"{label}/{path.name}",)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return Finding("unreadable", files, "it is not a file")  # opening a pipe would wait for ever
+        with path.open("rb") as file:
+            image = decode_image(file.read(limits.max_image_bytes + 1), limits)
+    except OSError as error:
+        return Finding("unreadable", files, f"it cannot be read ({error.strerror})")
+    except ImageError as error:
+        return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
+    return CheckedPhotograph(path, label, pixels_digest(image), perceptual_hash(image))
+
+
+def _find_duplicates(
+    photographs: Iterable[CheckedPhotograph],
+) -> tuple[list[Finding], set[CheckedPhotograph]]:
+    findings: list[Finding] = []
+    set_aside: set[CheckedPhotograph] = set()
+    same_pixels: dict[str, list[CheckedPhotograph]] = {}
+    for photograph in photographs:
+        same_pixels.setdefault(photograph.pixels_digest, []).append(photograph)
+    for group in same_pixels.values():
+        if len({photograph.label for photograph in group}) > 1:
+            files = tuple(photograph.file for photograph in group)
+            findings.append(
+                Finding("two-labels", files, "same pixels, different labels; none is used, delete the wrong")
+            )
+            set_aside.update(group)
+        elif len(group) > 1:
+            files = tuple(photograph.file for photograph in group[1:])
+            findings.append(Finding("duplicate", files, f"same pixels as {group[0].file}, which alone is used"))
+            set_aside.update(group[1:])
+    return findings, set_aside
+
+
+def _describe_near_duplicates(check: DataCheck) -> list[Finding]:
+    findings = []
+    for group in check.near_duplicates:
+        one_label = len({photograph.label for photograph in group}) == 1
+        detail = "nearly the same" if one_label else "nearly the same under different labels; look which is right"
+        findings.append(Finding("near-duplicates", tuple(photograph.file for photograph in group), detail))
+    return findings
+
+
+def _judge_class_sizes(sizes: dict[str, int]) -> list[Finding]:
+    findings = [
+        Finding("small-class", (), f"{label} has {size} usable photographs, fewer than {SMALL_CLASS}; add some")
+        for label, size in sizes.items()
+        if size < SMALL_CLASS
+    ]
+    largest, smallest = max(sizes, key=lambda label: sizes[label]), min(sizes, key=lambda label: sizes[label])
+    if sizes[largest] > UNBALANCED_RATIO * sizes[smallest]:
+        detail = (
+            f"{largest} has {sizes[largest]} usable photographs and {smallest} {sizes[smallest]}, "
+            f"more than {UNBALANCED_RATIO:g} to 1; add to the smaller"
+        )
+        findings.append(Finding("unbalanced", (), detail))
+    return findings

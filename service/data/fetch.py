@@ -1,0 +1,196 @@
+"""The official archive of a data set: downloaded once, verified, unpacked safely, kept in a cache folder."""
+
+import gzip
+import hashlib
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import httpx
+from pydantic import BaseModel
+
+from service.errors import DownloadError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes apart there
+    fcntl = None  # type: ignore[assignment]
+
+Progress = Callable[[int, int], None]
+
+_TIMEOUT_S = 30.0  # without a byte
+_HEADERS = {"Accept-Encoding": "identity"}  # the digest is of the archive as it is stored
+_MOST_EXPANSION = 4  # unpacked bytes per byte of archive; photographs do not compress, a bomb does
+_MANIFEST = ".unpacked.json"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """An archive (.tgz) at `url`, known to the byte; the class folders lie in it under `folder`/."""
+
+    name: str
+    url: str
+    size_bytes: int
+    sha256: str
+    folder: str
+
+
+FLOWER_PHOTOS = DataSet(
+    name="flower_photos",
+    url="https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
+    size_bytes=228_813_984,
+    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+    folder="flower_photos",
+)
+
+
+class _Manifest(BaseModel):
+    """Written into the unpacked folder: which archive it is from, and its files with their sizes in bytes."""
+
+    sha256: str
+    files: dict[str, int]
+
+
+def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None) -> Path:
+    """The folder of class folders of `data_set` under `cache`; what is there intact is not fetched again.
+
+    An interrupted or damaged download or folder is replaced; a folder of that name that this program did not
+    make never is. Files added to the unpacked folder do not count. A second process waits for the first.
+
+    Args:
+        progress: called with (bytes done, bytes in all) while downloading.
+
+    Raises:
+        DownloadError: no network, other bytes than expected, an archive that reaches out of its folder, or no
+            room on the disk.
+    """
+    try:
+        cache = cache.expanduser()
+        target = cache / data_set.folder
+        if not _is_unpacked(data_set, target):
+            cache.mkdir(parents=True, exist_ok=True)
+            with _lock(cache / f".{data_set.name}.lock"):
+                if not _is_unpacked(data_set, target):
+                    _refuse_foreign(target)
+                    archive = cache / f"{data_set.name}.tgz"
+                    if not _is_intact(data_set, archive):
+                        _download(data_set, archive, progress)
+                    _unpack(data_set, archive, target)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder for ~
+        raise DownloadError(
+            f"{data_set.name} cannot be kept in {cache} ({error}); make room, or choose another --cache."
+        ) from error
+    return target
+
+
+def _download(data_set: DataSet, archive: Path, progress: Progress | None) -> None:
+    part = archive.with_name(archive.name + ".part")
+    digest, done = hashlib.sha256(), 0
+    stream = httpx.stream("GET", data_set.url, headers=_HEADERS, follow_redirects=True, timeout=_TIMEOUT_S)
+    try:
+        with stream as response, part.open("wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_raw():
+                done += len(chunk)
+                if done > data_set.size_bytes:
+                    raise _failure(data_set, f"sent more than the expected {data_set.size_bytes} bytes")
+                digest.update(chunk)
+                file.write(chunk)
+                if progress is not None:
+                    progress(done, data_set.size_bytes)
+        if done < data_set.size_bytes:
+            raise _failure(data_set, f"sent {done} bytes instead of {data_set.size_bytes}")
+        if digest.hexdigest() != data_set.sha256:
+            raise _failure(data_set, f"sent other bytes: sha256 {digest.hexdigest()} instead of {data_set.sha256}")
+        part.replace(archive)
+    except httpx.HTTPStatusError as error:
+        raise _failure(data_set, f"answered with status {error.response.status_code}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        # ImportError, ValueError: the environment names a proxy of a kind that httpx cannot use
+        raise _failure(data_set, f"could not be fetched ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _failure(data_set: DataSet, what: str) -> DownloadError:
+    return DownloadError(
+        f"{data_set.url} {what}; try again, or download and unpack it yourself and train on that folder: "
+        f"flowers train {data_set.folder} --name flowers."
+    )
+
+
+def _unpack(data_set: DataSet, archive: Path, target: Path) -> None:
+    """Unpack beside `target` and rename: the folder is there whole, or not at all."""
+    beside = target.with_name(f".{target.name}.unpacking")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        manifest = _Manifest(sha256=data_set.sha256, files=_extract(data_set, archive, beside))
+        (beside / data_set.folder / _MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        (beside / data_set.folder).rename(target)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
+        raise DownloadError(f"{archive} cannot be unpacked ({error}); delete it and try again.") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _extract(data_set: DataSet, archive: Path, folder: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    room = _MOST_EXPANSION * data_set.size_bytes
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            # The `data` filter strips a leading slash and allows links inside; a data set needs neither.
+            if not (member.isreg() or member.isdir()) or path.parts[:1] != (data_set.folder,) or ".." in path.parts:
+                raise DownloadError(
+                    f"{archive} holds {member.name!a}, which is not a plain file or folder under "
+                    f"{data_set.folder}/; nothing of it was kept: do not use this archive."
+                )
+            room -= member.size + tarfile.BLOCKSIZE
+            if room < 0:
+                raise DownloadError(
+                    f"{archive} unpacks to over {_MOST_EXPANSION} times its size; do not use this archive."
+                )
+            tar.extract(member, folder, filter="data")
+            if member.isreg():
+                sizes[str(path.relative_to(data_set.folder))] = member.size
+    if not sizes:
+        raise DownloadError(f"{archive} holds no file under {data_set.folder}/; do not use this archive.")
+    return sizes
+
+
+def _is_intact(data_set: DataSet, archive: Path) -> bool:
+    if not archive.is_file() or archive.stat().st_size != data_set.size_bytes:
+        return False
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == data_set.sha256
+
+
+def _is_unpacked(data_set: DataSet, target: Path) -> bool:
+    try:
+        manifest = _Manifest.model_validate_json((target / _MANIFEST).read_bytes())
+        complete = all((target / file).stat().st_size == size for file, size in manifest.files.items())
+    except (OSError, ValueError):
+        return False
+    return complete and manifest.sha256 == data_set.sha256
+
+
+def _refuse_foreign(target: Path) -> None:
+    if target.exists() and not (target / _MANIFEST).exists():
+        raise DownloadError(
+            f"{target} is there already and was not made by this program: train on it with "
+            f"`flowers train {target}`, move it away, or choose another folder by --cache."
+        )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

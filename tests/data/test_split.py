@@ -1,0 +1,236 @@
+"""`split_photographs` and `split.json`: the same everywhere, nobody moves, near-duplicates never apart."""
+
+import hashlib
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from service.data.check import CheckedPhotograph, DataCheck
+from service.data.near_duplicates import NEAR_DUPLICATE_BITS
+from service.data.split import (
+    PARTS,
+    Split,
+    choose_part,
+    read_split,
+    split_photographs,
+    split_to_json,
+)
+from service.errors import DatasetError
+
+FRACTIONS = (0.70, 0.15, 0.15)
+
+
+def _photograph(label: str, number: int, perceptual_hash: int | None = None) -> CheckedPhotograph:
+    digest = hashlib.sha256(f"{label}{number}".encode())
+    # An unrelated photograph has an unrelated hash: two such are about 128 bits apart.
+    hash_value = int.from_bytes(digest.digest()) if perceptual_hash is None else perceptual_hash
+    return CheckedPhotograph(Path(f"/data/{label}/{number:04d}.jpg"), label, digest.hexdigest(), hash_value)
+
+
+def _check(photographs: list[CheckedPhotograph]) -> DataCheck:
+    ordered = sorted(photographs, key=lambda photograph: photograph.file)
+    return DataCheck(tuple(sorted({photograph.label for photograph in ordered})), tuple(ordered), ())
+
+
+def _with_near_duplicates(photographs_per_class: int, seed: int = 0) -> DataCheck:
+    """Two classes in which some photographs resemble the one before: there are pairs and chains."""
+    random = np.random.default_rng(seed)
+    photographs: list[CheckedPhotograph] = []
+    for label in ("daisy", "roses"):
+        for number in range(photographs_per_class):
+            photograph = _photograph(label, number)
+            if number % 4 in (1, 2) and number % 3:
+                flips = random.choice(256, NEAR_DUPLICATE_BITS // 2, replace=False).tolist()
+                resembling = photographs[-1].perceptual_hash ^ sum(1 << bit for bit in flips)
+                photograph = _photograph(label, number, resembling)
+            photographs.append(photograph)
+    return _check(photographs)
+
+
+def _part_of(split: Split) -> dict[str, str]:
+    return {photograph.file: part for part in PARTS for photograph in split.photographs[part]}
+
+
+@given(data=st.data(), seed=st.integers(0, 2**31 - 1))
+def test_removing_photographs_moves_no_other_from_part_to_part(data: st.DataObject, seed: int) -> None:
+    check = _with_near_duplicates(60)
+    removed = data.draw(st.sets(st.sampled_from(check.photographs), max_size=40))
+    fewer = _check([photograph for photograph in check.photographs if photograph not in removed])
+    try:
+        before, after = _part_of(split_photographs(check, seed)), _part_of(split_photographs(fewer, seed))
+    except DatasetError:  # a part without a class, by chance
+        assume(False)
+    assert {file: before[file] for file in before.keys() & after.keys()} == {
+        file: after[file] for file in before.keys() & after.keys()
+    }
+
+
+@given(seed=st.integers(0, 2**31 - 1), shape=st.integers(0, 5))
+def test_near_duplicates_never_lie_in_two_parts(seed: int, shape: int) -> None:
+    check = _with_near_duplicates(60, seed=shape)
+    try:
+        split = split_photographs(check, seed)
+    except DatasetError:
+        assume(False)
+    for first, second in combinations(PARTS, 2):
+        for one in split.photographs[first]:
+            for other in split.photographs[second]:
+                assert (one.perceptual_hash ^ other.perceptual_hash).bit_count() > NEAR_DUPLICATE_BITS
+
+
+def test_every_photograph_is_in_a_part_or_named_as_set_aside() -> None:
+    check = _with_near_duplicates(100)
+    split = split_photographs(check, seed=3)
+    named = [file for finding in split.set_aside for file in finding.files]
+    assert named
+    assert sorted([*_part_of(split), *named]) == [photograph.file for photograph in check.photographs]
+    assert {finding.kind for finding in split.set_aside} == {"near-duplicates-apart"}
+
+
+def _group_in(*parts: str) -> list[CheckedPhotograph]:
+    """Near-duplicates whose own places with seed 0 are `parts`, in this order of names."""
+    group: list[CheckedPhotograph] = []
+    number = 5000
+    for part in parts:
+        while choose_part(0, _photograph("daisy", number).pixels_digest, FRACTIONS) != part:
+            number += 1
+        group.append(_photograph("daisy", number, perceptual_hash=1 << len(group)))
+        number += 1
+    return group
+
+
+@pytest.mark.parametrize(
+    ("places", "winner"),
+    [
+        (["train", "test"], "test"),
+        (["validation", "test"], "test"),
+        (["train", "validation"], "validation"),
+        (["train", "train", "test"], "train"),
+        (["test", "validation", "train", "validation"], "validation"),
+        (["train", "train"], "train"),
+    ],
+)
+def test_the_part_with_most_of_a_group_keeps_it_and_on_a_tie_the_rarer_part(places: list[str], winner: str) -> None:
+    group = _group_in(*places)
+    check = _check([*_with_near_duplicates(60).photographs, *group])
+    part_of = _part_of(split_photographs(check, seed=0))
+    kept = [part_of.get(photograph.file) for photograph in group]
+    assert kept == [winner if place == winner else None for place in places]
+
+
+def test_the_place_of_a_photograph_never_changes() -> None:
+    # Recorded once: another rule would move photographs that a model was trained on into its test part.
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(12)]
+    places = " ".join(choose_part(7, digest, FRACTIONS) for digest in digests)
+    assert places == "train train train train validation test train test train train train validation"
+
+
+def test_each_class_keeps_the_fractions_within_chance_and_the_seed_changes_who_is_where() -> None:
+    check = _check([_photograph(label, number) for label in ("daisy", "roses") for number in range(2000)])
+    split = split_photographs(check, seed=0)
+    for part, fraction in zip(PARTS, FRACTIONS, strict=True):
+        for label in check.class_names:
+            share = sum(photograph.label == label for photograph in split.photographs[part]) / 2000
+            assert abs(share - fraction) < 4 * (fraction * (1 - fraction) / 2000) ** 0.5
+    other = _part_of(split_photographs(check, seed=1))
+    assert sum(part != other[file] for file, part in _part_of(split).items()) > 1000
+
+
+def test_a_part_without_a_class_is_refused_with_a_seed_that_works() -> None:
+    check = _check([_photograph(label, number) for label in ("daisy", "roses") for number in range(8)])
+    with pytest.raises(DatasetError, match=r"no photograph of the class .* it has 8 usable ones") as raised:
+        split_photographs(check, seed=0)
+    suggested = int(str(raised.value).split("--seed ")[1].split(",")[0])
+    split = split_photographs(check, suggested)
+    assert all({photograph.label for photograph in split.photographs[part]} == {"daisy", "roses"} for part in PARTS)
+
+
+def test_a_class_that_cannot_reach_every_part_is_refused() -> None:
+    check = _check([*_with_near_duplicates(60).photographs, _photograph("tulips", 0), _photograph("tulips", 1)])
+    with pytest.raises(DatasetError, match=r"class tulips .* it has 2 usable ones: add photographs\."):
+        split_photographs(check, seed=0)
+    nothing = replace(check, class_names=(*check.class_names, "violets"))
+    with pytest.raises(DatasetError):
+        split_photographs(nothing, seed=0)
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.3, 0.0), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5)])
+def test_fractions_that_make_no_split_are_refused(fractions: tuple[float, float, float]) -> None:
+    with pytest.raises(DatasetError, match="three fractions above 0 with sum 1"):
+        split_photographs(_with_near_duplicates(60), 0, fractions)
+
+
+def test_the_list_is_the_same_bytes_whatever_the_order_and_the_place_of_the_data() -> None:
+    check = _check([_photograph(label, number) for label in ("daisy", "roses") for number in range(60)])
+    moved = [replace(photograph, path=Path("/elsewhere") / photograph.file) for photograph in check.photographs[::-1]]
+    text = split_to_json(split_photographs(check, seed=0))
+    assert split_to_json(split_photographs(_check(moved), seed=0)) == text
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "652a2c9c565502a43f699503a5bdc57c7ffcbb6fe12f86880600f049c926d290"
+    )
+    document = json.loads(text)
+    assert (document["seed"], document["fractions"]) == (0, [0.7, 0.15, 0.15])
+    files = [entry["file"] for entry in document["photographs"]]
+    assert files == sorted(files)
+    assert text.count("\n") == len(files) + 4  # one photograph a line
+
+
+def test_a_stored_list_gives_back_every_part(tmp_path: Path) -> None:
+    split = split_photographs(_with_near_duplicates(60), seed=3)
+    (tmp_path / "split.json").write_text(split_to_json(split), encoding="utf-8")
+    stored = read_split(tmp_path / "split.json")
+    assert (stored.seed, stored.fractions) == (split.seed, split.fractions)
+    for part in PARTS:
+        assert [(entry.file, entry.pixels_digest) for entry in stored.part(part)] == [
+            (photograph.file, photograph.pixels_digest) for photograph in split.photographs[part]
+        ]
+
+
+_ENTRY = {"file": "daisy/1.jpg", "pixels_digest": "0" * 64, "part": "train"}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (b"{", "is wrong at the document"),
+        (b"\xff\xfe", "is wrong at the document"),
+        ({"seed": 0, "fractions": [0.7, 0.15, 0.15]}, "is wrong at photographs"),
+        (
+            {"photographs": [_ENTRY | {"file": "../outside.jpg"}]},
+            r"photographs\.0\.file .*<label>/<file name>",
+        ),
+        ({"photographs": [_ENTRY | {"file": "/etc/passwd"}]}, r"photographs\.0\.file"),
+        ({"photographs": [_ENTRY | {"file": "a/../b"}]}, r"photographs\.0\.file"),
+        ({"photographs": [_ENTRY | {"file": "a/.hidden"}]}, r"photographs\.0\.file"),
+        ({"photographs": [_ENTRY | {"pixels_digest": "abc"}]}, r"photographs\.0\.pixels_digest"),
+        ({"photographs": [_ENTRY | {"part": "training"}]}, r"photographs\.0\.part"),
+        ({"photographs": [_ENTRY, _ENTRY]}, "names a file twice"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path: Path, document: bytes | dict[str, object], message: str) -> None:
+    path = tmp_path / "split.json"
+    if isinstance(document, dict):
+        document = json.dumps({"seed": 0, "fractions": [0.7, 0.15, 0.15]} | document).encode()
+    path.write_bytes(document)
+    with pytest.raises(DatasetError, match=message):
+        read_split(path)
+
+
+def test_a_missing_list_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"cannot be read \(No such file"):
+        read_split(tmp_path / "split.json")
+
+
+@pytest.mark.photographs
+def test_flower_photos_splits_with_few_set_aside(real_check: DataCheck) -> None:
+    split = split_photographs(real_check, seed=0)
+    assert len(split.set_aside) <= 20
+    sizes = [len(split.photographs[part]) for part in PARTS]
+    assert sum(sizes) + len(split.set_aside) == len(real_check.photographs)
+    assert np.allclose(np.array(sizes) / sum(sizes), FRACTIONS, atol=0.03)
