@@ -1,0 +1,107 @@
+"""`metadata.json`: what a version says of itself; written by training, read by serving and by people."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import InvalidVersion
+
+METADATA_FORMAT = 1
+"""The format that this program writes. It reads older ones too, and refuses newer ones."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Preprocessing(_Frozen):
+    """From a decoded picture to the network's input; the last two steps are inside the SavedModel."""
+
+    resize: Literal["shorter-side-then-centre-crop"] = "shorter-side-then-centre-crop"
+    shorter_side: int = Field(256, ge=1, description="Pixels of the shorter side before the centre crop.")
+    image_size: int = Field(224, ge=1, description="Pixels per side of the square that the network sees.")
+    scale: float = Field(description="The network sees pixel * scale + offset.")
+    offset: float
+
+
+class Network(_Frozen):
+    """Which architecture, and how large."""
+
+    name: str
+    num_classes: int = Field(ge=2)
+    num_parameters: int = Field(ge=1)
+
+
+class Metrics(_Frozen):
+    """Measured on one part of the split, on the pixels and with the probabilities that serving gives."""
+
+    part: str
+    num_photographs: int = Field(ge=1)
+    num_correct: int = Field(ge=0)
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_low: float = Field(ge=0, le=1, description="Lower end of the 95 % Wilson interval.")
+    accuracy_high: float = Field(ge=0, le=1)
+    expected_calibration_error: float = Field(ge=0, le=1)
+
+
+class Metadata(_Frozen):
+    """The whole of `assets.extra/metadata.json`."""
+
+    format: int = METADATA_FORMAT
+    model: str
+    class_names: Annotated[list[str], Field(min_length=2)]
+    preprocessing: Preprocessing
+    network: Network
+    recipe: dict[str, Any] = Field(description="Every value of the training recipe, seed included.")
+    data_digest: str = Field(description="sha256 over the decoded-pixel digests and labels of all photographs used.")
+    split_digest: str = Field(description="sha256 of `split.json`, which lies beside this file.")
+    metrics: list[Metrics]
+    temperature: float = Field(gt=0, description="Logits are divided by it before the softmax, inside the SavedModel.")
+    confidence_threshold: float = Field(ge=0, le=1, description="Below this probability `confident` is false.")
+    created: datetime
+    libraries: dict[str, str]
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> "Metadata":
+        if self.network.num_classes != len(self.class_names):
+            raise ValueError(
+                f"network.num_classes is {self.network.num_classes}, class_names has {len(self.class_names)}"
+            )
+        return self
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read one `metadata.json`.
+
+    Raises:
+        InvalidVersion: missing, unreadable, not of this shape, or of a newer format than `METADATA_FORMAT`.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InvalidVersion(
+            f"{path.name} of version {path.parent.parent.name} cannot be read: {error.strerror}"
+        ) from error
+    return parse_metadata(text, version=path.parent.parent.name)
+
+
+def parse_metadata(text: str | bytes, *, version: str) -> Metadata:
+    """Parse the text of `metadata.json`; `version` is only for the messages. Raises `InvalidVersion`."""
+    try:
+        metadata_format = _FormatOnly.model_validate_json(text).format
+        if metadata_format > METADATA_FORMAT:
+            raise InvalidVersion(
+                f"version {version} has metadata format {metadata_format}; this program reads up to "
+                f"{METADATA_FORMAT}: update the service, or pin an older version with `flowers models use`"
+            )
+        return Metadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "the document"
+        raise InvalidVersion(f"metadata.json of version {version} is wrong at {where}: {first['msg']}") from error
+
+
+class _FormatOnly(_Frozen):
+    format: int

@@ -1,0 +1,146 @@
+"""A new version appears whole or not at all: written beside, checked, brought to the disk, renamed."""
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from service.errors import InvalidVersion, PublishError
+from service.store.layout import (
+    METADATA_FILE,
+    PUBLISHING_PREFIX,
+    REMOVING_PREFIX,
+    SHA256SUMS_FILE,
+    check_model_name,
+    model_folder,
+)
+from service.store.metadata import read_metadata
+from service.store.resolve import next_version
+from service.store.verify import check_files, digest_file, list_files
+
+_LEFTOVER_AGE_S = 24 * 3600
+
+
+class Draft:
+    """A version being written: put the files into `folder`; `version` is its number once it is published."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._version: int | None = None
+
+    @property
+    def version(self) -> int:
+        """The number it was published under. Raises `RuntimeError` before that."""
+        if self._version is None:
+            raise RuntimeError("a draft has its version only after the `with` block has ended well")
+        return self._version
+
+
+@contextmanager
+def publish_version(store: Path, model: str) -> Iterator[Draft]:
+    """Publish what the `with` block writes into `draft.folder` as the next version of `model`.
+
+    At the end of the block SHA256SUMS is written, the draft is verified as serving will verify it, brought to
+    the disk and renamed to the next integer, which `draft.version` then holds. After an exception, inside the
+    block or here, nothing is left. A process that dies leaves a hidden folder that no reader looks at; the
+    next publisher clears it away once it is a day old.
+
+    Args:
+        store: made if it is missing.
+        model: its name; made if it is new.
+
+    Raises:
+        InvalidParameter: `model` cannot be the name of a model.
+        PublishError: the disk is full or not writable, or the draft is no valid version.
+    """
+    check_model_name(model)
+    folder = model_folder(store, model)
+    draft = None
+    try:
+        _clear_leftovers(folder)
+        draft = Draft(_make_draft_folder(folder))
+        yield draft
+        _complete(draft.folder)
+        draft._version = _rename(draft.folder, folder)
+    except InvalidVersion as error:
+        raise PublishError(f"the new version of {model} would not be valid: {error}") from error
+    except OSError as error:
+        raise PublishError(
+            f"the new version of {model} could not be written to {store}: {error.strerror or error}; "
+            "nothing was published: make room or allow writing there, and publish again"
+        ) from error
+    finally:
+        if draft is not None:
+            _discard(draft.folder)
+
+
+def check_can_publish(store: Path, model: str) -> None:
+    """Find out before hours of training whether `publish_version` could begin. Raises what that raises."""
+    check_model_name(model)
+    try:
+        _discard(_make_draft_folder(model_folder(store, model)))
+    except OSError as error:
+        raise PublishError(
+            f"the store {store} cannot be written: {error.strerror or error}; allow writing there, or name "
+            "another with --model-store"
+        ) from error
+
+
+def _make_draft_folder(folder: Path) -> Path:
+    """Beside the versions, as a rename is atomic on one file system only."""
+    draft = folder / f"{PUBLISHING_PREFIX}{secrets.token_hex(8)}"
+    draft.mkdir(parents=True)  # not `mkdtemp`, which shuts other users out
+    return draft
+
+
+def _discard(draft: Path) -> None:
+    shutil.rmtree(draft, ignore_errors=True)
+    with suppress(OSError):
+        draft.parent.rmdir()  # the model's folder, if nothing else is in it
+
+
+def _clear_leftovers(folder: Path) -> None:
+    for prefix in (PUBLISHING_PREFIX, REMOVING_PREFIX):
+        for path in folder.glob(f"{prefix}*"):
+            with suppress(FileNotFoundError):  # its own process, or another one's clearing, was quicker
+                if time.time() - path.stat().st_mtime > _LEFTOVER_AGE_S:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _complete(draft: Path) -> None:
+    """SHA256SUMS, as `sha256sum --check` reads it from within the version; then everything to the disk."""
+    (draft / SHA256SUMS_FILE).parent.mkdir(exist_ok=True)
+    files = sorted(set(list_files(draft)) - {SHA256SUMS_FILE})
+    lines = [f"{digest_file(draft / file)}  {file}\n" for file in files]
+    (draft / SHA256SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    check_files(draft)
+    read_metadata(draft / METADATA_FILE)
+    for path in (draft, *draft.rglob("*")):
+        _fsync(path)
+
+
+def _rename(draft: Path, folder: Path) -> int:
+    """To the next free integer; another publisher may take one at any moment, so try until it holds."""
+    while True:
+        version = next_version(folder)
+        try:
+            draft.rename(folder / str(version))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+        else:
+            _fsync(folder)
+            _fsync(folder.parent)
+            return version
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,210 @@
+"""Which models and versions a store has, and which one is meant; pinning and removing them."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import InvalidVersion, ModelNotFound, StoreError, UsageError, VersionNotFound
+from service.store.layout import (
+    HIGHEST_FILE,
+    PINNED_FILE,
+    REMOVING_PREFIX,
+    WRITING_PREFIX,
+    model_folder,
+    parse_version,
+    version_folder,
+)
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """One version in a store; `pinned` says whether `PINNED` names it."""
+
+    model: str
+    version: int
+    folder: Path
+    pinned: bool
+
+
+def list_models(store: Path) -> list[str]:
+    """The models that have a version, by name; none for a store that does not exist.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    models = []
+    for name in sorted(_names(store)):
+        with suppress(ModelNotFound):  # not a model's name, or a link that leaves the store
+            if _versions(store, name):
+                models.append(name)
+    return models
+
+
+def list_versions(store: Path, model: str) -> list[int]:
+    """The versions of a model, oldest first. Every other name is ignored, as are links that leave the store.
+
+    Raises:
+        ModelNotFound: there is no such model, or it has no version.
+        StoreError: the store cannot be read.
+    """
+    versions = _versions(store, model)
+    if not versions:
+        models = ", ".join(list_models(store)) or "none"
+        raise ModelNotFound(
+            f"no model {model} in the store {store.absolute().name}, which has {models}: "
+            "train one with `flowers train`, or name another model or store"
+        )
+    return versions
+
+
+def resolve_version(store: Path, model: str, version: int | None = None) -> StoredVersion:
+    """The version that is meant: the one asked for, else the pinned one, else the newest. It is not verified.
+
+    Raises:
+        ModelNotFound: as `list_versions`.
+        VersionNotFound: the version asked for, or the pinned one, is not there.
+        InvalidVersion: `PINNED` holds no version number, or the version asked for leaves the store.
+    """
+    versions = list_versions(store, model)
+    if version is None:
+        pinned = pinned_version(store, model)
+        version = pinned or versions[-1]
+    else:
+        pinned = None
+        with suppress(InvalidVersion):  # who asks for a version by number does not depend on PINNED
+            pinned = pinned_version(store, model)
+    folder = version_folder(store, model, version)
+    if version not in versions:
+        state = "is pinned to" if version == pinned else "has no"
+        there = ", ".join(str(number) for number in versions)
+        remedy = ": pin one of them with `flowers models use`, or `use latest`" if version == pinned else ""
+        raise VersionNotFound(f"model {model} {state} version {version}; there is {there}{remedy}")
+    return StoredVersion(model, version, folder, pinned=version == pinned)
+
+
+def pinned_version(store: Path, model: str) -> int | None:
+    """The integer in `PINNED`, whether there is such a version or not; None without the file.
+
+    Raises:
+        ModelNotFound: no model can have this name.
+        InvalidVersion: the file cannot be read, or holds something else.
+    """
+    path = model_folder(store, model) / PINNED_FILE
+    if not os.path.lexists(path):
+        return None
+    version = _read_number(path)
+    if version is None:
+        raise InvalidVersion(
+            f"{PINNED_FILE} of model {model} holds no version number: pin one with `flowers models use N`, "
+            "or unpin with `flowers models use latest`"
+        )
+    return version
+
+
+def pin_version(store: Path, model: str, version: int) -> None:
+    """Make `version` the one to serve until it is unpinned; readers see the old pin or the new one.
+
+    Raises:
+        ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
+        StoreError: the store cannot be written.
+    """
+    stored = resolve_version(store, model, version)
+    with _writing(model):
+        _write_number(stored.folder.parent / PINNED_FILE, version)
+
+
+def unpin(store: Path, model: str) -> None:
+    """Serve the newest version again. Raises `ModelNotFound`, or `StoreError` if it cannot be written."""
+    list_versions(store, model)
+    with _writing(model):
+        (model_folder(store, model) / PINNED_FILE).unlink(missing_ok=True)
+
+
+def remove_version(store: Path, model: str, version: int, *, force: bool = False) -> None:
+    """Delete a version; its number is never given again. It disappears at once, before its files are deleted.
+
+    Args:
+        force: delete it even if it is the one that `resolve_version` would serve, and its pin with it.
+
+    Raises:
+        UsageError: it is the one that is served, and `force` is false.
+        ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
+        StoreError: the store cannot be written.
+    """
+    stored = resolve_version(store, model, version)
+    if not force and resolve_version(store, model).version == version:
+        raise UsageError(
+            f"version {version} of {model} is the one that is served: take another first with "
+            "`flowers models use`, or remove it all the same with --force"
+        )
+    folder = stored.folder.parent
+    with _writing(model):
+        if version == next_version(folder) - 1:
+            _write_number(folder / HIGHEST_FILE, version)
+        if stored.pinned:
+            (folder / PINNED_FILE).unlink()
+        doomed = stored.folder.rename(folder / f"{REMOVING_PREFIX}{secrets.token_hex(8)}")
+        if doomed.is_symlink():
+            doomed.unlink()
+        else:
+            shutil.rmtree(doomed)
+
+
+def next_version(folder: Path) -> int:
+    """The number that a model's next version gets: above every one that it has or had."""
+    taken = [parse_version(name) or 0 for name in _names(folder)]
+    return max([_read_number(folder / HIGHEST_FILE) or 0, *taken]) + 1
+
+
+def _versions(store: Path, model: str) -> list[int]:
+    versions = []
+    for name in _names(model_folder(store, model)):
+        version = parse_version(name)
+        with suppress(InvalidVersion):  # a link that leaves the store
+            if version is not None and version_folder(store, model, version).is_dir():
+                versions.append(version)
+    return sorted(versions)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder.name} in the store cannot be read: {error.strerror}; allow reading it") from error
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            return parse_version(file.read(64).decode("ascii", "replace").strip())
+    except OSError:
+        return None
+
+
+def _write_number(path: Path, number: int) -> None:
+    """Written beside and renamed: a reader, or a crash, never sees half a number."""
+    beside = path.with_name(f"{WRITING_PREFIX}{secrets.token_hex(8)}")
+    try:
+        with beside.open("w", encoding="ascii") as file:
+            file.write(f"{number}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(model: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"model {model} in the store cannot be changed: {error.strerror or error}; allow writing there"
+        ) from error

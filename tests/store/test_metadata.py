@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import pytest
+from versions import example_metadata
+
+from service.errors import InvalidVersion
+from service.store.metadata import METADATA_FORMAT, parse_metadata, read_metadata
+
+
+def test_metadata_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.json"
+    path.write_text(example_metadata().model_dump_json(), encoding="utf-8")
+    assert read_metadata(path) == example_metadata()
+    assert json.loads(path.read_text())["format"] == METADATA_FORMAT
+
+
+def test_a_missing_file_is_an_invalid_version(tmp_path: Path) -> None:
+    with pytest.raises(InvalidVersion, match=r"metadata\.json of version 7 cannot be read: No such file"):
+        read_metadata(tmp_path / "7" / "assets.extra" / "metadata.json")
+
+
+def test_bytes_that_are_no_text_are_an_invalid_version(tmp_path: Path) -> None:
+    (tmp_path / "metadata.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidVersion):
+        read_metadata(tmp_path / "metadata.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"format": None}, "format"),
+        ({"class_names": ["one"]}, "class_names"),
+        ({"class_names": ["one", "two"]}, "num_classes is 5, class_names has 2"),
+        ({"temperature": 0}, "temperature"),
+        ({"network": {"name": "alexnet_v2"}}, "network.num_classes"),
+    ],
+)
+def test_a_wrong_value_is_named(changes: dict[str, object], where: str) -> None:
+    document = {**json.loads(example_metadata().model_dump_json()), **changes}
+    with pytest.raises(InvalidVersion, match=f"of version 3 is wrong at .*{where}"):
+        parse_metadata(json.dumps(document), version="3")
