@@ -1,0 +1,61 @@
+"""The Engine protocol: whatever turns a batch of pixels into probabilities."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.pixels import Pixels
+
+Probabilities = NDArray[np.float32]
+"""float32, shape (num_classes,) or (N, num_classes); each row sums to 1 within 1e-5, ordered like `class_names`."""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What runs the network, where, and why it was chosen.
+
+    `engine` is "savedmodel" or a later runtime, `device` as read from a result tensor ("cpu" or "gpu"),
+    `precision` "float32", `reason` one sentence for the log and for `GET /models`.
+    """
+
+    engine: str
+    device: str
+    precision: str
+    reason: str
+
+
+class Engine(Protocol):
+    """A loaded network. `run` may be called from several threads at once."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs the network, where, and why; final once `warm_up` has returned."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many probabilities a row has."""
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Run every batch size that traffic up to `max_batch_size` can meet, so that no visitor pays for it.
+
+        Raises:
+            EngineFailed: a call raised, or answered with something that is no probability distribution.
+        """
+
+    def run(self, images: Pixels) -> Probabilities:
+        """Score a batch.
+
+        Args:
+            images: uint8, shape (N, image_size, image_size, 3), RGB, N >= 1.
+
+        Returns:
+            float32, shape (N, num_classes); row i belongs to image i, whatever its company.
+
+        Raises:
+            EngineFailed: the runtime raised.
+        """
+
+    def close(self) -> None:
+        """Give the memory back; the engine is not used afterwards."""

@@ -1,0 +1,207 @@
+"""SavedModelEngine: a version's SavedModel on TensorFlow, on GPU or CPU; the reference for other engines."""
+
+import os
+from bisect import bisect_left
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from service.engines.engine import EngineInfo, Probabilities
+from service.errors import DeviceUnavailable, EngineFailed, InvalidVersion, SettingsError
+from service.imaging.pixels import Pixels
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported: errors only
+import tensorflow as tf
+
+_SIGNATURE, _INPUT, _OUTPUT = "serving_default", "images", "probabilities"
+_TOLERANCE = 1e-5  # of a sum, and between a picture alone and in company: float32 sums reorder with the batch size
+_DEFAULT_MAX_BATCH_SIZE = 32
+
+
+def list_tensorflow_gpus() -> tuple[str, ...]:
+    """The GPUs that TensorFlow can use, by its own names; asking starts nothing on them."""
+    return tuple(device.name for device in tf.config.list_physical_devices("GPU"))
+
+
+def is_built_with_cuda() -> bool:
+    """Whether the installed TensorFlow could use a GPU at all."""
+    return bool(tf.test.is_built_with_cuda())
+
+
+def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
+    """The sizes that the engine runs, ascending: 1, 2, 3, 4, 6, 8, 12, 16, ... and `max_batch_size` itself.
+
+    A GPU tunes itself anew for each size, so there must be few; on the CPU a padded row costs as much
+    as an image (measured: 8 rows take 1.55 times as long as 5), so some lie between the powers of two.
+    """
+    powers = [2**exponent for exponent in range(max_batch_size.bit_length())]
+    between = [power + power // 2 for power in powers if power > 1]
+    return tuple(sorted({size for size in (*powers, *between) if size < max_batch_size} | {max_batch_size}))
+
+
+class SavedModelEngine:
+    """An `Engine` on TensorFlow: one concrete function for any batch size, so that nothing is traced twice.
+
+    Args:
+        folder: of a verified version.
+        device: where to compute; "gpu" is the first one that TensorFlow lists.
+        reason: why it was chosen, for `info`.
+        threads: inside one call on the CPU; 0 leaves it to TensorFlow (one per core).
+
+    Raises:
+        InvalidVersion: no SavedModel, or its signature is not the one that DESIGN promises.
+        SettingsError: TensorFlow already runs in this process, with another number of threads.
+    """
+
+    def __init__(self, folder: Path, *, device: Literal["gpu", "cpu"], reason: str, threads: int = 0) -> None:
+        _use_threads(threads)
+        if device == "gpu":
+            _prepare_gpus()
+        self._wish, self._device, self._reason = device, device, reason
+        with tf.device(f"/{device}:0"):
+            self._loaded = _load(folder)  # the variables live as long as this
+        self._signature = _find_signature(self._loaded, folder.name)
+        self._image_size, self._num_classes = _read_shapes(self._signature, folder.name)
+        self._batch_sizes = batch_sizes(_DEFAULT_MAX_BATCH_SIZE)
+
+    @property
+    def info(self) -> EngineInfo:
+        """As the protocol says; `device` is that of the latest result tensor, before the first the wish."""
+        return EngineInfo("savedmodel", self._device, "float32", self._reason)
+
+    @property
+    def num_classes(self) -> int:
+        """The width of the signature's output."""
+        return self._num_classes
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Run every batch size up to `max_batch_size` on noise, and check the answers.
+
+        Raises:
+            EngineFailed: a call raised, an answer is no probability distribution, or a picture's answer
+                depends on its company.
+            DeviceUnavailable: TensorFlow computed on another device than it was told to.
+        """
+        self._batch_sizes = batch_sizes(max_batch_size)
+        shape = (max_batch_size, self._image_size, self._image_size, 3)
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        for size in self._batch_sizes:
+            together, alone = self.run(images[:size]), self.run(images[size - 1 : size])
+            self._check(together, size, alone)
+        if self._device != self._wish:
+            raise DeviceUnavailable(f"TensorFlow computed on the {self._device}, not on the {self._wish} as told")
+
+    def run(self, images: Pixels) -> Probabilities:
+        """As the protocol says; more images than the largest warmed size are scored in pieces."""
+        largest = self._batch_sizes[-1]
+        pieces = [self._run_padded(images[start : start + largest]) for start in range(0, len(images), largest)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def close(self) -> None:
+        """Drop the network; what TensorFlow builds around it is cyclic, so the next full collection frees it.
+
+        Not forced here: a full collection stops all of Python for 0.3 s, requests included.
+        """
+        self._loaded = self._signature = None
+
+    def _run_padded(self, images: Pixels) -> Probabilities:
+        num_images = len(images)
+        size = self._batch_sizes[bisect_left(self._batch_sizes, num_images)]
+        if size > num_images:
+            padding = np.zeros((size - num_images, *images.shape[1:]), np.uint8)
+            images = np.concatenate((images, padding))
+        try:
+            with tf.device(f"/{self._wish}:0"):
+                result = self._signature(**{_INPUT: tf.constant(images)})[_OUTPUT]
+            self._device = _device_kind(result)
+            probabilities: Probabilities = result.numpy()[:num_images]
+        except Exception as error:  # whatever TensorFlow raises: there is no list of it
+            raise EngineFailed(f"TensorFlow could not score {num_images} images: {_first_line(error)}") from error
+        return probabilities
+
+    def _check(self, together: Probabilities, size: int, alone: Probabilities) -> None:
+        """Put so that NaN fails each comparison."""
+        where = f"at batch size {size} on the {self._device}"
+        if together.shape != (size, self._num_classes) or not np.isfinite(together).all():
+            raise EngineFailed(f"the network's answer {where} is no table of finite numbers: export it again")
+        if not np.abs(together.sum(axis=1) - 1).max() <= _TOLERANCE or together.min() < 0:
+            raise EngineFailed(f"the network's answer {where} is no probability distribution: export it again")
+        difference = np.abs(together[-1] - alone[0]).max()
+        if not difference <= _TOLERANCE:
+            raise EngineFailed(
+                f"a picture's probabilities {where} differ by {difference:.2g} from those it gets alone, "
+                f"at most {_TOLERANCE:.0e} is allowed"
+            )
+
+
+def _use_threads(threads: int) -> None:
+    if threads == 0:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)  # the same number again is no error
+    except RuntimeError as error:  # TensorFlow has started: its thread pool is fixed for the life of the process
+        current = tf.config.threading.get_intra_op_parallelism_threads()
+        raise SettingsError(
+            f"TensorFlow already runs in this process with {current or 'its own choice of'} threads, "
+            f"not {threads}: choose the number once, at the start"
+        ) from error
+
+
+def _prepare_gpus() -> None:
+    # TensorFloat-32 keeps 10 bits of a factor: answers would move by 1e-3 with the batch size and the GPU.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):  # TensorFlow has started: what was set for the first engine holds
+            tf.config.experimental.set_memory_growth(gpu, True)  # else it takes the whole memory at once
+
+
+def _load(folder: Path) -> Any:
+    try:
+        return tf.saved_model.load(str(folder))
+    except Exception as error:  # a damaged file can raise anything
+        raise InvalidVersion(
+            f"version {folder.name} has no SavedModel that TensorFlow {tf.__version__} can load: {_first_line(error)}"
+        ) from error
+
+
+def _find_signature(loaded: Any, version: str) -> Any:
+    names = sorted(getattr(loaded, "signatures", ()))
+    if _SIGNATURE not in names:
+        raise InvalidVersion(
+            f"the SavedModel of version {version} has the signatures {', '.join(names) or 'none'}, "
+            f"expected {_SIGNATURE}: export it again with `flowers train`"
+        )
+    return loaded.signatures[_SIGNATURE]
+
+
+def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
+    """(image_size, num_classes) of a signature that is as promised. Raises `InvalidVersion` for any other."""
+    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    found = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in (*inputs.items(), *outputs.items()))
+    wrong = InvalidVersion(
+        f"{_SIGNATURE} of version {version} has ({found}), expected {_INPUT}: uint8 (None, size, size, 3) "
+        f"and {_OUTPUT}: float32 (None, classes): export it again with `flowers train`"
+    )
+    if set(inputs) != {_INPUT} or _OUTPUT not in outputs:
+        raise wrong
+    images, probabilities = inputs[_INPUT], outputs[_OUTPUT]
+    if images.dtype != tf.uint8 or probabilities.dtype != tf.float32:
+        raise wrong
+    if images.shape.rank != 4 or probabilities.shape.rank != 2:
+        raise wrong
+    batch, height, width, channels = images.shape
+    num_classes = probabilities.shape[1]
+    if batch is not None or height is None or height != width or channels != 3 or num_classes is None:
+        raise wrong
+    return height, num_classes
+
+
+def _device_kind(result: Any) -> Literal["gpu", "cpu"]:
+    """Where a result lies, from a name such as /job:localhost/replica:0/task:0/device:GPU:0."""
+    return "gpu" if ":GPU:" in result.backing_device else "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -1,0 +1,136 @@
+"""A folder of class folders, or one part of the split that a version was trained with, scored and judged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.data.folder import Folder, Photograph
+from service.data.split import Part, read_split
+from service.errors import DatasetError, InvalidVersion
+from service.evaluation.local_model import LocalModel
+from service.evaluation.metrics import Evaluation, evaluate
+from service.evaluation.score import Scored, score_each
+from service.imaging.pixels import ImageLimits
+from service.store.layout import SPLIT_FILE
+from service.store.metadata import Metrics
+from service.store.verify import digest_file
+
+
+@dataclass(frozen=True)
+class FolderEvaluation:
+    """The evaluation of the photographs that could be scored, and the others with the reason."""
+
+    evaluation: Evaluation
+    unscored: tuple[Scored, ...]
+
+
+def select_part(local: LocalModel, folder: Folder, part: Part) -> Mapping[Photograph, str]:
+    """The photographs of one part of the version's own split, found in `folder`, each with its pixels digest.
+
+    Raises:
+        InvalidVersion: the version stores no split list, or another than its metadata says.
+        DatasetError: photographs of the part are not in the folder.
+    """
+    path = local.stored.folder / SPLIT_FILE
+    version = local.stored.version
+    if not path.is_file() or digest_file(path) != local.metadata.split_digest:
+        raise InvalidVersion(f"version {version} has not the split list that its metadata names: train it again")
+    entries = read_split(path).part(part)
+    there = {f"{photograph.label}/{photograph.path.name}": photograph for photograph in folder.photographs}
+    missing = [entry.file for entry in entries if entry.file not in there]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of the {len(entries)} photographs of part {part} are not in {folder.path}, "
+            f"{missing[0]} for one: give the folder that version {version} was trained on"
+        )
+    return {there[entry.file]: entry.pixels_digest for entry in entries}
+
+
+def evaluate_folder(
+    local: LocalModel,
+    folder: Folder,
+    limits: ImageLimits,
+    *,
+    part: Part | None = None,
+    decode_threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderEvaluation:
+    """Score the photographs of `folder` and compare with the names of their class folders.
+
+    Args:
+        part: only this part of the version's own split, each photograph checked to be the one of then.
+            None: every photograph of the folder.
+        progress: called with (photographs done, photographs in all).
+
+    Raises:
+        DatasetError: the folder's classes are not the model's, photographs of the part are missing, or none
+            could be scored.
+        InvalidVersion: as `select_part`.
+        EngineFailed: the engine call raised.
+    """
+    class_names = local.metadata.class_names
+    _check_classes(folder, class_names)
+    selected = dict.fromkeys(folder.photographs, "") if part is None else select_part(local, folder, part)
+    digests = {photograph.path: digest for photograph, digest in selected.items() if digest}
+    results = score_each(
+        local.engine,
+        [photograph.path for photograph in selected],
+        local.rule,
+        limits,
+        pixels_digests=digests,
+        decode_threads=decode_threads,
+    )
+    rows, class_indices, unscored = [], [], []
+    for photograph, scored in zip(selected, results, strict=True):
+        if scored.probabilities is None:
+            unscored.append(scored)
+        else:
+            rows.append(scored.probabilities)
+            class_indices.append(class_names.index(photograph.label))
+        if progress is not None:
+            progress(len(rows) + len(unscored), len(selected))
+    if not rows:
+        why = f"the first because: {unscored[0].error}" if unscored else "the part is empty"
+        raise DatasetError(f"no photograph of {folder.path} could be scored, {why}")
+    return FolderEvaluation(evaluate(np.stack(rows), np.array(class_indices), class_names), tuple(unscored))
+
+
+def stated_metrics(evaluation: Evaluation, part: str) -> Metrics:
+    """An evaluation as the metadata states it."""
+    return Metrics(
+        part=part,
+        num_photographs=evaluation.num_photographs,
+        num_correct=evaluation.num_correct,
+        accuracy=evaluation.accuracy,
+        accuracy_low=evaluation.accuracy_low,
+        accuracy_high=evaluation.accuracy_high,
+        expected_calibration_error=evaluation.expected_calibration_error,
+    )
+
+
+def find_differences(stated: Metrics, evaluation: Evaluation) -> tuple[str, ...]:
+    """Where a version's metadata and a new measurement disagree, as sentences; none when it is all true.
+
+    Counts must be the same to the photograph, and shares to six digits. The calibration error may differ by
+    two photographs' worth: on another device a probability can fall on the other side of a bin's edge.
+    """
+    measured = stated_metrics(evaluation, stated.part)
+    allowed = {
+        "num_photographs": 0.0,
+        "num_correct": 0.0,
+        "expected_calibration_error": 2 / stated.num_photographs,
+    }
+    return tuple(
+        f"{name} is {getattr(stated, name)} in the metadata and {getattr(measured, name)} now"
+        for name in Metrics.model_fields
+        if name != "part" and abs(getattr(stated, name) - getattr(measured, name)) > allowed.get(name, 1e-6)
+    )
+
+
+def _check_classes(folder: Folder, class_names: Sequence[str]) -> None:
+    if set(folder.class_names) != set(class_names):
+        raise DatasetError(
+            f"{folder.path} has the class folders {', '.join(folder.class_names)}, and the model knows "
+            f"{', '.join(class_names)}: they must be the same"
+        )

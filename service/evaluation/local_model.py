@@ -1,0 +1,59 @@
+"""A version from the store, verified and loaded in this process: scoring photographs without a service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from service.engines.engine import Engine
+from service.imaging.pixels import ResizeRule
+from service.store.metadata import Metadata
+from service.store.resolve import StoredVersion, resolve_version
+from service.store.verify import verify_version
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A verified version and its engine; `rule` is how its pictures become square."""
+
+    stored: StoredVersion
+    metadata: Metadata
+    engine: Engine
+
+    @property
+    def rule(self) -> ResizeRule:
+        """From the metadata, as serving takes it."""
+        preprocessing = self.metadata.preprocessing
+        return ResizeRule(preprocessing.image_size, preprocessing.shorter_side)
+
+
+@contextmanager
+def open_local_model(
+    store: Path,
+    model: str,
+    version: int | None,
+    *,
+    engine: str = "auto",
+    device: Literal["auto", "gpu", "cpu"] = "auto",
+    threads: int = 0,
+) -> Iterator[LocalModel]:
+    """Resolve, verify and load a version; its engine is closed at the end of the block.
+
+    Args:
+        version: None: the one that serving would take.
+        engine, device, threads: as `load_engine` takes them.
+
+    Raises:
+        ModelNotFound, VersionNotFound: there is none.
+        InvalidVersion, DeviceUnavailable: it cannot be used, or not here.
+    """
+    from service.engines.select import load_engine  # here, because it may bring TensorFlow
+
+    stored = resolve_version(store, model, version)
+    metadata = verify_version(stored.folder)
+    loaded = load_engine(stored.folder, engine=engine, device=device, threads=threads)
+    try:
+        yield LocalModel(stored, metadata, loaded)
+    finally:
+        loaded.close()

@@ -1,0 +1,132 @@
+"""How good are these probabilities? Every number of a report, from probabilities and true classes alone."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engines.engine import Probabilities
+
+NUM_CALIBRATION_BINS = 15
+_Z_95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
+_SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # a float32 softmax gives 0 to what is merely unlikely
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class. Precision is 0 when the class was never predicted, recall when it has no photograph."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """How many photographs truly are of this class."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        accuracy: top-1, 0-1; `accuracy_low` and `accuracy_high` are the ends of its 95 % Wilson interval.
+        per_class: in the order of `class_names`.
+        confusion: int64, shape (num_classes, num_classes); [true, predicted] counts photographs.
+        expected_calibration_error: 0-1; mean distance of the top-1 probability from the accuracy, by bins.
+        log_loss: mean of -log(probability of the true class), in nats.
+    """
+
+    num_photographs: int
+    num_correct: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    per_class: tuple[ClassMetrics, ...]
+    confusion: NDArray[np.int64]
+    expected_calibration_error: float
+    log_loss: float
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, in the order of the network's outputs."""
+        return tuple(metrics.label for metrics in self.per_class)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, in the types that `json.dumps` takes."""
+        return {
+            **vars(self),
+            "per_class": [asdict(metrics) for metrics in self.per_class],
+            "confusion": self.confusion.tolist(),
+        }
+
+    def to_json(self) -> str:
+        """All of it for programs; the same bytes for the same numbers."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def evaluate(
+    probabilities: Probabilities, class_indices: NDArray[np.integer[Any]], class_names: Sequence[str]
+) -> Evaluation:
+    """Compare probabilities with the truth.
+
+    Args:
+        probabilities: float32, shape (N, num_classes), N >= 1; rows sum to 1.
+        class_indices: integers, shape (N,): the true classes.
+        class_names: `class_names[class_index]` is the label.
+
+    Sources: Wilson 1927 for the interval; Guo et al. 2017, "On calibration of modern neural networks", for
+    the calibration error.
+    """
+    num_photographs, num_classes = probabilities.shape
+    predicted = probabilities.argmax(axis=1)  # of equals the first, as serving ranks them
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (class_indices, predicted), 1)
+    num_correct = int(confusion.trace())
+    low, high = wilson_interval(num_correct, num_photographs)
+    true_probabilities = probabilities[np.arange(num_photographs), class_indices].astype(np.float64)
+    return Evaluation(
+        num_photographs=num_photographs,
+        num_correct=num_correct,
+        accuracy=num_correct / num_photographs,
+        accuracy_low=low,
+        accuracy_high=high,
+        per_class=tuple(_class_metrics(confusion, index, label) for index, label in enumerate(class_names)),
+        confusion=confusion,
+        expected_calibration_error=_calibration_error(probabilities.max(axis=1), predicted == class_indices),
+        log_loss=float(-np.log(np.maximum(true_probabilities, _SMALLEST_PROBABILITY)).mean()),
+    )
+
+
+def wilson_interval(num_correct: int, num_photographs: int) -> tuple[float, float]:
+    """The 95 % interval of a share; unlike the textbook's it stays within 0-1, and is honest at 0 and 1."""
+    share = num_correct / num_photographs
+    z2 = _Z_95**2 / num_photographs
+    center = share + z2 / 2
+    half = _Z_95 * math.sqrt(share * (1 - share) / num_photographs + z2 / num_photographs / 4)
+    return max(0.0, (center - half) / (1 + z2)), min(1.0, (center + half) / (1 + z2))
+
+
+def _class_metrics(confusion: NDArray[np.int64], class_index: int, label: str) -> ClassMetrics:
+    hits = int(confusion[class_index, class_index])
+    support = int(confusion[class_index].sum())
+    num_predicted = int(confusion[:, class_index].sum())
+    return ClassMetrics(
+        label=label,
+        precision=hits / num_predicted if num_predicted else 0.0,
+        recall=hits / support if support else 0.0,
+        f1=2 * hits / (support + num_predicted) if support + num_predicted else 0.0,
+        support=support,
+    )
+
+
+def _calibration_error(top1_probabilities: NDArray[Any], is_correct: NDArray[np.bool_]) -> float:
+    """Over equal-width bins (low, high] of the top-1 probability: |accuracy - mean probability|, by size."""
+    probabilities = top1_probabilities.astype(np.float64)
+    bins = np.clip(np.ceil(probabilities * NUM_CALIBRATION_BINS) - 1, 0, NUM_CALIBRATION_BINS - 1).astype(int)
+    # A bin's size times its gap is |its hits - its sum of probabilities|.
+    gaps = np.bincount(bins, weights=is_correct - probabilities, minlength=NUM_CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(probabilities))

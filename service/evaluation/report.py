@@ -1,0 +1,47 @@
+"""An evaluation for people: three lines, a table per class, the confusion matrix. Programs take `to_json`."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from service.evaluation.metrics import Evaluation
+
+
+def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
+    """The whole report; `title` says of what."""
+    return Group(
+        Text(title, style="bold"),
+        Text(_summary(evaluation)),
+        _class_table(evaluation),
+        _confusion_table(evaluation),
+    )
+
+
+def _summary(evaluation: Evaluation) -> str:
+    interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
+    counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
+    return (
+        f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}\n"
+        f"calibration error  {evaluation.expected_calibration_error:.1%}\n"
+        f"log loss           {evaluation.log_loss:.3f}"
+    )
+
+
+def _class_table(evaluation: Evaluation) -> Table:
+    table = Table("class")
+    for column in ("precision", "recall", "F1", "photographs"):
+        table.add_column(column, justify="right")
+    for metrics in evaluation.per_class:
+        shares = (f"{share:.3f}" for share in (metrics.precision, metrics.recall, metrics.f1))
+        table.add_row(Text(metrics.label), *shares, str(metrics.support))
+    return table
+
+
+def _confusion_table(evaluation: Evaluation) -> Table:
+    table = Table("truly | predicted")
+    for label in evaluation.class_names:
+        table.add_column(Text(label), justify="right")
+    for index, (label, counts) in enumerate(zip(evaluation.class_names, evaluation.confusion, strict=True)):
+        cells = (Text(str(count), style="bold" if column == index else "") for column, count in enumerate(counts))
+        table.add_row(Text(label), *cells)
+    return table

@@ -1,0 +1,121 @@
+"""Photographs -> probabilities, with the decoder, the resize rule and the engine of serving."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.data.check import pixels_digest
+from service.engines.engine import Engine, Probabilities
+from service.errors import DatasetError, ImageError, InvalidImage
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.resize import resize
+
+BATCH_SIZE = 32
+_NO_DIGESTS: Mapping[Path, str] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One photograph's float32 (num_classes,), or why it has none."""
+
+    path: Path
+    probabilities: Probabilities | None
+    error: ImageError | None
+
+
+def score_each(
+    engine: Engine,
+    paths: Sequence[Path],
+    rule: ResizeRule,
+    limits: ImageLimits,
+    *,
+    pixels_digests: Mapping[Path, str] = _NO_DIGESTS,
+    decode_threads: int = 0,
+) -> Iterator[Scored]:
+    """Score photographs in the order given; one that cannot be scored spoils only its own place.
+
+    The next batch is decoded while the engine runs one: in memory are at most two batches of squares, and one
+    whole picture per decoding thread.
+
+    Args:
+        pixels_digests: a photograph named here is refused unless its decoded pixels have this digest.
+        decode_threads: 0: one per core.
+
+    Raises:
+        EngineFailed: the engine call raised.
+    """
+
+    def load(path: Path) -> Pixels:
+        image = decode_image(_read(path, limits), limits)
+        if path in pixels_digests and pixels_digest(image) != pixels_digests[path]:
+            raise InvalidImage("The photograph has changed since the split was made: put the original back.")
+        return resize(image, rule)
+
+    executor = ThreadPoolExecutor(decode_threads or os.cpu_count(), thread_name_prefix="decode")
+    try:
+        decoding: list[tuple[Path, Future[Pixels]]] = []
+        for start in range(0, len(paths), BATCH_SIZE):
+            batch = decoding
+            decoding = [(path, executor.submit(load, path)) for path in paths[start : start + BATCH_SIZE]]
+            yield from _score_batch(engine, batch)
+        yield from _score_batch(engine, decoding)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def score_photographs(
+    engine: Engine,
+    paths: Sequence[Path],
+    rule: ResizeRule,
+    limits: ImageLimits,
+    progress: Callable[[int, int], None] | None = None,
+) -> Probabilities:
+    """Score photographs that are all expected to be good.
+
+    Args:
+        progress: called with (photographs done, photographs in all).
+
+    Returns:
+        float32, shape (N, num_classes); row i belongs to `paths[i]`.
+
+    Raises:
+        DatasetError: names the first photograph that cannot be read or decoded.
+        EngineFailed: the engine call raised.
+    """
+    probabilities = np.empty((len(paths), engine.num_classes), np.float32)
+    for index, scored in enumerate(score_each(engine, paths, rule, limits)):
+        if scored.error is not None:
+            raise DatasetError(f"{scored.path} cannot be scored: {scored.error}") from scored.error
+        probabilities[index] = scored.probabilities
+        if progress is not None:
+            progress(index + 1, len(paths))
+    return probabilities
+
+
+def _read(path: Path, limits: ImageLimits) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidImage("It is not a file: give photographs.")  # opening a pipe would wait for ever
+        with path.open("rb") as file:
+            return file.read(limits.max_image_bytes + 1)
+    except OSError as error:
+        raise InvalidImage(f"It cannot be read ({error.strerror}): check the path and its rights.") from error
+
+
+def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[Scored]:
+    errors = [future.exception() for _, future in decoding]
+    squares = [future.result() for (_, future), error in zip(decoding, errors, strict=True) if error is None]
+    rows = iter(engine.run(np.stack(squares)) if squares else ())
+    for (path, _), error in zip(decoding, errors, strict=True):
+        if error is None:
+            yield Scored(path, next(rows), None)
+        elif isinstance(error, ImageError):
+            yield Scored(path, None, error)
+        else:
+            raise error

@@ -1,0 +1,266 @@
+import gc
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exporting import build_tiny_network, draw_squares
+
+from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
+from service.errors import EngineFailed, InvalidVersion, SettingsError
+from service.imaging.pixels import Pixels
+from service.training.export import export_saved_model
+
+
+@pytest.fixture(scope="module")
+def squares() -> Pixels:
+    return draw_squares(range(4))[0]
+
+
+@pytest.fixture
+def engine(tiny_version: Path) -> SavedModelEngine:
+    engine = SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test")
+    engine.warm_up(8)
+    return engine
+
+
+def save(folder: Path, function: Callable[..., Any], **spec: Any) -> Path:
+    """A SavedModel whose serving_default is `function`, its arguments as `spec` says."""
+    signature = tf.function(function).get_concrete_function(**spec)
+    tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": signature})
+    return folder
+
+
+def open_engine(folder: Path) -> SavedModelEngine:
+    return SavedModelEngine(folder, device="cpu", reason="a test")
+
+
+def test_the_engine_knows_the_drawn_flowers(engine: SavedModelEngine) -> None:
+    squares, class_indices = draw_squares(range(6))
+    probabilities = engine.run(squares)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (30, engine.num_classes)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), class_indices)
+
+
+@pytest.fixture(scope="module")
+def unsure_engine(tmp_path_factory: pytest.TempPathFactory) -> SavedModelEngine:
+    """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
+    folder = tmp_path_factory.mktemp("untrained") / "1"
+    export_saved_model(build_tiny_network(), folder, scale=1 / 127.5, offset=-1.0, temperature=1.0)
+    engine = SavedModelEngine(folder, device="cpu", reason="a test")
+    engine.warm_up(8)
+    return engine
+
+
+@pytest.mark.parametrize("num_images", range(1, 20))
+def test_row_i_belongs_to_image_i_under_padding_and_in_pieces(
+    unsure_engine: SavedModelEngine, squares: Pixels, num_images: int
+) -> None:
+    alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
+    assert len(np.unique(alone.round(4), axis=0)) == num_images, "the rows must differ, or order means nothing"
+    together = unsure_engine.run(squares[:num_images])
+    assert together.shape == alone.shape
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_the_images_given_are_left_as_they_are(engine: SavedModelEngine, squares: Pixels) -> None:
+    before = squares[:5].copy()
+    engine.run(before)
+    np.testing.assert_array_equal(before, squares[:5])
+
+
+def test_only_the_warmed_batch_sizes_are_ever_run(engine: SavedModelEngine, squares: Pixels) -> None:
+    seen = []
+    signature = engine._signature
+
+    def spy(images: Any) -> Any:
+        seen.append(images.shape[0])
+        return signature(images=images)
+
+    engine._signature = spy
+    for num_images in range(1, 21):
+        engine.run(squares[:num_images])
+    assert set(seen) <= set(batch_sizes(8))
+
+
+@pytest.mark.parametrize(
+    ("max_batch_size", "sizes"),
+    [
+        (1, (1,)),
+        (2, (1, 2)),
+        (5, (1, 2, 3, 4, 5)),
+        (32, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)),
+        (33, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 33)),
+    ],
+)
+def test_batch_sizes_are_few_and_end_at_the_largest(max_batch_size: int, sizes: tuple[int, ...]) -> None:
+    assert batch_sizes(max_batch_size) == sizes
+
+
+def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares: Pixels) -> None:
+    engine = open_engine(tiny_version / "flowers" / "1")
+    engine._device = "gpu"  # a wrong belief, which the first result corrects
+    engine.warm_up(1)
+    result = engine._signature(images=tf.constant(squares[:1]))["probabilities"]
+    assert f":{engine.info.device.upper()}:" in result.device
+    assert (engine.info.engine, engine.info.precision, engine.info.reason) == (
+        "savedmodel",
+        "float32",
+        "a test",
+    )
+
+
+@pytest.mark.gpu
+def test_the_gpu_computes_when_it_is_told_to(tiny_version: Path, squares: Pixels) -> None:
+    if not list_tensorflow_gpus():
+        pytest.skip("TensorFlow sees no GPU here")
+    on_gpu = SavedModelEngine(tiny_version / "flowers" / "1", device="gpu", reason="a test")
+    on_gpu.warm_up(8)
+    assert on_gpu.info.device == "gpu"
+    on_cpu = open_engine(tiny_version / "flowers" / "1")
+    np.testing.assert_allclose(on_gpu.run(squares), on_cpu.run(squares), atol=1e-4)
+
+
+def test_an_engine_with_weights_that_are_no_numbers_fails_its_warm_up(tmp_path: Path) -> None:
+    network = build_tiny_network()
+    network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
+    export_saved_model(network, tmp_path / "7", scale=1.0, offset=0.0, temperature=1.0)
+    with pytest.raises(EngineFailed, match="no table of finite numbers"):
+        open_engine(tmp_path / "7").warm_up(4)
+
+
+IMAGES = tf.TensorSpec((None, 8, 8, 3), tf.uint8, "images")
+
+
+def answer(images: Any) -> dict[str, Any]:
+    """Two classes: how bright, how dark."""
+    bright = tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2, 3)) / 255
+    return {"probabilities": tf.stack([bright, 1 - bright], axis=1)}
+
+
+def test_answers_that_do_not_sum_to_one_fail_the_warm_up(tmp_path: Path) -> None:
+    folder = save(tmp_path / "7", lambda images: {"probabilities": answer(images)["probabilities"] * 2}, images=IMAGES)
+    with pytest.raises(EngineFailed, match="no probability distribution"):
+        open_engine(folder).warm_up(4)
+
+
+def test_answers_that_depend_on_the_company_fail_the_warm_up(tmp_path: Path) -> None:
+    def mixed(images: Any) -> dict[str, Any]:
+        mean = tf.reduce_mean(answer(images)["probabilities"], axis=0, keepdims=True)
+        return {"probabilities": tf.repeat(mean, tf.shape(images)[0], axis=0)}
+
+    with pytest.raises(EngineFailed, match=r"differ by .* from those it gets alone"):
+        open_engine(save(tmp_path / "7", mixed, images=IMAGES)).warm_up(4)
+
+
+def test_what_the_runtime_raises_is_engine_failed(tmp_path: Path) -> None:
+    def fails_on_two(images: Any) -> dict[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_less(tf.shape(images)[0], 2, "too many")]):
+            return {name: tf.identity(value) for name, value in answer(images).items()}
+
+    engine = open_engine(save(tmp_path / "7", fails_on_two, images=IMAGES))
+    assert engine.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 2)
+    with pytest.raises(EngineFailed, match="could not score 2 images"):
+        engine.run(np.zeros((2, 8, 8, 3), np.uint8))
+
+
+def test_images_of_another_size_are_engine_failed(engine: SavedModelEngine) -> None:
+    with pytest.raises(EngineFailed, match="could not score 1 images"):
+        engine.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("function", "spec", "found"),
+    [
+        (answer, tf.TensorSpec((None, 8, 8, 3), tf.float32, "images"), r"images: float32 \(None, 8, 8, 3\)"),
+        (answer, tf.TensorSpec((None, 8, 6, 3), tf.uint8, "images"), r"images: uint8 \(None, 8, 6, 3\)"),
+        (answer, tf.TensorSpec((4, 8, 8, 3), tf.uint8, "images"), r"images: uint8 \(4, 8, 8, 3\)"),
+        (
+            answer,
+            tf.TensorSpec((None, None, None, 3), tf.uint8, "images"),
+            r"images: uint8 \(None, None, None, 3\)",
+        ),
+        (lambda images: {"scores": answer(images)["probabilities"]}, IMAGES, "scores: float32"),
+        (
+            lambda images: {"probabilities": tf.reshape(tf.cast(images, tf.float32), (-1, 192))},
+            tf.TensorSpec((None, 192), tf.uint8, "images"),
+            r"images: uint8 \(None, 192\)",
+        ),
+        (
+            lambda images: {"probabilities": tf.cast(answer(images)["probabilities"], tf.float64)},
+            IMAGES,
+            "probabilities: float64",
+        ),
+    ],
+)
+def test_a_signature_that_is_not_as_promised_is_an_invalid_version(
+    tmp_path: Path, function: Callable[..., Any], spec: Any, found: str
+) -> None:
+    with pytest.raises(InvalidVersion, match=rf"version 7 has \(.*{found}.*expected images: uint8"):
+        open_engine(save(tmp_path / "7", function, images=spec))
+
+
+def test_another_name_for_the_input_is_an_invalid_version(tmp_path: Path) -> None:
+    folder = save(tmp_path / "7", lambda x: answer(x), x=tf.TensorSpec((None, 8, 8, 3), tf.uint8, "x"))
+    with pytest.raises(InvalidVersion, match="expected images: uint8"):
+        open_engine(folder)
+
+
+def test_a_savedmodel_without_the_signature_is_an_invalid_version(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path / "7"))
+    with pytest.raises(InvalidVersion, match="has the signatures none, expected serving_default"):
+        open_engine(tmp_path / "7")
+
+
+@pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
+def test_a_damaged_savedmodel_is_an_invalid_version(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "saved_model.pb").write_bytes(content)
+    with pytest.raises(InvalidVersion, match="version 7 has no SavedModel that TensorFlow"):
+        open_engine(tmp_path / "7")
+
+
+def test_a_closed_engine_gives_its_weights_back(tiny_version: Path, squares: Pixels) -> None:
+    engine = open_engine(tiny_version / "flowers" / "1")
+    engine.run(squares[:2])
+    weights = [weakref.ref(weight) for weight in engine._loaded.weights]
+    assert weights
+    engine.close()
+    gc.collect()
+    assert [weight() for weight in weights] == [None] * len(weights)
+
+
+def test_another_number_of_threads_is_refused_once_tensorflow_runs(
+    engine: SavedModelEngine, tiny_version: Path
+) -> None:
+    with pytest.raises(SettingsError, match="not 3: choose the number once"):
+        SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test", threads=3)
+
+
+def test_the_number_of_threads_holds_for_every_engine_of_a_process(tiny_version: Path) -> None:
+    """In a process of its own: TensorFlow takes the number before it starts only; a reload gives it again."""
+    program = """
+import sys
+from pathlib import Path
+from service.engines.savedmodel import SavedModelEngine, tf
+for _ in range(2):
+    SavedModelEngine(Path(sys.argv[1]), device="cpu", reason="a test", threads=1).warm_up(2)
+assert tf.config.threading.get_intra_op_parallelism_threads() == 1
+"""
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(tiny_version / "flowers" / "1")],
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "cpu_feature_guard" not in process.stderr, "TensorFlow's start-up lines are not for people"

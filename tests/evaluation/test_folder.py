@@ -1,0 +1,182 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawing import CLASS_NAMES, draw_photograph, encode
+from fakes import FakeEngine
+from versions import example_metadata, write_example
+
+from service.data.check import CheckedPhotograph, check_folder
+from service.data.folder import read_folder
+from service.data.split import Part, Split, split_to_json
+from service.engines.engine import Probabilities
+from service.errors import DatasetError, InvalidVersion
+from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
+from service.evaluation.local_model import LocalModel
+from service.evaluation.metrics import evaluate
+from service.evaluation.score import score_photographs
+from service.imaging.pixels import ImageLimits, Pixels
+from service.store.layout import SPLIT_FILE
+from service.store.publish import publish_version
+from service.store.resolve import resolve_version
+from service.store.verify import verify_version
+
+LIMITS = ImageLimits()
+
+
+class PixelEngine(FakeEngine):
+    """Its five probabilities are five pixels' shares of red: different pictures get different labels."""
+
+    def run(self, images: Pixels) -> Probabilities:
+        reds = images[:, 40::36, 112, 0][:, :5].astype(np.float32) + 1
+        rows: Probabilities = reds / reds.sum(axis=1, keepdims=True)
+        return rows
+
+
+@pytest.fixture(scope="module")
+def split(drawn_folder: Path) -> Split:
+    """Of every five photographs three, one and one."""
+    photographs = check_folder(read_folder(drawn_folder)).photographs
+    parts: dict[Part, tuple[CheckedPhotograph, ...]] = {
+        "train": tuple(photograph for index, photograph in enumerate(photographs) if index % 5 < 3),
+        "validation": photographs[3::5],
+        "test": photographs[4::5],
+    }
+    return Split(seed=0, fractions=(0.6, 0.2, 0.2), photographs=parts, set_aside=())
+
+
+@pytest.fixture
+def local(split: Split, tmp_path: Path) -> LocalModel:
+    """A version that says it was trained on the drawn folder, and an engine for it."""
+    text = split_to_json(split).encode()
+    with publish_version(tmp_path / "store", "flowers") as draft:
+        write_example(draft.folder, example_metadata(split_digest=hashlib.sha256(text).hexdigest()))
+        (draft.folder / SPLIT_FILE).write_bytes(text)
+    stored = resolve_version(tmp_path / "store", "flowers")
+    return LocalModel(stored, verify_version(stored.folder), PixelEngine())
+
+
+@pytest.fixture
+def folder(drawn_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    shutil.copytree(drawn_folder, tmp_path / "photographs")
+    return tmp_path / "photographs"
+
+
+def test_every_photograph_is_compared_with_the_name_of_its_folder(local: LocalModel, folder: Path) -> None:
+    photographs = read_folder(folder)
+    result = evaluate_folder(local, photographs, LIMITS)
+    rows = score_photographs(
+        local.engine, [photograph.path for photograph in photographs.photographs], local.rule, LIMITS
+    )
+    labels = [CLASS_NAMES[index] for index in rows.argmax(axis=1)]
+    truth = [photograph.label for photograph in photographs.photographs]
+    assert len(set(labels)) == 5
+    assert result.evaluation.num_photographs == 60
+    assert result.evaluation.num_correct == sum(map(str.__eq__, labels, truth))
+    assert result.evaluation.class_names == CLASS_NAMES
+    assert [metrics.support for metrics in result.evaluation.per_class] == [12] * 5
+    assert result.unscored == ()
+
+
+def test_the_classes_are_matched_by_name_not_by_place(local: LocalModel, folder: Path, tmp_path: Path) -> None:
+    turned = local.metadata.model_copy(update={"class_names": list(CLASS_NAMES[::-1])})
+    straight = evaluate_folder(local, read_folder(folder), LIMITS).evaluation
+    other = evaluate_folder(LocalModel(local.stored, turned, local.engine), read_folder(folder), LIMITS).evaluation
+    np.testing.assert_array_equal(other.confusion[::-1], straight.confusion)
+
+
+def test_a_folder_with_other_classes_is_refused(local: LocalModel, folder: Path) -> None:
+    (folder / "roses").rename(folder / "rosen")
+    with pytest.raises(DatasetError, match=r"has the class folders daisy, dandelion, rosen, .* must be the same"):
+        evaluate_folder(local, read_folder(folder), LIMITS)
+
+
+def test_an_unreadable_photograph_is_named_and_the_others_are_measured(local: LocalModel, folder: Path) -> None:
+    (folder / "roses" / "003.jpg").write_text("no image")
+    result = evaluate_folder(local, read_folder(folder), LIMITS)
+    assert result.evaluation.num_photographs == 59
+    assert [scored.path for scored in result.unscored] == [folder / "roses" / "003.jpg"]
+
+
+def test_a_folder_without_one_good_photograph_is_refused(local: LocalModel, folder: Path) -> None:
+    for path in folder.rglob("*.jpg"):
+        path.write_text("no image")
+    with pytest.raises(DatasetError, match=r"no photograph .* could be scored, the first because"):
+        evaluate_folder(local, read_folder(folder), LIMITS)
+
+
+def test_a_part_is_exactly_the_photographs_of_the_stored_split(
+    local: LocalModel, split: Split, drawn_folder: Path
+) -> None:
+    folder = read_folder(drawn_folder)
+    for part, expected in split.photographs.items():
+        selected = select_part(local, folder, part)
+        assert {photograph.path for photograph in selected} == {photograph.path for photograph in expected}
+        result = evaluate_folder(local, folder, LIMITS, part=part)
+        assert result.evaluation.num_photographs == len(expected)
+        assert result.unscored == ()
+
+
+def test_a_part_is_found_when_photographs_have_been_added(local: LocalModel, folder: Path) -> None:
+    before = evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation
+    (folder / "roses" / "new.jpg").write_bytes(encode(draw_photograph(2, seed=99)))
+    assert evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation.to_dict() == before.to_dict()
+
+
+def test_a_changed_photograph_of_the_part_is_named(local: LocalModel, folder: Path) -> None:
+    changed = next(iter(select_part(local, read_folder(folder), "test"))).path
+    changed.write_bytes(encode(draw_photograph(0, seed=99)))
+    result = evaluate_folder(local, read_folder(folder), LIMITS, part="test")
+    assert [scored.path for scored in result.unscored] == [changed]
+    assert "has changed" in str(result.unscored[0].error)
+    assert evaluate_folder(local, read_folder(folder), LIMITS).unscored == (), "without a part it is as good as any"
+
+
+def test_a_missing_photograph_of_the_part_is_refused(local: LocalModel, folder: Path) -> None:
+    missing = next(iter(select_part(local, read_folder(folder), "test")))
+    missing.path.unlink()
+    with pytest.raises(DatasetError, match=rf"1 of the \d+ photographs .*{missing.label}/{missing.path.name} for one"):
+        select_part(local, read_folder(folder), "test")
+
+
+def test_a_split_list_that_is_not_the_one_in_the_metadata_is_refused(local: LocalModel, folder: Path) -> None:
+    (local.stored.folder / SPLIT_FILE).write_text("[]")
+    with pytest.raises(InvalidVersion, match="version 1 has not the split list"):
+        select_part(local, read_folder(folder), "test")
+    (local.stored.folder / SPLIT_FILE).unlink()
+    with pytest.raises(InvalidVersion):
+        select_part(local, read_folder(folder), "test")
+
+
+def test_what_was_measured_is_what_is_stated(local: LocalModel, folder: Path) -> None:
+    evaluation = evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation
+    stated = stated_metrics(evaluation, "test")
+    assert stated.part == "test"
+    assert find_differences(stated, evaluation) == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "is_same"),
+    [
+        ("num_correct", 1, False),
+        ("num_photographs", 1, False),
+        ("accuracy", 1e-5, False),
+        ("accuracy", 1e-8, True),
+        ("accuracy_low", 1e-5, False),
+        ("accuracy_high", 1e-5, False),
+        ("expected_calibration_error", 0.03, True),
+        ("expected_calibration_error", 0.04, False),
+    ],
+)
+def test_a_difference_of_one_photograph_is_found(field: str, change: float, is_same: bool) -> None:
+    rows = np.tile(np.array([[0.3, 0.7], [0.8, 0.2], [0.6, 0.4]], np.float32), (20, 1))
+    evaluation = evaluate(rows, np.arange(60) % 2, ("roses", "tulips"))
+    stated = stated_metrics(evaluation, "test")
+    other = stated.model_copy(update={field: getattr(stated, field) + change})
+    differences = find_differences(other, evaluation)
+    assert bool(differences) is not is_same
+    if differences:
+        assert differences[0].startswith(f"{field} is {getattr(other, field)} in the metadata and ")

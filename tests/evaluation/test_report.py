@@ -1,0 +1,20 @@
+import numpy as np
+from rich.console import Console
+
+from service.evaluation.metrics import evaluate
+from service.evaluation.report import render_evaluation
+
+
+def test_the_report_shows_accuracy_classes_and_confusions() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]], np.float32)
+    evaluation = evaluate(probabilities, np.array([0, 0, 1, 1]), ("[red]oses", "tulips"))
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render_evaluation(evaluation, "flowers, version 3"))
+    lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
+    assert lines[0] == "flowers, version 3"
+    assert "accuracy 75.0%, 3 of 4 photographs; 95 % interval 30.1% to 95.4%" in lines
+    assert "[red]oses 0.667 1.000 0.800 2" in lines, "precision, recall, F1, photographs; a label is no markup"
+    assert "tulips 1.000 0.500 0.667 2" in lines
+    assert "[red]oses 2 0" in lines
+    assert "tulips 1 1" in lines, "row: what it truly is; column: what was predicted"

@@ -1,0 +1,107 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeEngine
+
+from service.data.check import pixels_digest
+from service.engines.engine import Probabilities
+from service.errors import (
+    DatasetError,
+    EngineFailed,
+    ImageBytesTooLarge,
+    InvalidImage,
+    UnsupportedImageFormat,
+)
+from service.evaluation.score import BATCH_SIZE, score_each, score_photographs
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.resize import resize
+
+RULE, LIMITS = ResizeRule(image_size=112, shorter_side=120), ImageLimits()
+
+
+class RememberingEngine(FakeEngine):
+    """Keeps every image that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[Pixels] = []
+
+    def run(self, images: Pixels) -> Probabilities:
+        self.images += list(images)
+        return super().run(images)
+
+
+@pytest.fixture
+def paths(drawn_folder: Path) -> list[Path]:
+    return sorted(drawn_folder.rglob("*.jpg"))
+
+
+def square(path: Path) -> Pixels:
+    return resize(decode_image(path.read_bytes(), LIMITS), RULE)
+
+
+def test_the_engine_sees_the_pixels_that_serving_gives_it_bit_for_bit(paths: list[Path]) -> None:
+    engine = RememberingEngine()
+    score_photographs(engine, paths, RULE, LIMITS)
+    np.testing.assert_array_equal(engine.images, [square(path) for path in paths])
+
+
+def test_row_i_belongs_to_path_i(paths: list[Path]) -> None:
+    engine = FakeEngine()
+    rows = score_photographs(engine, paths[::-1], RULE, LIMITS)
+    expected = engine.run(np.stack([square(path) for path in paths[::-1]]))
+    assert len(np.unique(expected[:, 0])) > 10, "the pictures can be told apart"
+    np.testing.assert_array_equal(rows, expected)
+    assert rows.dtype == np.float32
+
+
+def test_batches_are_bounded(paths: list[Path]) -> None:
+    engine = FakeEngine()
+    reports: list[tuple[int, int]] = []
+    score_photographs(engine, paths, RULE, LIMITS, progress=lambda done, total: reports.append((done, total)))
+    assert engine.batches == [BATCH_SIZE, len(paths) - BATCH_SIZE]
+    assert reports == [(done, len(paths)) for done in range(1, len(paths) + 1)]
+
+
+def test_no_photographs_have_no_rows() -> None:
+    assert score_photographs(FakeEngine(), [], RULE, LIMITS).shape == (0, 5)
+
+
+def test_a_bad_file_spoils_only_its_own_place(paths: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image at all")
+    (tmp_path / "cut.jpg").write_bytes(paths[0].read_bytes()[:2000])
+    (tmp_path / "long.jpg").write_bytes(paths[0].read_bytes() + bytes(100_000))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    bad = [tmp_path / name for name in ("text.jpg", "cut.jpg", "long.jpg", "pipe.jpg", "missing.jpg")]
+    mixed = [paths[0], *bad, paths[1]]
+    limits = ImageLimits(max_image_bytes=100_000)
+    results = list(score_each(FakeEngine(), mixed, RULE, limits))
+    assert [result.path for result in results] == mixed
+    kinds = [UnsupportedImageFormat, InvalidImage, ImageBytesTooLarge, InvalidImage, InvalidImage]
+    assert [type(result.error) for result in results] == [type(None), *kinds, type(None)]
+    assert "No such file" in str(results[5].error)
+    good = np.stack([row for result in results if (row := result.probabilities) is not None])
+    np.testing.assert_array_equal(good, score_photographs(FakeEngine(), paths[:2], RULE, LIMITS))
+
+
+def test_one_bad_photograph_among_those_expected_good_is_named(paths: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image at all")
+    with pytest.raises(DatasetError, match=r"text\.jpg cannot be scored"):
+        score_photographs(FakeEngine(), [*paths, tmp_path / "text.jpg"], RULE, LIMITS)
+
+
+def test_a_photograph_that_has_changed_is_not_scored(paths: list[Path]) -> None:
+    digests = {paths[0]: pixels_digest(decode_image(paths[0].read_bytes())), paths[1]: "0" * 64}
+    results = list(score_each(FakeEngine(), paths[:3], RULE, LIMITS, pixels_digests=digests))
+    assert [result.error is None for result in results] == [True, False, True]
+    assert "has changed" in str(results[1].error)
+
+
+def test_a_failing_engine_is_not_taken_for_a_bad_photograph(paths: list[Path]) -> None:
+    engine = FakeEngine()
+    engine.error = EngineFailed("out of memory")
+    with pytest.raises(EngineFailed):
+        score_photographs(engine, paths, RULE, LIMITS)
