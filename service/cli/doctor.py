@@ -1,0 +1,190 @@
+"""`flowers doctor`: what was found on this machine, and what stands in the way of serving."""
+
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from service import __version__
+from service.cli.machine import describe_cpu, describe_memory, find_packages
+from service.cli.terminal import print_result
+from service.engines.engine import EngineInfo
+from service.engines.select import (
+    Machine,
+    choose_engine,
+    find_gpu_problem,
+    inspect_machine,
+    load_engine,
+)
+from service.errors import DeviceUnavailable, FlowersError, InvalidVersion, StoreError
+from service.settings import ServeSettings, TrainSettings
+from service.store.resolve import StoredVersion, list_models, list_versions, resolve_version
+from service.store.verify import verify_version
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem and its remedy, one sentence; `is_fatal`: it keeps `flowers serve` from being ready."""
+
+    sentence: str
+    is_fatal: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of loading the model as `flowers serve` would: version and engine, if any, and problems."""
+
+    version: int | None
+    engine: EngineInfo | None
+    findings: tuple[Finding, ...]
+
+
+def doctor(
+    *,
+    settings: ServeSettings | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Say what was found: devices, engines, packages, store, settings; and each problem with its remedy.
+
+    The model that `flowers serve` would take with the same flags is verified, loaded and run once. Exits
+    with 1 if that fails.
+
+    Args:
+        as_json: print JSON instead of a table.
+    """
+    settings = settings or ServeSettings()
+    packages, machine = find_packages(), inspect_machine()
+    trial = try_to_serve(settings)
+    findings = tuple(dict.fromkeys((*find_environment_problems(packages, machine, settings), *trial.findings)))
+    facts = {
+        "version": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "packages": packages,
+        "cpu": describe_cpu(),
+        "memory": describe_memory(),
+        "gpu": {"driver": machine.driver_gpus, "tensorflow": machine.tensorflow_gpus},
+        "store": describe_store(settings.model_store),
+        "serves": {"model": settings.model, "version": trial.version},
+        "engine": asdict(trial.engine) if trial.engine else None,
+        "settings": list_changed_settings(settings),
+    }
+    if as_json:
+        problems = [asdict(finding) for finding in findings]
+        print(json.dumps({**facts, "problems": problems}, indent=2, ensure_ascii=False))
+    else:
+        print_result(_to_table(facts, findings))
+    return int(any(finding.is_fatal for finding in findings))
+
+
+def find_environment_problems(
+    packages: dict[str, str | None], machine: Machine, settings: ServeSettings
+) -> Iterator[Finding]:
+    """What is wrong with the installation, or with the machine for these settings; the store apart."""
+    if packages["tensorflow"] and packages["tensorflow-cpu"]:
+        yield Finding(
+            "tensorflow and tensorflow-cpu are both installed and overwrite each other's files: uninstall "
+            "both, then install one extra, gpu or cpu",
+            is_fatal=False,
+        )
+    problem = find_gpu_problem(machine)
+    if problem and machine.driver_gpus:
+        yield Finding(f"{problem.what}: {problem.remedy}", is_fatal=False)
+    try:
+        choose_engine(machine, engine=settings.engine, device=settings.device)
+    except DeviceUnavailable as error:
+        yield Finding(str(error), is_fatal=True)
+
+
+def try_to_serve(settings: ServeSettings) -> Trial:
+    """Verify, load and run what `flowers serve` would: the pinned version, else the newest that is good."""
+    findings: list[Finding] = []
+    try:
+        for stored in _list_candidates(settings.model_store, settings.model):
+            try:
+                engine = _try_version(stored, settings)
+            except DeviceUnavailable:
+                raise
+            except FlowersError as error:
+                findings.append(Finding(f"version {stored.version} cannot be served: {error}", is_fatal=False))
+            else:
+                return Trial(stored.version, engine, tuple(findings))
+    except (DeviceUnavailable, StoreError) as error:
+        findings.append(Finding(str(error), is_fatal=True))
+    else:
+        findings.append(
+            Finding(
+                f"no version of {settings.model} can be served: train one, or copy one here again",
+                is_fatal=True,
+            )
+        )
+    return Trial(None, None, tuple(findings))
+
+
+def _list_candidates(store: Path, model: str) -> list[StoredVersion]:
+    meant = resolve_version(store, model)
+    if meant.pinned:
+        return [meant]
+    return [resolve_version(store, model, number) for number in reversed(list_versions(store, model))]
+
+
+def _try_version(stored: StoredVersion, settings: ServeSettings) -> EngineInfo:
+    metadata = verify_version(stored.folder)
+    engine = load_engine(stored.folder, engine=settings.engine, device=settings.device, threads=settings.engine_threads)
+    try:
+        if engine.num_classes != len(metadata.class_names):
+            raise InvalidVersion(
+                f"its network has {engine.num_classes} classes, its metadata names "
+                f"{len(metadata.class_names)}: export it again"
+            )
+        engine.warm_up(1)
+        return engine.info
+    finally:
+        engine.close()
+
+
+def describe_store(store: Path) -> dict[str, Any]:
+    """Where it is and what is in it; that it cannot be read is a finding of the trial."""
+    try:
+        models = {model: list_versions(store, model) for model in list_models(store)}
+    except StoreError:
+        models = {}
+    return {"folder": str(store.absolute()), "models": models}
+
+
+def list_changed_settings(settings: ServeSettings) -> dict[str, str]:
+    """The settings, of serving and of training, that are not at their default."""
+    changed = {}
+    for program in (TrainSettings(), settings):
+        for name, field in type(program).model_fields.items():
+            if getattr(program, name) != field.default:
+                changed[name] = str(getattr(program, name))
+    return changed
+
+
+def _to_table(facts: dict[str, Any], findings: tuple[Finding, ...]) -> Table:
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, Text(_as_text(value)))
+    table.add_section()
+    for finding in findings:
+        table.add_row("[red]problem[/]" if finding.is_fatal else "[yellow]warning[/]", Text(finding.sentence))
+    if not findings:
+        table.add_row("[green]problems[/]", "none")
+    return table
+
+
+def _as_text(value: Any) -> str:
+    match value:
+        case dict():
+            return "\n".join(f"{name}: {_as_text(item)}" for name, item in value.items()) or "all at their defaults"
+        case list() | tuple():
+            return ", ".join(map(_as_text, value)) or "none"
+        case None:
+            return "none"
+    return str(value)

@@ -1,0 +1,99 @@
+"""`flowers evaluate FOLDER`: how good a version is on a folder of photographs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from service.cli.terminal import print_result, progress_bar
+from service.data.folder import read_folder
+from service.errors import InvalidParameter
+from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences
+from service.evaluation.local_model import LocalModel, open_local_model
+from service.evaluation.report import render_evaluation
+from service.imaging.pixels import ImageLimits
+from service.settings import EngineSettings
+from service.store.metadata import Metrics
+
+
+def evaluate(
+    folder: Path,
+    /,
+    *,
+    version: Annotated[int | None, Parameter(name="--version")] = None,
+    part: Literal["all", "train", "validation", "test"] = "all",
+    check: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    settings: EngineSettings | None = None,
+) -> int:
+    """Measure a version on a folder of class folders: accuracy, per class, confusions, calibration.
+
+    Args:
+        folder: holds one folder per class of the model.
+        version: its number; without one, the version that is served.
+        part: all photographs, or one part of the split that the version was trained with.
+        check: exit with 1 unless the version's metadata says the same of that part.
+        as_json: print JSON instead of tables.
+    """
+    settings = settings or EngineSettings()
+    photographs = read_folder(folder)
+    with open_local_model(
+        settings.model_store,
+        settings.model,
+        version,
+        engine=settings.engine,
+        device=settings.device,
+        threads=settings.engine_threads,
+    ) as local:
+        stated = _find_stated(local, part) if check else None
+        with progress_bar(f"version {local.stored.version}") as progress:
+            result = evaluate_folder(
+                local,
+                photographs,
+                ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+                part=None if part == "all" else part,
+                decode_threads=settings.decode_threads,
+                progress=progress,
+            )
+    differences = find_differences(stated, result.evaluation) if stated else ()
+    if as_json:
+        print(json.dumps(_document(local, part, result, stated, differences), indent=2, ensure_ascii=False))
+    else:
+        title = f"{local.stored.model}, version {local.stored.version}, on {folder} ({part})"
+        print_result(render_evaluation(result.evaluation, title))
+        if stated and not differences:
+            print(f"The metadata of version {local.stored.version} says the same of part {part}.")
+    complaints = [f"{scored.path}: {scored.error}" for scored in result.unscored]
+    for complaint in (*complaints, *differences):
+        print(f"flowers: {complaint}", file=sys.stderr)
+    return 1 if complaints or differences else 0
+
+
+def _find_stated(local: LocalModel, part: str) -> Metrics:
+    for metrics in local.metadata.metrics:
+        if metrics.part == part:
+            return metrics
+    stated = ", ".join(metrics.part for metrics in local.metadata.metrics) or "no part"
+    raise InvalidParameter(
+        f"version {local.stored.version} states metrics for {stated}, not for {part}: name one with --part"
+    )
+
+
+def _document(
+    local: LocalModel,
+    part: str,
+    result: FolderEvaluation,
+    stated: Metrics | None,
+    differences: tuple[str, ...],
+) -> dict[str, Any]:
+    return {
+        "model": local.stored.model,
+        "version": local.stored.version,
+        "part": part,
+        **result.evaluation.to_dict(),
+        "unscored": [{"file": str(scored.path), "error": str(scored.error)} for scored in result.unscored],
+        "checked": stated is not None,
+        "differences": list(differences),
+    }

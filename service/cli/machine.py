@@ -1,0 +1,51 @@
+"""What this machine has, for `flowers doctor`: packages, processor, memory."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "fastapi", "uvicorn")
+_CPU_FEATURES = (  # as /proc/cpuinfo writes them; the last one is Arm's dot product
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp",
+)  # fmt: skip
+
+
+def find_packages() -> dict[str, str | None]:
+    """Distribution -> installed version, None where it is missing."""
+    found: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """Model, usable cores, and the vector extensions that matter; less of it where `cpuinfo` is missing."""
+    fields = dict(line.split(":", 1) for line in _read(cpuinfo).splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "model": fields.get("model name", platform.machine()),
+        "cores": cores,
+        "features": [feature for feature in _CPU_FEATURES if feature in flags],
+    }
+
+
+def describe_memory(meminfo: Path = Path("/proc/meminfo")) -> dict[str, str]:
+    """How much there is and how much is free; nothing where `meminfo` is missing."""
+    lines = [line for line in _read(meminfo).splitlines() if line.startswith("Mem")]
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    names = {"total": "MemTotal", "available": "MemAvailable"}
+    return {name: f"{kib[field] / 2**20:.1f} GiB" for name, field in names.items() if field in kib}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""

@@ -1,0 +1,57 @@
+"""`flowers`: one verb per file; this one gathers them, and turns errors into one sentence and an exit code."""
+
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+from pydantic import ValidationError
+
+from service import __version__
+from service.errors import FlowersError, UsageError
+from service.settings import check_environment, describe_invalid_settings
+
+VERBS = ("train", "evaluate", "predict", "serve", "models", "doctor")
+
+app = App(
+    name="flowers",
+    version=__version__,
+    help="Train a flower classifier on a folder of photographs, and serve it over HTTP.",
+    result_action="return_value",
+)
+for verb in VERBS:
+    # A string is imported when its verb is asked for: `flowers models list` never pays for TensorFlow or FastAPI.
+    app.command(f"service.cli.{verb}:{verb}", name=verb)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; 0 done, 1 failed, 2 asked wrongly."""
+    try:
+        check_environment(os.environ)
+        exit_code = app(arguments, exit_on_error=False, print_error=False)
+    except UsageError as error:
+        return _fail(str(error), exit_code=2)
+    except CycloptsError as error:
+        return _fail(_describe(error), exit_code=2)
+    except ValidationError as error:
+        return _fail(describe_invalid_settings(error), exit_code=2)
+    except FlowersError as error:
+        return _fail(str(error), exit_code=1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", exit_code=130)
+    return exit_code if isinstance(exit_code, int) else 0
+
+
+def _describe(error: CycloptsError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        return describe_invalid_settings(cause)
+    return str(error)
+
+
+def _fail(message: str, *, exit_code: int) -> int:
+    print(f"flowers: {message}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Ask a running service: a file goes to POST /predict, its answer becomes a row."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.errors import InvalidParameter, ServiceError
+
+if TYPE_CHECKING:
+    import httpx
+
+_NUM_CONNECTIONS = 4
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class and its probability, 0-1."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file's scores, best first, or its error; `confident` as the version's threshold has it."""
+
+    path: Path
+    scores: tuple[Score, ...] = ()
+    confident: bool | None = None
+    error: str | None = None
+
+
+def predict_remotely(files: Sequence[Path], top_k: int | None, url: str) -> Iterator[Row]:
+    """The service's answers, in the order of the files; a few are asked for at a time.
+
+    Raises:
+        InvalidParameter: `url` is not the address of a service.
+        ServiceError: nothing answers there.
+    """
+    import httpx  # here, because only --url needs it
+
+    parameters = {} if top_k is None else {"top_k": top_k}
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL:
+        address = httpx.URL("")
+    if address.scheme not in ("http", "https") or not address.host:
+        raise InvalidParameter(f"--url is {url!r}, no address of a service: write it like http://localhost:8000")
+
+    executor = ThreadPoolExecutor(_NUM_CONNECTIONS)
+    with httpx.Client(base_url=address, params=parameters, timeout=_TIMEOUT_S) as client:
+        try:
+            yield from executor.map(lambda path: _ask(client, path), files)
+        except httpx.ConnectError as error:
+            raise ServiceError(
+                f"no service answers at {url}: start one with `flowers serve`, or check --url"
+            ) from error
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _ask(client: "httpx.Client", path: Path) -> Row:
+    import httpx
+
+    try:
+        # Without the file's name: the service has no use for it.
+        response = client.post("predict", files={"file": ("image", path.read_bytes())})
+        answer = response.json()
+        if not response.is_success:
+            return Row(path, error=str(answer["detail"]))
+        scores = tuple(Score(str(item["label"]), float(item["probability"])) for item in answer["predictions"])
+        return Row(path, scores, bool(answer["confident"]))
+    except OSError as error:
+        return Row(path, error=f"It cannot be read ({error.strerror}): check the path and its rights.")
+    except httpx.ConnectError:
+        raise
+    except httpx.HTTPError as error:
+        return Row(path, error=f"The service gave no answer ({type(error).__name__}): try again.")
+    except (ValueError, KeyError, TypeError):
+        return Row(path, error=f"The answer ({response.status_code}) is not of this service: check --url.")

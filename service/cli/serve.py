@@ -1,0 +1,141 @@
+"""`flowers serve`: listen, answer, and stop without losing what was accepted."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+import uvicorn
+
+from service.api.app import create_app
+from service.api.context import Service
+from service.api.telemetry import configure_logging
+from service.errors import FlowersError
+from service.settings import ServeSettings
+
+# Longer than the 60 s of common balancers, which else send a request just as the connection closes.
+_KEEP_ALIVE_S = 75
+_BACKLOG = 2048
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+def serve(settings: ServeSettings | None = None) -> int:
+    """Serve a model over HTTP until SIGTERM or Ctrl-C.
+
+    The socket is open at once; /startupz and /readyz say when the model is loaded. On SIGTERM, /readyz turns
+    false, requests are taken for drain_delay_s more, then new ones are refused and those accepted are
+    answered. Ctrl-C skips the delay. A second signal ends at once.
+    """
+    settings = settings or ServeSettings()
+    configure_logging(settings.log_format)
+    listener = _listen(settings.host, settings.port)
+    server = _Server(settings)
+    server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
+    log.info("stopped", unanswered=server.num_unanswered)
+    if server.num_unanswered or server.is_loading:
+        # A thread hangs in the engine or is still loading; leaving in the ordinary way would wait for it.
+        _leave(1 if server.num_unanswered else 0)
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with signals of our own: its handler stops accepting at once, and ends by the signal."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        app = create_app(settings, on_fatal=self.fail)
+        config = uvicorn.Config(
+            app,
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,  # only connections that send no answer are left by then
+        )
+        super().__init__(config)
+        self._service: Service = app.state.service
+        self._settings = settings
+        self._draining: asyncio.Task[None] | None = None
+        self.failure: FlowersError | None = None
+        self.num_unanswered = 0
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the loading thread is at work."""
+        return self._service.live_model.is_loading
+
+    def fail(self, error: FlowersError) -> None:
+        """End with exit code 1 and this reason."""
+        self.failure = error
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Instead of uvicorn's, which raises the signal again after a clean stop: exit code 143."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where it listens, once it does: port 0 has become a number by now."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._draining is not None:
+            log.warning("ending at once", signal=number.name)
+            _leave(128 + number)
+        is_ready = self._service.health.is_ready
+        # Ctrl-C comes from a person, and who is not ready gets no traffic: no balancer has to notice first.
+        delay_s = self._settings.drain_delay_s if number == signal.SIGTERM and is_ready else 0.0
+        log.info("draining", signal=number.name, delay_s=delay_s, in_flight=self._service.admission.num_requests)
+        self._draining = asyncio.create_task(self._drain(delay_s))
+
+    async def _drain(self, delay_s: float) -> None:
+        await self._service.drain(delay_s, self._settings.drain_timeout_s)
+        self.num_unanswered = self._service.admission.num_requests
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket; the kernel queues connections on it while the rest starts.
+
+    Raises:
+        FlowersError: the address cannot be had; says what to do.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        dual_stack = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual_stack)
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            reason = f"{host} is no address of this machine: give one with --host, such as 127.0.0.1 or 0.0.0.0"
+        elif error.errno == errno.EADDRINUSE:
+            reason = f"port {port} of {host} is taken: stop what listens there, or choose another with --port"
+        elif isinstance(error, PermissionError):
+            reason = f"port {port} needs more rights than this user has: choose one above 1023 with --port"
+        else:
+            reason = f"cannot listen on port {port} of {host}: {error.strerror}; choose others with --host, --port"
+        raise FlowersError(reason) from error
+
+
+def _leave(exit_code: int) -> None:
+    """End the process now, whatever its threads are at."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,187 @@
+"""`flowers train [FOLDER]`: photographs in, a new version in the model store out."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from service.data.check import DataCheck
+    from service.data.split import Split
+    from service.training.checkpoint import Epoch
+    from service.training.recipe import Recipe
+    from service.training.train import Trained
+
+
+def train(
+    folder: Annotated[Path | None, Parameter(help="One folder of photographs per class.")] = None,
+    /,
+    settings: TrainSettings | None = None,
+    *,
+    name: Annotated[str | None, Parameter(help="Name of the model; default: the folder's.")] = None,
+    json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False,
+) -> int:
+    """Train on FOLDER and publish a new version; without FOLDER, fetch flower_photos and train `flowers`.
+
+    The same command goes on with a run that was interrupted. Ctrl-C ends a run early and publishes its best epoch.
+    """
+    settings = settings or TrainSettings()
+    _quieten_tensorflow()
+    from service.training.recipe import find_recipe
+
+    recipe = _adapt(find_recipe(settings.recipe), settings)
+    with ProgressObserver(Console(stderr=True)) as observer:
+        from service.training.train import list_devices, train
+
+        devices = list_devices(settings.device)
+        photographs = folder or _fetch(settings, observer)
+        model = name or recipe.model_name or (photographs.resolve().name if folder else "flowers")
+        results = [
+            train(
+                photographs, model, recipe, seed=settings.seed, device=device,
+                store=settings.model_store, runs=settings.runs, observer=observer,
+            )
+            for device in (devices if recipe.every_device else devices[:1])
+        ]  # fmt: skip
+    if json:
+        print(_to_json(results))
+    else:
+        Console().print(_to_table(results))
+    return 0
+
+
+def _quieten_tensorflow() -> None:
+    # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
+def _adapt(recipe: "Recipe", settings: TrainSettings) -> "Recipe":
+    return replace(
+        recipe,
+        epochs=settings.epochs or recipe.epochs,
+        batch_size=settings.batch_size or recipe.batch_size,
+        network=settings.network or recipe.network,
+    )
+
+
+def _fetch(settings: TrainSettings, observer: "ProgressObserver") -> Path:
+    from service.data.fetch import FLOWER_PHOTOS, fetch
+
+    return fetch(FLOWER_PHOTOS, settings.cache.expanduser(), observer.fetching)
+
+
+class ProgressObserver:
+    """Shows a training on standard error: bars while it moves, one line per epoch to keep."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("starting", total=None, figures="")
+
+    def __enter__(self) -> "ProgressObserver":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _show(self, description: str, done: int, total: int | None, figures: str = "") -> None:
+        if self._progress.tasks[0].description != description:
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(description, total=total, figures="")
+        self._progress.update(self._task, completed=done, total=total, figures=figures)
+
+    def fetching(self, done_bytes: int, total_bytes: int) -> None:
+        """So much of the data set is here."""
+        self._show("fetching MB", done_bytes // 1_000_000, total_bytes // 1_000_000)
+
+    def checking(self, done: int, total: int) -> None:
+        """So many photographs are checked."""
+        self._show("checking", done, total)
+
+    def checked(self, check: "DataCheck", split: "Split") -> None:
+        """Print every finding, and the sizes of the parts."""
+        for finding in (*check.findings, *split.set_aside):
+            self._console.print(finding.sentence, highlight=False, soft_wrap=True)
+        sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
+        self._console.print(f"{len(check.photographs)} photographs: {sizes}", highlight=False)
+
+    def stage(self, name: str) -> None:
+        """A stage without figures begins."""
+        self._show(name, 0, None)
+
+    def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
+        """Move the bar of the epoch."""
+        figures = f"loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_s:.0f} images/s"
+        self._show(f"epoch {epoch + 1}", step, num_steps, figures)
+
+    def epoch(self, result: "Epoch") -> None:
+        """Print the epoch's line."""
+        self._console.print(
+            f"epoch {result.epoch + 1}: loss {result.loss:.4f}, accuracy {result.accuracy:.4f}, "
+            f"validation loss {result.validation_loss:.4f}, validation accuracy {result.validation_accuracy:.4f}, "
+            f"{result.seconds:.1f} s, {result.images_per_s:.0f} images/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _seconds_per_epoch(result: "Trained") -> float:
+    # The first epoch also traces and warms up; where there are others, it does not count.
+    seconds = [epoch.seconds for epoch in result.history]
+    counted = seconds[1:] or seconds
+    return sum(counted) / len(counted)
+
+
+def _to_table(results: "list[Trained]") -> Table:
+    table = Table(title="trained")
+    for column in ("model", "version", "device", "epochs", "s / epoch", "test accuracy", "95 % interval"):
+        table.add_column(column)
+    for result in results:
+        test = result.test
+        table.add_row(
+            result.model,
+            str(result.version),
+            result.device,
+            f"{len(result.history)}{' (interrupted)' if result.interrupted else ''}",
+            f"{_seconds_per_epoch(result):.1f}",
+            f"{100 * test.accuracy:.2f} % ({test.num_correct} of {test.num_photographs})",
+            f"{100 * test.accuracy_low:.1f}-{100 * test.accuracy_high:.1f} %",
+        )
+    return table
+
+
+def _to_json(results: "list[Trained]") -> str:
+    from json import dumps
+
+    return dumps(
+        [
+            {
+                "model": result.model,
+                "version": result.version,
+                "device": result.device,
+                "epochs": len(result.history),
+                "interrupted": result.interrupted,
+                "seconds_per_epoch": _seconds_per_epoch(result),
+                "test_accuracy": result.test.accuracy,
+                "run": str(result.run),
+            }
+            for result in results
+        ],
+        indent=1,
+    )

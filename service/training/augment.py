@@ -1,0 +1,86 @@
+"""One photograph, many views: crops, mirror images, colour, and blends of two; NumPy and Pillow, any backend."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.resize import resize
+from service.training.recipe import Augmentation
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the grey that saturation is measured from
+
+
+def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator) -> Pixels:
+    """One random view of a photograph.
+
+    Args:
+        image: uint8, shape (height, width, 3), RGB.
+        augmentation: what may happen to it.
+        rule: the size of the result, and the crop where the recipe has no random one.
+        random: consumed in a fixed order, so one seed gives one view.
+
+    Returns:
+        uint8, shape (image_size, image_size, 3).
+    """
+    if augmentation.min_area < 1:
+        view = _random_crop(image, augmentation, rule.image_size, random)
+    else:
+        view = resize(image, rule)
+    if augmentation.flip and random.random() < 0.5:
+        view = view[:, ::-1]
+    if augmentation.color > 0:
+        view = _jitter_color(view, augmentation.color, random)
+    return np.ascontiguousarray(view)
+
+
+def _random_crop(image: Pixels, augmentation: Augmentation, image_size: int, random: np.random.Generator) -> Pixels:
+    # The inception crop: a share of the area and a ratio of sides; a crop that would not fit is cut to the picture.
+    height, width = image.shape[:2]
+    area = height * width * random.uniform(augmentation.min_area, 1)
+    bound = math.log(augmentation.max_aspect)
+    aspect = math.exp(random.uniform(-bound, bound))
+    crop_width = min(math.sqrt(area * aspect), width)
+    crop_height = min(math.sqrt(area / aspect), height)
+    left = random.uniform(0, width - crop_width)
+    top = random.uniform(0, height - crop_height)
+    box = (left, top, left + crop_width, top + crop_height)
+    return np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BILINEAR, box))
+
+
+def _jitter_color(view: Pixels, strength: float, random: np.random.Generator) -> Pixels:
+    # Brightness, contrast and saturation are one affine map of a pixel's three values: one pass over the picture.
+    brightness, contrast, saturation = random.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
+    mean = np.float32(view.mean())
+    matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * _LUMA[:, None]
+    jittered = view.astype(np.float32) @ (matrix * contrast * brightness)
+    jittered += mean * (1 - contrast) * brightness
+    clipped: Pixels = np.clip(jittered, 0, 255, out=jittered).astype(np.uint8)
+    return clipped
+
+
+def mixup(
+    images: NDArray[np.float32], targets: NDArray[np.float32], alpha: float, random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Blend every image, and its target, with another of the batch.
+
+    Args:
+        images: float32, shape (N, height, width, 3).
+        targets: float32, shape (N, num_classes), rows sum to 1.
+        alpha: both parameters of the Beta distribution of the share, one share per image.
+        random: where shares and partners come from.
+
+    Returns:
+        The same shapes and dtypes; rows of targets still sum to 1.
+
+    Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization".
+    """
+    share = random.beta(alpha, alpha, size=len(images)).astype(np.float32)
+    partner = random.permutation(len(images))
+    pixel_share = share[:, None, None, None]
+    return (
+        images * pixel_share + images[partner] * (1 - pixel_share),
+        targets * share[:, None] + targets[partner] * (1 - share[:, None]),
+    )

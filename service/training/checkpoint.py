@@ -1,0 +1,83 @@
+"""All that an interrupted training needs to go on as if nothing had happened: one file, replaced every epoch."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: losses are mean cross-entropies, rates shares in [0, 1], `images_per_s` training only."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_s: float
+
+
+Variables = Sequence[NDArray[np.generic]]
+
+
+def read_variables(variables: Sequence[keras.Variable]) -> Variables:
+    """Copies of their values, in order."""
+    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+
+
+def assign_variables(variables: Sequence[keras.Variable], values: Sequence[NDArray[np.generic]]) -> None:
+    """Give each variable its value, in order."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def save_checkpoint(path: Path, history: Sequence[Epoch], state: Variables, best: Variables) -> None:
+    """Write history, training state and best weights to `path` in one atomic step.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    arrays = {f"state_{i:04d}": value for i, value in enumerate(state)}
+    arrays |= {f"best_{i:04d}": value for i, value in enumerate(best)}
+    draft = path.with_suffix(".writing")
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, history=np.array(json.dumps([asdict(e) for e in history])), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise TrainingError(f"the checkpoint could not be written to {path.parent}: {error.strerror}") from error
+
+
+def load_checkpoint(path: Path) -> tuple[list[Epoch], Variables, Variables] | None:
+    """History, state and best weights as `save_checkpoint` wrote them; None where there is no checkpoint yet.
+
+    Raises:
+        TrainingError: the file is not a checkpoint; says to remove it.
+    """
+    try:
+        # Opened here: `np.load` leaves a file open that it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            history = [Epoch(**row) for row in json.loads(str(file["history"]))]
+            state = [file[name] for name in sorted(file.files) if name.startswith("state_")]
+            best = [file[name] for name in sorted(file.files) if name.startswith("best_")]
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise TrainingError(f"{path} is no checkpoint of this program: remove it to begin anew") from error
+    return history, state, best

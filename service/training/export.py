@@ -1,0 +1,131 @@
+"""A trained network becomes a SavedModel that anybody can serve: pixels in, probabilities out."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from service.engines.engine import Probabilities
+from service.errors import PublishError
+from service.imaging.pixels import Pixels
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "probabilities"
+SIGNATURE_NAME = "serving_default"
+
+# What a stranger does with the folder: nothing of this project is imported, so nothing of it can help.
+_STRANGER = f"""
+import sys
+import numpy as np
+import tensorflow as tf
+
+folder, examples, answers = sys.argv[1:]
+serving_default = tf.saved_model.load(folder).signatures["{SIGNATURE_NAME}"]
+images = np.load(examples)
+by_size = {{
+    str(size): serving_default({INPUT_NAME}=tf.constant(images[:size]))["{OUTPUT_NAME}"].numpy()
+    for size in map(int, sys.stdin.read().split())
+}}
+np.savez(answers, **by_size)
+"""
+
+
+def export_saved_model(logits_model: Any, folder: Path, *, scale: float, offset: float, temperature: float) -> None:
+    """Write `saved_model.pb` and `variables/` with one signature, `serving_default`, into `folder`.
+
+    The signature takes `images`, uint8 (N, image_size, image_size, 3), RGB, any N, and returns
+    `probabilities`, float32 (N, num_classes). Inside are the normalisation, the network without dropout, the
+    temperature and the softmax; no optimizer, and nothing of Keras, which loading therefore does not need.
+
+    Args:
+        logits_model: keras.Model, float32 (N, image_size, image_size, 3) -> logits (N, num_classes).
+        folder: an existing or a new folder; other files in it are left alone.
+        scale: the network sees pixel * scale + offset.
+        offset: see `scale`.
+        temperature: logits are divided by it before the softmax.
+
+    Raises:
+        PublishError: the folder cannot be written.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", for the temperature.
+    """
+
+    def serving_default(images: Any) -> dict[str, Any]:
+        logits = logits_model(tf.cast(images, tf.float32) * scale + offset, training=False)
+        return {OUTPUT_NAME: tf.nn.softmax(tf.cast(logits, tf.float32) / temperature)}
+
+    batch_shape = (None, *logits_model.input_shape[1:])
+    signature = tf.function(serving_default, input_signature=[tf.TensorSpec(batch_shape, tf.uint8, INPUT_NAME)])
+    holder = tf.Module()
+    # The bare variables, not the model: all that hangs on it (optimizer, metrics) would be saved too.
+    holder.weights = [weight.value for weight in logits_model.weights]
+    try:
+        tf.saved_model.save(holder, str(folder), signatures={SIGNATURE_NAME: signature})
+        (folder / "assets").rmdir()  # empty, as the network reads no files
+    except (OSError, tf.errors.OpError) as error:
+        raise PublishError(f"the SavedModel could not be written to {folder}: {error}") from error
+
+
+def check_saved_model(folder: Path, images: Pixels, expected: Probabilities, atol: float = 1e-5) -> None:
+    """Load `folder` in a fresh process, as a stranger would, and compare its answers at three batch sizes.
+
+    The other process runs on the CPU, with plain `tf.saved_model.load` and without this project: what only
+    works thanks to something in this process is found out here.
+
+    Args:
+        folder: what `export_saved_model` wrote.
+        images: uint8, shape (N, image_size, image_size, 3), N >= 1; asked N, 1 and about N / 2 at a time.
+        expected: float32, shape (N, num_classes), computed with the network in this process.
+        atol: the largest difference allowed to any probability. Float32 sums reorder with batch and device;
+            a GPU that multiplies in TensorFloat-32 differs by more than the default allows.
+
+    Raises:
+        PublishError: the other process could not load or run it, or its answers differ; says by how much.
+    """
+    num_images = len(images)
+    sizes = sorted({1, (num_images + 1) // 2, num_images})
+    for size, answer in _ask_a_stranger(folder, images, sizes).items():
+        complaint = _compare(answer, expected[:size], atol)
+        if complaint:
+            raise PublishError(f"the exported SavedModel, reloaded, fails at batch size {size}: {complaint}")
+
+
+def _compare(answer: NDArray[Any], expected: Probabilities, atol: float) -> str:
+    """What is wrong with `answer`, or nothing."""
+    if answer.dtype != np.float32 or answer.shape != expected.shape:
+        return f"it answers {answer.dtype} {answer.shape}, expected float32 {expected.shape}"
+    difference = float(np.max(np.abs(answer - expected)))
+    if not difference <= atol:  # put this way round, NaN is wrong too
+        return f"it differs from the trained network by {difference:.2g}, at most {atol:.2g} is allowed"
+    excess = float(np.max(np.abs(answer.sum(axis=1) - 1)))
+    if not excess <= 1e-5:
+        return f"its probabilities miss the sum of 1 by {excess:.2g}"
+    return ""
+
+
+def _ask_a_stranger(folder: Path, images: Pixels, sizes: list[int]) -> dict[int, Probabilities]:
+    with tempfile.TemporaryDirectory(prefix="flowers-export-") as scratch:
+        examples, answers = Path(scratch, "examples.npy"), Path(scratch, "answers.npz")
+        np.save(examples, images)
+        process = subprocess.run(  # noqa: S603 - our own interpreter, our own program
+            [sys.executable, "-c", _STRANGER, str(folder), str(examples), str(answers)],
+            input=" ".join(map(str, sizes)),
+            # On the CPU: this process may hold the GPU's memory.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if process.returncode != 0:
+            last_line = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            error = PublishError(f"the exported SavedModel does not load and run in a fresh process: {last_line[:200]}")
+            error.add_note(process.stderr[-4000:])  # for the log; the sentence is for people
+            raise error
+        with np.load(answers) as by_size:
+            return {size: by_size[str(size)] for size in sizes}

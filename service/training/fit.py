@@ -1,0 +1,235 @@
+"""Recipe + photographs -> trained network: one epoch after the other, each ended by validation and a checkpoint."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.data.batches import LabelledPixels, epoch_batches
+from service.errors import TrainingError
+from service.imaging.pixels import Pixels, ResizeRule
+from service.networks.alexnet import NETWORKS
+from service.training.augment import augment_view, mixup
+from service.training.checkpoint import (
+    Epoch,
+    Variables,
+    assign_variables,
+    load_checkpoint,
+    read_variables,
+    save_checkpoint,
+)
+from service.training.recipe import Recipe
+
+Float32 = NDArray[np.float32]
+
+
+class Watcher(Protocol):
+    """Who wants to see how it goes: a progress bar, or nobody."""
+
+    def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
+        """One step is done; loss and accuracy are means over the epoch so far."""
+
+    def epoch(self, result: Epoch) -> None:
+        """One epoch is done, validation included, and its checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network as built for training, with the weights of its best epoch, and how it got there."""
+
+    model: keras.Model
+    history: tuple[Epoch, ...]
+    interrupted: bool
+
+
+def fit(
+    recipe: Recipe,
+    num_classes: int,
+    train: LabelledPixels,
+    validation: LabelledPixels,
+    *,
+    rule: ResizeRule,
+    seed: int,
+    checkpoint: Path,
+    watcher: Watcher,
+) -> Fitted:
+    """Train by `recipe`, from `checkpoint` if it exists.
+
+    Views, order and dropout depend on `seed` and on the epoch's number alone, so a training that was killed and run
+    again ends with the same weights as one that was not (on the CPU; a GPU sums in no fixed order).
+
+    Args:
+        recipe: what to do.
+        num_classes: width of the last layer.
+        train: whole photographs, larger than the network's input.
+        validation: squares as serving makes them; chooses the best epoch.
+        rule: size of the network's input.
+        seed: of initial weights, order, views and dropout.
+        checkpoint: file that is written after every epoch.
+        watcher: told after each step and epoch.
+
+    Returns:
+        The network of the epoch with the best validation accuracy (of equals, the lowest loss). Ctrl-C ends the
+        training early and keeps the best so far.
+
+    Raises:
+        TrainingError: the loss is no longer a number, or a checkpoint cannot be written or read.
+        KeyboardInterrupt: before the first epoch was done; there is nothing to keep.
+    """
+    keras.utils.set_random_seed(seed)
+    model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
+    trainer = _Trainer(model, recipe, num_classes, len(train.images), rule, seed)
+    history, best = trainer.resume(checkpoint)
+    interrupted = False
+    try:
+        for epoch in range(len(history), recipe.epochs):
+            result, weights = trainer.run_epoch(epoch, train, validation, watcher)
+            if not history or _rank(result) > max(map(_rank, history)):
+                best = weights
+            history.append(result)
+            save_checkpoint(checkpoint, history, trainer.state(), best)
+            watcher.epoch(result)
+    except KeyboardInterrupt:
+        if not history:
+            raise
+        interrupted = True
+    assign_variables(model.weights, best)
+    return Fitted(model, tuple(history), interrupted)
+
+
+def _rank(epoch: Epoch) -> tuple[float, float]:
+    return epoch.validation_accuracy, -epoch.validation_loss
+
+
+class _Trainer:
+    def __init__(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        num_classes: int,
+        num_photographs: int,
+        rule: ResizeRule,
+        seed: int,
+    ) -> None:
+        self._model, self._recipe, self._rule, self._seed = model, recipe, rule, seed
+        self._identity = np.eye(num_classes, dtype=np.float32)
+        self._batch_size = min(recipe.batch_size, num_photographs)
+        self._num_steps = num_photographs // self._batch_size
+        self._optimizer = keras.optimizers.AdamW(
+            recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            use_ema=recipe.average_decay > 0,
+            ema_momentum=recipe.average_decay or 0.99,
+        )
+        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        model.compile(self._optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        self._optimizer.build(model.trainable_variables)
+
+    def resume(self, checkpoint: Path) -> tuple[list[Epoch], Variables]:
+        loaded = load_checkpoint(checkpoint)
+        if loaded is None:
+            return [], []
+        history, state, best = loaded
+        assign_variables(self._variables(), state)
+        return history, best
+
+    def state(self) -> Variables:
+        return read_variables(self._variables())
+
+    def _variables(self) -> list[keras.Variable]:
+        # Model.variables includes the state of dropout's random streams.
+        return [*self._model.variables, *self._optimizer.variables]
+
+    def run_epoch(
+        self, epoch: int, train: LabelledPixels, validation: LabelledPixels, watcher: Watcher
+    ) -> tuple[Epoch, Variables]:
+        begun = time.perf_counter()
+        loss = accuracy = images_per_s = 0.0  # means over the epoch so far; every batch has the same size
+        for step, (images, targets) in enumerate(self._batches(epoch, train)):
+            self._optimizer.learning_rate = _learning_rate(self._recipe, epoch + step / self._num_steps)
+            results = self._model.train_on_batch(images, targets, return_dict=True)
+            loss += (float(results["loss"]) - loss) / (step + 1)
+            accuracy += (float(results["accuracy"]) - accuracy) / (step + 1)
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate")
+            images_per_s = (step + 1) * self._batch_size / (time.perf_counter() - begun)
+            watcher.step(epoch, step + 1, self._num_steps, loss, accuracy, images_per_s)
+        rate = float(self._optimizer.learning_rate)
+        seconds = time.perf_counter() - begun
+        with self._averaged():
+            validation_loss, validation_accuracy = self._validate(validation)
+            weights = read_variables(self._model.weights)
+        result = Epoch(epoch, loss, accuracy, validation_loss, validation_accuracy, rate, seconds, images_per_s)
+        return result, weights
+
+    def _batches(self, epoch: int, train: LabelledPixels) -> Iterator[tuple[Float32, Float32]]:
+        recipe = self._recipe
+        random = np.random.default_rng((self._seed, epoch, len(train.images)))
+
+        def view(image: Pixels, stream: np.random.Generator) -> Pixels:
+            return augment_view(image, recipe.augmentation, self._rule, stream)
+
+        for images, class_indices in epoch_batches(
+            train, view, batch_size=self._batch_size, epoch=epoch, seed=self._seed
+        ):
+            smoothing = recipe.label_smoothing
+            targets = self._identity[class_indices] * (1 - smoothing) + smoothing / len(self._identity)
+            inputs = normalise(images, recipe)
+            if recipe.augmentation.mixup > 0:
+                inputs, targets = mixup(inputs, targets, recipe.augmentation.mixup, random)
+            yield inputs, targets
+
+    def _validate(self, validation: LabelledPixels) -> tuple[float, float]:
+        logits = predict_logits(self._model, validation, self._recipe)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        chosen = log_probabilities[np.arange(len(logits)), validation.class_indices]
+        return float(-chosen.mean()), float((logits.argmax(axis=1) == validation.class_indices).mean())
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        # What is measured and kept are the averaged weights; what goes on training are the weights themselves.
+        if self._recipe.average_decay == 0:
+            yield
+            return
+        own = read_variables(self._model.trainable_variables)
+        self._optimizer.finalize_variable_values(self._model.trainable_variables)
+        try:
+            yield
+        finally:
+            assign_variables(self._model.trainable_variables, own)
+
+
+def normalise(images: Pixels, recipe: Recipe) -> Float32:
+    """uint8 (N, height, width, 3) -> float32, pixel * scale + offset: what the exported network does inside."""
+    inputs = images.astype(np.float32)
+    inputs *= np.float32(recipe.scale)
+    inputs += np.float32(recipe.offset)
+    return inputs
+
+
+def predict_logits(model: keras.Model, squares: LabelledPixels, recipe: Recipe, batch_size: int = 64) -> Float32:
+    """Logits, float32 (N, num_classes), of squares as serving makes them."""
+    images = np.asarray(squares.images)
+    parts = [
+        np.asarray(model.predict_on_batch(normalise(images[start : start + batch_size], recipe)))
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def _learning_rate(recipe: Recipe, epoch: float) -> float:
+    # `epoch` is continuous: the rate moves with every step.
+    if epoch < recipe.warmup_epochs:
+        return recipe.learning_rate * max(epoch, 0.02) / recipe.warmup_epochs
+    if not recipe.cosine:
+        return recipe.learning_rate
+    progress = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,70 @@
+"""What a training is made of: every value that shapes the result, in one frozen record."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+
+from service.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How one photograph becomes many views; everything off is the photograph as serving sees it, mirrored or not.
+
+    `min_area` is the least share of the picture's area that a random crop takes (1 takes the serving crop instead),
+    `max_aspect` its largest ratio of sides, `color` the largest relative change of brightness, contrast and
+    saturation, `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all).
+
+    Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup.
+    """
+
+    flip: bool = True
+    min_area: float = 1.0
+    max_aspect: float = 4 / 3
+    color: float = 0.0
+    mixup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train. The networks see `pixel * scale + offset`.
+
+    `learning_rate` is the peak; with `cosine` it rises over `warmup_epochs` and falls to zero along a half cosine.
+    `weight_decay` is decoupled (AdamW) and spares biases and normalisation. `average_decay` is the decay per step of
+    the running average of weights that is evaluated and exported; 0 takes the weights themselves.
+    """
+
+    name: str
+    network: str
+    epochs: int
+    batch_size: int
+    batch_norm: bool = False
+    dropout: float = 0.2
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 0.0
+    cosine: bool = False
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    average_decay: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    scale: float = 1 / 255
+    offset: float = 0.0
+    model_name: str | None = None
+    """Published under this name unless the caller gives another."""
+    every_device: bool = False
+    """Train once on each device there is, and end with a table."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe `name`: the value RECIPE of the module `service.training.recipes.<name>`.
+
+    Raises:
+        SettingsError: there is none; the message lists those there are.
+    """
+    package = importlib.import_module("service.training.recipes")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    if name not in names:
+        raise SettingsError(f"there is no recipe {name!r}: take one of {', '.join(names)}")
+    recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
+    assert isinstance(recipe, Recipe)
+    return recipe

@@ -1,0 +1,127 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cli.doctor import find_environment_problems
+from service.cli.main import main
+from service.engines.select import Machine
+from service.settings import ServeSettings
+from service.store.publish import publish_version
+from service.store.resolve import pin_version
+
+Capture = pytest.CaptureFixture[str]
+
+
+def examine(*arguments: str, capsys: Capture) -> tuple[int, dict[str, Any]]:
+    exit_code = main(["doctor", "--json", *arguments])
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return exit_code, found
+
+
+def sentences(found: dict[str, Any], *, fatal: bool) -> list[str]:
+    return [problem["sentence"] for problem in found["problems"] if problem["is_fatal"] == fatal]
+
+
+@pytest.fixture
+def store(tiny_version: Path, tmp_path: Path) -> Path:
+    """Two good versions."""
+    store = shutil.copytree(tiny_version, tmp_path / "store")
+    with publish_version(store, "flowers") as draft:
+        shutil.copytree(store / "flowers" / "1", draft.folder, dirs_exist_ok=True)
+    return store
+
+
+def damage(version: Path) -> None:
+    (version / "saved_model.pb").write_bytes(b"damaged")
+
+
+def test_a_sound_machine_and_store_exit_with_0(store: Path, capsys: Capture) -> None:
+    exit_code, found = examine("--model-store", str(store), "--device", "cpu", capsys=capsys)
+    assert exit_code == 0
+    assert found["store"] == {"folder": str(store), "models": {"flowers": [1, 2]}}
+    assert found["serves"] == {"model": "flowers", "version": 2}
+    engine = {"engine": "savedmodel", "device": "cpu", "precision": "float32", "reason": "the CPU was asked for"}
+    assert found["engine"] == engine
+    assert sentences(found, fatal=True) == []
+
+
+def test_the_table_says_the_same_to_people(store: Path, capsys: Capture) -> None:
+    assert main(["doctor", "--model-store", str(store)]) == 0
+    table = capsys.readouterr().out
+    for fact in ("python", "tensorflow", "cores", "GiB", str(store), "version: 2", "savedmodel", "problem"):
+        assert fact in table
+
+
+def test_settings_that_differ_from_their_default_are_shown(
+    store: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWERS_MODEL_STORE", str(store))
+    monkeypatch.setenv("FLOWERS_EPOCHS", "3")
+    _, found = examine("--port", "8001", capsys=capsys)
+    assert found["settings"] == {"model_store": str(store), "epochs": "3", "port": "8001"}
+
+
+def test_an_empty_store_exits_with_1_and_says_how_to_get_a_model(tmp_path: Path, capsys: Capture) -> None:
+    exit_code, found = examine("--model-store", str(tmp_path), capsys=capsys)
+    assert exit_code == 1
+    assert found["serves"]["version"] is None
+    assert "flowers train" in sentences(found, fatal=True)[0]
+
+
+def test_a_damaged_version_beside_a_good_one_is_a_warning(store: Path, capsys: Capture) -> None:
+    damage(store / "flowers" / "2")
+    exit_code, found = examine("--model-store", str(store), capsys=capsys)
+    assert exit_code == 0
+    assert found["serves"]["version"] == 1
+    assert any("version 2" in warning and "saved_model.pb" in warning for warning in sentences(found, fatal=False))
+
+
+def test_a_damaged_version_that_is_pinned_keeps_serve_from_being_ready(store: Path, capsys: Capture) -> None:
+    pin_version(store, "flowers", 2)
+    damage(store / "flowers" / "2")
+    exit_code, found = examine("--model-store", str(store), capsys=capsys)
+    assert exit_code == 1
+    assert found["engine"] is None
+    assert "no version of flowers can be served" in sentences(found, fatal=True)[0]
+
+
+def test_a_network_that_does_not_fit_its_metadata_is_found(store: Path, capsys: Capture) -> None:
+    with publish_version(store, "flowers") as draft:
+        shutil.copytree(store / "flowers" / "1", draft.folder, dirs_exist_ok=True)
+        path = draft.folder / "assets.extra" / "metadata.json"
+        metadata = json.loads(path.read_text())
+        metadata["class_names"].pop()
+        metadata["network"]["num_classes"] -= 1
+        path.write_text(json.dumps(metadata))
+    _, found = examine("--model-store", str(store), capsys=capsys)
+    assert found["serves"]["version"] == 2
+    assert any("5 classes, its metadata names 4" in warning for warning in sentences(found, fatal=False))
+
+
+BOTH = {"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}
+ONE = {"tensorflow": "2.21.0", "tensorflow-cpu": None}
+
+
+@pytest.mark.parametrize(
+    ("packages", "machine", "device", "found", "is_fatal"),
+    [
+        (BOTH, Machine(), "auto", "both installed", False),
+        (ONE, Machine(("GPU 0: NVIDIA L4",)), "auto", "install the extra gpu", False),
+        (ONE, Machine(), "gpu", "--device gpu: there is no GPU", True),
+        (ONE, Machine(no_tensorflow="is not installed"), "auto", "install the extra cpu", True),
+    ],
+)
+def test_each_problem_of_the_installation_has_its_remedy(
+    packages: dict[str, str | None], machine: Machine, device: Any, found: str, is_fatal: bool
+) -> None:
+    (finding,) = find_environment_problems(packages, machine, ServeSettings(device=device))
+    assert found in finding.sentence
+    assert finding.is_fatal == is_fatal
+
+
+def test_a_sound_installation_has_no_problem() -> None:
+    assert list(find_environment_problems(ONE, Machine(), ServeSettings())) == []

@@ -1,0 +1,139 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawing import CLASS_NAMES, draw_photograph, encode
+
+from service.cli.main import main
+from service.data.folder import read_folder
+from service.data.split import read_split
+from service.engines.select import load_engine
+from service.evaluation.score import score_photographs
+from service.imaging.pixels import ImageLimits, ResizeRule
+from service.store.layout import METADATA_FILE, SPLIT_FILE
+from service.store.metadata import read_metadata
+from service.store.publish import publish_version
+from service.store.resolve import resolve_version
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def store(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLOWERS_MODEL_STORE", str(tiny_version))
+    return tiny_version
+
+
+@pytest.fixture
+def folder(store: Path, tmp_path: Path) -> Path:
+    """The photographs of the version's test part, drawn again; a test may spoil them."""
+    folder = tmp_path / "photographs"
+    for entry in read_split(resolve_version(store, "flowers").folder / SPLIT_FILE).part("test"):
+        path = folder / entry.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(draw_photograph(CLASS_NAMES.index(path.parent.name), seed=int(path.stem))))
+    return folder
+
+
+def test_it_measures_what_the_version_answers(store: Path, folder: Path, capsys: Capture) -> None:
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    photographs = read_folder(folder)
+    engine = load_engine(resolve_version(store, "flowers").folder)
+    rows = score_photographs(
+        engine, [photograph.path for photograph in photographs.photographs], ResizeRule(), ImageLimits()
+    )
+    engine.close()
+    truth = np.array([photographs.class_names.index(photograph.label) for photograph in photographs.photographs])
+    confusion = np.zeros((5, 5), int)
+    np.add.at(confusion, (truth, rows.argmax(axis=1)), 1)
+    assert document["confusion"] == confusion.tolist()
+    assert document["num_photographs"] == len(truth)
+    assert document["num_correct"] == confusion.trace()
+    assert (document["model"], document["version"], document["part"]) == ("flowers", 1, "all")
+    assert document["unscored"] == []
+
+
+def test_the_table_says_it_for_people(folder: Path, capsys: Capture) -> None:
+    assert main(["evaluate", str(folder), "--version", "1"]) == 0
+    captured = capsys.readouterr()
+    assert f"flowers, version 1, on {folder} (all)" in captured.out
+    for word in ("accuracy", "95 % interval", "precision", "sunflowers", "truly | predicted"):
+        assert word in captured.out
+    assert captured.err == ""
+
+
+def test_check_agrees_with_the_metadata_to_the_photograph(store: Path, folder: Path, capsys: Capture) -> None:
+    metadata = read_metadata(resolve_version(store, "flowers").folder / METADATA_FILE)
+    assert metadata.metrics
+    for stated in metadata.metrics:
+        assert main(["evaluate", str(folder), "--part", stated.part, "--check", "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["num_photographs"] == stated.num_photographs
+        assert document["num_correct"] == stated.num_correct
+        assert document["differences"] == []
+
+
+def test_check_fails_when_the_metadata_claims_one_photograph_more(
+    store: Path, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    honest = resolve_version(store, "flowers").folder
+    with publish_version(tmp_path / "store", "flowers") as draft:
+        shutil.copytree(honest, draft.folder, dirs_exist_ok=True)
+        path = draft.folder / METADATA_FILE
+        document = json.loads(path.read_text())
+        test = next(metrics for metrics in document["metrics"] if metrics["part"] == "test")
+        test["num_correct"] += 1 if test["num_correct"] < test["num_photographs"] else -1
+        path.write_text(json.dumps(document))
+    arguments = ["evaluate", str(folder), "--model-store", str(tmp_path / "store"), "--part", "test"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--check"]) == 1
+    assert "num_correct is" in capsys.readouterr().err
+
+
+def test_check_fails_when_photographs_have_changed(folder: Path, capsys: Capture) -> None:
+    roses = sorted((folder / "roses").iterdir())
+    for path in roses[1:]:
+        shutil.copy(roses[0], path)
+    assert main(["evaluate", str(folder), "--part", "test", "--check"]) == 1
+    assert "has changed since the split was made" in capsys.readouterr().err
+
+
+def test_an_unreadable_photograph_is_named_and_the_exit_code_is_1(folder: Path, capsys: Capture) -> None:
+    (folder / "roses" / "203.jpg").write_text("no image")
+    assert main(["evaluate", str(folder), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["unscored"][0]["file"] == str(folder / "roses" / "203.jpg")
+    assert "roses/203.jpg" in captured.err
+
+
+def test_a_version_that_was_changed_is_not_loaded(store: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    (tmp_path / "store" / "flowers" / "1" / "saved_model.pb").write_bytes(b"")
+    assert main(["evaluate", str(folder), "--model-store", str(tmp_path / "store")]) == 1
+    assert "saved_model.pb was changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["nowhere"], 2, "nowhere"),
+        (["{folder}", "--part", "all", "--check"], 2, "not for all: name one with --part"),
+        (["{folder}", "--part", "holdout"], 2, "--part"),
+        (["{folder}", "--version", "9"], 1, "no version 9"),
+        (["{folder}", "--version", "nine"], 2, "--version"),
+        (["{folder}", "--model", "birds"], 1, "no model birds"),
+        ([], 2, "FOLDER"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    folder: Path, arguments: list[str], exit_code: int, said: str, capsys: Capture
+) -> None:
+    assert main(["evaluate", *(argument.format(folder=folder) for argument in arguments)]) == exit_code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+import pytest
+
+from service.cli.main import VERBS, main
+
+
+def test_python_m_service_is_flowers_and_lists_every_verb() -> None:
+    process = subprocess.run([sys.executable, "-m", "service", "--help"], capture_output=True, text=True, check=True)
+    for verb in VERBS:
+        assert f" {verb} " in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["paint"], "paint"),
+        (["doctor", "--modle", "x"], "--model"),
+        (["serve", "--port", "70000"], "--port (FLOWERS_PORT)"),
+        (["serve", "--max-queue-size", "many"], "--max-queue-size"),
+        (["train", "--recipe", "secret"], "standard"),
+    ],
+)
+def test_asking_wrongly_is_one_sentence_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_an_unknown_environment_setting_is_refused_with_the_nearest_known_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLOWERS_MAX_QEUE_SIZE", "3")
+    assert main(["doctor"]) == 2
+    assert "FLOWERS_MAX_QUEUE_SIZE" in capsys.readouterr().err
+
+
+def test_the_light_verbs_import_neither_tensorflow_nor_fastapi() -> None:
+    program = (
+        "import sys; from service.cli.main import main; main(['models', 'list', '--model-store', '/nowhere'])\n"
+        "heavy = {'tensorflow', 'keras', 'fastapi'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

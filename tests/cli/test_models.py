@@ -1,0 +1,149 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from versions import example_metadata, publish_example
+
+from service.cli.main import main
+from service.store.layout import METADATA_FILE, PINNED_FILE
+from service.store.resolve import list_versions, resolve_version
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three versions of `flowers` and one of `birds`, in the store that the environment names."""
+    for model in ("flowers", "flowers", "flowers", "birds"):
+        publish_example(tmp_path / "store", model)
+    monkeypatch.setenv("FLOWERS_MODEL_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def run(*arguments: str, capsys: Capture) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of `flowers models ...`."""
+    exit_code = main(["models", *arguments])
+    captured = capsys.readouterr()
+    return exit_code, captured.out, captured.err
+
+
+def test_list_shows_version_mark_date_network_accuracy_and_size(store: Path, capsys: Capture) -> None:
+    exit_code, out, err = run("list", capsys=capsys)
+    rows = [line.replace("│", " ").split() for line in out.splitlines() if "│" in line]
+    shown = ["2026-01-02", "03:04", "alexnet_v2", "85.0%", "on", "test", "0.0", "MB"]
+    assert rows == [["birds", "1", "live", *shown]] + [
+        ["flowers", str(version), *(["live"] if version == 3 else []), *shown] for version in (1, 2, 3)
+    ]
+    assert (exit_code, err) == (0, "")
+
+
+def test_list_json_is_for_programs(store: Path, capsys: Capture) -> None:
+    assert run("use", "2", capsys=capsys)[0] == 0
+    exit_code, out, _ = run("list", "--json", "--model", "flowers", capsys=capsys)
+    rows = json.loads(out)
+    folder = store / "flowers" / "2"
+    assert rows[1] == {
+        "model": "flowers",
+        "version": 2,
+        "is_live": True,
+        "is_pinned": True,
+        "created": "2026-01-02T03:04:05+00:00",
+        "network": "alexnet_v2",
+        "accuracy": 0.85,
+        "part": "test",
+        "size_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "problem": None,
+    }
+    assert [row["version"] for row in rows if row["is_live"]] == [2]
+    assert exit_code == 0
+
+
+def test_a_broken_version_or_pin_hides_no_other(store: Path, capsys: Capture) -> None:
+    (store / "flowers" / "1" / METADATA_FILE).unlink()
+    (store / "flowers" / PINNED_FILE).write_text("9\n")
+    exit_code, out, err = run("list", "--json", "--model", "flowers", capsys=capsys)
+    rows = json.loads(out)
+    assert [row["version"] for row in rows] == [1, 2, 3]
+    assert "metadata.json" in rows[0]["problem"]
+    assert not any(row["is_live"] for row in rows)
+    assert "pinned to version 9" in err
+    assert exit_code == 0
+    assert "cannot be read" in run("list", capsys=capsys)[1]
+
+
+def test_show_prints_what_the_version_says_of_itself(store: Path, capsys: Capture) -> None:
+    exit_code, out, _ = run("show", capsys=capsys)
+    assert exit_code == 0
+    assert str(store / "flowers" / "3") in out
+    for fact in ("daisy, dandelion, roses", "num_correct 17", "5797317", "d" * 64, "tensorflow 2.21.0"):
+        assert fact in out
+    assert json.loads(run("show", "2", "--json", capsys=capsys)[1]) == example_metadata().model_dump(mode="json")
+
+
+def test_verify_checks_one_version_or_all_of_them(store: Path, capsys: Capture) -> None:
+    assert run("verify", capsys=capsys)[0] == 0
+    (store / "flowers" / "2" / "saved_model.pb").write_bytes(b"another")
+    exit_code, out, _ = run("verify", capsys=capsys)
+    assert exit_code == 1
+    assert [line for line in out.splitlines() if "saved_model.pb was changed" in line] == out.splitlines()[1:2]
+    assert run("verify", "3", capsys=capsys)[:2] == (0, "version 3 of flowers is what was published\n")
+    exit_code, out, _ = run("verify", "2", "--json", capsys=capsys)
+    assert exit_code == 1
+    assert json.loads(out)[0]["problem"].startswith("version 2 is not what was published: saved_model.pb")
+
+
+def test_use_pins_and_use_latest_unpins(store: Path, capsys: Capture) -> None:
+    assert run("use", "1", capsys=capsys)[0] == 0
+    assert resolve_version(store, "flowers").version == 1
+    assert run("use", "latest", capsys=capsys)[:2] == (0, "flowers serves its newest version, 3\n")
+    assert resolve_version(store, "flowers").version == 3
+
+
+def test_use_refuses_a_version_that_would_not_be_served(store: Path, capsys: Capture) -> None:
+    shutil.rmtree(store / "flowers" / "2" / "variables")
+    exit_code, _, err = run("use", "2", capsys=capsys)
+    assert exit_code == 1
+    assert "variables/variables.index is missing" in err
+    assert resolve_version(store, "flowers").version == 3
+
+
+def test_remove_deletes_and_spares_the_served_version(store: Path, capsys: Capture) -> None:
+    assert run("remove", "1", capsys=capsys)[0] == 0
+    exit_code, _, err = run("remove", "3", capsys=capsys)
+    assert exit_code == 2
+    assert "--force" in err
+    assert run("remove", "3", "--force", capsys=capsys)[0] == 0
+    assert list_versions(store, "flowers") == [2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["show", "9"], 1, "model flowers has no version 9; there is 1, 2, 3"),
+        (["use", "9"], 1, "no version 9"),
+        (["remove", "9"], 1, "no version 9"),
+        (["verify", "--model", "rosen"], 1, "no model rosen in the store store, which has birds, flowers"),
+        (["list", "--model", "rosen"], 1, "no model rosen"),
+        (["show", "--model", "../store/flowers"], 1, "no model is called '../store/flowers'"),
+        (["list", "--model-store", "nowhere"], 1, "there is no model in nowhere: train one"),
+        (["use", "newest"], 2, "'newest' is no version"),
+        (["show", "01"], 2, "'01' is no version"),
+        (["use"], 2, "VERSION"),
+        (["use", "1", "2"], 2, "2"),
+        (["polish"], 2, "polish"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    store: Path, arguments: list[str], exit_code: int, said: str, capsys: Capture
+) -> None:
+    code, out, err = run(*arguments, capsys=capsys)
+    assert (code, out) == (exit_code, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_an_empty_store_is_an_empty_list_for_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert run("list", "--json", "--model-store", str(tmp_path), capsys=capsys) == (0, "[]\n", "")

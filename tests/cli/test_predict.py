@@ -1,0 +1,169 @@
+import asyncio
+import csv
+import io
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from drawing import CLASS_NAMES, draw_photograph, encode
+
+from service.api.app import create_app
+from service.cli.main import main
+from service.settings import ServeSettings
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A drawn photograph of each class below `photographs/`, the first two in a folder of their own."""
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    for index, label in enumerate(CLASS_NAMES):
+        path = folder / ("more" if index < 2 else "") / f"{label}.jpg"
+        path.write_bytes(encode(draw_photograph(index, seed=77)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def store(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLOWERS_MODEL_STORE", str(tiny_version))
+    return tiny_version
+
+
+@pytest.fixture
+def url(store: Path) -> Iterator[str]:
+    """The real service on the same store, over a real socket, ready."""
+    app = create_app(ServeSettings(model_store=store, reload_interval_s=3600, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None))
+    loop = asyncio.new_event_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[listener])), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        httpx.get(f"{address}/livez", timeout=60)  # waits until it is answered, as the socket listens already
+        asyncio.run_coroutine_threadsafe(app.state.service.live_model.look(), loop).result(timeout=60)
+        yield address
+        server.should_exit = True
+        thread.join()
+    loop.close()
+
+
+def predict_json(*arguments: str | Path, capsys: Capture) -> tuple[int, list[dict[str, Any]]]:
+    exit_code = main(["predict", *map(str, arguments), "--format", "json"])
+    return exit_code, json.loads(capsys.readouterr().out)
+
+
+def by_label(row: dict[str, Any]) -> dict[str, float]:
+    return {score["label"]: score["probability"] for score in row["predictions"]}
+
+
+def test_a_folder_gives_a_row_per_photograph_below_it(photographs: Path, capsys: Capture) -> None:
+    exit_code, rows = predict_json(photographs, capsys=capsys)
+    assert exit_code == 0
+    names = ["more/daisy.jpg", "more/dandelion.jpg", "roses.jpg", "sunflowers.jpg", "tulips.jpg"]
+    assert [row["file"] for row in rows] == [str(photographs / name) for name in names]
+    for row in rows:
+        probabilities = [score["probability"] for score in row["predictions"]]
+        assert {score["label"] for score in row["predictions"]} == set(CLASS_NAMES)
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert (row["label"], row["probability"]) == (row["predictions"][0]["label"], probabilities[0])
+        assert row["error"] is None
+    assert len({row["label"] for row in rows}) > 1
+
+
+def test_the_service_and_the_local_model_say_the_same(photographs: Path, url: str, capsys: Capture) -> None:
+    (photographs / "broken.jpg").write_text("no image")
+    local_code, local = predict_json(photographs, capsys=capsys)
+    remote_code, remote = predict_json(photographs, "--url", url, capsys=capsys)
+    assert local_code == remote_code == 1
+    for ours, theirs in zip(local, remote, strict=True):
+        assert {**theirs, "probability": None, "predictions": None} == {
+            **ours, "probability": None, "predictions": None
+        }  # fmt: skip
+        assert by_label(theirs) == pytest.approx(by_label(ours), abs=1e-5)
+
+
+def test_a_bad_file_spoils_only_its_own_row(photographs: Path, capsys: Capture) -> None:
+    (photographs / "roses.jpg").write_text("no image")
+    exit_code, rows = predict_json(photographs, photographs / "missing.jpg", capsys=capsys)
+    assert exit_code == 1
+    assert [row["error"] is None for row in rows] == [True, True, False, True, True, False]
+    assert rows[2]["predictions"] == []
+    assert rows[2]["label"] is None
+    assert "No such file" in rows[5]["error"]
+
+
+def test_what_is_not_named_like_an_image_is_taken_only_when_it_is_named(photographs: Path, capsys: Capture) -> None:
+    (photographs / "LICENSE.txt").write_text("words")
+    (photographs / ".hidden.jpg").write_text("hidden")
+    shutil.copy(photographs / "roses.jpg", photographs / "roses")
+    assert len(predict_json(photographs, capsys=capsys)[1]) == 5
+    assert main(["predict", str(photographs)]) == 0
+    assert "2 files not named like images" in capsys.readouterr().err
+    exit_code, rows = predict_json(photographs / "roses", photographs / "roses.jpg", capsys=capsys)
+    assert exit_code == 0
+    assert by_label(rows[0]) == pytest.approx(by_label(rows[1]), abs=1e-5), "its content decides"
+
+
+def test_top_k_takes_the_best(photographs: Path, url: str, capsys: Capture) -> None:
+    file = photographs / "roses.jpg"
+    everything = predict_json(file, capsys=capsys)[1][0]["predictions"]
+    for where in ((), ("--url", url)):
+        best = predict_json(file, "--top-k", "2", *where, capsys=capsys)[1][0]["predictions"]
+        assert [score["label"] for score in best] == [score["label"] for score in everything[:2]]
+
+
+def test_csv_has_a_line_per_file_and_the_same_columns_in_each(photographs: Path, capsys: Capture) -> None:
+    (photographs / "broken, really.jpg").write_text("no image")
+    assert main(["predict", str(photographs), "--format", "csv", "--top-k", "2"]) == 1
+    captured = capsys.readouterr()
+    header, *rows = csv.reader(io.StringIO(captured.out))
+    assert header == ["file", "error", "confident", "label_1", "probability_1", "label_2", "probability_2"]
+    assert {len(row) for row in rows} == {7}
+    by_file = {Path(row[0]).name: row for row in rows}
+    assert by_file["broken, really.jpg"][1] != ""
+    assert by_file["roses.jpg"][1] == ""
+    assert float(by_file["roses.jpg"][4]) >= float(by_file["roses.jpg"][6])
+
+
+def test_the_table_shows_files_labels_and_errors_as_they_are(photographs: Path, capsys: Capture) -> None:
+    (photographs / "[red]broken.jpg").write_text("no image")
+    os.rename(photographs / "roses.jpg", os.fsencode(photographs) + b"/not-utf8-\xff.jpg")  # noqa: PTH104
+    assert main(["predict", str(photographs)]) == 1
+    out = capsys.readouterr().out
+    assert "[red]broken.jpg" in out
+    assert "not-utf8-\ufffd.jpg" in out
+    assert "error: " in out
+    assert "%" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no photograph to score"),
+        (["{empty}"], "no photograph to score"),
+        (["{file}", "--top-k", "0"], "--top-k is 0; this model has 5 classes"),
+        (["{file}", "--top-k", "6"], "--top-k is 6"),
+        (["{file}", "--format", "xml"], "--format"),
+    ],
+)
+def test_asking_wrongly_is_one_sentence(
+    photographs: Path, tmp_path: Path, arguments: list[str], said: str, capsys: Capture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = {"empty": tmp_path / "empty", "file": photographs / "roses.jpg"}
+    assert main(["predict", *(argument.format(**words) for argument in arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1

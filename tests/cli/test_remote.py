@@ -1,0 +1,136 @@
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from service.cli.main import main
+from service.cli.remote import Row, Score, predict_remotely
+from service.errors import InvalidParameter, ServiceError
+
+GOOD = {
+    "confident": True,
+    "predictions": [{"label": "roses", "probability": 0.9}, {"label": "tulips", "probability": 0.1}],
+}
+Answer = Callable[[str, bytes], tuple[int, bytes]]
+"""Path and body of a request -> status and body of the answer."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], str]]:
+    """Starts a server that answers as it is told, and gives its address: a sound service never does these."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answer: Answer) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                status, body = answer(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    for index in range(10):
+        (tmp_path / f"{index}.jpg").write_bytes(b"photograph %d" % index)
+    return sorted(tmp_path.iterdir())
+
+
+def test_a_file_is_sent_as_the_multipart_field_file(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    requests: list[tuple[str, bytes]] = []
+
+    def answer(path: str, body: bytes) -> tuple[int, bytes]:
+        requests.append((path, body))
+        return 200, json.dumps(GOOD).encode()
+
+    url = serve(answer)
+    (row,) = predict_remotely(files[:1], 2, f"{url}/")
+    assert row == Row(files[0], (Score("roses", 0.9), Score("tulips", 0.1)), confident=True)
+    path, body = requests[0]
+    assert path == "/predict?top_k=2"
+    assert b'name="file"' in body
+    assert b"photograph 0" in body
+
+
+def test_answers_come_in_the_order_of_the_files(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    def answer(_: str, body: bytes) -> tuple[int, bytes]:
+        number = next(index for index in range(10) if b"photograph %d" % index in body)
+        return 200, json.dumps({"confident": True, "predictions": [{"label": str(number), "probability": 1}]}).encode()
+
+    rows = list(predict_remotely(files, None, serve(answer)))
+    assert [row.scores[0].label for row in rows] == list("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (
+            415,
+            b'{"title": "Unsupported image format", "detail": "not an image: send a photograph"}',
+            "not an image",
+        ),
+        (429, b'{"detail": "The queue is full"}', "The queue is full"),
+        (502, b"<html>Bad gateway</html>", "(502) is not of this service"),
+        (200, b"{}", "(200) is not of this service"),
+        (200, b"[1]", "(200) is not of this service"),
+        (
+            200,
+            b'{"confident": true, "predictions": [{"label": "x", "probability": "much"}]}',
+            "not of this service",
+        ),
+    ],
+)
+def test_an_error_spoils_only_its_own_row(
+    serve: Callable[[Answer], str], files: list[Path], status: int, body: bytes, said: str
+) -> None:
+    url = serve(lambda _, sent: (status, body) if b"photograph 1" in sent else (200, json.dumps(GOOD).encode()))
+    missing = files[0].with_name("missing.jpg")
+    rows = list(predict_remotely([*files[:3], missing], None, url))
+    assert [row.error is None for row in rows] == [True, False, True, False]
+    assert said in str(rows[1].error)
+    assert "No such file" in str(rows[3].error)
+
+
+def test_a_connection_that_breaks_spoils_only_its_own_row(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    def answer(_: str, body: bytes) -> tuple[int, bytes]:
+        if b"photograph 1" in body:
+            raise ConnectionAbortedError
+        return 200, json.dumps(GOOD).encode()
+
+    rows = list(predict_remotely(files[:3], None, serve(answer)))
+    assert [row.error is None for row in rows] == [True, False, True]
+    assert "gave no answer" in str(rows[1].error)
+
+
+def test_nobody_at_the_address_is_one_sentence(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        port = server.server_port
+    with pytest.raises(ServiceError, match="no service answers at"):
+        list(predict_remotely(files, None, f"http://127.0.0.1:{port}"))
+    assert main(["predict", str(files[0]), "--url", f"http://127.0.0.1:{port}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://localhost", "http://", "http://localhost:port", "/predict"]
+)
+def test_what_is_no_address_was_asked_wrongly(url: str, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidParameter, match="write it like http://localhost:8000"):
+        list(predict_remotely(files, None, url))

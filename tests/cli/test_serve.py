@@ -1,0 +1,189 @@
+"""`flowers serve` as a process of its own, over a real socket, with real signals."""
+
+import errno
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from drawing import draw_photograph, encode
+
+from service.cli.serve import _listen
+from service.engines.select import list_driver_gpus
+from service.errors import FlowersError
+
+PHOTO = encode(draw_photograph(2, seed=300))
+
+
+class Served:
+    """A running `flowers serve` and what it logs, event by event."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.url = self.wait_for("listening")["url"]
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Read the log up to this event; requests and what else it says are passed over."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            logged: dict[str, Any] = json.loads(line)
+            if logged["event"] == event:
+                return logged
+        pytest.fail(f"the service ended without the event {event!r}")
+
+
+@contextmanager
+def served(store: Path, *flags: str) -> Iterator[Served]:
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--log-format", "json"]
+    with subprocess.Popen(
+        [*command, "--model-store", str(store), *flags], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Served(process)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def half_sent_photograph(url: str) -> Iterator[Callable[[], http.client.HTTPResponse]]:
+    """A prediction whose body is only half there; to call it sends the rest and gives the answer."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Type", "image/jpeg")
+    connection.putheader("Content-Length", str(len(PHOTO)))
+    connection.endheaders(PHOTO[:1000])
+
+    def finish() -> http.client.HTTPResponse:
+        connection.send(PHOTO[1000:])
+        return connection.getresponse()
+
+    while "flowers_in_flight_requests 2.0" not in httpx.get(f"{url}/metrics").text:
+        pass  # the service has not seen the head yet
+    yield finish
+    connection.close()
+
+
+def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(tmp_path: Path) -> None:
+    with served(tmp_path / "model_store") as service:
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        assert httpx.get(f"{service.url}/readyz").status_code == 503
+        service.process.send_signal(signal.SIGTERM)
+        assert service.wait_for("draining")["delay_s"] == 0  # nobody sends traffic to who is not ready
+        assert service.process.wait() == 0
+
+
+@pytest.mark.slow
+def test_a_signal_lets_what_was_accepted_be_answered_and_ends_with_0(tiny_version: Path) -> None:
+    with served(tiny_version, "--drain-delay-s", "0") as service:
+        service.wait_for("model loaded")
+        with half_sent_photograph(service.url) as finish:
+            service.process.send_signal(signal.SIGTERM)
+            assert service.wait_for("draining")["in_flight"] == 1
+            refused = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
+            assert (refused.status_code, refused.json()["type"]) == (503, "/problems/draining")
+            assert httpx.get(f"{service.url}/livez").status_code == 200
+            answer = finish()
+            assert (answer.status, json.load(answer)["label"]) == (200, "roses")
+        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.process.wait() == 0
+
+
+@pytest.mark.slow
+def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_once(
+    tiny_version: Path,
+) -> None:
+    with served(tiny_version, "--drain-delay-s", "300") as service:
+        service.wait_for("model loaded")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.wait_for("draining")["delay_s"] == 300
+        assert httpx.get(f"{service.url}/readyz").json()["type"] == "/problems/draining"
+        taken = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
+        assert taken.status_code == 200
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait() == 128 + signal.SIGINT
+
+
+def test_a_signal_while_the_model_loads_does_not_wait_for_it(tiny_version: Path) -> None:
+    with served(tiny_version) as service:
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait() == 0
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_there_ends_it_with_1_and_the_reason(tiny_version: Path) -> None:
+    if list_driver_gpus():
+        pytest.skip("there is a GPU here")
+    with served(tiny_version, "--device", "gpu") as service:
+        assert service.process.stderr is not None
+        *_, last = service.process.stderr
+        assert service.process.wait() == 1
+        assert last.startswith("flowers: --device gpu: there is no GPU")
+
+
+@pytest.mark.slow
+def test_a_version_that_appears_while_it_runs_makes_it_ready(tiny_version: Path, tmp_path: Path) -> None:
+    store = tmp_path / "model_store"
+    with served(store, "--reload-interval-s", "0.05") as service:
+        service.wait_for("no model in the store")
+        shutil.copytree(tiny_version / "flowers" / "1", store / "flowers" / ".publishing-1")
+        (store / "flowers" / ".publishing-1").rename(store / "flowers" / "1")
+        service.wait_for("model loaded")
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+def test_a_taken_port_is_said_in_one_sentence_and_ends_with_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [
+            sys.executable,
+            "-m",
+            "service",
+            "serve",
+            "--port",
+            str(port),
+            "--model-store",
+            str(tmp_path),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"flowers: port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (socket.gaierror(-2, "unknown"), "is no address of this machine"),
+        (OSError(errno.EADDRNOTAVAIL, "not available"), "is no address of this machine"),
+        (PermissionError(errno.EACCES, "denied"), "choose one above 1023 with --port"),
+        (OSError(errno.EMFILE, "too many open files"), "too many open files"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_explained(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("socket.create_server", fail)
+    with pytest.raises(FlowersError, match=sentence):
+        _listen("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])
+def test_it_listens_on_every_kind_of_address(host: str) -> None:
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    with ExitStack() as listeners:
+        listener = listeners.enter_context(_listen(host, 0))
+        assert listener.getsockname()[1] > 0

@@ -1,0 +1,119 @@
+"""`flowers train` asked wrongly or failing: one clear sentence, the right exit code, nothing half-written."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawing import draw_folder
+
+from service.cli.main import main
+
+QUICK = ("--epochs", "1", "--batch-size", "8", "--network", "alexnet_v2", "--seed", "2", "--device", "cpu")
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[str, ...]:
+    """Flags that keep store, runs and cache inside `tmp_path`."""
+    return (
+        *("--model-store", str(tmp_path / "store")),
+        *("--runs", str(tmp_path / "runs")),
+        *("--cache", str(tmp_path / "cache")),
+    )
+
+
+def assert_one_sentence(error: str, said: str) -> None:
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("flowers: ")
+    assert said in last
+    assert "Traceback" not in error
+
+
+def test_a_missing_folder_is_asked_wrongly(
+    tmp_path: Path, places: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(tmp_path / "nowhere"), *places]) == 2
+    assert_one_sentence(capsys.readouterr().err, "nowhere")
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_class_is_asked_wrongly(
+    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drawn_folder / "roses", tmp_path / "photos" / "roses")
+    assert main(["train", str(tmp_path / "photos"), *places]) == 2
+    assert_one_sentence(capsys.readouterr().err, "class")
+
+
+def test_an_empty_class_is_asked_wrongly_and_named(
+    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drawn_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "orchids").mkdir()
+    assert main(["train", str(tmp_path / "photos"), *places]) == 2
+    assert_one_sentence(capsys.readouterr().err, "orchids")
+
+
+def test_a_store_that_cannot_be_written_fails_before_the_training(
+    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "store").write_text("a file where the store should be")
+    assert main(["train", str(drawn_folder), *places, *QUICK]) == 1
+    error = capsys.readouterr().err
+    assert_one_sentence(error, "store")
+    assert "epoch 1" not in error
+
+
+def test_a_gpu_that_is_not_there_fails_with_the_reason(
+    places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine may have a GPU")
+    assert main(["train", str(drawn_folder), *places, "--device", "gpu"]) == 1
+    assert_one_sentence(capsys.readouterr().err, "GPU")
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_training_with_one_sentence_and_nothing_published(
+    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path
+) -> None:
+    def fill_disk() -> None:  # no file of this process may pass 2 MB, as on a disk that fills up
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+    process = subprocess.run(
+        [sys.executable, "-m", "service", "train", str(drawn_folder), *places, *QUICK],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=fill_disk,
+    )
+    assert process.returncode == 1
+    assert_one_sentence(process.stderr, "could not be written")
+    assert not list((tmp_path / "store").rglob("saved_model.pb"))
+
+
+@pytest.mark.slow
+def test_a_broken_photograph_is_named_and_the_others_are_trained_on(tmp_path: Path, places: tuple[str, ...]) -> None:
+    photos = draw_folder(tmp_path / "my_garden", photographs_per_class=12)
+    (photos / "roses" / "broken.jpg").write_bytes((photos / "roses" / "000.jpg").read_bytes()[:2000])
+    process = subprocess.run(
+        [sys.executable, "-m", "service", "train", str(photos), *places, *QUICK, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert "roses/broken.jpg" in process.stderr
+    (result,) = json.loads(process.stdout)
+    # A person's own classes never become the next version of `flowers`: the model has the folder's name.
+    assert (result["model"], result["version"], result["epochs"]) == ("my_garden", 1, 1)
+    assert (tmp_path / "store" / "my_garden" / "1" / "saved_model.pb").is_file()
+    run = Path(result["run"])
+    assert {path.name for path in run.iterdir()} >= {
+        "recipe.json", "data_check.json", "split.json", "history.json", "curves.svg", "confusion.svg",
+    }  # fmt: skip
+    assert "roses/broken.jpg" in (run / "data_check.json").read_text()

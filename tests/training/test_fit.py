@@ -1,0 +1,109 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training.fitting import RECIPE, drawn_pixels, fit_small
+
+from service.errors import TrainingError
+from service.training import fit as fit_module
+from service.training.checkpoint import load_checkpoint
+from service.training.fit import normalise
+
+FITTING = Path(__file__).with_name("fitting.py")
+
+
+def weights_of(checkpoint: Path) -> list[np.ndarray]:
+    loaded = load_checkpoint(checkpoint)
+    assert loaded is not None
+    return [*loaded[1], *loaded[2]]
+
+
+@pytest.mark.slow
+def test_a_training_killed_and_run_again_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    fit_small(tmp_path / "whole.npz")
+    tests = str(FITTING.parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, str(FITTING), str(tmp_path / "killed.npz")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": tests},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 1 1"):  # in the middle of the second epoch
+            process.kill()
+            break
+    process.stdout.close()
+    assert process.wait() == -9
+    history, _, _ = load_checkpoint(tmp_path / "killed.npz") or ([], [], [])
+    assert [epoch.epoch for epoch in history] == [0]
+
+    resumed = fit_small(tmp_path / "killed.npz")
+
+    assert [epoch.epoch for epoch in resumed.history] == [0, 1, 2]
+    whole, killed = weights_of(tmp_path / "whole.npz"), weights_of(tmp_path / "killed.npz")
+    for value, again in zip(whole, killed, strict=True):
+        np.testing.assert_array_equal(again, value)
+
+
+@pytest.mark.slow
+def test_one_seed_trains_the_same_network_twice_and_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+    first = fit_small(tmp_path / "first.npz")
+    second = fit_small(tmp_path / "second.npz")
+    again = fit_small(tmp_path / "first.npz")
+    for weight, other, same in zip(
+        first.model.get_weights(), second.model.get_weights(), again.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(other, weight)
+        np.testing.assert_array_equal(same, weight)
+    assert again.history == first.history
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = fit_small(tmp_path / "one.npz", replace(RECIPE, epochs=1, cosine=False)).model.get_weights()
+    run_epoch = fit_module._Trainer.run_epoch
+
+    def interrupted(trainer, epoch, *rest):  # type: ignore[no-untyped-def]
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return run_epoch(trainer, epoch, *rest)
+
+    monkeypatch.setattr(fit_module._Trainer, "run_epoch", interrupted)
+    fitted = fit_small(tmp_path / "stopped.npz", replace(RECIPE, epochs=3, cosine=False))
+    assert fitted.interrupted
+    assert len(fitted.history) == 1
+    for weight, value in zip(fitted.model.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_ctrl_c_before_the_first_epoch_has_nothing_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_module._Trainer, "run_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_small(tmp_path / "checkpoint.npz")
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="learning rate"):
+        fit_small(tmp_path / "checkpoint.npz", replace(RECIPE, scale=float("nan")))
+
+
+def test_the_rate_warms_up_and_falls_to_zero_along_a_half_cosine() -> None:
+    recipe = replace(RECIPE, epochs=10, warmup_epochs=2, learning_rate=1.0)
+    rates = [fit_module._learning_rate(recipe, epoch) for epoch in (1.0, 2.0, 6.0, 10.0)]
+    np.testing.assert_allclose(rates, [0.5, 1.0, 0.5, 0.0], atol=1e-9)
+    assert fit_module._learning_rate(replace(recipe, cosine=False), 9.0) == 1.0
+
+
+def test_normalising_is_pixel_times_scale_plus_offset() -> None:
+    images = np.asarray(drawn_pixels(0, 1).images)
+    inputs = normalise(images, replace(RECIPE, scale=1 / 127.5, offset=-1.0))
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs, images / 127.5 - 1, atol=1e-6)

@@ -1,0 +1,31 @@
+import keras
+import numpy as np
+import pytest
+
+from service.networks.alexnet import NETWORKS
+from service.training.fold import fold_batch_norm
+
+
+@pytest.mark.parametrize("name", ["alexnet_v1", "alexnet_v2"])
+def test_the_folded_network_gives_the_same_logits_with_the_plain_parameters(name: str) -> None:
+    keras.utils.set_random_seed(1)
+    random = np.random.default_rng(1)
+    trained = NETWORKS[name](5, batch_norm=True)
+    for layer in trained.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):  # as after a training
+            layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    images = random.random((4, 224, 224, 3), np.float32)
+
+    plain = fold_batch_norm(trained, NETWORKS[name](5))
+
+    logits = np.asarray(trained(images, training=False))
+    assert np.abs(logits).max() > 0.1
+    np.testing.assert_allclose(np.asarray(plain(images, training=False)), logits, atol=1e-4)
+    assert plain.count_params() == NETWORKS[name](5).count_params()
+
+
+def test_a_network_without_batch_norm_is_copied_as_it_is() -> None:
+    trained = NETWORKS["alexnet_v2"](3)
+    plain = fold_batch_norm(trained, NETWORKS["alexnet_v2"](3))
+    for weight, copy in zip(trained.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(copy, weight)
