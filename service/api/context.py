@@ -1,0 +1,53 @@
+"""The parts of one running app, as every route finds them."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from starlette.requests import Request
+
+from service.api.telemetry import Metrics
+from service.inference.admission import Admission
+from service.inference.health import Health
+from service.inference.live_model import LiveModel
+from service.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Service:
+    """What `create_app` has put together; the numbers are settings, in the units of their names."""
+
+    store: Path
+    health: Health
+    live_model: LiveModel
+    admission: Admission
+    predictor: Predictor
+    metrics: Metrics
+    max_image_bytes: int
+    body_timeout_s: float
+    request_timeout_s: float
+
+    async def drain(self, delay_s: float, timeout_s: float) -> bool:
+        """Not ready at once; take requests for `delay_s` more; then refuse new ones, answer those accepted.
+
+        Returns whether all of them were finished within `timeout_s`.
+        """
+        self.health.is_draining = True
+        await asyncio.sleep(delay_s)
+        self.admission.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.admission.wait_idle()
+        return not self.admission.num_requests
+
+
+def service_of(request: Request) -> Service:
+    """The parts behind a request."""
+    return cast(Service, request.app.state.service)
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the telemetry gave it, for bodies."""
+    return cast(str, request.state.request_id)

@@ -1,0 +1,247 @@
+"""Exception -> `application/problem+json` (RFC 9457). The one table that knows statuses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from service import errors
+from service.api.schemas import ProblemDetails, json_schema_ref
+
+MEDIA_TYPE = "application/problem+json"
+STATUS_HUNG_UP = 499
+"""For the log and the metrics only: the sender is gone, nobody reads it (nginx's number)."""
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of problem. `meaning` explains it to people at `GET /problems/<name>` and in OpenAPI."""
+
+    status: int
+    name: str
+    title: str
+    meaning: str
+    retry_after_s: int | None = None
+
+    @property
+    def type(self) -> str:
+        """The identifier in the body, and the path that explains it."""
+        return f"/problems/{self.name}"
+
+
+NOT_FOUND = Problem(
+    404,
+    "not-found",
+    "Not found",
+    "No such path, model or version: GET /docs lists the paths, GET /models the models.",
+)
+METHOD_NOT_ALLOWED = Problem(
+    405,
+    "method-not-allowed",
+    "Method not allowed",
+    "The path is right, the method is not: the header Allow names those.",
+)
+INTERNAL_ERROR = Problem(
+    500,
+    "internal-error",
+    "Internal error",
+    "The fault is the service's. Send it again; if it stays, give the request id to whoever runs the "
+    "service: the log has the cause.",
+)
+
+_PROBLEMS: dict[type[Exception], Problem] = {
+    errors.MalformedRequest: Problem(
+        400, "malformed-request", "Malformed request", "The multipart body cannot be parsed, or is cut short."
+    ),
+    errors.MissingImage: Problem(
+        400, "missing-image", "Missing image", "The body is empty, or the form has no part named `file`."
+    ),
+    errors.ModelNotFound: NOT_FOUND,
+    errors.VersionNotFound: NOT_FOUND,
+    errors.BodyTooSlow: Problem(
+        408,
+        "body-too-slow",
+        "Body too slow",
+        "The body did not arrive within body_timeout_s (a setting of the server).",
+    ),
+    errors.ImageBytesTooLarge: Problem(
+        413, "body-too-large", "Body too large", "More bytes than max_image_bytes (a setting of the server)."
+    ),
+    errors.ImageTooLarge: Problem(
+        413,
+        "image-too-large",
+        "Image too large",
+        "Its header announces more pixels than max_image_pixels (a setting of the server).",
+    ),
+    errors.TooManyImages: Problem(
+        413,
+        "too-many-images",
+        "Too many images",
+        "More images than one request may carry; /predict takes one.",
+    ),
+    errors.UnsupportedImageFormat: Problem(
+        415,
+        "unsupported-image-format",
+        "Unsupported image format",
+        "The bytes are none of the accepted image formats.",
+    ),
+    errors.UnsupportedMediaType: Problem(
+        415,
+        "unsupported-media-type",
+        "Unsupported media type",
+        "The body is neither multipart/form-data, nor image/*, nor application/octet-stream.",
+    ),
+    errors.UnsupportedEncoding: Problem(
+        415,
+        "unsupported-encoding",
+        "Unsupported encoding",
+        "The request has a Content-Encoding; none is accepted.",
+    ),
+    errors.InvalidImage: Problem(
+        422, "invalid-image", "Invalid image", "It begins like an image, but is broken, cut short or hostile."
+    ),
+    errors.InvalidParameter: Problem(
+        422, "invalid-parameter", "Invalid parameter", "A parameter of the request is out of range."
+    ),
+    errors.QueueFull: Problem(
+        429,
+        "overloaded",
+        "Overloaded",
+        "As many images wait as may (max_queue_size): wait, and send it again.",
+        1,
+    ),
+    errors.NotReady: Problem(503, "not-ready", "Not ready", "No verified, warmed-up model can answer; it says why.", 5),
+    errors.Draining: Problem(
+        503,
+        "draining",
+        "Draining",
+        "This replica is shutting down; another one, or this one restarted, will answer.",
+        5,
+    ),
+    errors.DeadlineExceeded: Problem(
+        504,
+        "deadline-exceeded",
+        "Deadline exceeded",
+        "X-Request-Timeout-Ms, or the server's own request_timeout_s, passed before the answer was there.",
+    ),
+}
+
+PROBLEMS = {problem.name: problem for problem in (*_PROBLEMS.values(), METHOD_NOT_ALLOWED, INTERNAL_ERROR)}
+"""Every kind by its name."""
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every exception that reaches `app` as a problem."""
+    app.add_exception_handler(errors.FlowersError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+
+
+def problem_response(
+    request_id: str, problem: Problem, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The body and the headers of one problem; `detail` is for this occurrence."""
+    if problem.retry_after_s is not None:
+        headers = {"Retry-After": str(problem.retry_after_s), **(headers or {})}
+    body = ProblemDetails(
+        type=problem.type, title=problem.title, status=problem.status, detail=detail, request_id=request_id
+    )
+    return JSONResponse(body.model_dump(), problem.status, headers, MEDIA_TYPE)
+
+
+def internal_error(request_id: str) -> JSONResponse:
+    """The 500 without a word about the cause: that stands in the log."""
+    detail = f"The service failed to answer; its log has the cause under request id {request_id}."
+    return problem_response(request_id, INTERNAL_ERROR, detail)
+
+
+def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for OpenAPI: these problems and the 500, by status, each with an example."""
+    problems = dict.fromkeys([*(_PROBLEMS[exception] for exception in exceptions), INTERNAL_ERROR])
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({problem.status for problem in problems}):
+        responses[status] = _document([problem for problem in problems if problem.status == status])
+    schema = json_schema_ref(ProblemDetails)
+    responses["default"] = {"description": "Any other problem", "content": {MEDIA_TYPE: {"schema": schema}}}
+    return responses
+
+
+def _document(problems: list[Problem]) -> dict[str, Any]:
+    response: dict[str, Any] = {
+        "description": "; ".join(problem.title for problem in problems),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": json_schema_ref(ProblemDetails),
+                "examples": {problem.name: {"value": _example(problem)} for problem in problems},
+            }
+        },
+    }
+    if any(problem.retry_after_s for problem in problems):
+        schema = {"type": "integer", "description": "Seconds to wait before sending it again."}
+        response["headers"] = {"Retry-After": {"schema": schema}}
+    return response
+
+
+def explain(problem: Problem, request_id: str) -> ProblemDetails:
+    """What `GET /problems/<name>` says."""
+    return ProblemDetails(
+        type=problem.type,
+        title=problem.title,
+        status=problem.status,
+        detail=problem.meaning,
+        request_id=request_id,
+    )
+
+
+def _example(problem: Problem) -> dict[str, Any]:
+    return explain(problem, "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47").model_dump()
+
+
+def _find(error: Exception) -> Problem | None:
+    return next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), None)
+
+
+def _respond(request: Request, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:
+    request.state.problem = problem.name
+    return problem_response(request.state.request_id, problem, detail, headers)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    problem = _find(error)
+    if problem is None:
+        log.error("request failed", request_id=request.state.request_id, exc_info=error)
+        request.state.problem = INTERNAL_ERROR.name
+        return internal_error(request.state.request_id)
+    return _respond(request, problem, str(error))
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    value = repr(first.get("input"))[:80]
+    detail = f"{first['loc'][-1]} is {value}: {first['msg'].lower()}."
+    return _respond(request, _PROBLEMS[errors.InvalidParameter], detail)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        detail = f"This path answers {allowed or 'other methods'} only."
+        return _respond(request, METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
+    if error.status_code == NOT_FOUND.status:
+        return _respond(request, NOT_FOUND, "Nothing is at this path: GET /docs lists the paths.")
+    return _respond(request, _PROBLEMS[errors.MalformedRequest], "The request cannot be read: GET /docs describes it.")
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=STATUS_HUNG_UP)

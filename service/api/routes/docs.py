@@ -1,0 +1,54 @@
+"""`GET /docs` and `GET /problems/<name>`: what explains the service, offline."""
+
+from importlib import resources
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from service.api import problems
+from service.api.context import request_id_of
+from service.api.schemas import ProblemDetails
+
+router = APIRouter(tags=["documentation"])
+
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> HTMLResponse:
+    """Swagger UI; its addresses are relative, so that it also works behind a proxy's prefix."""
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="Flowers - API",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon-32x32.png",
+        swagger_ui_parameters={"validatorUrl": None},  # else it asks a server on the internet for a badge
+    )
+
+
+@router.get("/docs/{asset}", include_in_schema=False)
+async def docs_asset(asset: str) -> Response:
+    """The files of Swagger UI, which a package brings."""
+    if asset not in _ASSETS:
+        raise HTTPException(404)
+    content = resources.files("fastapi_swagger.resources").joinpath(asset).read_bytes()
+    return Response(content, media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
+
+
+@router.get("/problems/{name}", summary="What a kind of problem means", responses=problems.document())
+async def problem(
+    request: Request, name: Annotated[str, Path(json_schema_extra={"enum": sorted(problems.PROBLEMS)})]
+) -> ProblemDetails:
+    """The `type` of every problem is the path of its explanation."""
+    if name not in problems.PROBLEMS:
+        raise HTTPException(404)
+    return problems.explain(problems.PROBLEMS[name], request_id_of(request))

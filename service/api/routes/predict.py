@@ -1,0 +1,117 @@
+"""`POST /predict`: one image in, its scores out."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import errors
+from service.api import problems
+from service.api.connection import unless_hung_up
+from service.api.context import request_id_of, service_of
+from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
+from service.api.upload import FIELD, read_image
+from service.inference.predictor import Prediction, Timings
+
+router = APIRouter(tags=["predict"])
+
+_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "A JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image. What it is is decided by its content.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "string", "format": "binary", "description": "The photograph."}},
+            }
+        },
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+    },
+}
+
+
+@router.post(
+    "/predict",
+    summary="Classify one image",
+    response_model=PredictionBody,
+    responses={
+        200: {
+            "headers": {"Server-Timing": {"schema": {"type": "string", "examples": ["decode;dur=3.1, infer;dur=9.8"]}}}
+        },
+        **problems.document(
+            errors.MalformedRequest,
+            errors.MissingImage,
+            errors.BodyTooSlow,
+            errors.ImageBytesTooLarge,
+            errors.ImageTooLarge,
+            errors.TooManyImages,
+            errors.UnsupportedImageFormat,
+            errors.UnsupportedMediaType,
+            errors.UnsupportedEncoding,
+            errors.InvalidImage,
+            errors.InvalidParameter,
+            errors.QueueFull,
+            errors.NotReady,
+            errors.Draining,
+            errors.DeadlineExceeded,
+        ),
+    },
+    openapi_extra={"requestBody": _REQUEST_BODY},
+)
+async def predict(
+    request: Request,
+    top_k: Annotated[int | None, Query(ge=1, le=100_000, description="How many scores; default: all classes.")] = None,
+    x_request_timeout_ms: Annotated[
+        int | None,
+        Header(ge=1, description="Milliseconds that the answer is worth waiting for; the server has its own cap."),
+    ] = None,
+) -> Response:
+    """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`).
+
+    `X-Request-ID` is taken over when it has 1 to 128 printable ASCII characters without spaces.
+    """
+    service = service_of(request)
+    clock = asyncio.get_running_loop().time
+    arrived_at = clock()
+    with service.admission.request():
+        service.predictor.check_top_k(top_k)
+        data = await read_image(request, max_image_bytes=service.max_image_bytes, body_timeout_s=service.body_timeout_s)
+        # The server's own limit counts from the end of the upload, which has a limit of its own.
+        deadline = clock() + service.request_timeout_s
+        if x_request_timeout_ms is not None:
+            timeout_s = min(x_request_timeout_ms, service.request_timeout_s * 1000) / 1000
+            deadline = min(deadline, arrived_at + timeout_s)
+        work = service.predictor.predict(data, top_k=top_k, deadline=deadline)
+        del data  # the predictor lets go of it as soon as it is decoded
+        prediction = await unless_hung_up(request, work)
+    service.metrics.observe_stages(prediction.timings)
+    request.state.log = {"model_version": prediction.version, **_milliseconds(prediction.timings)}
+    return _answer(request_id_of(request), prediction)
+
+
+def _answer(request_id: str, prediction: Prediction) -> Response:
+    best = prediction.scores[0]
+    body = PredictionBody(
+        request_id=request_id,
+        model=ModelVersion(name=prediction.model, version=prediction.version),
+        label=best.label,
+        probability=best.probability,
+        confident=prediction.confident,
+        predictions=[LabelProbability(label=score.label, probability=score.probability) for score in prediction.scores],
+    )
+    stages = _milliseconds(prediction.timings).items()
+    timing = ", ".join(f"{stage.removesuffix('_ms')};dur={duration_ms}" for stage, duration_ms in stages)
+    return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
+
+
+def _milliseconds(timings: Timings) -> dict[str, float]:
+    return {
+        "decode_ms": round(timings.decode_s * 1000, 2),
+        "queue_ms": round(timings.queue_s * 1000, 2),
+        "infer_ms": round(timings.infer_s * 1000, 2),
+    }

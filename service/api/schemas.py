@@ -1,0 +1,118 @@
+"""What goes over the wire as JSON."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.store.metadata import Metadata
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelVersion(_Body):
+    """Which model answered."""
+
+    name: str
+    version: int
+
+
+class LabelProbability(_Body):
+    """One class and its score."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
+class PredictionBody(_Body):
+    """The answer for one image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "request_id": "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47",
+                "model": {"name": "flowers", "version": 3},
+                "label": "roses",
+                "probability": 0.941,
+                "confident": True,
+                "predictions": [
+                    {"label": "roses", "probability": 0.941},
+                    {"label": "tulips", "probability": 0.051},
+                ],
+            }
+        }
+    )
+
+    request_id: str = Field(description="As in the header X-Request-ID.")
+    model: ModelVersion
+    label: str = Field(description="The most probable class.")
+    probability: float = Field(ge=0, le=1, description="Its probability.")
+    confident: bool = Field(description="False when the probability is below the threshold in the model's metadata.")
+    predictions: list[LabelProbability] = Field(description="Best first; top_k of them, all classes sum to 1.")
+
+
+class ProblemDetails(_Body):
+    """Why a request was not answered (RFC 9457)."""
+
+    type: str = Field(description="Kind of problem, a path on this server that explains it; for programs.")
+    title: str = Field(description="The kind in words; never varies for one type.")
+    status: int
+    detail: str = Field(description="What happened in this case, what was expected, what to do.")
+    request_id: str
+
+
+class Probe(_Body):
+    """A probe that is true."""
+
+    status: str
+
+
+class ModelSummary(_Body):
+    """One model of the store."""
+
+    name: str
+    live_version: int | None = Field(description="The version that answers here; null if this service serves another.")
+    versions: list[int] = Field(description="All versions in the store, oldest first.")
+
+
+class ModelList(_Body):
+    """The models of the store."""
+
+    models: list[ModelSummary]
+
+
+class LiveVersion(_Body):
+    """The version in use, and what runs it."""
+
+    version: int
+    engine: str
+    device: str = Field(description="Read from a result, not from the wish: cpu or gpu.")
+    precision: str
+    reason: str = Field(description="Why this engine.")
+
+
+class VersionSummary(_Body):
+    """One version in the store."""
+
+    version: int
+    live: bool
+    pinned: bool
+    created: datetime | None = Field(description="Null when its metadata cannot be read.")
+    accuracy: float | None = Field(description="On the first part that its metadata lists.")
+    refused: str | None = Field(description="Why it is not served, if it was tried and refused.")
+
+
+class ModelDetails(_Body):
+    """One model: its versions, which is live, and its model card."""
+
+    name: str
+    live: LiveVersion | None
+    versions: list[VersionSummary]
+    card: Metadata | None = Field(description="Metadata of the live version, else of the newest readable one.")
+
+
+def json_schema_ref(body: type[BaseModel]) -> dict[str, Any]:
+    """A reference to a body's schema, which some route of the same document must return."""
+    return {"$ref": f"#/components/schemas/{body.__name__}"}

@@ -1,0 +1,182 @@
+"""Request -> the bytes of one image: streamed, bounded at every step, no temporary file."""
+
+import asyncio
+import io
+from contextlib import aclosing
+from typing import TYPE_CHECKING, TypeVar
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from service.errors import (
+    BodyTooSlow,
+    ImageBytesTooLarge,
+    MalformedRequest,
+    MissingImage,
+    TooManyImages,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FIELD = "file"
+_MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
+_MAX_PARTS = 32
+_LINGER_S = 2.0
+
+T = TypeVar("T")
+
+
+async def read_image(request: Request, *, max_image_bytes: int, body_timeout_s: float) -> bytes:
+    """The bytes of the one image that the request carries, as multipart field `file` or as its whole body.
+
+    Raises:
+        UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
+            before the body is read; the last two also while it arrives.
+        BodyTooSlow: it had not arrived after `body_timeout_s` (seconds).
+        MalformedRequest: multipart that cannot be parsed.
+        TooManyImages: more than one part named `file`.
+    """
+    if "content-encoding" in request.headers:
+        raise UnsupportedEncoding("The request has a Content-Encoding: send the image file as it is, without one.")
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    is_multipart = media_type == b"multipart/form-data"
+    max_bytes = max_image_bytes + (_MAX_MULTIPART_OVERHEAD_BYTES if is_multipart else 0)
+    announced = request.headers.get("content-length", "")
+    if announced == "0" or (not announced and "transfer-encoding" not in request.headers):
+        raise _no_body()
+    if announced.isdecimal() and int(announced[:19]) > max_bytes:
+        raise _too_large(max_image_bytes)
+    sink: _Form | _Raw
+    if is_multipart:
+        sink = _Form(options.get(b"boundary", b""), max_image_bytes)
+    elif not media_type or media_type == b"application/octet-stream" or media_type.startswith(b"image/"):
+        sink = _Raw()
+    else:
+        shown = media_type.decode("latin-1")[:80]
+        raise UnsupportedMediaType(
+            f"The body is {shown!r}: send a form with the photograph in field 'file' "
+            "(curl -F file=@photo.jpg), or the file itself with Content-Type image/jpeg, image/png, ... or "
+            "application/octet-stream."
+        )
+    num_bytes = 0
+    try:
+        async with asyncio.timeout(body_timeout_s), aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                num_bytes += len(chunk)
+                if num_bytes > max_bytes:
+                    raise _too_large(max_image_bytes)
+                sink.write(chunk)
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"The body did not arrive within {body_timeout_s:g} seconds: send a smaller file, or use a "
+            "faster connection."
+        ) from None
+    if not num_bytes:
+        raise _no_body()
+    return sink.finish()
+
+
+class _Raw:
+    """The whole body is the image."""
+
+    def __init__(self) -> None:
+        self._image = io.BytesIO()
+
+    def write(self, chunk: bytes) -> None:
+        self._image.write(chunk)
+
+    def finish(self) -> bytes:
+        return self._image.getvalue()
+
+
+class _Form:
+    """multipart/form-data, parsed as it arrives; of other fields than `file` only the names are kept."""
+
+    def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
+        self._max_image_bytes = max_image_bytes
+        self._image: io.BytesIO | None = None
+        self._is_image = False  # whether the part being read is the image
+        self._is_finished = False
+        self._names: list[str] = []
+        self._header_name = self._header_value = self._disposition = b""
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._read_header_name,
+            "on_header_value": self._read_header_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._begin_data,
+            "on_part_data": self._read_data,
+            "on_end": self._finish,
+        }
+        if not boundary:
+            raise MalformedRequest(
+                "Content-Type names no boundary: let the client library write this header by itself."
+            )
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError:
+            raise MalformedRequest("The boundary in Content-Type is too long: use at most 70 characters.") from None
+
+    def write(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise MalformedRequest(
+                "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
+            ) from None
+
+    def finish(self) -> bytes:
+        if not self._is_finished:
+            raise MalformedRequest("The multipart body ends before its closing boundary: send the whole of it.")
+        if self._image is None:
+            there = ", ".join(self._names) or "no field"
+            raise MissingImage(f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}.")
+        return self._image.getvalue()
+
+    def _begin_part(self) -> None:
+        if len(self._names) == _MAX_PARTS:
+            raise MalformedRequest(f"The form has more than {_MAX_PARTS} parts: send only field {FIELD!r}.")
+        self._disposition = b""
+
+    def _read_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _read_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _begin_data(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._is_image = name == FIELD
+        if self._is_image and self._image is not None:
+            raise TooManyImages(f"The form has more than one field {FIELD!r}: /predict takes one image per request.")
+        if self._is_image:
+            self._image = io.BytesIO()
+        self._names.append(repr(name[:40]))
+
+    def _read_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_image:
+            assert self._image is not None
+            if self._image.tell() + end - start > self._max_image_bytes:
+                raise _too_large(self._max_image_bytes)
+            self._image.write(memoryview(data)[start:end])
+
+    def _finish(self) -> None:
+        self._is_finished = True
+
+
+def _too_large(max_image_bytes: int) -> ImageBytesTooLarge:
+    return ImageBytesTooLarge(f"This server takes images of up to {max_image_bytes} bytes: send a smaller copy.")
+
+
+def _no_body() -> MissingImage:
+    return MissingImage("The request has no body: send the photograph as form field 'file', or as the whole body.")

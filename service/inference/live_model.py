@@ -1,0 +1,243 @@
+"""The version in use: watch the store, verify, load, warm up, switch - and never serve anything unverified.
+
+A switch is one assignment on the event loop's thread. A request keeps the version that was live when it began
+until it is answered, so that its pixels, its batch and its labels belong together; the old engine is closed
+after its last use.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from service.engines.engine import Engine
+from service.errors import (
+    DeviceUnavailable,
+    FlowersError,
+    InvalidVersion,
+    ModelNotFound,
+    NotReady,
+    StoreError,
+)
+from service.inference.health import Health
+from service.inference.loaded_version import LoadedVersion
+from service.store.metadata import Metadata
+from service.store.resolve import StoredVersion, list_versions, resolve_version
+from service.store.verify import verify_version
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class LiveModel:
+    """Keeps `current` at the version that the store means: the pinned one, else the newest that is good.
+
+    Args:
+        store, model: the folder to watch is `<store>/<model>`; it need not exist yet.
+        load: a version's folder -> its engine, not warmed up; called on a thread, after verification.
+        health: told what stands in the way, and when nothing does.
+        max_batch_size: the largest batch to warm up.
+        reload_interval_s: seconds between looks at the store.
+        on_fatal: told what no other version can mend: the device that was asked for cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        model: str,
+        *,
+        load: Callable[[Path], Engine],
+        health: Health,
+        max_batch_size: int,
+        reload_interval_s: float,
+        on_fatal: Callable[[FlowersError], None] = lambda _: None,
+    ) -> None:
+        self.store = store
+        self.model = model
+        self.current: LoadedVersion | None = None
+        self.refused: dict[int, str] = {}
+        """Version -> why it is not served."""
+        self.num_loaded = 0
+        self.num_refused = 0
+        self._load = load
+        self.health = health
+        self._max_batch_size = max_batch_size
+        self._reload_interval_s = reload_interval_s
+        self._on_fatal = on_fatal
+        self._fingerprints: dict[int, str] = {}  # what a version's files looked like when it was last tried
+        self._empty_because = ""
+        self._looking = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it is looking at the store or loading a version at this moment."""
+        return self._looking.locked()
+
+    @contextmanager
+    def use(self) -> Iterator[LoadedVersion]:
+        """The version in use, which stays open within.
+
+        Raises:
+            NotReady: there is none; says why.
+        """
+        loaded = self.current
+        if loaded is None:
+            raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
+        with loaded.in_use():
+            yield loaded
+
+    def start(self) -> None:
+        """Begin to watch, on the running event loop."""
+        self._watch = asyncio.create_task(self._look_again_and_again())
+
+    async def stop(self) -> None:
+        """Stop watching and close the engine; does not wait for a load that is under way."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self.current is not None:
+            self.current.retire()
+
+    async def look(self) -> None:
+        """Look at the store once, and switch to the version it means if that is good and not in use yet."""
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            try:
+                wanted = await loop.run_in_executor(self._thread, _wanted_versions, self.store, self.model)
+            except StoreError as error:
+                self._report_empty(error)
+                return
+            self._empty_because = ""
+            for stored, fingerprint in wanted:
+                is_current = self.current is not None and stored.version == self.current.version
+                is_settled = self._fingerprints.get(stored.version) == fingerprint
+                if not (is_settled and (is_current or stored.version in self.refused)):
+                    self._fingerprints[stored.version] = fingerprint
+                    if await self._try(stored):
+                        return
+                if is_current:
+                    return  # nothing newer was good; this one goes on, even if its files are spoilt by now
+            if self.current is None:
+                newest = wanted[0][0].version
+                self.health.block("model", f"version {newest} was refused: {self.refused[newest]}")
+
+    async def _try(self, stored: StoredVersion) -> bool:
+        if self.current is None:
+            self.health.block("model", f"version {stored.version} of {stored.model} is being loaded")
+        try:
+            loaded = await asyncio.get_running_loop().run_in_executor(self._thread, self._open, stored)
+        except Exception as error:
+            self._refuse(stored, error)
+            return False
+        previous, self.current = self.current, loaded
+        self.refused.pop(stored.version, None)
+        self.num_loaded += 1
+        self.health.is_started = True
+        self.health.clear("model")
+        if previous is not None:
+            previous.retire()
+        info = loaded.engine.info
+        log.info(
+            "model loaded",
+            model=loaded.model,
+            version=loaded.version,
+            pinned=stored.pinned,
+            engine=info.engine,
+            device=info.device,
+            precision=info.precision,
+            reason=info.reason,
+        )
+        return True
+
+    def _open(self, stored: StoredVersion) -> LoadedVersion:
+        """On the loading thread. Nothing of a version is loaded before its digests agree."""
+        metadata = verify_version(stored.folder)
+        engine = self._load(stored.folder)
+        try:
+            _check_classes(engine, metadata, stored.version)
+            engine.warm_up(self._max_batch_size)
+        except Exception:
+            engine.close()
+            raise
+        return LoadedVersion(stored.model, stored.version, metadata, engine)
+
+    def _refuse(self, stored: StoredVersion, error: Exception) -> None:
+        if isinstance(error, DeviceUnavailable) and self.current is None:
+            self._on_fatal(error)
+        if _is_from_the_machine(error):
+            del self._fingerprints[stored.version]  # a network drive may come back: tried again at every look
+        is_ours = isinstance(error, FlowersError)
+        reason = str(error) if is_ours else "it could not be loaded; the service's log says why"
+        if self.refused.get(stored.version) == reason:
+            return
+        self.refused[stored.version] = reason
+        self.num_refused += 1
+        log.error(
+            "version refused",
+            model=stored.model,
+            version=stored.version,
+            reason=str(error) or repr(error),
+            still_live=self.current.version if self.current else None,
+            exc_info=None if is_ours else error,
+        )
+
+    def _report_empty(self, error: StoreError) -> None:
+        """There is no version: what is in use goes on; without one, say what is missing, and where."""
+        if str(error) != self._empty_because:
+            self._empty_because = str(error)
+            log.warning("no model in the store", folder=str(self.store.absolute() / self.model), reason=str(error))
+        if self.current is None:
+            watched = f"{self.store.absolute().name}/{self.model}"
+            if isinstance(error, ModelNotFound):
+                reason = f"no version in {watched}, the folder it watches: train one with `flowers train`"
+            else:
+                reason = f"{error} (it watches {watched})"
+            self.health.block("model", reason)
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("the look at the model store failed")  # the watch must outlive any surprise
+            await asyncio.sleep(self._reload_interval_s)
+
+
+def _wanted_versions(store: Path, model: str) -> list[tuple[StoredVersion, str]]:
+    """The versions that may be served, best first, with their fingerprints; a pinned one is the only one."""
+    candidates = [resolve_version(store, model)]
+    if not candidates[0].pinned:
+        candidates = [resolve_version(store, model, version) for version in reversed(list_versions(store, model))]
+    try:
+        return [(stored, _fingerprint(stored.folder)) for stored in candidates]
+    except OSError as error:
+        raise StoreError(f"the versions of {model} cannot be read: {error.strerror}") from error
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes when a file of the version does: names, sizes, times; `verify_version` reads the contents."""
+    files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    return hashlib.sha256(repr(files).encode()).hexdigest()
+
+
+def _check_classes(engine: Engine, metadata: Metadata, version: int) -> None:
+    if engine.num_classes != len(metadata.class_names):
+        raise InvalidVersion(
+            f"the network of version {version} has {engine.num_classes} classes, its metadata names "
+            f"{len(metadata.class_names)}: export it again"
+        )
+
+
+def _is_from_the_machine(error: BaseException | None) -> bool:
+    """Whether the disk or the memory failed, rather than the version being wrong."""
+    while error is not None:
+        if isinstance(error, OSError | MemoryError):
+            return True
+        error = error.__cause__
+    return False

@@ -1,0 +1,93 @@
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from fakes import FakeEngine, Loader
+from running import running
+from versions import publish_example
+
+from service.errors import EngineFailed
+
+pytestmark = pytest.mark.anyio
+PROBES = ("/livez", "/startupz", "/readyz")
+
+
+async def test_an_empty_store_is_alive_neither_started_nor_ready_and_its_first_version_changes_that(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "model_store"
+    async with running(store, Loader()) as service:
+        assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 503, 503]
+        assert "model_store/flowers" in (await service.client.get("/readyz")).json()["detail"]
+        publish_example(store)
+        await service.look()
+        answers = [await service.client.get(path) for path in PROBES]
+        assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [
+            (200, "alive"),
+            (200, "started"),
+            (200, "ready"),
+        ]
+
+
+async def test_a_corrupt_version_is_alive_and_never_ready(store: Path, loader: Loader) -> None:
+    (store / "flowers/1/saved_model.pb").write_bytes(b"another network")
+    async with running(store, loader) as service:
+        assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 503, 503]
+        assert "saved_model.pb was changed" in (await service.client.get("/readyz")).json()["detail"]
+        assert loader.loads == []
+
+
+async def test_it_is_not_ready_before_the_warm_up_has_gone_well(store: Path, loader: Loader) -> None:
+    loader.engines[1].warm_up_error = EngineFailed("no probabilities")
+    async with running(store, loader) as service:
+        assert (await service.client.get("/readyz")).status_code == 503
+        loader.engines[2] = FakeEngine()
+        publish_example(store)
+        await service.look()
+        assert loader.engines[2].is_warm
+        assert (await service.client.get("/readyz")).status_code == 200
+
+
+class HeldLoader(Loader):
+    """Loads only once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_load = threading.Event()
+
+    def __call__(self, folder: Path) -> FakeEngine:
+        assert self.may_load.wait(60)
+        return super().__call__(folder)
+
+
+async def test_the_probes_answer_while_the_first_version_is_being_loaded(store: Path) -> None:
+    loader = HeldLoader()
+    async with running(store, loader, look=False) as service:
+        assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 503, 503]
+        loader.may_load.set()
+        await service.look()
+        assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 200, 200]
+
+
+async def test_loading_a_new_version_never_turns_ready_false(store: Path) -> None:
+    loader = HeldLoader()
+    loader.may_load.set()
+    async with running(store, loader) as service:
+        loader.may_load.clear()
+        publish_example(store)
+        looking = asyncio.create_task(service.look())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            assert (await service.client.get("/readyz")).status_code == 200
+        loader.may_load.set()
+        await looking
+        assert (await service.client.get("/readyz")).status_code == 200
+        assert loader.loads == [1, 2]
+
+
+async def test_balancers_may_ask_with_head(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service:
+        for path in PROBES:
+            response = await service.client.head(path)
+            assert (response.status_code, response.content) == (200, b"")

@@ -1,0 +1,135 @@
+"""What is said of answers is said by the real engine, on a version that was really trained and exported."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drawing import CLASS_NAMES, draw_photograph, encode
+from exporting import export_tiny_version
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import Running, running
+
+from service.imaging.decode import decode_image
+from service.imaging.resize import resize
+
+pytestmark = pytest.mark.anyio
+
+JPEG = {"Content-Type": "image/jpeg"}
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+PHOTOS = [encode(draw_photograph(class_index, seed=300)) for class_index in range(5)]
+FILES = [encode(draw_photograph(0, seed=301, size=(64, 48)), image_format) for image_format in FORMATS]
+
+
+@pytest.fixture(scope="module")
+async def service(tiny_version: Path) -> AsyncIterator[Running]:
+    async with running(tiny_version, max_batch_size=4, access_log=False) as service:
+        yield service
+
+
+async def predict(service: Running, photo: bytes, **parameters: Any) -> dict[str, Any]:
+    response = await service.client.post("/predict", content=photo, headers=JPEG, params=parameters)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def probabilities_of(answer: dict[str, Any]) -> list[float]:
+    """In the order of the class names."""
+    by_label = {score["label"]: score["probability"] for score in answer["predictions"]}
+    return [by_label[label] for label in CLASS_NAMES]
+
+
+async def test_each_kind_of_flower_is_recognised_as_a_form_field_and_as_the_whole_body(
+    service: Running,
+) -> None:
+    for label, photo in zip(CLASS_NAMES, PHOTOS, strict=True):
+        form = (await service.client.post("/predict", files={"file": ("flower.jpg", photo)})).json()
+        raw = await predict(service, photo)
+        assert form["label"] == raw["label"] == label
+        assert form["predictions"] == raw["predictions"]
+
+
+async def test_an_answer_has_the_shape_that_was_promised(service: Running) -> None:
+    response = await service.client.post("/predict", content=PHOTOS[2], headers={**JPEG, "X-Request-ID": "r-1"})
+    answer = response.json()
+    assert answer.keys() == {"request_id", "model", "label", "probability", "confident", "predictions"}
+    assert (answer["request_id"], answer["model"]) == ("r-1", {"name": "flowers", "version": 1})
+    assert answer["confident"] is True
+    assert answer["predictions"][0] == {"label": answer["label"], "probability": answer["probability"]}
+    probabilities = [score["probability"] for score in answer["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    stages = [stage.split(";dur=") for stage in response.headers["server-timing"].split(", ")]
+    assert [name for name, _ in stages] == ["decode", "queue", "infer"]
+    assert all(float(duration_ms) >= 0 for _, duration_ms in stages)
+
+
+async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
+    everything = await predict(service, PHOTOS[1])
+    assert len(everything["predictions"]) == 5
+    for top_k in (1, 2, 5):
+        answer = await predict(service, PHOTOS[1], top_k=top_k)
+        assert answer["predictions"] == everything["predictions"][:top_k]
+
+
+async def test_a_photo_is_served_the_very_probabilities_that_the_engine_gives_its_pixels(
+    service: Running,
+) -> None:
+    assert service.service.live_model.current is not None
+    for photo in PHOTOS:
+        expected = service.service.live_model.current.engine.run(resize(decode_image(photo))[np.newaxis])[0]
+        served = np.array(probabilities_of(await predict(service, photo)), np.float32)
+        np.testing.assert_array_equal(served, expected)
+
+
+async def test_a_photo_scores_the_same_alone_and_in_company(service: Running) -> None:
+    alone = [probabilities_of(await predict(service, photo)) for photo in PHOTOS]
+    together = await asyncio.gather(*[predict(service, photo) for photo in PHOTOS * 4])
+    for index, answer in enumerate(together):
+        np.testing.assert_allclose(probabilities_of(answer), alone[index % 5], atol=1e-5)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+async def test_every_accepted_format_is_answered(service: Running, image_format: str) -> None:
+    photo = encode(draw_photograph(4, seed=302), image_format)
+    assert (await predict(service, photo))["label"] == "tulips"
+
+
+@st.composite
+def hostile_files(draw: st.DrawFn) -> bytes:
+    """A drawn image with some bytes changed, many of them in its header, and perhaps cut short."""
+    file = bytearray(draw(st.sampled_from(FILES)))
+    positions = st.integers(0, len(file) - 1) | st.integers(0, 40)
+    for position, byte in draw(st.lists(st.tuples(positions, st.integers(0, 255)), max_size=8)):
+        file[position] = byte
+    return bytes(file[: draw(st.just(len(file)) | st.integers(1, len(file)))])
+
+
+@settings(deadline=None, max_examples=150)
+@given(hostile_files())
+async def test_hostile_bytes_never_give_a_500(service: Running, file: bytes) -> None:
+    response = await service.client.post("/predict", content=file, headers=JPEG)
+    assert response.status_code in (200, 413, 415, 422), response.text
+
+
+async def test_no_request_fails_while_a_new_version_takes_over(tiny_version: Path, tmp_path: Path) -> None:
+    store = tmp_path / "model_store"
+    shutil.copytree(tiny_version, store)
+    versions: list[int] = []
+    async with running(store, max_batch_size=2, access_log=False) as service:
+
+        async def visit() -> None:
+            while 2 not in versions[-3:]:
+                versions.append((await predict(service, PHOTOS[0]))["model"]["version"])
+
+        visitors = [asyncio.create_task(visit()) for _ in range(3)]
+        export_tiny_version(store)
+        await service.look()
+        await asyncio.gather(*visitors)
+    assert set(versions) == {1, 2}
+    assert versions == sorted(versions)

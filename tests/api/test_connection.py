@@ -1,0 +1,96 @@
+"""A refusal reaches its sender, whatever the sender still writes; a sender that is gone costs nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawing import draw_photograph, encode
+from fakes import Loader
+from running import Running, running
+
+pytestmark = pytest.mark.anyio
+
+PHOTO = encode(draw_photograph(0, seed=1))
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture
+async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
+    async with running(store, loader, max_image_bytes=100_000) as service:
+        yield service
+
+
+async def call(
+    app: Any, headers: dict[str, str], body: list[bytes], *, hangs_up: bool = False
+) -> list[tuple[str, Any]]:
+    """What passes between a server and the app, in order; the sender may hang up when all is sent."""
+    events: list[tuple[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        events.append(("read", None))
+        if not body:
+            if not hangs_up:
+                await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": body.pop(0), "more_body": bool(body)}
+
+    async def send(message: dict[str, Any]) -> None:
+        is_start = message["type"] == "http.response.start"
+        events.append(("start", message) if is_start else ("body", message.get("more_body", False)))
+
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
+             "query_string": b"", "headers": pairs, "http_version": "1.1", "scheme": "http", "root_path": "",
+             "client": None, "server": None}  # fmt: skip
+    await app(scope, receive, send)
+    return events
+
+
+async def test_a_body_announced_as_too_large_is_answered_before_it_is_read_and_then_thrown_away(
+    service: Running,
+) -> None:
+    headers = {**JPEG, "Content-Length": "2000000"}
+    events = await call(service.app, headers, [bytes(1_000_000), bytes(1_000_000)])
+    assert [name for name, _ in events] == ["start", "body", "read", "read", "body"]
+    start = events[0][1]
+    assert start["status"] == 413
+    assert (b"connection", b"close") in start["headers"]
+    assert [more for name, more in events if name == "body"] == [True, False]
+
+
+async def test_the_small_rest_of_a_refused_body_costs_no_connection(service: Running) -> None:
+    events = await call(service.app, {**JPEG, "Content-Length": "100001"}, [bytes(100_001)])
+    assert [name for name, _ in events] == ["start", "body"]
+    assert events[0][1]["status"] == 413
+    assert (b"connection", b"close") not in events[0][1]["headers"]
+
+
+async def test_an_answer_to_a_whole_body_keeps_the_connection(service: Running) -> None:
+    headers = {**JPEG, "Content-Length": str(len(PHOTO))}
+    events = await call(service.app, headers, [PHOTO])
+    start = next(message for name, message in events if name == "start")
+    assert start["status"] == 200
+    assert (b"connection", b"close") not in start["headers"]
+
+
+async def test_a_draining_service_closes_its_connections(service: Running) -> None:
+    service.service.health.is_draining = True
+    response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    assert response.status_code == 200  # still taken: the balancer may not have noticed yet
+    assert response.headers["connection"] == "close"
+
+
+async def test_the_image_of_a_sender_that_hung_up_is_not_computed(service: Running, loader: Loader) -> None:
+    loader.engines[1].hold()
+    first = asyncio.create_task(service.client.post("/predict", content=PHOTO, headers=JPEG))
+    while not loader.engines[1].batches:
+        await asyncio.sleep(0)
+    headers = {**JPEG, "Content-Length": str(len(PHOTO))}
+    events = await call(service.app, headers, [PHOTO], hangs_up=True)
+    assert events[-2][1]["status"] == 499
+    loader.engines[1].release()
+    assert (await first).status_code == 200
+    assert loader.engines[1].batches == [1]
+    assert service.service.admission.num_images == 0

@@ -1,0 +1,240 @@
+"""Every kind of problem that a request can meet, met over HTTP."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from drawing import draw_photograph, encode
+from fakes import Loader
+from PIL import Image
+from running import Running, running
+from structlog.testing import capture_logs
+
+from service import errors
+from service.api.problems import MEDIA_TYPE, PROBLEMS
+
+pytestmark = pytest.mark.anyio
+
+PHOTO = encode(draw_photograph(0, seed=1))
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def form(*photos: bytes, field: str = "file") -> dict[str, Any]:
+    return {"files": [(field, ("photo.jpg", photo)) for photo in photos]}
+
+
+def raw(body: bytes, content_type: str = "image/jpeg", **headers: str) -> dict[str, Any]:
+    return {"content": body, "headers": {"Content-Type": content_type, **headers}}
+
+
+HUGE = encode(Image.new("RGB", (2001, 1000)), "PNG")
+"""Two million pixels and a thousand in few bytes."""
+
+
+REFUSED = [
+    ("malformed-request", 400, raw(b"no boundary", "multipart/form-data")),
+    ("malformed-request", 400, raw(b"no boundary", "multipart/form-data; boundary=")),
+    ("malformed-request", 400, raw(b"no boundary", f"multipart/form-data; boundary={'b' * 300}")),
+    ("malformed-request", 400, raw(b"not multipart", "multipart/form-data; boundary=b")),
+    ("malformed-request", 400, raw(b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + PHOTO,
+                                   "multipart/form-data; boundary=b")),
+    ("malformed-request", 400, form(*[PHOTO[:10]] * 33, field="other")),
+    ("missing-image", 400, {}),
+    ("missing-image", 400, raw(b"")),
+    ("missing-image", 400, form(PHOTO, field="image")),
+    ("missing-image", 400, form(b"")),
+    ("body-too-large", 413, raw(bytes(100_001))),
+    ("body-too-large", 413, form(bytes(100_001))),
+    ("image-too-large", 413, raw(HUGE)),
+    ("too-many-images", 413, form(PHOTO, PHOTO)),
+    ("unsupported-image-format", 415, raw(b"%PDF-1.7 and so on")),
+    ("unsupported-media-type", 415, raw(PHOTO, "application/x-www-form-urlencoded")),
+    ("unsupported-media-type", 415, raw(b"{}", "application/json")),
+    ("unsupported-encoding", 415, raw(PHOTO, **{"Content-Encoding": "gzip"})),
+    ("invalid-image", 422, raw(PHOTO[:2000])),
+    ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": 0}}),
+    ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": 6}}),
+    ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": "many"}}),
+    ("invalid-parameter", 422, raw(PHOTO, **{"X-Request-Timeout-Ms": "0"})),
+    ("invalid-parameter", 422, raw(PHOTO, **{"X-Request-Timeout-Ms": "soon"})),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
+    async with running(store, loader, max_image_bytes=100_000, max_image_pixels=2_000_000, max_queue_size=1) as service:
+        yield service
+
+
+def check(response: httpx.Response, name: str, status: int) -> dict[str, Any]:
+    """It is this problem, in the form that RFC 9457 and the design ask for."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == MEDIA_TYPE
+    body: dict[str, Any] = response.json()
+    assert body["type"] == f"/problems/{name}"
+    assert body["title"] == PROBLEMS[name].title
+    assert body["status"] == status
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert len(body["detail"]) > 20
+    for secret in ("Traceback", "/work", "/tmp", "PIL", "Pillow", "python", "starlette", "pydantic"):
+        assert secret not in body["detail"]
+    return body
+
+
+@pytest.mark.parametrize(("name", "status", "request_arguments"), REFUSED)
+async def test_each_bad_request_gets_its_problem(
+    service: Running, name: str, status: int, request_arguments: dict[str, Any]
+) -> None:
+    response = await service.client.post("/predict", **request_arguments)
+    check(response, name, status)
+    good = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    assert good.status_code == 200
+
+
+async def test_an_unknown_path_model_or_problem_is_not_found(service: Running) -> None:
+    for path in (
+        "/nothing",
+        "/predict/",
+        "/models/orchids",
+        "/models/..%2f..",
+        "/problems/none",
+        "/docs/x.js",
+    ):
+        check(await service.client.get(path), "not-found", 404)
+
+
+async def test_a_wrong_method_is_told_the_right_one(service: Running) -> None:
+    response = await service.client.get("/predict")
+    check(response, "method-not-allowed", 405)
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_body_over_the_limit_without_announcement_is_refused_while_it_streams(
+    service: Running,
+) -> None:
+    num_chunks = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal num_chunks
+        while num_chunks < 1000:
+            num_chunks += 1
+            yield bytes(1000)
+
+    response = await service.client.post("/predict", content=body(), headers=JPEG)
+    check(response, "body-too-large", 413)
+    assert response.headers["connection"] == "close"
+
+
+async def test_a_slow_body_is_given_up(store: Path, loader: Loader) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield PHOTO[:100]
+        await gave_up.wait()
+
+    gave_up = asyncio.Event()
+    async with running(store, loader, body_timeout_s=0.01) as service:
+        asyncio.get_running_loop().call_later(0.05, gave_up.set)
+        response = await service.client.post("/predict", content=body(), headers=JPEG)
+    check(response, "body-too-slow", 408)
+
+
+async def test_a_full_queue_is_said_at_once_with_retry_after(service: Running, loader: Loader) -> None:
+    loader.engines[1].hold()
+    accepted = []
+    for num_accepted in (1, 2):  # one in the lane, one waiting
+        accepted.append(asyncio.create_task(service.client.post("/predict", content=PHOTO, headers=JPEG)))
+        while service.service.admission.num_images < num_accepted or not loader.engines[1].batches:
+            await asyncio.sleep(0)
+    response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    check(response, "overloaded", 429)
+    assert response.headers["retry-after"] == "1"
+    loader.engines[1].release()
+    assert [(await call).status_code for call in accepted] == [200, 200]
+
+
+async def test_without_a_model_predictions_and_probes_say_not_ready(tmp_path: Path) -> None:
+    async with running(tmp_path / "model_store", Loader()) as service:
+        for response in (
+            await service.client.post("/predict", content=PHOTO, headers=JPEG),
+            await service.client.get("/readyz"),
+            await service.client.get("/startupz"),
+        ):
+            assert "model_store/flowers" in check(response, "not-ready", 503)["detail"]
+            assert response.headers["retry-after"] == "5"
+
+
+async def test_after_the_drain_new_requests_are_refused_and_probes_answered(service: Running) -> None:
+    await service.service.drain(delay_s=0, timeout_s=1)
+    response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    check(response, "draining", 503)
+    assert response.headers["retry-after"] == "5"
+    check(await service.client.get("/readyz"), "draining", 503)
+    assert (await service.client.get("/livez")).status_code == 200
+
+
+async def test_a_deadline_of_the_caller_is_kept_and_the_expired_image_not_computed(
+    service: Running, loader: Loader
+) -> None:
+    loader.engines[1].hold()
+    first = asyncio.create_task(service.client.post("/predict", content=PHOTO, headers=JPEG))
+    while not loader.engines[1].batches:
+        await asyncio.sleep(0)
+    late = await service.client.post("/predict", content=PHOTO, headers={**JPEG, "X-Request-Timeout-Ms": "20"})
+    check(late, "deadline-exceeded", 504)
+    loader.engines[1].release()
+    assert (await first).status_code == 200
+    assert loader.engines[1].batches == [1]
+
+
+async def test_the_caller_cannot_ask_for_more_time_than_the_server_allows(store: Path, loader: Loader) -> None:
+    loader.engines[1].hold()
+    async with running(store, loader, request_timeout_s=0.02) as service:
+        headers = {**JPEG, "X-Request-Timeout-Ms": "9" * 400}
+        response = await service.client.post("/predict", content=PHOTO, headers=headers)
+        check(response, "deadline-exceeded", 504)
+        loader.engines[1].release()
+
+
+async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(service: Running, loader: Loader) -> None:
+    loader.engines[1].error = RuntimeError("/opt/secret.so: CUDA_ERROR")
+    with capture_logs() as events:
+        response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    assert "secret" not in response.text
+    check(response, "internal-error", 500)
+    [event] = [event for event in events if event["event"] == "request failed"]
+    assert event["request_id"] == response.headers["x-request-id"]
+    assert "secret" in str(event["exc_info"])
+
+
+async def test_an_exception_that_nobody_foresaw_is_a_500_too(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def surprise(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(service.service.predictor, "predict", surprise)
+    with capture_logs() as events:
+        response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    assert "secret" not in check(response, "internal-error", 500)["detail"]
+    assert [event["event"] for event in events].count("request failed") == 1
+
+
+def test_every_error_that_a_request_can_meet_has_its_problem() -> None:
+    """Not in the table: what only the command line meets, and what is the service's own fault."""
+    from service.api.problems import _PROBLEMS
+
+    families = (errors.ImageError, errors.RequestError, errors.ServiceError)
+    leaves = {
+        error
+        for _, error in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(error, families) and error not in families
+    }
+    assert leaves - _PROBLEMS.keys() == {errors.EngineFailed, errors.Unauthorized}
+
+
+async def test_the_type_of_a_problem_is_the_path_of_its_explanation(service: Running) -> None:
+    for name, problem in PROBLEMS.items():
+        response = await service.client.get(f"/problems/{name}")
+        assert response.json()["title"] == problem.title
+        assert response.json()["detail"] == problem.meaning

@@ -1,0 +1,176 @@
+import json
+import logging
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from drawing import draw_photograph, encode
+from fakes import Loader
+from prometheus_client.parser import text_string_to_metric_families
+from running import Running, running
+from structlog.testing import capture_logs
+from versions import publish_example
+
+from service.api.telemetry import configure_logging, make_request_id
+
+pytestmark = pytest.mark.anyio
+PHOTO = encode(draw_photograph(0, seed=1))
+
+
+@pytest.fixture
+async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
+    async with running(store, loader) as service:
+        yield service
+
+
+async def scrape(service: Running) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = (await service.client.get("/metrics")).text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def key(name: str, /, **labels: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return name, tuple(sorted(labels.items()))
+
+
+@pytest.mark.parametrize("request_id", ["a", "0193a5d4-7f2c", "order:17/photo#2", "x" * 128, "!~"])
+async def test_a_short_printable_request_id_is_taken_over(service: Running, request_id: str) -> None:
+    response = await service.client.post("/predict", content=PHOTO, headers={"X-Request-ID": request_id})
+    assert response.headers["x-request-id"] == request_id
+    assert response.json()["request_id"] == request_id
+
+
+@pytest.mark.parametrize("request_id", [None, "", "x" * 129, "two words", "tab\there", "Bl\u00fcte", "nul\x00"])
+async def test_any_other_request_id_is_replaced(service: Running, request_id: str | None) -> None:
+    headers = {} if request_id is None else {b"X-Request-ID": request_id.encode("latin-1")}
+    response = await service.client.get("/nothing", headers=headers)
+    made = response.headers["x-request-id"]
+    assert uuid.UUID(made).version == 7
+    assert response.json()["request_id"] == made
+
+
+def test_request_ids_sort_by_time_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for milliseconds in range(100):
+        monkeypatch.setattr("time.time_ns", lambda now=milliseconds: now * 1_000_000)
+        ids += [make_request_id(), make_request_id()]
+    assert len(set(ids)) == 200
+    assert [identifier[:13] for identifier in ids] == sorted(identifier[:13] for identifier in ids)
+    assert {uuid.UUID(identifier).variant for identifier in ids} == {uuid.RFC_4122}
+
+
+async def test_requests_stages_batches_and_problems_are_counted(service: Running) -> None:
+    for _ in range(3):
+        assert (await service.client.post("/predict", content=PHOTO)).status_code == 200
+    await service.client.post("/predict", content=b"no image")
+    metrics = await scrape(service)
+    assert metrics[key("flowers_requests_total", method="POST", route="/predict", status="200")] == 3
+    assert metrics[key("flowers_requests_total", method="POST", route="/predict", status="415")] == 1
+    assert metrics[key("flowers_problems_total", type="unsupported-image-format")] == 1
+    assert metrics[key("flowers_request_duration_seconds_count", route="/predict")] == 4
+    for stage in ("decode", "queue", "infer"):
+        assert metrics[key("flowers_stage_duration_seconds_count", stage=stage)] == 3
+    assert metrics[key("flowers_batch_size_images_sum")] == 3
+    assert metrics[key("flowers_in_flight_requests")] == 1  # this scrape
+    assert metrics[key("flowers_queue_images")] == 0
+
+
+async def test_readiness_and_the_live_version_are_metrics(service: Running, store: Path) -> None:
+    live = {"name": "flowers", "engine": "fake", "device": "cpu", "precision": "float32"}
+    assert (await scrape(service))[key("flowers_model_info", version="1", **live)] == 1
+    publish_example(store)
+    await service.look()
+    publish_example(store)
+    (store / "flowers/3/saved_model.pb").write_bytes(b"another network")
+    await service.look()
+    metrics = await scrape(service)
+    assert metrics[key("flowers_model_info", version="2", **live)] == 1
+    assert key("flowers_model_info", version="1", **live) not in metrics
+    assert (metrics[key("flowers_model_loads_total")], metrics[key("flowers_model_refusals_total")]) == (2, 1)
+    assert metrics[key("flowers_ready")] == 1
+    service.service.health.is_draining = True
+    assert (await scrape(service))[key("flowers_ready")] == 0
+
+
+async def test_labels_stay_few_whatever_is_asked_for(service: Running) -> None:
+    await scrape(service)
+    before = len(await scrape(service))
+    for number in range(50):
+        await service.client.request(f"METHOD{number}", f"/path-{number}?query={number}")
+        await service.client.get(f"/models/model-{number}")
+    added = len(await scrape(service)) - before
+    await service.client.request("ANOTHER", "/and-another")
+    assert len(await scrape(service)) - before == added
+
+
+async def test_one_line_per_request_tells_its_id_status_version_and_times(service: Running) -> None:
+    with capture_logs() as events:
+        response = await service.client.post("/predict", content=PHOTO)
+    [line] = events
+    assert line["event"] == "request"
+    assert line["request_id"] == response.headers["x-request-id"]
+    assert (line["method"], line["path"], line["status"], line["model_version"]) == (
+        "POST",
+        "/predict",
+        200,
+        1,
+    )
+    assert {"duration_ms", "decode_ms", "queue_ms", "infer_ms"} <= line.keys()
+
+
+async def test_the_access_line_can_be_switched_off(store: Path, loader: Loader) -> None:
+    async with running(store, loader, access_log=False) as service:
+        with capture_logs() as events:
+            await service.client.post("/predict", content=PHOTO)
+        assert events == []
+
+
+@pytest.fixture
+def fresh_logging() -> Iterator[None]:
+    """The logging of the process is put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def log_a_failure() -> None:
+    photograph = " ".join(["the", "photograph"])
+    try:
+        int(f"why {len(photograph)}")
+    except ValueError as error:
+        structlog.get_logger().error("request failed", exc_info=error)
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_elsewhere_than_on_a_terminal_each_event_is_a_line_of_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("auto")
+    structlog.get_logger().info("model loaded", version=3)
+    logging.getLogger("uvicorn.error").error("a library's %s", "words")
+    log_a_failure()
+    lines: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("model loaded", "info"),
+        ("a library's words", "error"),
+        ("request failed", "error"),
+    ]
+    assert "ValueError: invalid literal" in lines[2]["exception"]
+    assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_the_console_is_for_people_and_shows_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("console")
+    log_a_failure()
+    shown = capsys.readouterr().err
+    assert "ValueError: invalid literal" in shown
+    assert "the photograph" not in shown

@@ -1,0 +1,83 @@
+"""Stand-ins where a test must command time or faults; what is said of answers, the real engines say."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+from versions import example_metadata
+
+from service.engines.engine import EngineInfo, Probabilities
+from service.imaging.pixels import Pixels
+from service.inference.loaded_version import LoadedVersion
+
+
+class FakeEngine:
+    """Its row says which image it was made from; it counts what it computes, and can be held or failed.
+
+    Attributes:
+        batches: the size of every batch that `run` has begun, warm-up left out.
+        is_warm, closed: whether `warm_up` and `close` have been called.
+        error: raised by `run` while it is not None.
+        warm_up_error: raised by `warm_up`.
+    """
+
+    def __init__(self, num_classes: int = 5) -> None:
+        self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
+        self.num_classes = num_classes
+        self.batches: list[int] = []
+        self.is_warm = False
+        self.closed = threading.Event()
+        self.error: Exception | None = None
+        self.warm_up_error: Exception | None = None
+        self._open = threading.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Let `run` wait until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Let `run` go on."""
+        self._open.set()
+
+    def warm_up(self, max_batch_size: int) -> None:
+        if self.warm_up_error is not None:
+            raise self.warm_up_error
+        self.is_warm = True
+
+    def run(self, images: Pixels) -> Probabilities:
+        self.batches.append(len(images))
+        if not self._open.wait(timeout=60):
+            raise TimeoutError("the test never released the engine")
+        if self.error is not None:
+            raise self.error
+        first = images[:, 0, 0, 0].astype(np.float32) / 512
+        rows = np.zeros((len(images), self.num_classes), np.float32)
+        rows[:, 0], rows[:, 1] = first, 1 - first
+        return rows
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def image_of(value: int, image_size: int = 4) -> Pixels:
+    """A square image whose row from `FakeEngine` begins with value / 512."""
+    return np.full((image_size, image_size, 3), value, np.uint8)
+
+
+def fake_version(engine: FakeEngine, version: int = 1) -> LoadedVersion:
+    """A version that is served by `engine`."""
+    return LoadedVersion("flowers", version, example_metadata(), engine)
+
+
+class Loader:
+    """What `LiveModel` loads with: `engines[version]`, made if there is none; `loads` tells which."""
+
+    def __init__(self) -> None:
+        self.engines: dict[int, FakeEngine] = {}
+        self.loads: list[int] = []
+
+    def __call__(self, folder: Path) -> FakeEngine:
+        version = int(folder.name)
+        self.loads.append(version)
+        return self.engines.setdefault(version, FakeEngine())

@@ -1,0 +1,201 @@
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fakes import FakeEngine, fake_version, image_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engines.engine import Probabilities
+from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
+from service.inference.batcher import MicroBatcher
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.release()
+
+
+async def spin(turns: int = 5) -> None:
+    """Let every task that can go on go on."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_image_is_scored_without_waiting_for_company(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=32, max_queue_size=8)
+    scored = await batcher.submit(image_of(7), fake_version(engine))
+    assert scored.probabilities[0] == np.float32(7 / 512)
+    assert engine.batches == [1]
+
+
+async def test_whatever_waits_when_the_lane_is_free_shares_one_call(engine: FakeEngine) -> None:
+    sizes: list[int] = []
+    batcher = MicroBatcher(max_batch_size=3, max_queue_size=8, on_batch=sizes.append)
+    loaded = fake_version(engine)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(6)]
+    await spin()
+    assert batcher.num_computing == 1
+    engine.release()
+    await asyncio.gather(*calls)
+    assert engine.batches == [1, 3, 2]
+    assert sizes == [1, 3, 2]
+    assert batcher.num_computing == 0
+
+
+async def test_two_lanes_run_two_calls_at_once(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8, lanes=2)
+    loaded = fake_version(engine)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
+    await spin()
+    assert batcher.num_computing == 2
+    engine.release()
+    await asyncio.gather(*calls)
+
+
+async def test_a_full_queue_refuses_at_once_and_goes_on_serving(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=2)
+    loaded = fake_version(engine)
+    engine.hold()
+    accepted = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
+    await spin()
+    with pytest.raises(QueueFull, match="2 images already wait"):
+        await batcher.submit(image_of(9), loaded)
+    engine.release()
+    scored = await asyncio.gather(*accepted)
+    assert [row.probabilities[0] * 512 for row in scored] == [0, 1, 2]
+    assert sum(engine.batches) == 3
+
+
+async def test_expired_images_are_not_computed(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    loaded = fake_version(engine)
+    clock = asyncio.get_running_loop().time
+    engine.hold()
+    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    await spin()
+    expired = asyncio.create_task(batcher.submit(image_of(2), loaded, deadline=clock()))
+    patient = asyncio.create_task(batcher.submit(image_of(3), loaded, deadline=clock() + 60))
+    await spin()
+    engine.release()
+    with pytest.raises(DeadlineExceeded):
+        await expired
+    assert (await patient).probabilities[0] == np.float32(3 / 512)
+    await first
+    assert engine.batches == [1, 1]
+
+
+async def test_the_image_of_a_caller_that_left_is_not_computed(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=1)
+    loaded = fake_version(engine)
+    engine.hold()
+    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    left = asyncio.create_task(batcher.submit(image_of(2), loaded))
+    await spin()
+    left.cancel()
+    await spin()
+    stayed = asyncio.create_task(batcher.submit(image_of(3), loaded))  # the place is free again
+    await spin()
+    engine.release()
+    await asyncio.gather(first, stayed)
+    assert engine.batches == [1, 1]
+
+
+async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=2, max_queue_size=8)
+    loaded = fake_version(engine)
+    engine.error = RuntimeError("out of memory")
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
+    await spin()
+    engine.release()
+    for failure in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(failure, EngineFailed)
+        assert "out of memory" in str(failure)
+    engine.error = None
+    assert (await batcher.submit(image_of(5), loaded)).probabilities[0] == np.float32(5 / 512)
+
+
+@pytest.mark.parametrize("broken", [np.full((1, 5), np.nan, np.float32), np.zeros((2, 5), np.float32)])
+async def test_an_answer_that_is_no_row_of_numbers_is_a_failure(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, broken: Probabilities
+) -> None:
+    monkeypatch.setattr(engine, "run", lambda images: broken)
+    with pytest.raises(EngineFailed):
+        await MicroBatcher(max_batch_size=1, max_queue_size=1).submit(image_of(1), fake_version(engine))
+
+
+async def test_images_of_two_versions_never_share_a_batch(engine: FakeEngine) -> None:
+    other = FakeEngine()
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    old, new = fake_version(engine, 1), fake_version(other, 2)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(1), version)) for version in (old, old, new, new, old)]
+    await spin()
+    engine.release()
+    await asyncio.gather(*calls)
+    assert (engine.batches, other.batches) == ([1, 1, 1], [2])
+
+
+async def test_a_retired_engine_is_closed_only_after_its_last_batch(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
+    loaded = fake_version(engine)
+    engine.hold()
+    call = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    await spin()
+    call.cancel()  # its caller has left, the lane is still at it
+    loaded.retire()
+    await spin()
+    assert not engine.closed.is_set()
+    engine.release()
+    assert await asyncio.to_thread(engine.closed.wait, 60)
+
+
+async def test_close_tells_those_who_wait(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
+    loaded = fake_version(engine)
+    engine.hold()
+    running = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    waiting = asyncio.create_task(batcher.submit(image_of(2), loaded))
+    await spin()
+    batcher.close()
+    with pytest.raises(Draining):
+        await waiting
+    engine.release()
+    await running
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    max_batch_size=st.integers(1, 5),
+    lanes=st.integers(1, 3),
+    turns=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
+)
+def test_row_i_answers_request_i_under_every_interleaving(
+    max_batch_size: int, lanes: int, turns: list[tuple[int, bool]]
+) -> None:
+    """Each turn submits one image after some turns of the loop; some callers leave unanswered."""
+
+    async def play() -> None:
+        batcher = MicroBatcher(max_batch_size=max_batch_size, max_queue_size=len(turns), lanes=lanes)
+        loaded = fake_version(FakeEngine())
+        calls = []
+        for value, (pause, leaves) in enumerate(turns):
+            calls.append(asyncio.create_task(batcher.submit(image_of(value), loaded)))
+            await spin(pause)
+            if leaves:
+                calls[value // 2].cancel()
+        for value, scored in enumerate(await asyncio.gather(*calls, return_exceptions=True)):
+            if not isinstance(scored, asyncio.CancelledError):
+                assert not isinstance(scored, BaseException)
+                assert scored.probabilities[0] == np.float32(value / 512)
+        batcher.close()
+
+    asyncio.run(play())

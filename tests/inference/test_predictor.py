@@ -1,0 +1,159 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from drawing import draw_photograph, encode
+from fakes import FakeEngine, Loader
+from versions import publish_example
+
+from service.engines.engine import Probabilities
+from service.errors import DeadlineExceeded, InvalidImage, InvalidParameter, NotReady, QueueFull
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.resize import resize
+from service.inference.admission import Admission
+from service.inference.batcher import MicroBatcher
+from service.inference.health import Health
+from service.inference.live_model import LiveModel
+from service.inference.predictor import Prediction, Predictor
+
+pytestmark = pytest.mark.anyio
+PHOTO = encode(draw_photograph(0, seed=1))
+
+
+class Parts:
+    """A predictor and all that it stands on, with a fake engine that the test commands."""
+
+    def __init__(self, store: Path) -> None:
+        self.loader = Loader()
+        self.engine = self.loader.engines[1] = FakeEngine()
+        self.live_model = LiveModel(
+            store, "flowers", load=self.loader, health=Health(), max_batch_size=4, reload_interval_s=3600
+        )
+        self.batcher = MicroBatcher(max_batch_size=4, max_queue_size=2)
+        self.admission = Admission(max_queue_size=2, num_computing=lambda: self.batcher.num_computing)
+        self.predictor = Predictor(
+            self.live_model, self.admission, self.batcher, limits=ImageLimits(), decode_threads=1
+        )
+
+    async def predict(self, data: bytes = PHOTO, *, top_k: int | None = None, timeout_s: float = 60.0) -> Prediction:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        return await self.predictor.predict(data, top_k=top_k, deadline=deadline)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    publish_example(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def parts(store: Path) -> AsyncIterator[Parts]:
+    parts = Parts(store)
+    await parts.live_model.look()
+    yield parts
+    parts.engine.release()
+    parts.predictor.close()
+    parts.batcher.close()
+
+
+async def test_scores_are_ranked_and_name_the_version_that_computed_them(parts: Parts) -> None:
+    prediction = await parts.predict()
+    probabilities = [score.probability for score in prediction.scores]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert {score.label for score in prediction.scores} == {
+        "daisy",
+        "dandelion",
+        "roses",
+        "sunflowers",
+        "tulips",
+    }
+    assert (prediction.model, prediction.version) == ("flowers", 1)
+
+
+async def test_the_engine_gets_the_pixels_of_imaging_bit_for_bit(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Pixels] = []
+    run = parts.engine.run
+
+    def watched_run(images: Pixels) -> Probabilities:
+        seen.append(images.copy())
+        return run(images)
+
+    monkeypatch.setattr(parts.engine, "run", watched_run)
+    await parts.predict()
+    [image] = seen[0]
+    assert (image == resize(decode_image(PHOTO))).all()
+
+
+async def test_confident_is_judged_by_the_threshold_of_the_metadata(tmp_path: Path) -> None:
+    for threshold, confident in [(0.0, True), (1.0, False)]:
+        store = tmp_path / str(threshold)
+        publish_example(store, confidence_threshold=threshold)
+        parts = Parts(store)
+        await parts.live_model.look()
+        assert (await parts.predict()).confident is confident
+
+
+async def test_top_k_bounds_the_scores_and_is_itself_bounded(parts: Parts) -> None:
+    assert len((await parts.predict(top_k=2)).scores) == 2
+    for top_k in (0, 6):
+        with pytest.raises(InvalidParameter, match="ask for 1 to 5"):
+            await parts.predict(top_k=top_k)
+
+
+async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotReady):
+        await Parts(tmp_path).predict()
+
+
+async def test_a_broken_image_spoils_only_its_own_place(parts: Parts) -> None:
+    parts.engine.hold()
+    good = asyncio.create_task(parts.predict())
+    with pytest.raises(InvalidImage):
+        await parts.predict(PHOTO[:2000])
+    parts.engine.release()
+    await good
+
+
+async def test_a_full_queue_refuses_before_decoding(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts.engine.hold()
+    accepted = [asyncio.create_task(parts.predict()) for _ in range(1)]
+    while not parts.batcher.num_computing:
+        await asyncio.sleep(0)
+    accepted += [asyncio.create_task(parts.predict()) for _ in range(2)]
+    await asyncio.sleep(0)
+    monkeypatch.setattr("service.inference.predictor.decode_image", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(QueueFull):
+        await parts.predict()
+    monkeypatch.undo()
+    parts.engine.release()
+    await asyncio.gather(*accepted)
+
+
+async def test_expired_work_is_not_computed(parts: Parts) -> None:
+    parts.engine.hold()
+    first = asyncio.create_task(parts.predict())
+    while not parts.batcher.num_computing:
+        await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):  # answered in time although the lane is stuck
+        await parts.predict(timeout_s=0.01)
+    with pytest.raises(DeadlineExceeded):
+        await parts.predict(timeout_s=0)
+    parts.engine.release()
+    await first
+    assert parts.engine.batches == [1]
+    assert parts.admission.num_waiting == 0
+
+
+async def test_a_switch_while_a_request_waits_leaves_it_with_its_version(parts: Parts, store: Path) -> None:
+    parts.engine.hold()
+    old = asyncio.create_task(parts.predict())
+    while not parts.batcher.num_computing:
+        await asyncio.sleep(0)
+    publish_example(store)
+    await parts.live_model.look()
+    new = asyncio.create_task(parts.predict())
+    parts.engine.release()
+    assert ((await old).version, (await new).version) == (1, 2)

@@ -1,0 +1,41 @@
+"""`flowers serve` as a process of its own, over a real socket; its log is read event by event."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Served:
+    """A running `flowers serve` and what it logs, event by event."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.url = self.wait_for("listening")["url"]
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Read the log up to this event; requests and what else it says are passed over."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            logged: dict[str, Any] = json.loads(line)
+            if logged["event"] == event:
+                return logged
+        pytest.fail(f"the service ended without the event {event!r}")
+
+
+@contextmanager
+def served(store: Path, *flags: str) -> Iterator[Served]:
+    """The service on a free port, killed at the end of the block."""
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--log-format", "json"]
+    with subprocess.Popen(
+        [*command, "--model-store", str(store), *flags], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Served(process)
+        finally:
+            process.kill()
