@@ -1,0 +1,87 @@
+"""The imports follow the arrows of the map, and nobody below reads what only the edges may know."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SERVICE = Path(__file__).resolve().parent.parent / "service"
+
+ARROWS = {
+    "errors": set(),
+    "settings": {"errors"},
+    "imaging": {"errors"},
+    "data": {"errors", "imaging"},
+    "networks": {"errors"},
+    "store": {"errors"},
+    "engines": {"errors", "imaging"},
+    "evaluation": {"errors", "imaging", "data", "engines", "store"},
+    "training": {"errors", "imaging", "data", "networks", "engines", "store", "evaluation"},
+    "inference": {"errors", "imaging", "engines", "store"},
+    "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
+    "cli": {
+        "errors", "settings", "imaging", "data", "networks", "store", "engines",
+        "evaluation", "training", "inference", "api",
+    },
+}  # fmt: skip
+"""room -> the rooms whose modules it may import, its own apart."""
+
+KNOW_TENSORFLOW = {"training/export.py", "engines/savedmodel.py"}
+READ_SETTINGS = {"cli", "api/app.py"}
+MODULES = sorted(path.relative_to(SERVICE).as_posix() for path in SERVICE.rglob("*.py"))
+
+
+def imported_modules(module: str) -> set[str]:
+    """Every module that the file imports anywhere in it, functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((SERVICE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute here"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "service")
+    return names
+
+
+def room_of(module: str) -> str:
+    return module.split("/")[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_arrows(module: str) -> None:
+    room = room_of(module)
+    if room in ("__init__", "__main__"):
+        return
+    rooms = {name.split(".")[1] for name in imported_modules(module) if name.startswith("service.")}
+    strangers = rooms - ARROWS[room] - {room, "__version__"}
+    assert not strangers, f"{module} must not import {strangers}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_export_and_its_engine_know_tensorflow(module: str) -> None:
+    knows = any(name.split(".")[0] == "tensorflow" for name in imported_modules(module))
+    assert not knows or module in KNOW_TENSORFLOW
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_edges_read_settings(module: str) -> None:
+    reads = any(name.startswith("service.settings") for name in imported_modules(module))
+    assert not reads or module in READ_SETTINGS or room_of(module) in READ_SETTINGS
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    tree = ast.parse((SERVICE / module).read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree) or not tree.body, f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_holds_one_subject(module: str) -> None:
+    num_lines = len((SERVICE / module).read_text(encoding="utf-8").splitlines())
+    assert num_lines <= 300, f"{module} has {num_lines} lines: it holds two subjects"
+
+
+def test_no_drawer_is_called_utils() -> None:
+    drawers = {"utils", "helpers", "common", "misc"}
+    assert not [module for module in MODULES if drawers & set(module.removesuffix(".py").split("/"))]

@@ -1,0 +1,123 @@
+"""The main job, for real: a folder of photographs in, an answer over a real socket out; and the shipped model."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY
+from serving import served
+
+from service.data.split import read_split
+from service.evaluation.local_model import open_local_model
+from service.evaluation.score import score_photographs
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits
+from service.imaging.resize import resize
+from service.store.layout import SPLIT_FILE
+from service.store.resolve import list_versions, resolve_version
+from service.store.verify import verify_version
+
+SHIPPED_STORE = REPOSITORY / "model_store"
+
+
+def predict(url: str, path: Path) -> httpx.Response:
+    with path.open("rb") as file:
+        return httpx.post(f"{url}/predict", files={"file": (path.name, file, "image/jpeg")}, timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.photographs
+def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Path, tmp_path: Path) -> None:
+    for class_folder in sorted(folder for folder in photographs.iterdir() if folder.is_dir()):
+        (tmp_path / "photos" / class_folder.name).mkdir(parents=True)
+        for path in random.Random(5).sample(sorted(class_folder.glob("*.jpg")), 40):
+            shutil.copy(path, tmp_path / "photos" / class_folder.name)
+    command = [sys.executable, "-m", "service", "train", str(tmp_path / "photos"), "--name", "flowers", "--epochs", "2"]
+    places = ("--model-store", str(tmp_path / "store"), "--runs", str(tmp_path / "runs"))
+    subprocess.run([*command, *places, "--device", "cpu"], check=True)
+
+    assert list_versions(tmp_path / "store", "flowers") == [1]
+    metadata = verify_version(resolve_version(tmp_path / "store", "flowers").folder)
+    assert metadata.network.num_parameters in (14_591_685, 5_797_317)
+    with served(tmp_path / "store") as service:
+        service.wait_for("model loaded")
+        response = predict(service.url, next((tmp_path / "photos" / "tulips").glob("*.jpg")))
+    answer = response.json()
+    assert response.status_code == 200
+    assert answer["model"] == {"name": "flowers", "version": 1}
+    assert sorted(row["label"] for row in answer["predictions"]) == metadata.class_names
+    assert sum(row["probability"] for row in answer["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_shipped_version_is_whole_and_exactly_one_of_the_two_networks() -> None:
+    shipped = resolve_version(SHIPPED_STORE, "flowers")
+    metadata = verify_version(shipped.folder)
+    assert metadata.class_names == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+    variables = tf.train.list_variables(str(shipped.folder / "variables" / "variables"))
+    total = sum(int(np.prod(shape)) for name, shape in variables if name.endswith("VARIABLE_VALUE"))
+    assert total == metadata.network.num_parameters
+    assert (metadata.network.name, total) in {("alexnet_v1", 14_591_685), ("alexnet_v2", 5_797_317)}
+    size = sum(path.stat().st_size for path in shipped.folder.rglob("*") if path.is_file())
+    assert size <= 64 * 1024 * 1024
+
+
+def test_the_shipped_version_says_of_its_own_split_what_its_digest_says() -> None:
+    shipped = resolve_version(SHIPPED_STORE, "flowers")
+    split = read_split(shipped.folder / SPLIT_FILE)
+    digests = [entry.pixels_digest for entry in split.photographs]
+    assert len(set(digests)) == len(digests), "one photograph lies in two parts"
+
+
+@pytest.mark.photographs
+def test_a_stranger_gets_the_same_answer_from_the_saved_model_alone(photographs: Path) -> None:
+    folder = resolve_version(SHIPPED_STORE, "flowers").folder
+    squares = [
+        resize(decode_image(path.read_bytes())) for path in sorted((photographs / "sunflowers").glob("*.jpg"))[:3]
+    ]
+    serving_default = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    answer = serving_default(images=tf.constant(np.stack(squares)))
+    assert list(answer) == ["probabilities"]
+    probabilities = answer["probabilities"].numpy()
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.photographs
+def test_the_service_says_of_every_test_photograph_what_evaluation_says(photographs: Path) -> None:
+    """The served top-1 equals that of `flowers evaluate`, to the photograph; and the metadata's figure is theirs."""
+    shipped = resolve_version(SHIPPED_STORE, "flowers")
+    metadata = verify_version(shipped.folder)
+    entries = read_split(shipped.folder / SPLIT_FILE).part("test")
+    paths = [photographs / entry.file for entry in entries]
+    with open_local_model(SHIPPED_STORE, "flowers", None, device="cpu") as local:
+        probabilities = score_photographs(local.engine, paths, local.rule, ImageLimits())
+
+    with served(SHIPPED_STORE, "--no-access-log") as service:  # nobody reads the log while we ask
+        service.wait_for("model loaded")
+        answers = [predict(service.url, path).json() for path in paths]
+
+    labels = [answer["label"] for answer in answers]
+    assert labels == [metadata.class_names[index] for index in probabilities.argmax(axis=1)]
+    served_top1 = np.array([answer["probability"] for answer in answers])
+    np.testing.assert_allclose(served_top1, probabilities.max(axis=1), atol=1e-5)
+    num_correct = sum(label == entry.file.split("/")[0] for label, entry in zip(labels, entries, strict=True))
+    (stated,) = [metrics for metrics in metadata.metrics if metrics.part == "test"]
+    assert (num_correct, len(entries)) == (stated.num_correct, stated.num_photographs)
+
+
+def test_the_cli_answers_in_json_about_the_shipped_store() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "service", "models", "list", "--model-store", str(SHIPPED_STORE), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(process.stdout)
