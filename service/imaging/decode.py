@@ -100,9 +100,12 @@ def _in_words(pixels: int) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8 as in EXIF (or XMP, where there is no EXIF); 1, upright, also if that cannot be read."""
-    if image.format == "TIFF" or len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
-        return 1  # Pillow has turned TIFF itself
+    """1 to 8 as in EXIF (or XMP, where there is no EXIF); 1, upright, also if that cannot be read.
+
+    Of TIFF always 1: Pillow turns it while loading, and takes the note away.
+    """
+    if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:

@@ -145,6 +145,14 @@ def test_an_orientation_in_xmp_counts_where_there_is_no_exif() -> None:
     assert np.array_equal(decode_image(encode(stored(6), "WEBP", lossless=True, xmp=xmp)), PIXELS)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_that_tells_its_orientation_twice_is_turned_once(compression: str) -> None:
+    notes = {0x0112: 6, 700: b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'}
+    data = encode(stored(6), "TIFF", compression=compression, tiffinfo=notes)
+    assert data.count(b"tiff:Orientation") == 1
+    assert np.array_equal(decode_image(data), PIXELS)
+
+
 @pytest.mark.parametrize(
     "note",
     [b"", b"MM", b"MM\0*\0\0\0\x08", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff" + bytes(40), b"rubbish" * 9],
