@@ -71,13 +71,20 @@ def fake_version(engine: FakeEngine, version: int = 1) -> LoadedVersion:
 
 
 class Loader:
-    """What `LiveModel` loads with: `engines[version]`, made if there is none; `loads` tells which."""
+    """What `LiveModel` loads with: `engines[version]`, made if there is none; `loads` tells which.
+
+    It waits while the test has cleared `may_load`.
+    """
 
     def __init__(self) -> None:
         self.engines: dict[int, FakeEngine] = {}
         self.loads: list[int] = []
+        self.may_load = threading.Event()
+        self.may_load.set()
 
     def __call__(self, folder: Path) -> FakeEngine:
+        if not self.may_load.wait(timeout=60):
+            raise TimeoutError("the test never let it load")
         version = int(folder.name)
         self.loads.append(version)
         return self.engines.setdefault(version, FakeEngine())

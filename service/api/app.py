@@ -19,6 +19,7 @@ from service.inference.batcher import MicroBatcher
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
+from service.inference.watchdog import Watchdog
 from service.settings import ServeSettings
 
 _DESCRIPTION = """
@@ -42,7 +43,7 @@ def create_app(
     Args:
         settings: all knobs; nothing below this function reads them.
         live_model: for tests that must command the engine; default: as the settings say.
-        on_fatal: told what no other version can mend; whoever runs the process should end it.
+        on_fatal: told what no other version can mend, or that the engine is wedged; then the process should end.
     """
     live_model = live_model or _watch_store(settings, on_fatal)
     metrics = Metrics()
@@ -61,10 +62,14 @@ def create_app(
         decode_threads=settings.decode_threads,
     )
 
+    watchdog = Watchdog(live_model, batcher, on_fatal)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live_model.start()  # in the background: the probes answer while the model loads
+        watchdog.start()
         yield
+        await watchdog.stop()
         await live_model.stop()
         predictor.close()
         batcher.close()

@@ -15,7 +15,7 @@ import uvicorn
 from service.api.app import create_app
 from service.api.context import Service
 from service.api.telemetry import configure_logging
-from service.errors import FlowersError
+from service.errors import EngineFailed, FlowersError
 from service.settings import ServeSettings
 
 # Longer than the 60 s of common balancers, which else send a request just as the connection closes.
@@ -37,6 +37,9 @@ def serve(settings: ServeSettings | None = None) -> int:
     listener = _listen(settings.host, settings.port)
     server = _Server(settings)
     server.run(sockets=[listener])
+    if isinstance(server.failure, EngineFailed):
+        log.error("giving up", reason=str(server.failure))
+        _leave(1)  # a thread hangs in the engine: leaving in the ordinary way would wait for it
     if server.failure is not None:
         raise server.failure
     log.info("stopped", unanswered=server.num_unanswered)

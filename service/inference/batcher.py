@@ -63,8 +63,17 @@ class MicroBatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._lanes = lanes
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._calls: dict[object, float] = {}  # batch -> when its engine call began, on the event loop's clock
         self.num_computing = 0
         """Images in lanes at this moment."""
+        self.last_success_at = float("-inf")
+        """When an engine call last gave an answer, on the event loop's clock (seconds)."""
+        self.is_failing = False
+        """Whether the last engine call to end has raised."""
+
+    def longest_call_s(self, now: float) -> float:
+        """Age of the oldest engine call that has not ended, in seconds; 0 when none runs."""
+        return max((now - began for began in self._calls.values()), default=0.0)
 
     async def submit(self, image: Pixels, loaded: LoadedVersion, deadline: float | None = None) -> Scored:
         """Score one image, sharing the engine call with its neighbours in time.
@@ -142,22 +151,27 @@ class MicroBatcher:
     async def _run(self, batch: list[_Waiting]) -> None:
         started_at = time.perf_counter()
         loaded = batch[0].loaded
+        loop = asyncio.get_running_loop()
+        call = object()
+        self._calls[call] = loop.time()
         try:
             with loaded.in_use():
                 images = [waiting.image for waiting in batch]
-                loop = asyncio.get_running_loop()
                 rows = await loop.run_in_executor(self._threads, _compute, loaded.engine, images)
         except Exception as error:
+            self.is_failing = True
             for waiting in batch:
                 failure = EngineFailed(f"the engine call for {len(batch)} images failed: {error!r}")
                 failure.__cause__ = error
                 _fail(waiting, failure)
         else:
+            self.is_failing, self.last_success_at = False, loop.time()
             infer_s = time.perf_counter() - started_at
             for waiting, row in zip(batch, rows, strict=True):
                 if not waiting.answer.done():
                     waiting.answer.set_result(Scored(row, started_at - waiting.queued_at, infer_s))
         finally:
+            del self._calls[call]
             self.num_computing -= len(batch)
             self._on_batch(len(batch))
 

@@ -8,9 +8,10 @@ after its last use.
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
@@ -28,6 +29,8 @@ from service.inference.loaded_version import LoadedVersion
 from service.store.metadata import Metadata
 from service.store.resolve import StoredVersion, list_versions, resolve_version
 from service.store.verify import verify_version
+
+R = TypeVar("R")
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -71,12 +74,13 @@ class LiveModel:
         self._empty_because = ""
         self._looking = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+        self._job: Future[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @property
     def is_loading(self) -> bool:
-        """Whether it is looking at the store or loading a version at this moment."""
-        return self._looking.locked()
+        """Whether its thread is at work, which may go on for seconds after `stop`."""
+        return self._job is not None and not self._job.done()
 
     @contextmanager
     def use(self) -> Iterator[LoadedVersion]:
@@ -106,10 +110,9 @@ class LiveModel:
 
     async def look(self) -> None:
         """Look at the store once, and switch to the version it means if that is good and not in use yet."""
-        loop = asyncio.get_running_loop()
         async with self._looking:
             try:
-                wanted = await loop.run_in_executor(self._thread, _wanted_versions, self.store, self.model)
+                wanted = await self._on_thread(_wanted_versions, self.store, self.model)
             except StoreError as error:
                 self._report_empty(error)
                 return
@@ -131,7 +134,7 @@ class LiveModel:
         if self.current is None:
             self.health.block("model", f"version {stored.version} of {stored.model} is being loaded")
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._thread, self._open, stored)
+            loaded = await self._on_thread(self._open, stored)
         except Exception as error:
             self._refuse(stored, error)
             return False
@@ -199,6 +202,10 @@ class LiveModel:
             else:
                 reason = f"{error} (it watches {watched})"
             self.health.block("model", reason)
+
+    async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:
+        self._job = job = self._thread.submit(function, *args)
+        return await asyncio.wrap_future(job)
 
     async def _look_again_and_again(self) -> None:
         while True:

@@ -208,3 +208,14 @@ async def test_the_watch_looks_by_itself_and_survives_surprises(watch: Watch, mo
         await looked.wait()
         await watch.live_model.stop()
     assert events[0]["event"] == "the look at the model store failed"
+
+
+async def test_a_stop_does_not_wait_for_a_load_but_tells_that_it_goes_on(watch: Watch) -> None:
+    publish_example(watch.store)
+    watch.loader.may_load.clear()
+    watch.live_model.start()
+    while not watch.live_model.is_loading or "being loaded" not in watch.live_model.health.reasons[0]:
+        await asyncio.sleep(0)
+    await watch.live_model.stop()
+    assert watch.live_model.is_loading
+    watch.loader.may_load.set()

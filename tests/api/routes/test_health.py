@@ -1,5 +1,4 @@
 import asyncio
-import threading
 from pathlib import Path
 
 import pytest
@@ -49,20 +48,8 @@ async def test_it_is_not_ready_before_the_warm_up_has_gone_well(store: Path, loa
         assert (await service.client.get("/readyz")).status_code == 200
 
 
-class HeldLoader(Loader):
-    """Loads only once it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_load = threading.Event()
-
-    def __call__(self, folder: Path) -> FakeEngine:
-        assert self.may_load.wait(60)
-        return super().__call__(folder)
-
-
-async def test_the_probes_answer_while_the_first_version_is_being_loaded(store: Path) -> None:
-    loader = HeldLoader()
+async def test_the_probes_answer_while_the_first_version_is_being_loaded(store: Path, loader: Loader) -> None:
+    loader.may_load.clear()
     async with running(store, loader, look=False) as service:
         assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 503, 503]
         loader.may_load.set()
@@ -70,9 +57,7 @@ async def test_the_probes_answer_while_the_first_version_is_being_loaded(store: 
         assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 200, 200]
 
 
-async def test_loading_a_new_version_never_turns_ready_false(store: Path) -> None:
-    loader = HeldLoader()
-    loader.may_load.set()
+async def test_loading_a_new_version_never_turns_ready_false(store: Path, loader: Loader) -> None:
     async with running(store, loader) as service:
         loader.may_load.clear()
         publish_example(store)

@@ -1,0 +1,115 @@
+"""Readiness from the real path: is the engine answering? While nobody asks, the watchdog does.
+
+An engine call that does not come back, or calls that keep failing, make the service not ready; if that lasts, the
+process is given up, since a thread that hangs in a runtime cannot be ended in any other way.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+import structlog
+
+from service.errors import EngineFailed, FlowersError, ServiceError
+from service.inference.batcher import MicroBatcher
+from service.inference.live_model import LiveModel
+from service.inference.loaded_version import LoadedVersion
+
+PROBE_AFTER_S = 5.0
+"""Without an answered call for so long, the watchdog makes one: the proof is never older than twice this."""
+
+WEDGED_AFTER_S = 4.0
+"""A call that takes longer is taken for hung: the largest batch takes a tenth of it on a slow core."""
+
+GIVE_UP_AFTER_S = 15.0
+"""So long not ready because of the engine, and the process ends."""
+
+_TICK_S = 0.5
+_PART = "engine"
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Watchdog:
+    """Blocks and clears `engine` in the live model's health.
+
+    Args:
+        live_model: whose engine is watched; without a version in use there is nothing to watch.
+        batcher: the way to the engine; the watchdog's own image goes through the same queue.
+        on_fatal: told the reason once the engine has been in trouble for `GIVE_UP_AFTER_S`.
+    """
+
+    def __init__(self, live_model: LiveModel, batcher: MicroBatcher, on_fatal: Callable[[FlowersError], None]) -> None:
+        self._live_model = live_model
+        self._health = live_model.health
+        self._batcher = batcher
+        self._on_fatal = on_fatal
+        self._probe: asyncio.Task[None] | None = None
+        self._probe_failed = False
+        self._in_trouble_since: float | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch, on the running event loop."""
+        self._watch = asyncio.create_task(self._check_again_and_again())
+
+    async def stop(self) -> None:
+        """Stop watching; a call of its own that hangs is left behind."""
+        tasks = [task for task in (self._watch, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def check(self, now: float) -> None:
+        """Judge the engine as of `now` (the event loop's clock, seconds), and ask it something if nobody has."""
+        loaded = self._live_model.current
+        if loaded is None:
+            return
+        reason = self._find_trouble(now)
+        if reason is None:
+            if self._in_trouble_since is not None:
+                log.info("engine answers again")
+            self._in_trouble_since = None
+            self._health.clear(_PART)
+        else:
+            self._report_trouble(reason, now)
+        is_stale = now - self._batcher.last_success_at >= PROBE_AFTER_S
+        if (is_stale or self._batcher.is_failing) and (self._probe is None or self._probe.done()):
+            self._probe = asyncio.get_running_loop().create_task(self._ask(loaded))
+
+    def _find_trouble(self, now: float) -> str | None:
+        longest_s = self._batcher.longest_call_s(now)
+        if longest_s >= WEDGED_AFTER_S:
+            return f"the engine has not answered for {longest_s:.0f} s"
+        if self._batcher.is_failing and self._probe_failed:
+            return "the engine fails on every image"
+        return None
+
+    def _report_trouble(self, reason: str, now: float) -> None:
+        if self._in_trouble_since is None:
+            self._in_trouble_since = now
+            log.error("engine in trouble", reason=reason)
+        self._health.block(_PART, reason)
+        if now - self._in_trouble_since >= GIVE_UP_AFTER_S:
+            self._on_fatal(EngineFailed(f"{reason}: this process ends, so that a new one can take its place"))
+
+    async def _ask(self, loaded: LoadedVersion) -> None:
+        """One black picture through queue and lane; what it scores is nobody's affair."""
+        size = loaded.rule.image_size
+        try:
+            with loaded.in_use():
+                await self._batcher.submit(np.zeros((size, size, 3), np.uint8), loaded)
+            self._probe_failed = False
+        except EngineFailed as error:
+            self._probe_failed = True
+            log.warning("watchdog prediction failed", reason=str(error))
+        except ServiceError:
+            pass  # the queue is full: others are asking
+
+    async def _check_again_and_again(self) -> None:
+        with suppress(asyncio.CancelledError):
+            while True:
+                await asyncio.sleep(_TICK_S)
+                self.check(asyncio.get_running_loop().time())

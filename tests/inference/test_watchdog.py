@@ -1,0 +1,118 @@
+"""Readiness follows the engine: time is passed in, calls are held and failed by the test."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from fakes import FakeEngine, Loader, fake_version, image_of
+
+from service.errors import EngineFailed, FlowersError
+from service.inference.batcher import MicroBatcher
+from service.inference.health import Health
+from service.inference.live_model import LiveModel
+from service.inference.watchdog import GIVE_UP_AFTER_S, PROBE_AFTER_S, WEDGED_AFTER_S, Watchdog
+
+pytestmark = pytest.mark.anyio
+
+
+class Watched:
+    """A watchdog over a fake engine that is in use already."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.engine = FakeEngine()
+        self.fatal: list[FlowersError] = []
+        self.health = Health()
+        self.health.clear("model")
+        self.live_model = LiveModel(
+            tmp_path, "flowers", load=Loader(), health=self.health, max_batch_size=4, reload_interval_s=3600
+        )
+        self.live_model.current = fake_version(self.engine)
+        self.batcher = MicroBatcher(max_batch_size=4, max_queue_size=8)
+        self.watchdog = Watchdog(self.live_model, self.batcher, self.fatal.append)
+        self.now = asyncio.get_running_loop().time()
+
+    async def check(self, after_s: float) -> None:
+        """Judge as of `after_s` from the beginning, and let a call that can end do so."""
+        self.watchdog.check(self.now + after_s)
+        await self.settle()
+
+    async def settle(self) -> None:
+        await asyncio.sleep(0)  # the probe begins
+        while self.batcher.num_computing and self.engine._open.is_set():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+
+
+async def test_an_idle_engine_is_asked_and_a_busy_one_is_not(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    await watched.check(0)
+    assert watched.engine.batches == [1]  # nobody had ever asked
+    await watched.check(1)
+    assert watched.engine.batches == [1]  # the proof is fresh
+    await watched.check(PROBE_AFTER_S + 1)
+    assert watched.engine.batches == [1, 1]
+    assert watched.health.is_ready
+
+
+async def test_a_hung_call_makes_ready_false_within_5_s_and_an_answer_makes_it_true(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.engine.hold()
+    answer = asyncio.create_task(watched.batcher.submit(image_of(7), fake_version(watched.engine)))
+    await asyncio.sleep(0)
+    await watched.check(WEDGED_AFTER_S - 0.5)
+    assert watched.health.is_ready
+    await watched.check(5)
+    assert not watched.health.is_ready
+    assert "not answered" in watched.health.reasons[0]
+    assert watched.fatal == []
+    watched.engine.release()
+    await answer
+    await watched.check(6)
+    assert watched.health.is_ready
+
+
+async def test_a_call_that_hangs_for_15_s_more_ends_the_process(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.engine.hold()
+    await watched.check(0)  # its own call hangs
+    await watched.check(WEDGED_AFTER_S + 1)
+    await watched.check(WEDGED_AFTER_S + GIVE_UP_AFTER_S)
+    assert watched.fatal == []
+    await watched.check(WEDGED_AFTER_S + 1 + GIVE_UP_AFTER_S)
+    assert "new one can take its place" in str(watched.fatal[0])
+    watched.engine.release()
+    await watched.watchdog.stop()
+
+
+async def test_an_engine_that_fails_on_everything_is_not_ready_until_it_answers(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.engine.error = RuntimeError("out of memory")
+    await watched.check(0)
+    await watched.check(1)
+    assert not watched.health.is_ready
+    await watched.check(2)
+    assert not watched.health.is_ready, "it flaps"
+    watched.engine.error = None
+    await watched.check(3)
+    await watched.check(4)
+    assert watched.health.is_ready
+
+
+async def test_one_failed_batch_alone_does_not_turn_ready_false(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.engine.error = RuntimeError("once")
+    with pytest.raises(EngineFailed):
+        await watched.batcher.submit(image_of(7), fake_version(watched.engine))
+    watched.engine.error = None
+    await watched.check(0.5)
+    assert watched.health.is_ready
+    await watched.check(1)
+    assert watched.health.is_ready
+    assert not watched.batcher.is_failing
+
+
+async def test_without_a_model_there_is_nothing_to_watch(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.live_model.current = None
+    await watched.check(100)
+    assert watched.engine.batches == []
