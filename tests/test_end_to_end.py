@@ -27,9 +27,9 @@ from service.store.verify import verify_version
 SHIPPED_STORE = REPOSITORY / "model_store"
 
 
-def predict(url: str, path: Path) -> httpx.Response:
+def predict(client: httpx.Client, path: Path) -> httpx.Response:
     with path.open("rb") as file:
-        return httpx.post(f"{url}/predict", files={"file": (path.name, file, "image/jpeg")}, timeout=60)
+        return client.post("/predict", files={"file": (path.name, file, "image/jpeg")})
 
 
 @pytest.mark.slow
@@ -48,7 +48,8 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
     assert metadata.network.num_parameters in (14_591_685, 5_797_317)
     with served(tmp_path / "store") as service:
         service.wait_for("model loaded")
-        response = predict(service.url, next((tmp_path / "photos" / "tulips").glob("*.jpg")))
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            response = predict(client, next((tmp_path / "photos" / "tulips").glob("*.jpg")))
     answer = response.json()
     assert response.status_code == 200
     assert answer["model"] == {"name": "flowers", "version": 1}
@@ -102,7 +103,8 @@ def test_the_service_says_of_every_test_photograph_what_evaluation_says(photogra
 
     with served(SHIPPED_STORE, "--no-access-log") as service:  # nobody reads the log while we ask
         service.wait_for("model loaded")
-        answers = [predict(service.url, path).json() for path in paths]
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            answers = [predict(client, path).json() for path in paths]
 
     labels = [answer["label"] for answer in answers]
     assert labels == [metadata.class_names[index] for index in probabilities.argmax(axis=1)]

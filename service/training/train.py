@@ -110,8 +110,9 @@ def train(
         PublishError: the store cannot be written; found out before the training as well.
         TrainingError: the training could not go on, or the run folder cannot be written.
     """
+    listed = read_folder(folder)
     check_can_publish(store, name)
-    check = check_folder(read_folder(folder), LIMITS, observer.checking)
+    check = check_folder(listed, LIMITS, observer.checking)
     split = split_photographs(check, seed)
     observer.checked(check, split)
     run = _open_run(runs, name, recipe, seed, device, check)
