@@ -3,7 +3,7 @@
 import asyncio
 import io
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 FIELD = "file"
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
-_LINGER_S = 2.0
-
-T = TypeVar("T")
 
 
 async def read_image(request: Request, *, max_image_bytes: int, body_timeout_s: float) -> bytes:
