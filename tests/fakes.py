@@ -83,8 +83,8 @@ class Loader:
         self.may_load.set()
 
     def __call__(self, folder: Path) -> FakeEngine:
-        if not self.may_load.wait(timeout=60):
-            raise TimeoutError("the test never let it load")
         version = int(folder.name)
         self.loads.append(version)
+        if not self.may_load.wait(timeout=60):
+            raise TimeoutError("the test never let it load")
         return self.engines.setdefault(version, FakeEngine())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def test_row_i_belongs_to_image_i_under_padding_and_in_pieces(
     together = unsure_engine.run(squares[:num_images])
     assert together.shape == alone.shape
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_several_threads_each_get_their_own_rows(unsure_engine: SavedModelEngine, squares: Pixels) -> None:
+    batches = [squares[start : start + 3] for start in range(8)] * 5
+    wanted = [unsure_engine.run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as lanes:
+        for probabilities, expected in zip(lanes.map(unsure_engine.run, batches), wanted, strict=True):
+            np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_the_images_given_are_left_as_they_are(engine: SavedModelEngine, squares: Pixels) -> None:

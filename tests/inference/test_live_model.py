@@ -214,7 +214,7 @@ async def test_a_stop_does_not_wait_for_a_load_but_tells_that_it_goes_on(watch: 
     publish_example(watch.store)
     watch.loader.may_load.clear()
     watch.live_model.start()
-    while not watch.live_model.is_loading or "being loaded" not in watch.live_model.health.reasons[0]:
+    while not watch.loader.loads:
         await asyncio.sleep(0)
     await watch.live_model.stop()
     assert watch.live_model.is_loading
