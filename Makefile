@@ -7,7 +7,7 @@ EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train test lint format types docs lock clean help
+.PHONY: serve train test lint format types containers docs lock clean help
 
 help:            ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,6 +30,9 @@ format: $(VENV)/dev
 types: $(VENV)/dev   ## mypy --strict
 	$(BIN)/mypy
 
+containers: $(VENV)/containers   ## the images, the compose stack and the manifests, with a real engine
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers
+
 docs: $(VENV)/dev   ## the pages that the code writes
 	$(BIN)/python docs/generate_settings.py
 
@@ -37,6 +40,7 @@ lock:            ## the locked requirements anew (needs uv)
 	$(COMPILE) --group build --extra cpu -o requirements/cpu.txt
 	$(COMPILE) --group build --extra gpu -o requirements/gpu.txt
 	$(COMPILE) --group dev --extra cpu -o requirements/dev.txt
+	$(COMPILE) --group dev --group containers --extra cpu -o requirements/containers.txt
 
 # A stamp per kind of environment; a changed lock or project file renews it. The dev lock is the cpu lock and the tools.
 $(VENV)/serve-cpu: requirements/cpu.txt pyproject.toml
@@ -45,6 +49,9 @@ $(VENV)/dev: requirements/dev.txt pyproject.toml
 $(VENV)/serve-%: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/$*.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+$(VENV)/containers: requirements/containers.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/containers.txt
 	touch $@
 $(VENV)/dev: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt

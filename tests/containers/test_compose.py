@@ -1,0 +1,168 @@
+"""`docker compose up`, for real, on the CPU."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import REPOSITORY
+from containers.conftest import PHOTO, Compose, Stack, predict, run
+from drawing import draw_folder
+
+from service.settings import ServeSettings
+
+pytestmark = pytest.mark.containers
+
+
+def configured(*profiles: str) -> dict[str, Any]:
+    flags = [flag for profile in profiles for flag in ("--profile", profile)]
+    services = json.loads(run("docker", "compose", *flags, "config", "--format", "json", cwd=REPOSITORY))["services"]
+    assert isinstance(services, dict)
+    return services
+
+
+def test_hadolint_finds_nothing_odd_in_the_dockerfile() -> None:
+    run("hadolint", str(REPOSITORY / "docker" / "Dockerfile"))
+
+
+def test_up_without_a_profile_serves_on_the_gpu_and_nothing_else(engine: None) -> None:
+    (name,) = configured()
+    service = configured()[name]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert service["build"]["target"] == "gpu"
+
+
+def test_without_the_nvidia_runtime_the_error_is_the_documented_one(compose: Compose) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine may have the NVIDIA runtime")
+    command = ["docker", "run", "--rm", "--gpus", "all", "flowers:cpu", "doctor"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    error = "could not select device driver"
+    assert error in process.stderr
+    assert error in (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["flowers", "cpu"])
+def test_every_service_is_shut_in_and_given_time_to_drain(engine: None, name: str) -> None:
+    service = configured("cpu")[name]
+    settings = ServeSettings()
+    assert service["stop_grace_period"] == "45s"
+    assert settings.drain_delay_s + settings.drain_timeout_s < 45
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["restart"] == "unless-stopped"
+    assert [port["host_ip"] for port in service["ports"]] == ["127.0.0.1"]
+    (store,) = service["volumes"]
+    assert store["read_only"]
+
+
+def test_a_photograph_is_answered_through_the_published_port(stack: Stack) -> None:
+    response = predict(stack.published_url)
+    assert response.status_code == 200
+    assert sum(row["probability"] for row in response.json()["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_it_runs_as_nobody_in_particular_on_a_read_only_root(stack: Stack) -> None:
+    assert run("docker", "exec", stack.container, "id", "-u").strip() == "10001"
+    for path in ("/written", "/srv/model_store/written", "/opt/flowers/written"):
+        write = ["docker", "exec", stack.container, "python", "-c", f"open({path!r}, 'w')"]
+        process = subprocess.run(write, capture_output=True, text=True, check=False)
+        assert "Read-only file system" in process.stderr, path
+
+
+def test_the_memory_limit_is_set_and_holds_under_load(stack: Stack) -> None:
+    limit = 2 * 1024**3
+    assert stack.inspect()["HostConfig"]["Memory"] == limit
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: predict(stack.direct_url).status_code, range(200)))
+    assert answers == [200] * 200
+    peak = int(run("docker", "exec", stack.container, "sh", "-c", "cat /sys/fs/cgroup/memory.peak || echo 0"))
+    assert peak < limit
+    assert not stack.inspect()["State"]["OOMKilled"]
+
+
+def test_it_needs_no_network(cpu_image: str) -> None:
+    container = run(
+        "docker", "run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp", cpu_image
+    ).strip()
+    ask = (
+        "import sys, time, urllib.request as u\n"
+        "r = u.Request('http://127.0.0.1:8000/predict', sys.stdin.buffer.read(), {'Content-Type': 'image/jpeg'})\n"
+        "for _ in range(240):\n"
+        "    try: print(u.urlopen(r).status); break\n"
+        "    except OSError: time.sleep(0.5)\n"
+    )
+    try:
+        asked = subprocess.run(
+            ["docker", "exec", "-i", container, "python", "-c", ask], input=PHOTO, capture_output=True, check=False
+        )
+        assert asked.stdout.decode().strip() == "200", asked.stderr
+    finally:
+        run("docker", "rm", "--force", container)
+
+
+def test_a_stop_under_load_answers_all_that_was_accepted_and_ends_with_0(stack: Stack) -> None:
+    url = stack.direct_url
+    statuses: list[int] = []
+    lost: list[str] = []
+    stopped = threading.Event()
+
+    def ask() -> None:
+        while not stopped.is_set():
+            try:
+                statuses.append(predict(url).status_code)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                return  # never accepted: the listening socket is gone
+            except httpx.HTTPError as error:
+                lost.append(repr(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    while len(statuses) < 30:
+        time.sleep(0.01)
+    run("docker", "stop", "--time", "45", stack.container)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+
+    assert stack.inspect()["State"]["ExitCode"] == 0
+    assert lost == []
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) > 30
+
+
+@pytest.mark.slow
+def test_train_writes_into_the_mounted_store_as_its_owner_and_the_service_takes_it_up(
+    stack: Stack, tmp_path: Path
+) -> None:
+    compose, owner = stack.compose, 4321
+    photos = draw_folder(tmp_path / "photos", photographs_per_class=20)
+    for path in (tmp_path, photos, *photos.rglob("*")):
+        path.chmod(0o755)
+    for path in (compose.folder / "model_store", *(compose.folder / "model_store").rglob("*")):
+        os.chown(path, owner, owner)
+    run("docker", "build", "-f", str(REPOSITORY / "docker" / "Dockerfile"), "--target", "train", "-t", "flowers:train",
+        str(REPOSITORY))  # fmt: skip
+
+    quick = ("--name", "flowers", "--epochs", "1", "--batch-size", "16", "--network", "alexnet_v2")
+    compose("--profile", "train", "run", "--rm", "-v", f"{photos}:/photos:ro", "train", "train", "/photos", *quick)
+
+    version = compose.folder / "model_store" / "flowers" / "2"
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in (version, *version.rglob("*"))}
+    assert owners == {(owner, owner)}
+    for _ in range(600):
+        (model,) = httpx.get(f"{stack.direct_url}/models").json()["models"]
+        if model["live_version"] == 2:
+            break
+        time.sleep(0.1)
+    assert predict(stack.direct_url).json()["model"]["version"] == 2
+    assert stack.inspect()["RestartCount"] == 0

@@ -1,0 +1,146 @@
+"""The manifests are valid, and the real container keeps the timings that they assume."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from conftest import REPOSITORY
+from containers.conftest import Compose, Stack, predict, run
+
+from service.settings import ServeSettings
+
+pytestmark = pytest.mark.containers
+
+KUBERNETES = REPOSITORY / "docker" / "kubernetes"
+
+
+def render(overlay: str) -> dict[str, dict[str, Any]]:
+    """Kind -> resource."""
+    text = run("kubectl", "kustomize", str(KUBERNETES / "overlays" / overlay))
+    return {resource["kind"]: resource for resource in yaml.safe_load_all(text)}
+
+
+def container_of(overlay: str) -> dict[str, Any]:
+    (container,) = render(overlay)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_the_manifests_hold_to_the_strict_schema(overlay: str, tmp_path: Path) -> None:
+    rendered = tmp_path / f"{overlay}.yaml"
+    rendered.write_text(run("kubectl", "kustomize", str(KUBERNETES / "overlays" / overlay)))
+    run("kubernetes-validate", "--strict", str(rendered))
+
+
+def test_the_component_takes_the_store_from_a_volume(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [overlays/cpu]\ncomponents: [components/store-volume]\n", encoding="utf-8"
+    )
+    for name in ("base", "overlays", "components"):
+        (tmp_path / name).symlink_to(KUBERNETES / name)
+    run("cp", "-rL", str(tmp_path), str(tmp_path) + "-real")
+    text = run("kubectl", "kustomize", f"{tmp_path}-real")
+    rendered = tmp_path / "rendered.yaml"
+    rendered.write_text(text)
+    run("kubernetes-validate", "--strict", str(rendered))
+    assert "claimName: flowers-model-store" in text
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_pods_obey_the_restricted_profile_and_rollouts_lose_no_replica(overlay: str) -> None:
+    deployment = render(overlay)["Deployment"]["spec"]
+    pod, container = deployment["template"]["spec"], container_of(overlay)
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert container["resources"]["limits"]["memory"]
+    selector = deployment["selector"]["matchLabels"]
+    assert render(overlay)["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == selector
+    assert render(overlay)["Service"]["spec"]["selector"] == selector
+
+
+def test_the_gpu_overlay_asks_for_one_gpu_and_tolerates_its_taint() -> None:
+    assert container_of("gpu")["resources"]["limits"]["nvidia.com/gpu"] == 1
+    (toleration,) = render("gpu")["Deployment"]["spec"]["template"]["spec"]["tolerations"]
+    assert toleration["key"] == "nvidia.com/gpu"
+    assert render("gpu")["ConfigMap"]["data"]["FLOWERS_DEVICE"] == "gpu"
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_every_setting_in_the_config_map_is_one_of_the_programs(overlay: str) -> None:
+    for name, value in render(overlay)["ConfigMap"]["data"].items():
+        setting = name.removeprefix("FLOWERS_").lower()
+        ServeSettings.model_validate({setting: value})
+
+
+def test_the_grace_period_is_longer_than_the_drain() -> None:
+    pod = render("cpu")["Deployment"]["spec"]["template"]["spec"]
+    settings = render("cpu")["ConfigMap"]["data"]
+    drain_s = float(settings["FLOWERS_DRAIN_DELAY_S"]) + float(settings["FLOWERS_DRAIN_TIMEOUT_S"])
+    assert pod["terminationGracePeriodSeconds"] > drain_s + 5
+
+
+def test_the_container_starts_within_the_budget_of_its_startup_probe(stack: Stack) -> None:
+    probe = container_of("cpu")["startupProbe"]
+    run("docker", "restart", "--time", "0", stack.container)
+    begun = time.monotonic()
+    budget_s = probe["periodSeconds"] * probe["failureThreshold"]
+    url = stack.direct_url
+    assert _until(lambda: _status(url, probe["httpGet"]["path"]) == 200, within_s=budget_s), "it never started"
+    assert time.monotonic() - begun < budget_s
+    assert _status(url, "/readyz") == 200
+
+
+def test_after_sigterm_it_is_not_ready_at_once_and_still_answers_then_ends_within_the_grace_period(
+    compose: Compose, stack: Stack
+) -> None:
+    pod = render("cpu")["Deployment"]["spec"]["template"]["spec"]
+    readiness = container_of("cpu")["readinessProbe"]
+    url = stack.direct_url
+    begun = time.monotonic()
+    run("docker", "kill", "--signal", "TERM", stack.container)
+    noticed_s = readiness["periodSeconds"] * readiness["failureThreshold"] + readiness["timeoutSeconds"]
+    assert _until(lambda: _status(url, readiness["httpGet"]["path"]) == 503, within_s=noticed_s)
+    assert _status(url, "/livez") == 200
+    assert predict(url).status_code == 200, "a request that came while the balancer had not noticed was refused"
+    exit_code = int(run("docker", "wait", stack.container))
+    assert exit_code == 0
+    assert time.monotonic() - begun < pod["terminationGracePeriodSeconds"]
+
+
+def test_a_frozen_process_fails_its_liveness_probe_and_one_that_goes_on_passes_it(stack: Stack) -> None:
+    probe = container_of("cpu")["livenessProbe"]
+    url = stack.direct_url
+    run("docker", "pause", stack.container)
+    try:
+        with pytest.raises(httpx.TimeoutException):
+            httpx.get(url + probe["httpGet"]["path"], timeout=probe["timeoutSeconds"])
+    finally:
+        run("docker", "unpause", stack.container)
+    assert _status(url, probe["httpGet"]["path"]) == 200
+
+
+def _status(url: str, path: str) -> int | None:
+    try:
+        return httpx.get(url + path, timeout=3).status_code
+    except httpx.TransportError:
+        return None
+
+
+def _until(holds: Callable[[], bool], *, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
