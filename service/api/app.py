@@ -84,7 +84,6 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = Service(
-        store=settings.model_store,
         health=live_model.health,
         live_model=live_model,
         admission=admission,

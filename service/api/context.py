@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from starlette.requests import Request
@@ -19,7 +18,6 @@ from service.inference.predictor import Predictor
 class Service:
     """What `create_app` has put together; the numbers are settings, in the units of their names."""
 
-    store: Path
     health: Health
     live_model: LiveModel
     admission: Admission

@@ -21,6 +21,7 @@ from service.settings import ServeSettings
 # Longer than the 60 s of common balancers, which else send a request just as the connection closes.
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+_LAST_WORDS_S = 0.5
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -111,6 +112,11 @@ class _Server(uvicorn.Server):
     async def _drain(self, delay_s: float) -> None:
         await self._service.drain(delay_s, self._settings.drain_timeout_s)
         self.num_unanswered = self._service.admission.num_requests
+        # uvicorn drops a connection whose request it has not read yet. So no new ones first, and for those that are
+        # open already a moment to be told that this replica is draining.
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_LAST_WORDS_S)
         self.should_exit = True
 
 

@@ -11,46 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from drawing import draw_photograph, encode
+from serving import served
 
 from service.cli.serve import _listen
 from service.engines.select import list_driver_gpus
 from service.errors import FlowersError
 
 PHOTO = encode(draw_photograph(2, seed=300))
-
-
-class Served:
-    """A running `flowers serve` and what it logs, event by event."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.url = self.wait_for("listening")["url"]
-
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """Read the log up to this event; requests and what else it says are passed over."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            logged: dict[str, Any] = json.loads(line)
-            if logged["event"] == event:
-                return logged
-        pytest.fail(f"the service ended without the event {event!r}")
-
-
-@contextmanager
-def served(store: Path, *flags: str) -> Iterator[Served]:
-    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--log-format", "json"]
-    with subprocess.Popen(
-        [*command, "--model-store", str(store), *flags], stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield Served(process)
-        finally:
-            process.kill()
 
 
 @contextmanager
@@ -110,6 +81,28 @@ def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_o
         assert taken.status_code == 200
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait() == 128 + signal.SIGINT
+
+
+def test_who_is_connected_already_is_told_that_it_drains_and_no_one_else_can_connect(tmp_path: Path) -> None:
+    with served(tmp_path / "model_store") as service:
+        connected = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
+        connected.connect()
+        assert httpx.get(f"{service.url}/livez").status_code == 200  # so the connection before it is accepted, too
+        service.process.send_signal(signal.SIGTERM)
+        while _is_listening(service.url):
+            pass
+        connected.request("POST", "/predict", PHOTO, {"Content-Type": "image/jpeg"})
+        assert json.load(connected.getresponse())["type"] == "/problems/draining"
+        assert service.process.wait() == 0
+
+
+def _is_listening(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=60).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_a_signal_while_the_model_loads_does_not_wait_for_it(tiny_version: Path) -> None:

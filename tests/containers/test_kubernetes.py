@@ -1,5 +1,6 @@
 """The manifests are valid, and the real container keeps the timings that they assume."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_every_setting_in_the_config_map_is_one_of_the_programs(overlay: str) ->
     for name, value in render(overlay)["ConfigMap"]["data"].items():
         setting = name.removeprefix("FLOWERS_").lower()
         ServeSettings.model_validate({setting: value})
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_the_services_own_variables_do_not_reach_the_settings(engine: None, cpu_image: str, overlay: str) -> None:
+    links = {"FLOWERS_SERVICE_HOST": "10.96.0.7", "FLOWERS_PORT": "tcp://10.96.0.7:80"}  # as Kubernetes writes them
+    variables = [word for name, value in links.items() for word in ("--env", f"{name}={value}")]
+    process = subprocess.run(["docker", "run", "--rm", *variables, cpu_image], capture_output=True, check=False)
+    assert process.returncode == 2, "the service takes them now: enableServiceLinks may go"
+    rendered = render(overlay)
+    assert rendered["Service"]["metadata"]["name"] == "flowers"
+    assert rendered["Deployment"]["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
 
 def test_the_grace_period_is_longer_than_the_drain() -> None:

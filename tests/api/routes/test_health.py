@@ -62,13 +62,12 @@ async def test_loading_a_new_version_never_turns_ready_false(store: Path, loader
         loader.may_load.clear()
         publish_example(store)
         looking = asyncio.create_task(service.look())
-        await asyncio.sleep(0)
-        for _ in range(3):
-            assert (await service.client.get("/readyz")).status_code == 200
+        while loader.loads != [1, 2]:
+            await asyncio.sleep(0)
+        assert (await service.client.get("/readyz")).status_code == 200
         loader.may_load.set()
         await looking
         assert (await service.client.get("/readyz")).status_code == 200
-        assert loader.loads == [1, 2]
 
 
 async def test_balancers_may_ask_with_head(store: Path, loader: Loader) -> None:
