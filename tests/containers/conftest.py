@@ -27,7 +27,7 @@ def run(*command: str, **options: Any) -> str:
 
 @dataclass(frozen=True)
 class Compose:
-    """The project's compose file, on a folder that looks like a fresh clone."""
+    """The compose file on a folder that looks like a fresh clone; `port` tells one test run from another."""
 
     folder: Path
     port: int
@@ -35,7 +35,7 @@ class Compose:
     def __call__(self, *arguments: str) -> str:
         files = ("--project-directory", str(self.folder), "-f", str(REPOSITORY / "docker-compose.yml"))
         environment = {**os.environ, "FLOWERS_PORT": str(self.port)}
-        return run("docker", "compose", "-p", "flowers-test", *files, *arguments, env=environment)
+        return run("docker", "compose", "-p", f"flowers-test-{self.port}", *files, *arguments, env=environment)
 
     def container(self, service: str) -> str:
         return self("--profile", "cpu", "ps", "-aq", service).strip()

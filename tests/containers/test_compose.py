@@ -18,7 +18,7 @@ from drawing import draw_folder
 
 from service.settings import ServeSettings
 
-pytestmark = pytest.mark.containers
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]  # the first one builds the image
 
 
 def configured(*profiles: str) -> dict[str, Any]:

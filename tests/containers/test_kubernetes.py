@@ -14,7 +14,7 @@ from containers.conftest import Compose, Stack, predict, run
 
 from service.settings import ServeSettings
 
-pytestmark = pytest.mark.containers
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]  # the first one builds the image
 
 KUBERNETES = REPOSITORY / "docker" / "kubernetes"
 
