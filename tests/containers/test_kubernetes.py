@@ -140,6 +140,7 @@ def test_a_frozen_process_fails_its_liveness_probe_and_one_that_goes_on_passes_i
     finally:
         run("docker", "unpause", stack.container)
     assert _status(url, probe["httpGet"]["path"]) == 200
+    assert _until(lambda: stack.inspect()["State"]["Health"]["Status"] == "healthy", within_s=60)
 
 
 def _status(url: str, path: str) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 from containers.conftest import PHOTO
 
-pytestmark = pytest.mark.containers
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]  # the first one builds the image
 
 
 def test_the_commands_of_the_laptop_deployment_work_as_they_stand(cpu_image: str, tmp_path: Path) -> None:
