@@ -31,6 +31,7 @@ FlowersError
 │   └── PublishError            a version could not be written
 ├── DeviceUnavailable           the device that was asked for cannot be used
 ├── DownloadError               the data set could not be fetched, or is not what was expected
+├── WeightsError                a file of pretrained weights is missing, changed or of another format
 └── TrainingError               a training could not go on
 """
 
@@ -157,6 +158,10 @@ class DeviceUnavailable(FlowersError):
 
 class DownloadError(FlowersError):
     """The data set could not be fetched, or is not what was expected."""
+
+
+class WeightsError(FlowersError):
+    """A file of pretrained weights is missing, not what was expected, or not readable."""
 
 
 class TrainingError(FlowersError):

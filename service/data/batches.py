@@ -61,43 +61,75 @@ def _load(
     return LabelledPixels(images, np.array([index_of[photograph.label] for photograph in photographs], np.int64))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One training step's photographs, `N` of them.
+
+    `images` is uint8 (N, image_size, image_size, 3); `photographs` and `views`, int64 (N,), say of which photograph
+    each is which view.
+    """
+
+    images: Pixels
+    photographs: NDArray[np.int64]
+    views: NDArray[np.int64]
+
+
 def epoch_batches(
-    pixels: LabelledPixels,
+    images: Sequence[Pixels] | Pixels,
     view: View,
     *,
     batch_size: int,
     epoch: int,
     seed: int,
+    num_views: int = 0,
     workers: int = 2,
     ahead: int = 4,
-) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
-    """One epoch in random order, each photograph as one fresh view; what comes depends on `seed` and `epoch` alone.
+) -> Iterator[Batch]:
+    """One epoch in random order, each photograph as one view; what comes depends on `seed` and `epoch` alone.
 
     Args:
-        pixels: the training part.
+        images: the training part, each uint8 (height, width, 3).
         view: makes the view; it runs in `workers` threads, up to `ahead` batches before they are asked for.
         batch_size: photographs per batch. The last, smaller batch is left out: every epoch leaves out others.
         epoch: counted from 0; a resumed training asks for the epoch that it has not finished.
         seed: of the training.
+        num_views: how many views of a photograph there are; the epochs take them in turn. 0: every epoch has its own.
         workers: threads.
         ahead: batches made in advance.
-
-    Yields:
-        uint8 (batch_size, image_size, image_size, 3) and int64 (batch_size,) class indices.
     """
-    num_photographs = len(pixels.images)
+    num_photographs = len(images)
     order = np.random.default_rng((seed, epoch)).permutation(num_photographs)
     batch_size = min(batch_size, num_photographs)
     batches = [order[start : start + batch_size] for start in range(0, num_photographs - batch_size + 1, batch_size)]
 
-    def make(indices: NDArray[np.int64]) -> Pixels:
-        # The stream is the photograph's own, so neither threads nor company change a view.
-        return np.stack([view(pixels.images[i], np.random.default_rng((seed, epoch, int(i)))) for i in indices])
+    def make(photographs: NDArray[np.int64]) -> Batch:
+        # Neighbours in the folder are at different views: an epoch shows all of these, evenly.
+        views = (epoch + photographs) % num_views if num_views else np.full_like(photographs, epoch)
+        return Batch(make_views(images, photographs, views, view, seed), photographs, views)
 
     with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(make, indices) for indices in batches[:ahead]]
-        for number, indices in enumerate(batches):
-            images = waiting.pop(0).result()
+        waiting = [pool.submit(make, photographs) for photographs in batches[:ahead]]
+        for number in range(len(batches)):
+            batch = waiting.pop(0).result()
             if number + ahead < len(batches):
                 waiting.append(pool.submit(make, batches[number + ahead]))
-            yield images, pixels.class_indices[indices]
+            yield batch
+
+
+def make_views(
+    images: Sequence[Pixels] | Pixels,
+    photographs: NDArray[np.int64],
+    views: NDArray[np.int64],
+    view: View,
+    seed: int,
+) -> Pixels:
+    """View `views[k]` of photograph `photographs[k]`, for every k; uint8 (N, image_size, image_size, 3).
+
+    The source of randomness is the view's own: neither threads nor company change it, and it can be made again.
+    """
+    return np.stack(
+        [
+            view(images[i], np.random.default_rng((seed, v, i)))
+            for i, v in zip(photographs.tolist(), views.tolist(), strict=True)
+        ]
+    )

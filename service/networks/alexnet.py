@@ -79,5 +79,5 @@ def _alexnet(name: str, hidden: tuple[int, int], num_classes: int, batch_norm: b
     x = rectified(x, dense(hidden[0], "dense6"))  # (N, 2048) or (N, 1024)
     x = layers.Dropout(dropout, name="dropout7")(x)
     x = rectified(x, dense(hidden[1], "dense7"))  # (N, 2048) or (N, 128)
-    logits = layers.Dense(num_classes, name="logits")(x)  # (N, num_classes)
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)  # (N, num_classes)
     return keras.Model(images, logits, name=name)

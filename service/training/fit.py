@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.batches import LabelledPixels, epoch_batches
+from service.data.batches import LabelledPixels, View, epoch_batches
 from service.errors import TrainingError
 from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.alexnet import NETWORKS
@@ -25,6 +25,7 @@ from service.training.checkpoint import (
     read_variables,
     save_checkpoint,
 )
+from service.training.precision import compute_precision, fastest_precision
 from service.training.recipe import Recipe
 
 Float32 = NDArray[np.float32]
@@ -59,6 +60,7 @@ def fit(
     seed: int,
     checkpoint: Path,
     watcher: Watcher,
+    answers: Float32 | None = None,
 ) -> Fitted:
     """Train by `recipe`, from `checkpoint` if it exists.
 
@@ -74,6 +76,8 @@ def fit(
         seed: of initial weights, order, views and dropout.
         checkpoint: file that is written after every epoch.
         watcher: told after each step and epoch.
+        answers: a teacher's probabilities, float32, shape (num_views, number of training photographs, num_classes):
+            the targets in place of the labels. View v of a photograph is the one that `training_view` makes.
 
     Returns:
         The network of the epoch with the best validation accuracy (of equals, the lowest loss). Ctrl-C ends the
@@ -84,13 +88,14 @@ def fit(
         KeyboardInterrupt: before the first epoch was done; there is nothing to keep.
     """
     keras.utils.set_random_seed(seed)
-    model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
-    trainer = _Trainer(model, recipe, num_classes, len(train.images), rule, seed)
+    with compute_precision(fastest_precision()):
+        model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
+    trainer = _Trainer(model, recipe, train, _targets(recipe, num_classes, train, answers), rule, seed)
     history, best = trainer.resume(checkpoint)
     interrupted = False
     try:
         for epoch in range(len(history), recipe.epochs):
-            result, weights = trainer.run_epoch(epoch, train, validation, watcher)
+            result, weights = trainer.run_epoch(epoch, validation, watcher)
             if not history or _rank(result) > max(map(_rank, history)):
                 best = weights
             history.append(result)
@@ -108,20 +113,28 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
     return epoch.validation_accuracy, -epoch.validation_loss
 
 
+def _targets(recipe: Recipe, num_classes: int, train: LabelledPixels, answers: Float32 | None) -> Float32:
+    """What each view of each photograph shall be answered; (number of views, number of photographs, num_classes)."""
+    if answers is not None:
+        return answers
+    smoothing = np.float32(recipe.label_smoothing)
+    labels = np.eye(num_classes, dtype=np.float32)[train.class_indices]
+    return (labels * (1 - smoothing) + smoothing / num_classes)[None]
+
+
+def training_view(recipe: Recipe, rule: ResizeRule) -> View:
+    """How the recipe makes one view of a photograph."""
+    return lambda image, random: augment_view(image, recipe.augmentation, rule, random)
+
+
 class _Trainer:
     def __init__(
-        self,
-        model: keras.Model,
-        recipe: Recipe,
-        num_classes: int,
-        num_photographs: int,
-        rule: ResizeRule,
-        seed: int,
+        self, model: keras.Model, recipe: Recipe, train: LabelledPixels, targets: Float32, rule: ResizeRule, seed: int
     ) -> None:
-        self._model, self._recipe, self._rule, self._seed = model, recipe, rule, seed
-        self._identity = np.eye(num_classes, dtype=np.float32)
-        self._batch_size = min(recipe.batch_size, num_photographs)
-        self._num_steps = num_photographs // self._batch_size
+        self._model, self._recipe, self._targets, self._seed = model, recipe, targets, seed
+        self._images, self._view = train.images, training_view(recipe, rule)
+        self._batch_size = min(recipe.batch_size, len(train.images))
+        self._num_steps = len(train.images) // self._batch_size
         self._optimizer = keras.optimizers.AdamW(
             recipe.learning_rate,
             weight_decay=recipe.weight_decay,
@@ -147,12 +160,10 @@ class _Trainer:
         # Model.variables includes the state of dropout's random streams.
         return [*self._model.variables, *self._optimizer.variables]
 
-    def run_epoch(
-        self, epoch: int, train: LabelledPixels, validation: LabelledPixels, watcher: Watcher
-    ) -> tuple[Epoch, Variables]:
+    def run_epoch(self, epoch: int, validation: LabelledPixels, watcher: Watcher) -> tuple[Epoch, Variables]:
         begun = time.perf_counter()
         loss = accuracy = images_per_s = 0.0  # means over the epoch so far; every batch has the same size
-        for step, (images, targets) in enumerate(self._batches(epoch, train)):
+        for step, (images, targets) in enumerate(self._batches(epoch)):
             self._optimizer.learning_rate = _learning_rate(self._recipe, epoch + step / self._num_steps)
             results = self._model.train_on_batch(images, targets, return_dict=True)
             loss += (float(results["loss"]) - loss) / (step + 1)
@@ -169,19 +180,20 @@ class _Trainer:
         result = Epoch(epoch, loss, accuracy, validation_loss, validation_accuracy, rate, seconds, images_per_s)
         return result, weights
 
-    def _batches(self, epoch: int, train: LabelledPixels) -> Iterator[tuple[Float32, Float32]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[Float32, Float32]]:
         recipe = self._recipe
-        random = np.random.default_rng((self._seed, epoch, len(train.images)))
-
-        def view(image: Pixels, stream: np.random.Generator) -> Pixels:
-            return augment_view(image, recipe.augmentation, self._rule, stream)
-
-        for images, class_indices in epoch_batches(
-            train, view, batch_size=self._batch_size, epoch=epoch, seed=self._seed
-        ):
-            smoothing = recipe.label_smoothing
-            targets = self._identity[class_indices] * (1 - smoothing) + smoothing / len(self._identity)
-            inputs = normalise(images, recipe)
+        random = np.random.default_rng((self._seed, epoch, len(self._images)))
+        batches = epoch_batches(
+            self._images,
+            self._view,
+            batch_size=self._batch_size,
+            epoch=epoch,
+            seed=self._seed,
+            num_views=recipe.num_views,
+        )
+        for batch in batches:
+            inputs = normalise(batch.images, recipe)
+            targets = self._targets[batch.views % len(self._targets), batch.photographs]
             if recipe.augmentation.mixup > 0:
                 inputs, targets = mixup(inputs, targets, recipe.augmentation.mixup, random)
             yield inputs, targets

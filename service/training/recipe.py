@@ -32,6 +32,13 @@ class Recipe:
     `learning_rate` is the peak; with `cosine` it rises over `warmup_epochs` and falls to zero along a half cosine.
     `weight_decay` is decoupled (AdamW) and spares biases and normalisation. `average_decay` is the decay per step of
     the running average of weights that is evaluated and exported; 0 takes the weights themselves.
+
+    Each photograph has `num_views` views, taken in turn by the epochs (0: a new one every epoch). With a `teacher`,
+    a name for `training/teacher.py`, its answers to the same views are the targets, at `teacher_temperature`: above 1
+    it also tells which wrong answers it finds less wrong than others.
+
+    Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network"; Beyer et al. (2022), "Knowledge
+    distillation: A good teacher is patient and consistent", for the same view to both, mixup and long schedules.
     """
 
     name: str
@@ -47,6 +54,9 @@ class Recipe:
     label_smoothing: float = 0.0
     average_decay: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    num_views: int = 0
+    teacher: str = "none"
+    teacher_temperature: float = 1.0
     scale: float = 1 / 255
     offset: float = 0.0
     model_name: str | None = None

