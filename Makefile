@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The GPU extra where the NVIDIA driver answers, the CPU extra elsewhere: the two must never meet in one environment.
-EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+# With TensorFlow for GPUs where the NVIDIA driver answers; elsewhere without TensorFlow, and for training with that for
+# CPUs. The two kinds of TensorFlow must never meet in one environment.
+SERVE_WITH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
@@ -12,10 +14,10 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 help:            ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-serve: $(VENV)/serve-$(EXTRA)   ## the service with the shipped model on port 8000
+serve: $(VENV)/with-$(SERVE_WITH)   ## the service with the shipped model on port 8000
 	$(BIN)/flowers serve
 
-train: $(VENV)/serve-$(EXTRA)   ## train a new version on flower_photos
+train: $(VENV)/with-$(TRAIN_WITH)   ## train a new version on flower_photos
 	$(BIN)/flowers train
 
 test: $(VENV)/dev   ## every test
@@ -37,16 +39,18 @@ docs: $(VENV)/dev   ## the pages that the code writes
 	$(BIN)/python docs/generate_settings.py
 
 lock:            ## the locked requirements anew (needs uv)
-	$(COMPILE) --group build --extra cpu -o requirements/cpu.txt
-	$(COMPILE) --group build --extra gpu -o requirements/gpu.txt
-	$(COMPILE) --group dev --extra cpu -o requirements/dev.txt
-	$(COMPILE) --group dev --group containers --extra cpu -o requirements/containers.txt
+	$(COMPILE) --group build -o requirements/cpu.txt
+	$(COMPILE) --group build --extra train --extra teacher -o requirements/train.txt
+	$(COMPILE) --group build --extra gpu --extra teacher -o requirements/gpu.txt
+	$(COMPILE) --group dev --extra train --extra teacher -o requirements/dev.txt
+	$(COMPILE) --group dev --group containers --extra train --extra teacher -o requirements/containers.txt
 
-# A stamp per kind of environment; a changed lock or project file renews it. The dev lock is the cpu lock and the tools.
-$(VENV)/serve-cpu: requirements/cpu.txt pyproject.toml
-$(VENV)/serve-gpu: requirements/gpu.txt pyproject.toml
+# A stamp per kind of environment; a changed lock or project file renews it. The dev lock is the train lock and the tools.
+$(VENV)/with-cpu: requirements/cpu.txt pyproject.toml
+$(VENV)/with-train: requirements/train.txt pyproject.toml
+$(VENV)/with-gpu: requirements/gpu.txt pyproject.toml
 $(VENV)/dev: requirements/dev.txt pyproject.toml
-$(VENV)/serve-%: | $(BIN)/python
+$(VENV)/with-%: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/$*.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -56,7 +60,7 @@ $(VENV)/containers: requirements/containers.txt | $(VENV)/dev
 $(VENV)/dev: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@ $(VENV)/serve-cpu
+	touch $@ $(VENV)/with-cpu $(VENV)/with-train
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -32,7 +32,8 @@ from service.data.check import check_folder
 from service.data.folder import read_folder
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import alexnet_v1
-from service.training.fit import normalise, training_view
+from service.training.augment import training_view
+from service.training.fit import normalise
 from service.training.precision import compute_precision, fastest_precision
 from service.training.recipe import find_recipe
 
@@ -73,7 +74,7 @@ def rate(model: keras.Model, batches: Iterator[tuple[Any, Any]], steps: int) -> 
 
 def forever(photographs: Any) -> Iterator[tuple[Any, Any]]:
     """Batches as a training makes them, epoch after epoch."""
-    recipe = replace(find_recipe("standard"), teacher="none")
+    recipe = replace(find_recipe("default"), teacher="none")
     labels = np.eye(5, dtype=np.float32)[photographs.class_indices]
     view = training_view(recipe, ResizeRule())
     for epoch in range(10**6):

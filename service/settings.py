@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from cyclopts import Parameter
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
@@ -36,8 +36,14 @@ class EngineSettings(StoreSettings):
     """`flowers evaluate` and `predict`: what runs the model, and what one image may ask of the machine."""
 
     device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")
-    engine: Literal["auto", "savedmodel"] = Field("auto", description="What runs the network.")
-    engine_threads: int = Field(0, ge=0, le=256, description="Threads inside one engine call on the CPU; 0: all cores.")
+    engine: Literal["auto", "savedmodel", "onnxruntime"] = Field(
+        "auto", description="What runs the network; auto: the SavedModel on a GPU, else the light onnxruntime."
+    )
+    precision: Literal["auto", "float32", "int8"] = Field(
+        "auto", description="auto takes int8 where the version has it and the CPU has the instructions for it."
+    )
+    engine_threads: int = Field(0, ge=0, le=256, description="Threads that compute on the CPU; 0: one per core.")
+    gpu_memory_limit_mb: int = Field(0, ge=0, description="Most memory to take on a GPU, in MB; 0: as it is needed.")
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one per core.")
     max_image_bytes: int = Field(20 * 1024 * 1024, ge=1024, le=1024**3, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(
@@ -56,6 +62,9 @@ class ServeSettings(EngineSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
     max_batch_size: int = Field(32, ge=1, le=1024, description="Most images in one engine call.")
     max_queue_size: int = Field(128, ge=1, le=100_000, description="Most images that may wait; more get 429.")
+    max_queue_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, le=1024**4, description="Most bytes of images, arriving or waiting; more get 429."
+    )
     request_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest that a request may take, in seconds.")
     body_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest that a body may take to arrive, in seconds.")
     drain_delay_s: float = Field(
@@ -67,6 +76,15 @@ class ServeSettings(EngineSettings):
         "auto", description="auto: console on a terminal, JSON lines elsewhere."
     )
     access_log: bool = Field(True, description="One log line per request.")
+    api_keys: SecretStr | None = Field(
+        None, description="Who may ask: keys, separated by commas; without any, everybody. Better not as a flag."
+    )
+    api_keys_file: Path | None = Field(None, description="More of them, one a line; read at the start.")
+    open_metrics: bool = Field(False, description="/metrics needs no API key.")
+    open_docs: bool = Field(True, description="/docs, /openapi.json and /problems need no API key.")
+    cors_origins: str = Field(
+        "", description="Web pages that may ask from a browser: origins, separated by commas; * is any."
+    )
 
 
 @Parameter(name="*")
@@ -78,12 +96,17 @@ class TrainSettings(_Settings):
     cache: Path = Field(
         Path("~/.cache/flowers"), description="Folder for the fetched data set, outside any repository."
     )
-    recipe: str = Field("standard", description="Name of a recipe in service/training/recipes.")
+    recipe: str = Field("default", description="Name of a recipe in service/training/recipes.")
     device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
     epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs; default: the recipe's.")
     batch_size: int | None = Field(None, ge=1, le=4096, description="Photographs per step; default: the recipe's.")
     network: Literal["alexnet_v1", "alexnet_v2"] | None = Field(None, description="Network; default: the recipe's.")
+    teacher: str | None = Field(
+        None,
+        description="Who teaches: none, efficientnet_lite0, 1 or 2, or a network of keras.applications; "
+        "default: the recipe's.",
+    )
 
 
 PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ServeSettings, TrainSettings)

@@ -22,6 +22,7 @@ from service.imaging.resize import resize
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import Metrics, Network, Preprocessing
 from service.store.publish import publish_version
+from service.training.cpu_model import export_cpu_models
 from service.training.export import export_saved_model
 
 SCALE, OFFSET, TEMPERATURE = 1 / 127.5, -1.0, 1.25
@@ -67,19 +68,22 @@ def expected_probabilities(network: Any, squares: Pixels) -> NDArray[np.float32]
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
 
 
-def export_tiny_version(store: Path, model: str = "flowers") -> Path:
-    """Publish the tiny network, with complete metadata and split list, as a new version; returns `store`."""
+def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool = True) -> Path:
+    """Publish the tiny network, with complete metadata and split list, as a new version; returns `store`.
+
+    Without `cpu_models` as versions were before there was a light engine.
+    """
     network = trained_tiny_network()
     squares, class_indices = draw_squares(_TEST)
     measured = evaluate(expected_probabilities(network, squares), class_indices, CLASS_NAMES)
     split_list = _split_list()
-    metadata = example_metadata(
-        model=model,
-        preprocessing=Preprocessing(scale=SCALE, offset=OFFSET),
-        network=Network(name="tiny", num_classes=len(CLASS_NAMES), num_parameters=network.count_params()),
-        recipe={"name": "tiny", "seed": 0, "epochs": 20},
-        split_digest=hashlib.sha256(split_list.encode()).hexdigest(),
-        metrics=[
+    fields: dict[str, Any] = {
+        "model": model,
+        "preprocessing": Preprocessing(scale=SCALE, offset=OFFSET),
+        "network": Network(name="tiny", num_classes=len(CLASS_NAMES), num_parameters=network.count_params()),
+        "recipe": {"name": "tiny", "seed": 0, "epochs": 20},
+        "split_digest": hashlib.sha256(split_list.encode()).hexdigest(),
+        "metrics": [
             Metrics(
                 part="test",
                 num_photographs=measured.num_photographs,
@@ -90,13 +94,26 @@ def export_tiny_version(store: Path, model: str = "flowers") -> Path:
                 expected_calibration_error=measured.expected_calibration_error,
             )
         ],
-        temperature=TEMPERATURE,
-        created=datetime.now(UTC).replace(microsecond=0),
-        libraries={"keras": version("keras")},
-    )
+        "temperature": TEMPERATURE,
+        "created": datetime.now(UTC).replace(microsecond=0),
+        "libraries": {"keras": version("keras")},
+    }
     with publish_version(store, model) as draft:
-        export_saved_model(network, draft.folder, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
         (draft.folder / METADATA_FILE).parent.mkdir()
+        numbers = {"scale": SCALE, "offset": OFFSET, "temperature": TEMPERATURE}
+        export_saved_model(network, draft.folder, **numbers)
+        if cpu_models:
+            fields["cpu_models"] = export_cpu_models(
+                network,
+                draft.folder,
+                **numbers,
+                calibration=draw_squares(_TRAIN)[0],
+                images=squares,
+                class_indices=class_indices,
+                expected=expected_probabilities(network, squares),
+            )
+            assert [model.refused for model in fields["cpu_models"]] == [None, None]
+        metadata = example_metadata(**fields)
         (draft.folder / METADATA_FILE).write_text(metadata.model_dump_json(indent=1), encoding="utf-8")
         (draft.folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
     return store

@@ -24,6 +24,7 @@ class FakeEngine:
     def __init__(self, num_classes: int = 5) -> None:
         self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
         self.num_classes = num_classes
+        self.num_lanes = 1
         self.batches: list[int] = []
         self.is_warm = False
         self.closed = threading.Event()

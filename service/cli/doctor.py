@@ -15,14 +15,8 @@ from service import __version__
 from service.cli.machine import describe_cpu, describe_memory, find_packages
 from service.cli.terminal import print_result
 from service.engines.engine import EngineInfo
-from service.engines.select import (
-    Machine,
-    choose_engine,
-    find_gpu_problem,
-    inspect_machine,
-    load_engine,
-)
-from service.errors import DeviceUnavailable, FlowersError, InvalidVersion, StoreError
+from service.engines.select import Machine, find_gpu_problem, inspect_machine, load_engine
+from service.errors import DeviceUnavailable, FlowersError, InvalidVersion, SettingsError, StoreError
 from service.settings import ServeSettings, TrainSettings
 from service.store.resolve import StoredVersion, list_models, list_versions, resolve_version
 from service.store.verify import verify_version
@@ -61,7 +55,7 @@ def doctor(
     settings = settings or ServeSettings()
     packages, machine = find_packages(), inspect_machine()
     trial = try_to_serve(settings)
-    findings = tuple(dict.fromkeys((*find_environment_problems(packages, machine, settings), *trial.findings)))
+    findings = tuple(dict.fromkeys((*find_environment_problems(packages, machine), *trial.findings)))
     facts = {
         "version": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -71,7 +65,7 @@ def doctor(
         "gpu": {"driver": machine.driver_gpus, "tensorflow": machine.tensorflow_gpus},
         "store": describe_store(settings.model_store),
         "serves": {"model": settings.model, "version": trial.version},
-        "engine": asdict(trial.engine) if trial.engine else None,
+        "engine": _describe_engine(trial.engine) if trial.engine else None,
         "settings": list_changed_settings(settings),
     }
     if as_json:
@@ -82,23 +76,19 @@ def doctor(
     return int(any(finding.is_fatal for finding in findings))
 
 
-def find_environment_problems(
-    packages: dict[str, str | None], machine: Machine, settings: ServeSettings
-) -> Iterator[Finding]:
-    """What is wrong with the installation, or with the machine for these settings; the store apart."""
+def find_environment_problems(packages: dict[str, str | None], machine: Machine) -> Iterator[Finding]:
+    """What is wrong with the installation; whether these settings can be served is the trial's affair."""
     if packages["tensorflow"] and packages["tensorflow-cpu"]:
         yield Finding(
             "tensorflow and tensorflow-cpu are both installed and overwrite each other's files: uninstall "
-            "both, then install one extra, gpu or cpu",
+            "both, then install one extra, gpu or train",
             is_fatal=False,
         )
     problem = find_gpu_problem(machine)
     if problem and machine.driver_gpus:
         yield Finding(f"{problem.what}: {problem.remedy}", is_fatal=False)
-    try:
-        choose_engine(machine, engine=settings.engine, device=settings.device)
-    except DeviceUnavailable as error:
-        yield Finding(str(error), is_fatal=True)
+    if packages["onnxruntime"] is None:
+        yield Finding("onnxruntime, which serves on the CPU, is missing: install this package anew", is_fatal=False)
 
 
 def try_to_serve(settings: ServeSettings) -> Trial:
@@ -108,13 +98,15 @@ def try_to_serve(settings: ServeSettings) -> Trial:
         for stored in _list_candidates(settings.model_store, settings.model):
             try:
                 engine = _try_version(stored, settings)
-            except DeviceUnavailable:
+            except (DeviceUnavailable, SettingsError):
                 raise
             except FlowersError as error:
                 findings.append(Finding(f"version {stored.version} cannot be served: {error}", is_fatal=False))
             else:
+                if engine.warning:
+                    findings.append(Finding(engine.warning, is_fatal=False))
                 return Trial(stored.version, engine, tuple(findings))
-    except (DeviceUnavailable, StoreError) as error:
+    except (DeviceUnavailable, SettingsError, StoreError) as error:
         findings.append(Finding(str(error), is_fatal=True))
     else:
         findings.append(
@@ -126,6 +118,11 @@ def try_to_serve(settings: ServeSettings) -> Trial:
     return Trial(None, None, tuple(findings))
 
 
+def _describe_engine(engine: EngineInfo) -> dict[str, str]:
+    """Its warning is among the findings."""
+    return {name: value for name, value in asdict(engine).items() if name != "warning"}
+
+
 def _list_candidates(store: Path, model: str) -> list[StoredVersion]:
     meant = resolve_version(store, model)
     if meant.pinned:
@@ -135,7 +132,14 @@ def _list_candidates(store: Path, model: str) -> list[StoredVersion]:
 
 def _try_version(stored: StoredVersion, settings: ServeSettings) -> EngineInfo:
     metadata = verify_version(stored.folder)
-    engine = load_engine(stored.folder, engine=settings.engine, device=settings.device, threads=settings.engine_threads)
+    engine = load_engine(
+        stored.folder,
+        engine=settings.engine,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.engine_threads,
+        gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
+    )
     try:
         if engine.num_classes != len(metadata.class_names):
             raise InvalidVersion(

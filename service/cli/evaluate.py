@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from service.cli.terminal import print_result, progress_bar
 from service.data.folder import read_folder
-from service.errors import InvalidParameter
+from service.errors import InvalidParameter, SettingsError
 from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences
 from service.evaluation.local_model import LocalModel, open_local_model
 from service.evaluation.report import render_evaluation
@@ -26,6 +26,7 @@ def evaluate(
     part: Literal["all", "train", "validation", "test"] = "all",
     check: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    report: Path | None = None,
     settings: EngineSettings | None = None,
 ) -> int:
     """Measure a version on a folder of class folders: accuracy, per class, confusions, calibration.
@@ -34,8 +35,9 @@ def evaluate(
         folder: holds one folder per class of the model.
         version: its number; without one, the version that is served.
         part: all photographs, or one part of the split that the version was trained with.
-        check: exit with 1 unless the version's metadata says the same of that part.
+        check: exit with 1 unless the version's metadata says the same of that part; in float32, unless told otherwise.
         as_json: print JSON instead of tables.
+        report: also write a page, self-contained HTML, to this file.
     """
     settings = settings or EngineSettings()
     photographs = read_folder(folder)
@@ -45,23 +47,28 @@ def evaluate(
         version,
         engine=settings.engine,
         device=settings.device,
+        # The metadata states what the network is worth in float32, to the photograph.
+        precision="float32" if check and settings.precision == "auto" else settings.precision,
         threads=settings.engine_threads,
     ) as local:
         stated = _find_stated(local, part) if check else None
+        limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         with progress_bar(f"version {local.stored.version}") as progress:
             result = evaluate_folder(
                 local,
                 photographs,
-                ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+                limits,
                 part=None if part == "all" else part,
                 decode_threads=settings.decode_threads,
                 progress=progress,
             )
+        title = f"{local.stored.model}, version {local.stored.version}, on {folder} ({part})"
+        if report is not None:
+            _write_report(report, title, result, local, limits)
     differences = find_differences(stated, result.evaluation) if stated else ()
     if as_json:
         print(json.dumps(_document(local, part, result, stated, differences), indent=2, ensure_ascii=False))
     else:
-        title = f"{local.stored.model}, version {local.stored.version}, on {folder} ({part})"
         print_result(render_evaluation(result.evaluation, title))
         if stated and not differences:
             print(f"The metadata of version {local.stored.version} says the same of part {part}.")
@@ -69,6 +76,18 @@ def evaluate(
     for complaint in (*complaints, *differences):
         print(f"flowers: {complaint}", file=sys.stderr)
     return 1 if complaints or differences else 0
+
+
+def _write_report(path: Path, title: str, result: FolderEvaluation, local: LocalModel, limits: ImageLimits) -> None:
+    try:
+        from service.evaluation.page import render_page  # draws with matplotlib, which serving does not need
+    except ImportError as error:
+        raise SettingsError("--report draws with matplotlib: install the extra `train`") from error
+    page = render_page(title, result.evaluation, result.answers, local.rule, limits)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"the report cannot be written to {path}: {error.strerror}") from error
 
 
 def _find_stated(local: LocalModel, part: str) -> Metrics:

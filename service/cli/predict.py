@@ -79,6 +79,7 @@ def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineS
         None,
         engine=settings.engine,
         device=settings.device,
+        precision=settings.precision,
         threads=settings.engine_threads,
     ) as local:
         num_classes = len(local.metadata.class_names)

@@ -69,6 +69,7 @@ def _adapt(recipe: "Recipe", settings: TrainSettings) -> "Recipe":
         epochs=settings.epochs or recipe.epochs,
         batch_size=settings.batch_size or recipe.batch_size,
         network=settings.network or recipe.network,
+        teacher=settings.teacher or recipe.teacher,
     )
 
 
@@ -104,6 +105,8 @@ class ProgressObserver:
         if self._progress.tasks[0].description != description:
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(description, total=total, figures="")
+            if not self._console.is_terminal:  # a log shows no bars
+                self._console.print(description, highlight=False)
         self._progress.update(self._task, completed=done, total=total, figures=figures)
 
     def fetching(self, done_bytes: int, total_bytes: int) -> None:
@@ -121,6 +124,15 @@ class ProgressObserver:
         sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
         self._console.print(f"{len(check.photographs)} photographs: {sizes}", highlight=False)
 
+    def teaching(self, what: str, done: int, total: int) -> None:
+        """The teacher has done so much."""
+        self._show(what, done, total)
+
+    def taught(self, teacher: str, accuracy: float | None) -> None:
+        """Print what the teacher is worth."""
+        if accuracy is not None:
+            self._console.print(f"{teacher} teaches: {accuracy:.1%} of the validation part right", highlight=False)
+
     def stage(self, name: str) -> None:
         """A stage without figures begins."""
         self._show(name, 0, None)
@@ -134,11 +146,17 @@ class ProgressObserver:
         """Print the epoch's line."""
         self._console.print(
             f"epoch {result.epoch + 1}: loss {result.loss:.4f}, accuracy {result.accuracy:.4f}, "
-            f"validation loss {result.validation_loss:.4f}, validation accuracy {result.validation_accuracy:.4f}, "
+            f"{_validation(result)}"
             f"{result.seconds:.1f} s, {result.images_per_s:.0f} images/s",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _validation(result: "Epoch") -> str:
+    if result.validation_loss is None:
+        return ""
+    return f"validation loss {result.validation_loss:.4f}, validation accuracy {result.validation_accuracy:.4f}, "
 
 
 def _seconds_per_epoch(result: "Trained") -> float:

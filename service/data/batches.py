@@ -24,6 +24,10 @@ class LabelledPixels:
     images: Sequence[Pixels] | Pixels
     class_indices: NDArray[np.int64]
 
+    def repeated(self, times: int) -> "LabelledPixels":
+        """All of them `times` over; the repeats have views of their own."""
+        return LabelledPixels(list(self.images) * times, np.tile(self.class_indices, times))
+
 
 def load_whole(
     photographs: Sequence[CheckedPhotograph],

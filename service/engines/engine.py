@@ -16,14 +16,16 @@ Probabilities = NDArray[np.float32]
 class EngineInfo:
     """What runs the network, where, and why it was chosen.
 
-    `engine` is "savedmodel" or a later runtime, `device` as read from a result tensor ("cpu" or "gpu"),
-    `precision` "float32", `reason` one sentence for the log and for `GET /models`.
+    `engine` is "savedmodel" or "onnxruntime", `device` as read from a result tensor ("cpu" or "gpu"), `precision`
+    "float32" or "int8", `reason` one sentence for the log and for `GET /models`; `warning`: what was found that should
+    not be so, such as a GPU that stays unused, with the remedy.
     """
 
     engine: str
     device: str
     precision: str
     reason: str
+    warning: str = ""
 
 
 class Engine(Protocol):
@@ -36,6 +38,10 @@ class Engine(Protocol):
     @property
     def num_classes(self) -> int:
         """How many probabilities a row has."""
+
+    @property
+    def num_lanes(self) -> int:
+        """How many calls of `run` at a time use the machine best; more would only wait for each other."""
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size that traffic up to `max_batch_size` can meet, so that no visitor pays for it.

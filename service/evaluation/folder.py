@@ -10,7 +10,7 @@ from service.data.split import Part, read_split
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.local_model import LocalModel
 from service.evaluation.metrics import Evaluation, evaluate
-from service.evaluation.score import Scored, score_each
+from service.evaluation.score import Answers, Scored, score_each
 from service.imaging.pixels import ImageLimits
 from service.store.layout import SPLIT_FILE
 from service.store.metadata import Metrics
@@ -19,9 +19,10 @@ from service.store.verify import digest_file
 
 @dataclass(frozen=True)
 class FolderEvaluation:
-    """The evaluation of the photographs that could be scored, and the others with the reason."""
+    """The evaluation of the photographs that could be scored, their answers, and the others with the reason."""
 
     evaluation: Evaluation
+    answers: Answers
     unscored: tuple[Scored, ...]
 
 
@@ -81,19 +82,22 @@ def evaluate_folder(
         pixels_digests=digests,
         decode_threads=decode_threads,
     )
-    rows, class_indices, unscored = [], [], []
+    rows, class_indices, paths, unscored = [], [], [], []
     for photograph, scored in zip(selected, results, strict=True):
         if scored.probabilities is None:
             unscored.append(scored)
         else:
             rows.append(scored.probabilities)
             class_indices.append(class_names.index(photograph.label))
+            paths.append(photograph.path)
         if progress is not None:
             progress(len(rows) + len(unscored), len(selected))
     if not rows:
         why = f"the first because: {unscored[0].error}" if unscored else "the part is empty"
         raise DatasetError(f"no photograph of {folder.path} could be scored, {why}")
-    return FolderEvaluation(evaluate(np.stack(rows), np.array(class_indices), class_names), tuple(unscored))
+    answers = Answers(tuple(paths), np.stack(rows), np.array(class_indices))
+    evaluation = evaluate(answers.probabilities, answers.class_indices, class_names)
+    return FolderEvaluation(evaluation, answers, tuple(unscored))
 
 
 def stated_metrics(evaluation: Evaluation, part: str) -> Metrics:

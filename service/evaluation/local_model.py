@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.engines.engine import Engine
+from service.engines.select import load_engine
 from service.imaging.pixels import ResizeRule
 from service.store.metadata import Metadata
 from service.store.resolve import StoredVersion, resolve_version
@@ -36,23 +37,22 @@ def open_local_model(
     *,
     engine: str = "auto",
     device: Literal["auto", "gpu", "cpu"] = "auto",
+    precision: Literal["auto", "float32", "int8"] = "auto",
     threads: int = 0,
 ) -> Iterator[LocalModel]:
     """Resolve, verify and load a version; its engine is closed at the end of the block.
 
     Args:
         version: None: the one that serving would take.
-        engine, device, threads: as `load_engine` takes them.
+        engine, device, precision, threads: as `load_engine` takes them.
 
     Raises:
         ModelNotFound, VersionNotFound: there is none.
         InvalidVersion, DeviceUnavailable: it cannot be used, or not here.
     """
-    from service.engines.select import load_engine  # here, because it may bring TensorFlow
-
     stored = resolve_version(store, model, version)
     metadata = verify_version(stored.folder)
-    loaded = load_engine(stored.folder, engine=engine, device=device, threads=threads)
+    loaded = load_engine(stored.folder, engine=engine, device=device, precision=precision, threads=threads)
     try:
         yield LocalModel(stored, metadata, loaded)
     finally:

@@ -37,6 +37,8 @@ class Evaluation:
         per_class: in the order of `class_names`.
         confusion: int64, shape (num_classes, num_classes); [true, predicted] counts photographs.
         expected_calibration_error: 0-1; mean distance of the top-1 probability from the accuracy, by bins.
+        calibration_error_by_chance: 0-1; what a perfectly calibrated network with these probabilities stays below
+            on 95 of 100 such sets of photographs: an error below it is no evidence of miscalibration.
         log_loss: mean of -log(probability of the true class), in nats.
     """
 
@@ -48,6 +50,7 @@ class Evaluation:
     per_class: tuple[ClassMetrics, ...]
     confusion: NDArray[np.int64]
     expected_calibration_error: float
+    calibration_error_by_chance: float
     log_loss: float
 
     @property
@@ -87,6 +90,7 @@ def evaluate(
     np.add.at(confusion, (class_indices, predicted), 1)
     num_correct = int(confusion.trace())
     low, high = wilson_interval(num_correct, num_photographs)
+    top1_probabilities = probabilities.max(axis=1)
     true_probabilities = probabilities[np.arange(num_photographs), class_indices].astype(np.float64)
     return Evaluation(
         num_photographs=num_photographs,
@@ -96,7 +100,8 @@ def evaluate(
         accuracy_high=high,
         per_class=tuple(_class_metrics(confusion, index, label) for index, label in enumerate(class_names)),
         confusion=confusion,
-        expected_calibration_error=_calibration_error(probabilities.max(axis=1), predicted == class_indices),
+        expected_calibration_error=_calibration_error(top1_probabilities, predicted == class_indices),
+        calibration_error_by_chance=_calibration_error_by_chance(top1_probabilities),
         log_loss=float(-np.log(np.maximum(true_probabilities, _SMALLEST_PROBABILITY)).mean()),
     )
 
@@ -123,10 +128,28 @@ def _class_metrics(confusion: NDArray[np.int64], class_index: int, label: str) -
     )
 
 
+def calibration_bins(top1_probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    """Which of the `NUM_CALIBRATION_BINS` bins (low, high] of equal width each top-1 probability falls into."""
+    bins = np.ceil(top1_probabilities.astype(np.float64) * NUM_CALIBRATION_BINS) - 1
+    clipped: NDArray[np.int64] = np.clip(bins, 0, NUM_CALIBRATION_BINS - 1).astype(np.int64)
+    return clipped
+
+
 def _calibration_error(top1_probabilities: NDArray[Any], is_correct: NDArray[np.bool_]) -> float:
-    """Over equal-width bins (low, high] of the top-1 probability: |accuracy - mean probability|, by size."""
+    """Over the bins: |accuracy - mean probability|, weighted by size."""
     probabilities = top1_probabilities.astype(np.float64)
-    bins = np.clip(np.ceil(probabilities * NUM_CALIBRATION_BINS) - 1, 0, NUM_CALIBRATION_BINS - 1).astype(int)
     # A bin's size times its gap is |its hits - its sum of probabilities|.
-    gaps = np.bincount(bins, weights=is_correct - probabilities, minlength=NUM_CALIBRATION_BINS)
+    gaps = np.bincount(
+        calibration_bins(probabilities), weights=is_correct - probabilities, minlength=NUM_CALIBRATION_BINS
+    )
     return float(np.abs(gaps).sum() / len(probabilities))
+
+
+def _calibration_error_by_chance(top1_probabilities: NDArray[Any], num_draws: int = 1000) -> float:
+    """The 95th percentile of the calibration error when each answer is right as often as its probability says."""
+    random = np.random.default_rng(0)
+    errors = [
+        _calibration_error(top1_probabilities, random.random(len(top1_probabilities)) < top1_probabilities)
+        for _ in range(num_draws)
+    ]
+    return float(np.quantile(errors, 0.95))

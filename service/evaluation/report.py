@@ -11,18 +11,20 @@ def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
     """The whole report; `title` says of what."""
     return Group(
         Text(title, style="bold"),
-        Text(_summary(evaluation)),
+        Text(summarise(evaluation)),
         _class_table(evaluation),
         _confusion_table(evaluation),
     )
 
 
-def _summary(evaluation: Evaluation) -> str:
+def summarise(evaluation: Evaluation) -> str:
+    """Accuracy, calibration error and log loss, in three lines."""
     interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
     counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
     return (
         f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}\n"
-        f"calibration error  {evaluation.expected_calibration_error:.1%}\n"
+        f"calibration error  {evaluation.expected_calibration_error:.1%}; "
+        f"a perfectly calibrated network: up to {evaluation.calibration_error_by_chance:.1%} by chance\n"
         f"log loss           {evaluation.log_loss:.3f}"
     )
 

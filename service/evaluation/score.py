@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.data.check import pixels_digest
 from service.engines.engine import Engine, Probabilities
@@ -27,6 +29,15 @@ class Scored:
     path: Path
     probabilities: Probabilities | None
     error: ImageError | None
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What was asked and answered: `probabilities` float32 (N, num_classes), `class_indices` the truth, (N,)."""
+
+    paths: tuple[Path, ...]
+    probabilities: Probabilities
+    class_indices: NDArray[np.integer[Any]]
 
 
 def score_each(

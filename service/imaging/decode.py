@@ -8,6 +8,7 @@ import io
 import logging
 import re
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, WebPImagePlugin
@@ -22,6 +23,12 @@ from service.imaging.pixels import ImageLimits, Pixels
 _READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 _DEFAULT_LIMITS = ImageLimits()
+_ENOUGH = 512
+"""Pixels of shorter side that large JPEGs are decoded to, at least: twice what networks see, so that resizing averages.
+
+A photograph of 12 megapixels takes a quarter of the time, and its square differs by 0.3 grey levels
+(`benchmarks/decoding.py`).
+"""
 _MAX_EXIF_BYTES = 1024 * 1024  # cameras write up to 64 KiB
 _ORIENTATION = 0x0112
 _TO_UPRIGHT = {
@@ -36,15 +43,19 @@ _TO_UPRIGHT = {
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
 
-def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Pixels:
+def decode_image(
+    data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: Callable[[int], None] = lambda _: None
+) -> Pixels:
     """The picture in a file, upright, in sRGB, as it would be printed on white paper.
 
-    Of animations the first frame, of multi-page files the first page. What each format and mode becomes, and
+    Of animations the first frame, of multi-page files the first page. JPEGs whose shorter side is 1024 pixels or more
+    come at a half, a quarter or an eighth of their size, still 512 or more. What each format and mode becomes, and
     which files are refused, is in docs/images.md. The same bytes give the same pixels, in any thread.
 
     Args:
         data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.
         limits: how many bytes the file and how many pixels the picture may have.
+        before_decoding: told how many pixels will be decoded, when only decoding is left to do; it may wait.
 
     Returns:
         uint8, shape (height, width, 3), RGB, 0-255, read-only.
@@ -65,7 +76,7 @@ def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Pixels:
         )
     image_format = detect_format(data)
     try:
-        return _decode(data, image_format, limits)
+        return _decode(data, image_format, limits, before_decoding)
     except ImageError:
         raise
     except Exception as error:  # over broken bytes Pillow raises nearly anything: KeyError, zlib.error, ...
@@ -75,12 +86,17 @@ def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Pixels:
         ) from error
 
 
-def _decode(data: bytes, image_format: str, limits: ImageLimits) -> Pixels:
-    _check_pixels(announced_pixels(data, image_format) or 0, limits)
+def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding: Callable[[int], None]) -> Pixels:
+    announced = announced_pixels(data, image_format) or 0
+    _check_pixels(announced, limits)
     _prepare_pillow(limits)
     with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
         width, height = image.size
         _check_pixels(width * height, limits)
+        before_decoding(max(announced, width * height))
+        if image_format == "JPEG":
+            # The decoder itself halves, quarters or eighths, each block at once; it takes the least that is no less.
+            image.draft(None, (_ENOUGH, _ENOUGH))
         image.load()
         upright = _TO_UPRIGHT.get(_orientation(image))
         colours = to_srgb(image)

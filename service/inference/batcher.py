@@ -19,6 +19,8 @@ from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
 
+_MOST_LANES = 256
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -39,12 +41,12 @@ class _Waiting:
 
 
 class MicroBatcher:
-    """A bounded queue in front of `lanes` threads that run the engine.
+    """A bounded queue in front of lanes, the threads that run the engine.
 
     Args:
         max_batch_size: most images in one engine call.
         max_queue_size: most images that may wait; those in a lane do not count.
-        lanes: engine calls at the same time.
+        lanes: engine calls at the same time; None: as many as the engine says.
         on_batch: told the size of each batch when it is done, for the metrics.
     """
 
@@ -53,7 +55,7 @@ class MicroBatcher:
         *,
         max_batch_size: int,
         max_queue_size: int,
-        lanes: int = 1,
+        lanes: int | None = None,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._max_batch_size = max_batch_size
@@ -62,7 +64,7 @@ class MicroBatcher:
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._lanes = lanes
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._threads = ThreadPoolExecutor(lanes or _MOST_LANES, thread_name_prefix="lane")  # made when needed
         self._calls: dict[object, float] = {}  # batch -> when its engine call began, on the event loop's clock
         self.num_computing = 0
         """Images in lanes at this moment."""
@@ -120,11 +122,14 @@ class MicroBatcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _fill_lanes(self) -> None:
-        while len(self._running) < self._lanes and (batch := self._take_batch()):
+        while self._has_free_lane() and (batch := self._take_batch()):
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._free_lane)
             self.num_computing += len(batch)
+
+    def _has_free_lane(self) -> bool:
+        return bool(self._waiting) and len(self._running) < (self._lanes or self._waiting[0].loaded.engine.num_lanes)
 
     def _free_lane(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -22,6 +22,7 @@ from service.errors import (
     InvalidVersion,
     ModelNotFound,
     NotReady,
+    SettingsError,
     StoreError,
 )
 from service.inference.health import Health
@@ -44,7 +45,7 @@ class LiveModel:
         health: told what stands in the way, and when nothing does.
         max_batch_size: the largest batch to warm up.
         reload_interval_s: seconds between looks at the store.
-        on_fatal: told what no other version can mend: the device that was asked for cannot be used.
+        on_fatal: told what no other version can mend: the device or engine that was asked for cannot be had.
     """
 
     def __init__(
@@ -156,6 +157,8 @@ class LiveModel:
             precision=info.precision,
             reason=info.reason,
         )
+        if info.warning:
+            log.warning("not as it should be", model=loaded.model, version=loaded.version, warning=info.warning)
         return True
 
     def _open(self, stored: StoredVersion) -> LoadedVersion:
@@ -171,12 +174,13 @@ class LiveModel:
         return LoadedVersion(stored.model, stored.version, metadata, engine)
 
     def _refuse(self, stored: StoredVersion, error: Exception) -> None:
-        if isinstance(error, DeviceUnavailable) and self.current is None:
+        if isinstance(error, DeviceUnavailable | SettingsError) and self.current is None:
             self._on_fatal(error)
         if _is_from_the_machine(error):
             del self._fingerprints[stored.version]  # a network drive may come back: tried again at every look
         is_ours = isinstance(error, FlowersError)
         reason = str(error) if is_ours else "it could not be loaded; the service's log says why"
+        reason = reason.replace(f"{self.store.absolute()}/", "")  # /readyz and /models say it to everybody
         if self.refused.get(stored.version) == reason:
             return
         self.refused[stored.version] = reason

@@ -5,7 +5,6 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -13,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import SettingsError, WeightsError
-from service.imaging.pixels import Pixels
 from service.networks.efficientnet_lite import efficientnet_lite
 from service.networks.pytorch_file import read_pytorch_weights
 
@@ -27,7 +25,7 @@ class Backbone:
 
     name: str
     model: keras.Model
-    prepare: Callable[[Pixels], NDArray[np.floating]]
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -109,19 +107,15 @@ def _assign(model: keras.Model, tensors: dict[str, NDArray[Any]]) -> None:
 
 
 def _from_keras(name: str, weights: str | None) -> Backbone:
-    module = _module_of(name)
-    if module is None:
+    build = getattr(keras.applications, name, None) if name[:1].isupper() else None
+    if build is None:
         raise SettingsError(
             f"there is no teacher {name!r}: take none, {', '.join(_LITES)}, or a network of keras.applications"
         )
+    # A network's own preprocessing is beside it, as keras.applications.mobilenet_v3.preprocess_input.
+    module = getattr(keras.applications, build.__module__.rpartition(".")[2])
     try:
-        model = getattr(module, name)(include_top=False, weights=weights, input_shape=(224, 224, 3), pooling="avg")
+        model = build(include_top=False, weights=weights, input_shape=(224, 224, 3), pooling="avg")
     except Exception as error:  # whatever the download raises
         raise WeightsError(f"keras could not make {name} with weights {weights!r}: {error}") from error
     return Backbone(name, model, lambda images: np.asarray(module.preprocess_input(images.astype(np.float32))))
-
-
-def _module_of(name: str) -> ModuleType | None:
-    # A network and its preprocess_input live in one module, as keras.applications.efficientnet_v2.EfficientNetV2B0.
-    modules = [module for module in vars(keras.applications).values() if hasattr(module, "preprocess_input")]
-    return next((module for module in modules if name[:1].isupper() and hasattr(module, name)), None)

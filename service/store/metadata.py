@@ -46,6 +46,20 @@ class Metrics(_Frozen):
     expected_calibration_error: float = Field(ge=0, le=1)
 
 
+class CpuModel(_Frozen):
+    """The network for the light engine in one precision, compared with the SavedModel on photographs not trained on."""
+
+    precision: Literal["float32", "int8"]
+    quantised: str = Field("", description="What of the network is in int8.")
+    refused: str | None = Field(description="Why it was not exported; null if it was.")
+    num_photographs: int = Field(ge=1)
+    same_top1: float = Field(ge=0, le=1, description="Share of the photographs whose best class is the same.")
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_of_saved_model: float = Field(ge=0, le=1)
+    difference_p99: float = Field(ge=0, description="Of each photograph's largest difference in a probability.")
+    difference_max: float = Field(ge=0)
+
+
 class Metadata(_Frozen):
     """The whole of `assets.extra/metadata.json`."""
 
@@ -58,6 +72,7 @@ class Metadata(_Frozen):
     data_digest: str = Field(description="sha256 over the decoded-pixel digests and labels of all photographs used.")
     split_digest: str = Field(description="sha256 of `split.json`, which lies beside this file.")
     metrics: list[Metrics]
+    cpu_models: list[CpuModel] = Field([], description="Empty in versions from before there was a light engine.")
     temperature: float = Field(gt=0, description="Logits are divided by it before the softmax, inside the SavedModel.")
     confidence_threshold: float = Field(ge=0, le=1, description="Below this probability `confident` is false.")
     created: datetime

@@ -6,11 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.data.batches import View
 from service.imaging.pixels import Pixels, ResizeRule
 from service.imaging.resize import resize
-from service.training.recipe import Augmentation
+from service.training.recipe import Augmentation, Recipe
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the grey that saturation is measured from
+
+
+def training_view(recipe: Recipe, rule: ResizeRule) -> View:
+    """How the recipe makes one view of a photograph."""
+    return lambda image, random: augment_view(image, recipe.augmentation, rule, random)
 
 
 def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator) -> Pixels:

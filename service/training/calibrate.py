@@ -1,7 +1,28 @@
 """Make probabilities mean what they say: one temperature, and the threshold for `confident`."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes the scores mean something, from photographs that the network has not been trained on.
+
+    `probabilities`, float32 (N, num_classes), are those of these photographs at `temperature`.
+    """
+
+    temperature: float
+    confidence_threshold: float
+    probabilities: NDArray[np.float32]
+
+
+def calibrate(logits: NDArray[np.floating], class_indices: NDArray[np.int64]) -> Calibration:
+    """Temperature and threshold from logits (N, num_classes) of N photographs never trained on, and their classes."""
+    temperature = fit_temperature(logits, class_indices)
+    probabilities = softmax(logits, temperature).astype(np.float32)
+    return Calibration(temperature, confidence_threshold(probabilities), probabilities)
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:

@@ -17,13 +17,16 @@ from service.errors import TrainingError
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: losses are mean cross-entropies, rates shares in [0, 1], `images_per_s` training only."""
+    """What one epoch gave: losses are mean cross-entropies, rates shares in [0, 1], `images_per_s` training only.
+
+    `validation_loss` and `validation_accuracy` are None where nothing was kept back to validate on.
+    """
 
     epoch: int
     loss: float
     accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
     learning_rate: float
     seconds: float
     images_per_s: float

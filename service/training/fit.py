@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.batches import LabelledPixels, View, epoch_batches
+from service.data.batches import LabelledPixels, epoch_batches
 from service.errors import TrainingError
 from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.alexnet import NETWORKS
-from service.training.augment import augment_view, mixup
+from service.training.augment import mixup, training_view
 from service.training.checkpoint import (
     Epoch,
     Variables,
@@ -54,7 +54,7 @@ def fit(
     recipe: Recipe,
     num_classes: int,
     train: LabelledPixels,
-    validation: LabelledPixels,
+    validation: LabelledPixels | None,
     *,
     rule: ResizeRule,
     seed: int,
@@ -71,7 +71,7 @@ def fit(
         recipe: what to do.
         num_classes: width of the last layer.
         train: whole photographs, larger than the network's input.
-        validation: squares as serving makes them; chooses the best epoch.
+        validation: squares as serving makes them; chooses the best epoch. None: the last epoch is taken.
         rule: size of the network's input.
         seed: of initial weights, order, views and dropout.
         checkpoint: file that is written after every epoch.
@@ -80,15 +80,15 @@ def fit(
             the targets in place of the labels. View v of a photograph is the one that `training_view` makes.
 
     Returns:
-        The network of the epoch with the best validation accuracy (of equals, the lowest loss). Ctrl-C ends the
-        training early and keeps the best so far.
+        The network of the epoch with the best validation accuracy (of equals, the lowest loss), or of the last.
+        Ctrl-C ends the training early and keeps the best so far.
 
     Raises:
         TrainingError: the loss is no longer a number, or a checkpoint cannot be written or read.
         KeyboardInterrupt: before the first epoch was done; there is nothing to keep.
     """
     keras.utils.set_random_seed(seed)
-    with compute_precision(fastest_precision()):
+    with compute_precision(fastest_precision() if recipe.precision == "auto" else recipe.precision):
         model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
     trainer = _Trainer(model, recipe, train, _targets(recipe, num_classes, train, answers), rule, seed)
     history, best = trainer.resume(checkpoint)
@@ -96,7 +96,7 @@ def fit(
     try:
         for epoch in range(len(history), recipe.epochs):
             result, weights = trainer.run_epoch(epoch, validation, watcher)
-            if not history or _rank(result) > max(map(_rank, history)):
+            if validation is None or not history or _rank(result) > max(map(_rank, history)):
                 best = weights
             history.append(result)
             save_checkpoint(checkpoint, history, trainer.state(), best)
@@ -110,6 +110,8 @@ def fit(
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
+    assert epoch.validation_accuracy is not None
+    assert epoch.validation_loss is not None
     return epoch.validation_accuracy, -epoch.validation_loss
 
 
@@ -122,15 +124,12 @@ def _targets(recipe: Recipe, num_classes: int, train: LabelledPixels, answers: F
     return (labels * (1 - smoothing) + smoothing / num_classes)[None]
 
 
-def training_view(recipe: Recipe, rule: ResizeRule) -> View:
-    """How the recipe makes one view of a photograph."""
-    return lambda image, random: augment_view(image, recipe.augmentation, rule, random)
-
-
 class _Trainer:
     def __init__(
         self, model: keras.Model, recipe: Recipe, train: LabelledPixels, targets: Float32, rule: ResizeRule, seed: int
     ) -> None:
+        # Targets of one view hold for every view: then each epoch has its own.
+        self._num_views = len(targets) if len(targets) > 1 else 0
         self._model, self._recipe, self._targets, self._seed = model, recipe, targets, seed
         self._images, self._view = train.images, training_view(recipe, rule)
         self._batch_size = min(recipe.batch_size, len(train.images))
@@ -160,7 +159,7 @@ class _Trainer:
         # Model.variables includes the state of dropout's random streams.
         return [*self._model.variables, *self._optimizer.variables]
 
-    def run_epoch(self, epoch: int, validation: LabelledPixels, watcher: Watcher) -> tuple[Epoch, Variables]:
+    def run_epoch(self, epoch: int, validation: LabelledPixels | None, watcher: Watcher) -> tuple[Epoch, Variables]:
         begun = time.perf_counter()
         loss = accuracy = images_per_s = 0.0  # means over the epoch so far; every batch has the same size
         for step, (images, targets) in enumerate(self._batches(epoch)):
@@ -175,7 +174,7 @@ class _Trainer:
         rate = float(self._optimizer.learning_rate)
         seconds = time.perf_counter() - begun
         with self._averaged():
-            validation_loss, validation_accuracy = self._validate(validation)
+            validation_loss, validation_accuracy = self._validate(validation) if validation else (None, None)
             weights = read_variables(self._model.weights)
         result = Epoch(epoch, loss, accuracy, validation_loss, validation_accuracy, rate, seconds, images_per_s)
         return result, weights
@@ -189,7 +188,7 @@ class _Trainer:
             batch_size=self._batch_size,
             epoch=epoch,
             seed=self._seed,
-            num_views=recipe.num_views,
+            num_views=self._num_views,
         )
         for batch in batches:
             inputs = normalise(batch.images, recipe)

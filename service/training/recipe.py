@@ -33,9 +33,10 @@ class Recipe:
     `weight_decay` is decoupled (AdamW) and spares biases and normalisation. `average_decay` is the decay per step of
     the running average of weights that is evaluated and exported; 0 takes the weights themselves.
 
-    Each photograph has `num_views` views, taken in turn by the epochs (0: a new one every epoch). With a `teacher`,
-    a name for `training/teacher.py`, its answers to the same views are the targets, at `teacher_temperature`: above 1
-    it also tells which wrong answers it finds less wrong than others.
+    Without a `teacher` every epoch has its own views, and the labels are the targets. With one, a name that
+    `networks/backbones.py` knows, each photograph has `num_views` views that the epochs take in turn, and the targets
+    are the teacher's answers to them at `teacher_temperature`: above 1 they also tell which wrong classes it finds
+    less wrong than others. The upper share `teacher_tuned` of its layers is trained for `teacher_epochs` before.
 
     Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network"; Beyer et al. (2022), "Knowledge
     distillation: A good teacher is patient and consistent", for the same view to both, mixup and long schedules.
@@ -54,11 +55,17 @@ class Recipe:
     label_smoothing: float = 0.0
     average_decay: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    num_views: int = 0
     teacher: str = "none"
+    num_views: int = 16
+    teacher_epochs: int = 6
+    teacher_tuned: float = 0.5
     teacher_temperature: float = 1.0
     scale: float = 1 / 255
     offset: float = 0.0
+    precision: str = "auto"
+    """What training computes in: a dtype policy of Keras, or "auto" for the fastest here (`training/precision.py`)."""
+    refit: bool = False
+    """Train a second network on training and validation part together and publish it, with the first's calibration."""
     model_name: str | None = None
     """Published under this name unless the caller gives another."""
     every_device: bool = False

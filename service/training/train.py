@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -15,28 +12,26 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import DataCheck, check_folder
 from service.data.folder import read_folder
-from service.data.split import Part, Split, split_photographs, split_to_json
-from service.engines.select import load_engine
+from service.data.split import Split, split_photographs, split_to_json
 from service.errors import DeviceUnavailable, TrainingError
-from service.evaluation.folder import stated_metrics
-from service.evaluation.metrics import Evaluation, evaluate
-from service.evaluation.score import score_photographs
+from service.evaluation.metrics import Evaluation
+from service.evaluation.page import Section, render_page, to_section, to_table
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
-from service.store.layout import METADATA_FILE, SPLIT_FILE
-from service.store.metadata import Metadata, Network, Preprocessing
-from service.store.publish import Draft, check_can_publish, publish_version
-from service.training.calibrate import confidence_threshold, fit_temperature, softmax
+from service.networks.backbones import load_backbone
+from service.store.publish import check_can_publish, publish_version
+from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
-from service.training.export import check_saved_model, export_saved_model
-from service.training.figures import draw_confusion, draw_curves
+from service.training.figures import draw_curves
 from service.training.fit import Fitted, Watcher, fit, predict_logits
 from service.training.fold import fold_batch_norm
 from service.training.recipe import Recipe
+from service.training.teach import prepare_lesson
+from service.training.version_files import write_version
 
 RULE = ResizeRule()
 LIMITS = ImageLimits()
-_NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
+_MIN_EPOCH = 1024  # views; a smaller folder is gone through several times, so that an epoch is worth its validation
 
 
 class Observer(Watcher, Protocol):
@@ -47,6 +42,12 @@ class Observer(Watcher, Protocol):
 
     def checked(self, check: DataCheck, split: Split) -> None:
         """The data is known; nothing has been trained yet."""
+
+    def teaching(self, what: str, done: int, total: int) -> None:
+        """The teacher has done so much of what it does."""
+
+    def taught(self, teacher: str, accuracy: float | None) -> None:
+        """The teacher is ready; `accuracy` is its own, on the validation part."""
 
     def stage(self, name: str) -> None:
         """A stage begins that shows no progress of its own."""
@@ -108,6 +109,7 @@ def train(
     Raises:
         DatasetError: the folder cannot be trained on.
         PublishError: the store cannot be written; found out before the training as well.
+        WeightsError: the teacher's weights are not installed, or are not the known ones.
         TrainingError: the training could not go on, or the run folder cannot be written.
     """
     listed = read_folder(folder)
@@ -120,83 +122,87 @@ def train(
     observer.stage("decoding")
     whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
     validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
-    with keras.device(f"{device}:0"):
-        fitted = fit(
-            recipe, len(check.class_names), whole, validation,
-            rule=RULE, seed=seed, checkpoint=run / "checkpoint.npz", watcher=observer,
-        )  # fmt: skip
+    fitted, teacher_accuracy = learn(recipe, whole, validation, check, seed, device, run, observer)
+    network, unseen = _plain(fitted, recipe, check), validation
+    calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
+    if recipe.refit and not fitted.interrupted:
+        more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
+        both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
+        refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
+        if not refitted.interrupted:  # else it has learned less than the first
+            network = _plain(refitted, recipe, check)
+            unseen = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
     observer.stage("exporting and evaluating")
+    described = {
+        **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),
+        "teacher_accuracy": teacher_accuracy,
+    }  # fmt: skip
     with publish_version(store, name) as draft:
-        test = _export(draft, fitted, name, recipe, seed, device, check, split, validation)
+        test = write_version(
+            draft.folder, name, network, recipe, described, calibration, check, split, validation, unseen,
+            rule=RULE, limits=LIMITS,
+        )  # fmt: skip
     _write(run / "history.json", [asdict(epoch) for epoch in fitted.history])
-    draw_curves(fitted.history, run / "curves.svg")
-    draw_confusion(test.confusion, check.class_names, f"{name} {draft.version}, test part", run / "confusion.svg")
-    _write(run / "published.json", {"model": name, "version": draft.version, "test": json.loads(test.to_json())})
-    return Trained(name, draft.version, device, run, fitted.history, fitted.interrupted, test)
+    _write(run / "published.json", {"model": name, "version": draft.version, "test": test.evaluation.to_dict()})
+    sections = [
+        to_section("Training", draw_curves(fitted.history)),
+        Section("Recipe", to_table(list(described.items()))),
+        Section("Photographs", _describe_data(check, split)),
+    ]
+    title = f"{name}, version {draft.version}, on the test part"
+    page = render_page(title, test.evaluation, test.answers, RULE, LIMITS, sections)
+    _write_text(run / "report.html", page)
+    return Trained(name, draft.version, device, run, fitted.history, fitted.interrupted, test.evaluation)
 
 
-def _export(
-    draft: Draft,
-    fitted: Fitted,
-    name: str,
+def learn(
     recipe: Recipe,
+    photographs: LabelledPixels,
+    validation: LabelledPixels | None,
+    check: DataCheck,
     seed: int,
     device: str,
-    check: DataCheck,
-    split: Split,
-    validation: LabelledPixels,
-) -> Evaluation:
-    """Write the version's files into the draft; everything said of it is measured on what was written."""
-    with keras.device("cpu:0"):  # as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3
-        network = fold_batch_norm(fitted.model, NETWORKS[recipe.network](len(check.class_names)))
-        logits = predict_logits(network, validation, recipe)
-    temperature = fit_temperature(logits, validation.class_indices)
-    probabilities = softmax(logits, temperature).astype("float32")
-    export_saved_model(network, draft.folder, scale=recipe.scale, offset=recipe.offset, temperature=temperature)
-    check_saved_model(draft.folder, np.asarray(validation.images[:_NUM_CHECKED]), probabilities[:_NUM_CHECKED])
-    engine = load_engine(draft.folder, engine="savedmodel", device="cpu")
-    evaluations: dict[Part, Evaluation] = {}
-    parts: tuple[Part, ...] = ("validation", "test")
-    for part in parts:
-        photographs = split.photographs[part]
-        scores = score_photographs(engine, [photograph.path for photograph in photographs], RULE, LIMITS)
-        truth = np.array([check.class_names.index(photograph.label) for photograph in photographs])
-        evaluations[part] = evaluate(scores, truth, check.class_names)
-    engine.close()
-    split_list = split_to_json(split)
-    metadata = Metadata(
-        model=name,
-        class_names=list(check.class_names),
-        preprocessing=Preprocessing(
-            shorter_side=RULE.shorter_side,
-            image_size=RULE.image_size,
-            scale=recipe.scale,
-            offset=recipe.offset,
-        ),
-        network=Network(name=recipe.network, num_classes=len(check.class_names), num_parameters=network.count_params()),
-        recipe={**asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history)},
-        data_digest=check.digest,
-        split_digest=hashlib.sha256(split_list.encode()).hexdigest(),
-        metrics=[stated_metrics(evaluation, part) for part, evaluation in evaluations.items()],
-        temperature=temperature,
-        confidence_threshold=confidence_threshold(probabilities),
-        created=datetime.now(UTC).replace(microsecond=0),
-        libraries=_library_versions(("keras", "tensorflow", "tensorflow-cpu", "numpy", "pillow")),
-    )
-    (draft.folder / SPLIT_FILE).parent.mkdir(exist_ok=True)
-    (draft.folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
-    (draft.folder / METADATA_FILE).write_text(metadata.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return evaluations["test"]
+    folder: Path,
+    observer: Observer,
+) -> tuple[Fitted, float | None]:
+    """Teach by `recipe`: the teacher first, if there is one, then the network.
+
+    Args:
+        recipe: how.
+        photographs: whole ones, to train on.
+        validation: squares to choose the epoch by; None: the last.
+        check: names the classes.
+        seed: of initial weights, order and views.
+        device: "cpu" or "gpu".
+        folder: for checkpoints; those that are there are gone on from.
+        observer: is told how it goes.
+
+    Returns:
+        The trained network, and the accuracy of its teacher on `validation`, if there are both.
+    """
+    _make(folder)
+    photographs = photographs.repeated(-(-_MIN_EPOCH // len(photographs.images)))
+    num_classes = len(check.class_names)
+    lesson = None
+    with keras.device(f"{device}:0"):
+        if recipe.teacher != "none":
+            lesson = prepare_lesson(
+                load_backbone(recipe.teacher), recipe, num_classes, photographs, validation,
+                rule=RULE, seed=seed, cache=folder / "lesson.npz", progress=observer.teaching,
+            )  # fmt: skip
+            observer.taught(recipe.teacher, lesson.accuracy)
+        fitted = fit(
+            recipe, num_classes, photographs, validation,
+            rule=RULE, seed=seed, checkpoint=folder / "checkpoint.npz", watcher=observer,
+            answers=lesson.answers if lesson else None,
+        )  # fmt: skip
+    return fitted, lesson.accuracy if lesson else None
 
 
-def _library_versions(names: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # tensorflow and tensorflow-cpu are never installed together
-            continue
-    return found
+def _plain(fitted: Fitted, recipe: Recipe, check: DataCheck) -> keras.Model:
+    # On the CPU, as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3.
+    with keras.device("cpu:0"):
+        return fold_batch_norm(fitted.model, NETWORKS[recipe.network](len(check.class_names)))
 
 
 def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> Path:
@@ -207,25 +213,36 @@ def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, che
         (folder := runs / f"{name}-{digest}{'' if number == 1 else f'-{number}'}").joinpath("published.json").exists()
     ):
         number += 1
+    _make(folder)
+    return folder
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-    return folder
 
 
 def _describe_run(run: Path, recipe: Recipe, seed: int, device: str, check: DataCheck, split: Split) -> None:
     _write(run / "recipe.json", {**asdict(recipe), "seed": seed, "device": device})
     set_aside = [asdict(finding) for finding in split.set_aside]
     _write(run / "data_check.json", {**json.loads(check.to_json()), "set_aside_by_the_split": set_aside})
-    try:
-        (run / "split.json").write_text(split_to_json(split), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"the run folder {run} cannot be written: {error.strerror}") from error
+    _write_text(run / "split.json", split_to_json(split))
+
+
+def _describe_data(check: DataCheck, split: Split) -> str:
+    sizes = [(part, len(photographs)) for part, photographs in split.photographs.items()]
+    findings = [(finding.sentence,) for finding in (*check.findings, *split.set_aside)]
+    return to_table(sizes, ("part", "photographs")) + to_table(findings, ("found",))
 
 
 def _write(path: Path, value: object) -> None:
+    _write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     try:
-        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror}") from error

@@ -42,19 +42,23 @@ def damage(version: Path) -> None:
 
 
 def test_a_sound_machine_and_store_exit_with_0(store: Path, capsys: Capture) -> None:
-    exit_code, found = examine("--model-store", str(store), "--device", "cpu", capsys=capsys)
+    exit_code, found = examine("--model-store", str(store), "--device", "cpu", "--precision", "float32", capsys=capsys)
     assert exit_code == 0
     assert found["store"] == {"folder": str(store), "models": {"flowers": [1, 2]}}
     assert found["serves"] == {"model": "flowers", "version": 2}
-    engine = {"engine": "savedmodel", "device": "cpu", "precision": "float32", "reason": "the CPU was asked for"}
-    assert found["engine"] == engine
+    assert found["engine"] == {
+        "engine": "onnxruntime",
+        "device": "cpu",
+        "precision": "float32",
+        "reason": "the CPU was asked for; float32 was asked for",
+    }
     assert sentences(found, fatal=True) == []
 
 
 def test_the_table_says_the_same_to_people(store: Path, capsys: Capture) -> None:
     assert main(["doctor", "--model-store", str(store)]) == 0
     table = capsys.readouterr().out
-    for fact in ("python", "tensorflow", "cores", "GiB", str(store), "version: 2", "savedmodel", "problem"):
+    for fact in ("python", "tensorflow", "cores", "GiB", str(store), "version: 2", "onnxruntime", "problem"):
         assert fact in table
 
 
@@ -106,26 +110,53 @@ def test_a_network_that_does_not_fit_its_metadata_is_found(store: Path, capsys: 
     assert any("5 classes, its metadata names 4" in warning for warning in sentences(found, fatal=False))
 
 
-BOTH = {"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}
-ONE = {"tensorflow": "2.21.0", "tensorflow-cpu": None}
+BOTH = {"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0", "onnxruntime": "1.32.0"}
+ONE = {**BOTH, "tensorflow-cpu": None}
+LIGHT = {**ONE, "tensorflow": None}
 
 
 @pytest.mark.parametrize(
-    ("packages", "machine", "device", "found", "is_fatal"),
+    ("packages", "machine", "found"),
     [
-        (BOTH, Machine(), "auto", "both installed", False),
-        (ONE, Machine(("GPU 0: NVIDIA L4",)), "auto", "install the extra gpu", False),
-        (ONE, Machine(), "gpu", "--device gpu: there is no GPU", True),
-        (ONE, Machine(no_tensorflow="is not installed"), "auto", "install the extra cpu", True),
+        (BOTH, Machine(), "both installed"),
+        (ONE, Machine(("GPU 0: NVIDIA L4",)), "install the extra gpu"),
+        (LIGHT, Machine(("GPU 0: NVIDIA L4",), no_tensorflow="is not installed"), "install the extra gpu"),
+        ({**ONE, "onnxruntime": None}, Machine(), "install this package anew"),
     ],
 )
 def test_each_problem_of_the_installation_has_its_remedy(
-    packages: dict[str, str | None], machine: Machine, device: Any, found: str, is_fatal: bool
+    packages: dict[str, str | None], machine: Machine, found: str
 ) -> None:
-    (finding,) = find_environment_problems(packages, machine, ServeSettings(device=device))
+    (finding,) = find_environment_problems(packages, machine)
     assert found in finding.sentence
-    assert finding.is_fatal == is_fatal
+    assert not finding.is_fatal
 
 
-def test_a_sound_installation_has_no_problem() -> None:
-    assert list(find_environment_problems(ONE, Machine(), ServeSettings())) == []
+@pytest.mark.parametrize("packages", [ONE, LIGHT])
+def test_a_sound_installation_has_no_problem(packages: dict[str, str | None]) -> None:
+    assert list(find_environment_problems(packages, Machine())) == []
+
+
+def test_settings_that_cannot_be_met_are_fatal(store: Path, capsys: Capture) -> None:
+    wishes = ("--engine", "savedmodel", "--precision", "int8")
+    exit_code, found = examine("--model-store", str(store), *wishes, capsys=capsys)
+    assert exit_code == 1
+    (sentence,) = sentences(found, fatal=True)
+    assert "--precision int8 is for the light engine" in sentence
+
+
+def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engines.select.has_fast_int8", lambda: False)
+    exit_code, found = examine("--model-store", str(store), "--precision", "int8", capsys=capsys)
+    assert exit_code == 0
+    assert any("sums may overflow" in warning for warning in sentences(found, fatal=False))
+
+
+def test_an_api_key_is_never_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWERS_API_KEYS", "the-key-of-the-garden")
+    for arguments in (["doctor"], ["doctor", "--json"]):
+        main(arguments)
+    shown = capsys.readouterr()
+    assert "api_keys" in shown.out
+    assert "the-key" not in shown.out + shown.err
+    assert "the-key" not in repr(ServeSettings())

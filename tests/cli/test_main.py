@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_python_m_service_is_flowers_and_lists_every_verb() -> None:
         (["doctor", "--modle", "x"], "--model"),
         (["serve", "--port", "70000"], "--port (FLOWERS_PORT)"),
         (["serve", "--max-queue-size", "many"], "--max-queue-size"),
-        (["train", "--recipe", "secret"], "standard"),
+        (["train", "--recipe", "secret"], "default"),
     ],
 )
 def test_asking_wrongly_is_one_sentence_and_exit_code_2(
@@ -38,6 +39,21 @@ def test_an_unknown_environment_setting_is_refused_with_the_nearest_known_one(
     monkeypatch.setenv("FLOWERS_MAX_QEUE_SIZE", "3")
     assert main(["doctor"]) == 2
     assert "FLOWERS_MAX_QUEUE_SIZE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["keras", "onnx"])
+def test_training_where_only_serving_is_installed_says_what_to_install(library: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; from service.cli.main import main\n"
+        "sys.exit(main(['train', sys.argv[1], '--name', 'flowers']))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    assert f"training needs {library}" in process.stderr
+    assert "flowers-service[train,teacher]" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_the_light_verbs_import_neither_tensorflow_nor_fastapi() -> None:

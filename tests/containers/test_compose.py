@@ -89,6 +89,16 @@ def test_the_memory_limit_is_set_and_holds_under_load(stack: Stack) -> None:
     assert not stack.inspect()["State"]["OOMKilled"]
 
 
+def test_the_cpu_image_is_light(cpu_image: str) -> None:
+    find = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['tensorflow', 'keras', 'onnx'])))"
+    run("docker", "run", "--rm", "--entrypoint", "python", cpu_image, "-c", find)
+    base, image = (
+        int(run("docker", "image", "inspect", "--format", "{{.Size}}", name))
+        for name in ("python:3.11-slim-bookworm", cpu_image)
+    )
+    assert image - base < 260e6
+
+
 def test_it_needs_no_network(cpu_image: str) -> None:
     container = run(
         "docker", "run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp", cpu_image
@@ -158,7 +168,7 @@ def test_train_writes_into_the_mounted_store_as_its_owner_and_the_service_takes_
     run("docker", "build", "-f", str(REPOSITORY / "docker" / "Dockerfile"), "--target", "train", "-t", "flowers:train",
         str(REPOSITORY))  # fmt: skip
 
-    quick = ("--name", "flowers", "--epochs", "1", "--batch-size", "16", "--network", "alexnet_v2")
+    quick = ("--name", "flowers", "--epochs", "1", "--teacher", "none")
     compose("--profile", "train", "run", "--rm", "-v", f"{photos}:/photos:ro", "train", "train", "/photos", *quick)
 
     version = compose.folder / "model_store" / "flowers" / "2"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.data.batches import epoch_batches, make_views
+from service.data.batches import LabelledPixels, epoch_batches, make_views
 from service.imaging.pixels import Pixels
 
 NUM_PHOTOGRAPHS = 10
@@ -37,8 +37,8 @@ def test_an_epoch_depends_on_seed_and_number_alone_not_on_threads(workers: int) 
 def test_another_epoch_has_another_order_and_other_views() -> None:
     first, second = (next(epoch_batches(IMAGES, noisy_view, batch_size=10, epoch=e, seed=1)) for e in (0, 1))
     assert not np.array_equal(first.photographs, second.photographs)
-    by_photograph = [batch.images[np.argsort(batch.photographs)] for batch in (first, second)]
-    assert not np.array_equal(*by_photograph)
+    one, other = (batch.images[np.argsort(batch.photographs)] for batch in (first, second))
+    assert not np.array_equal(one, other)
 
 
 def test_a_counted_number_of_views_is_taken_in_turn_and_each_can_be_made_again() -> None:
@@ -49,6 +49,14 @@ def test_a_counted_number_of_views_is_taken_in_turn_and_each_can_be_made_again()
             np.testing.assert_array_equal(again, batch.images)
             seen |= set(zip(batch.photographs.tolist(), batch.views.tolist(), strict=True))
     assert seen == {(photograph, view) for photograph in range(NUM_PHOTOGRAPHS) for view in range(3)}
+
+
+def test_repeated_photographs_keep_their_labels_and_have_views_of_their_own() -> None:
+    pixels = LabelledPixels(IMAGES, np.arange(NUM_PHOTOGRAPHS)).repeated(3)
+    np.testing.assert_array_equal([image[0, 0, 0] for image in pixels.images], pixels.class_indices)
+    (batch,) = epoch_batches(pixels.images, noisy_view, batch_size=30, epoch=0, seed=1)
+    views = {batch.images[k].tobytes() for k in range(30)}
+    assert len(views) == 30
 
 
 def test_fewer_photographs_than_a_batch_make_one_smaller_batch() -> None:

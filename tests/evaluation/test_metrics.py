@@ -98,4 +98,21 @@ def test_json_holds_every_number() -> None:
     for name in ("num_photographs", "num_correct", "accuracy", "accuracy_low", "accuracy_high", "log_loss"):
         assert document[name] == getattr(evaluation, name)
     assert document["expected_calibration_error"] == evaluation.expected_calibration_error
-    assert len(document) == 9
+    assert document["calibration_error_by_chance"] == evaluation.calibration_error_by_chance
+    assert len(document) == 10
+
+
+def test_chance_alone_explains_the_error_of_a_calibrated_network_but_not_of_an_overconfident_one() -> None:
+    random = np.random.default_rng(3)
+    top1 = random.uniform(0.5, 1, 400)
+    rows = np.stack([top1, 1 - top1], axis=1).astype(np.float32)
+    honest = evaluate(rows, (random.random(400) >= top1).astype(int), ("a", "b"))
+    assert 0 < honest.expected_calibration_error < honest.calibration_error_by_chance < 0.1
+    overconfident = evaluate(rows, (random.random(400) >= top1 - 0.2).astype(int), ("a", "b"))
+    assert overconfident.expected_calibration_error > overconfident.calibration_error_by_chance
+
+
+def test_fewer_photographs_leave_more_to_chance() -> None:
+    rows = np.tile(np.array([[0.8, 0.2], [0.6, 0.4]], np.float32), (10, 1))
+    few, many = (evaluate(np.tile(rows, (n, 1)), np.zeros(20 * n, int), ("a", "b")) for n in (1, 50))
+    assert few.calibration_error_by_chance > 3 * many.calibration_error_by_chance

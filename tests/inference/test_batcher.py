@@ -60,6 +60,18 @@ async def test_two_lanes_run_two_calls_at_once(engine: FakeEngine) -> None:
     await asyncio.gather(*calls)
 
 
+async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
+    engine.num_lanes = 3
+    loaded = fake_version(engine)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(5)]
+    await spin()
+    assert batcher.num_computing == 3
+    engine.release()
+    await asyncio.gather(*calls)
+
+
 async def test_a_full_queue_refuses_at_once_and_goes_on_serving(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=1, max_queue_size=2)
     loaded = fake_version(engine)

@@ -170,6 +170,16 @@ async def test_what_a_runtime_says_stays_in_the_log(watch: Watch) -> None:
     assert "secret" in events[-1]["reason"]
 
 
+async def test_where_the_store_lies_stays_in_the_log(watch: Watch) -> None:
+    publish_example(watch.store)
+    engine = watch.loader.engines[1] = FakeEngine()
+    engine.warm_up_error = EngineFailed(f"no network at {watch.store}/flowers/1/saved_model.pb")
+    with capture_logs() as events:
+        await watch.look()
+    assert watch.live_model.refused[1] == "no network at flowers/1/saved_model.pb"
+    assert str(watch.store) in events[-1]["reason"]
+
+
 async def test_a_failing_disk_is_tried_again_at_every_look_and_logged_once(watch: Watch) -> None:
     publish_example(watch.store)
     engine = watch.loader.engines[1] = FakeEngine()

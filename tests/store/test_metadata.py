@@ -15,6 +15,12 @@ def test_metadata_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["format"] == METADATA_FORMAT
 
 
+def test_metadata_from_before_there_was_a_light_engine_can_be_read() -> None:
+    document = json.loads(example_metadata().model_dump_json())
+    del document["cpu_models"]
+    assert parse_metadata(json.dumps(document), version="1").cpu_models == []
+
+
 def test_a_missing_file_is_an_invalid_version(tmp_path: Path) -> None:
     with pytest.raises(InvalidVersion, match=r"metadata\.json of version 7 cannot be read: No such file"):
         read_metadata(tmp_path / "7" / "assets.extra" / "metadata.json")

@@ -48,7 +48,7 @@ def drawn_pixels(first_seed: int, per_class: int) -> LabelledPixels:
     return LabelledPixels(np.stack(squares), class_indices)
 
 
-def fit_small(checkpoint: Path, recipe: Recipe = RECIPE) -> Fitted:
+def fit_small(checkpoint: Path, recipe: Recipe = RECIPE, answers: np.ndarray | None = None) -> Fitted:
     """Ten photographs to train on, five to validate."""
     with keras.device("cpu:0"):
         return fit(
@@ -60,6 +60,7 @@ def fit_small(checkpoint: Path, recipe: Recipe = RECIPE) -> Fitted:
             seed=11,
             checkpoint=checkpoint,
             watcher=Printer(),
+            answers=answers,
         )
 
 

@@ -14,6 +14,7 @@ RECIPE = Recipe(
     epochs=10,
     batch_size=32,
     augmentation=Augmentation(flip=True),
+    precision="float32",
     model_name="article",
     every_device=True,
 )

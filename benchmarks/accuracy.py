@@ -1,0 +1,201 @@
+"""What each part of the recipe is worth: `python benchmarks/accuracy.py FOLDER [--seeds 0 1] [--rungs NAME...]`.
+
+Every rung is the rung below with one thing changed, trained for the same number of epochs on the training part, with
+each seed (of weights, order, views; the split stays), and measured on the validation part: plain, and averaged with its
+mirror image. The test part is not touched. Takes hours; what is done is kept in `--runs`, and the same command goes on.
+Writes `benchmarks/results/accuracy.json` and, from all that is in it, `benchmarks/accuracy.md`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from article import RESULTS, describe_machine
+
+from service.data.batches import LabelledPixels, load_squares, load_whole
+from service.data.check import check_folder
+from service.data.folder import read_folder
+from service.data.split import split_photographs
+from service.training.checkpoint import Epoch
+from service.training.fit import predict_logits
+from service.training.recipe import Augmentation, Recipe, find_recipe
+from service.training.train import LIMITS, RULE, Observer, learn
+
+EPOCHS = 60
+OFF = Augmentation(flip=False)
+BEST = find_recipe("default")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One change; `below` names the rung that it changes (none: the first)."""
+
+    name: str
+    says: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    below: str | None = None
+
+
+LADDER = (
+    Rung("plain", "AlexNet v2, labels, no augmentation, Adam at 1e-3"),
+    Rung("batch norm", "batch normalisation before every ReLU, folded at export", {"batch_norm": True}, "plain"),
+    Rung(
+        "schedule",
+        "warm-up, cosine, decoupled weight decay, average of the weights",
+        {
+            "warmup_epochs": BEST.warmup_epochs,
+            "cosine": True,
+            "weight_decay": BEST.weight_decay,
+            "average_decay": BEST.average_decay,
+        },
+        "batch norm",
+    ),
+    Rung(
+        "views",
+        "random crops, mirror images, colour",
+        {"augmentation": replace(BEST.augmentation, mixup=0.0)},
+        "schedule",
+    ),
+    Rung("mixup", "blends of two photographs", {"augmentation": BEST.augmentation}, "views"),
+    Rung(
+        "frozen teacher",
+        "answers of EfficientNet-Lite2 with a new last layer as targets, T = 2",
+        {"teacher": "efficientnet_lite2", "teacher_tuned": 0.0, "teacher_temperature": 2.0},
+        "mixup",
+    ),
+    Rung(
+        "tuned teacher",
+        "the upper half of the teacher trained on the photographs",
+        {"teacher_tuned": 0.5},
+        "frozen teacher",
+    ),
+    Rung("warmer", "T = 4", {"teacher_temperature": 4.0}, "tuned teacher"),
+    Rung("v1", "AlexNet v1 in place of v2", {"network": "alexnet_v1"}, "tuned teacher"),
+    Rung("patience", "three times the epochs", {"epochs": 3 * EPOCHS}, "tuned teacher"),
+)
+
+
+def recipe_of(name: str) -> Recipe:
+    """The rung's recipe: its own changes on top of those of all rungs below."""
+    (rung,) = [rung for rung in LADDER if rung.name == name]
+    if rung.below is None:
+        return Recipe(
+            name="ladder", network="alexnet_v2", epochs=EPOCHS, batch_size=BEST.batch_size, augmentation=OFF,
+            scale=BEST.scale, offset=BEST.offset,
+        )  # fmt: skip
+    return replace(recipe_of(rung.below), **rung.changes)
+
+
+class Log(Observer):
+    """One line per tenth epoch."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def teaching(self, what: str, done: int, total: int) -> None:
+        """Silent."""
+
+    def taught(self, teacher: str, accuracy: float | None) -> None:
+        """Print it."""
+        print(f"{self._name}: {teacher} {accuracy}", flush=True)
+
+    def step(self, *_: object) -> None:
+        """Silent."""
+
+    def epoch(self, result: Epoch) -> None:
+        """Print every tenth."""
+        if result.epoch % 10 == 9:
+            print(f"{self._name}: epoch {result.epoch + 1}, validation {result.validation_accuracy:.4f}", flush=True)
+
+
+def measure(model: keras.Model, validation: LabelledPixels, recipe: Recipe) -> dict[str, float]:
+    """Accuracy on the validation part: as serving asks, and averaged with the mirror image."""
+    mirrored = LabelledPixels(np.asarray(validation.images)[:, :, ::-1], validation.class_indices)
+    plain, other = (predict_logits(model, squares, recipe) for squares in (validation, mirrored))
+    return {
+        "accuracy": float((plain.argmax(axis=1) == validation.class_indices).mean()),
+        "with_mirror": float(((plain + other).argmax(axis=1) == validation.class_indices).mean()),
+    }
+
+
+def to_markdown(document: dict[str, Any]) -> str:
+    """The table, for people; a rung's gain is against the rung that it changes."""
+    means = {name: statistics.mean(run["accuracy"] for run in runs) for name, runs in document["rungs"].items()}
+    lines = [
+        "# What each part of the recipe is worth",
+        "",
+        "Made by `benchmarks/accuracy.py`; figures in `results/accuracy.json`. Accuracy on the validation part "
+        f"({document['num_validation']} photographs: one standard error is about 1.5 points), {document['epochs']} "
+        "epochs unless said otherwise; the test part was not looked at.",
+        "",
+        "| rung | what is new | on top of | validation, each seed | mean | gain | with mirror | s / epoch |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for rung in LADDER:
+        runs = document["rungs"].get(rung.name)
+        if not runs:
+            continue
+        each = ", ".join(f"{100 * run['accuracy']:.1f}" for run in runs)
+        gain = f"{100 * (means[rung.name] - means[rung.below]):+.1f}" if rung.below in means else ""
+        mirror = statistics.mean(run["with_mirror"] for run in runs)
+        seconds = statistics.median(run["seconds_per_epoch"] for run in runs)
+        lines.append(
+            f"| {rung.name} | {rung.says} | {rung.below or ''} | {each} | {100 * means[rung.name]:.1f} | {gain} "
+            f"| {100 * mirror:.1f} | {seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, and write the table anew after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--rungs", nargs="+", default=[rung.name for rung in LADDER])
+    parser.add_argument("--runs", type=Path, default=Path("runs/ladder"))
+    asked = parser.parse_args(arguments)
+    check = check_folder(read_folder(asked.folder), LIMITS)
+    split = split_photographs(check, 0)
+    train = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
+    validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
+    path = RESULTS / "accuracy.json"
+    document: dict[str, Any] = {"rungs": {}}
+    if path.exists():
+        document = json.loads(path.read_text(encoding="utf-8"))
+    document |= {"machine": describe_machine(), "epochs": EPOCHS, "num_validation": len(validation.class_indices)}
+    for seed in asked.seeds:
+        for name in asked.rungs:
+            runs = document["rungs"].setdefault(name, [])
+            if any(run["seed"] == seed for run in runs):
+                continue
+            recipe, begun = recipe_of(name), time.perf_counter()
+            fitted, teacher = learn(
+                recipe, train, validation, check, seed, "cpu", asked.runs / f"{name}-{seed}", Log(f"{name} {seed}")
+            )
+            runs.append(
+                {
+                    "seed": seed,
+                    **measure(fitted.model, validation, recipe),
+                    "teacher": teacher,
+                    "epochs": recipe.epochs,
+                    "seconds": time.perf_counter() - begun,
+                    "seconds_per_epoch": statistics.median(epoch.seconds for epoch in fitted.history),
+                }
+            )
+            path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            (Path(__file__).parent / "accuracy.md").write_text(to_markdown(document), encoding="utf-8")
+            keras.backend.clear_session()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What decoding large JPEGs at a fraction of their size saves and costs: `python benchmarks/decoding.py FOLDER`.
+
+Enlarges 500 photographs to 12 megapixels with a camera's noise, decodes each whole and as the service does, in one
+thread, in turns; compares time, the squares, and the answers of the served version.
+Writes `benchmarks/results/decoding.json`.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from article import RESULTS, describe_machine
+from PIL import Image
+
+from service.evaluation.local_model import open_local_model
+from service.imaging.colour import to_srgb
+from service.imaging.decode import decode_image
+from service.imaging.resize import resize
+
+
+def enlarge(path: Path, seed: int) -> bytes:
+    """The photograph as a camera of 12 megapixels would have written it, roughly."""
+    with Image.open(path) as image:
+        scale = (12_000_000 / (image.width * image.height)) ** 0.5
+        size = (round(image.width * scale), round(image.height * scale))
+        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)).astype(np.int16)
+    pixels += np.random.default_rng(seed).normal(0, 4, pixels.shape).astype(np.int16)
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=88)
+    return stream.getvalue()
+
+
+def decode_whole(data: bytes) -> np.ndarray:
+    """At full size."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(to_srgb(image))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
+    parser.add_argument("--photographs", type=int, default=500)
+    asked = parser.parse_args()
+    paths = sorted(asked.folder.glob("*/*.jpg"))
+    paths = paths[:: max(len(paths) // asked.photographs, 1)][: asked.photographs]
+    times: dict[str, list[float]] = {"whole": [], "scaled": []}
+    squares: dict[str, list[np.ndarray]] = {"whole": [], "scaled": []}
+    for number, path in enumerate(paths):
+        data = enlarge(path, number)
+        for name, decode in (("whole", decode_whole), ("scaled", decode_image)):
+            begun = time.thread_time()
+            squares[name].append(resize(decode(data)))
+            times[name].append(1e3 * (time.thread_time() - begun))
+    differences = [np.abs(a.astype(int) - b).mean() for a, b in zip(*squares.values(), strict=True)]
+    with open_local_model(Path("model_store"), "flowers", None, engine="auto", device="auto") as local:
+        whole, scaled = (local.engine.run(np.stack(images)) for images in squares.values())
+    result = {
+        "machine": describe_machine(),
+        "photographs": len(paths),
+        "decode_and_resize_ms": {
+            name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            for name, values in times.items()
+        },
+        "mean_absolute_difference": {"median": statistics.median(differences), "max": max(differences)},
+        "same_top1": int((whole.argmax(axis=1) == scaled.argmax(axis=1)).sum()),
+        "largest_probability_difference": float(np.abs(whole - scaled).max()),
+    }
+    (RESULTS / "decoding.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

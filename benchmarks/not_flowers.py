@@ -1,0 +1,89 @@
+"""How often a picture that is no flower is flagged as not confident: `python benchmarks/not_flowers.py`.
+
+Asks the served version about drawn pictures and about every picture of a hundred pixels or more that the installed
+packages carry (photographs, logos, diagrams), and prints the share with `confident` false, beside the share of the
+flowers that the threshold was chosen for. Nothing is promised: a network with five answers gives one of them.
+Writes `benchmarks/results/not_flowers.json`.
+"""
+
+import argparse
+import json
+import site
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from article import RESULTS
+from PIL import Image, ImageDraw
+
+from service.errors import ImageError
+from service.evaluation.local_model import open_local_model
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.resize import resize
+
+SIZE = 256
+
+
+def drawn() -> Iterator[tuple[str, Pixels]]:
+    """Two hundred pictures of nothing: noise, gradients, stripes, boards, discs and letters."""
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        kind = ("noise", "gradient", "stripes", "board", "discs", "letters")[seed % 6]
+        first, second = random.integers(0, 256, (2, 3))
+        y, x = np.mgrid[:SIZE, :SIZE]
+        if kind == "noise":
+            yield kind, random.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+        elif kind in ("gradient", "stripes", "board"):
+            share = {
+                "gradient": (x + y) / (2 * SIZE),
+                "stripes": (x // random.integers(4, 40)) % 2,
+                "board": (x // 32 + y // 32) % 2,
+            }[kind]
+            yield kind, (first * share[..., None] + second * (1 - share[..., None])).astype(np.uint8)
+        else:
+            image = Image.new("RGB", (SIZE, SIZE), tuple(map(int, first)))
+            draw = ImageDraw.Draw(image)
+            for _ in range(12):
+                at = tuple(map(int, random.integers(0, SIZE, 2)))
+                color = tuple(map(int, random.integers(0, 256, 3)))
+                if kind == "discs":
+                    draw.circle(at, int(random.integers(5, 50)), color)
+                else:
+                    draw.text(at, "".join(map(chr, random.integers(65, 91, 8))), color, font_size=30)
+            yield kind, np.asarray(image)
+
+
+def carried() -> Iterator[tuple[str, Pixels]]:
+    """Pictures that come with the installed packages."""
+    for root in site.getsitepackages():
+        for path in sorted(Path(root).rglob("*")):
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                try:
+                    image = decode_image(path.read_bytes(), ImageLimits())
+                except ImageError:
+                    continue
+                if min(image.shape[:2]) >= 100:
+                    yield path.relative_to(root).parts[0], image
+
+
+def main() -> None:
+    """Ask, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model-store", type=Path, default=Path("model_store"))
+    asked = parser.parse_args()
+    result = {}
+    with open_local_model(asked.model_store, "flowers", None, engine="auto", device="auto") as local:
+        threshold = local.metadata.confidence_threshold
+        for source, pictures in (("drawn", drawn()), ("carried by packages", carried())):
+            squares = np.stack([resize(image, local.rule) for _, image in pictures])
+            top1 = local.engine.run(squares).max(axis=1)
+            result[source] = {"pictures": len(top1), "flagged": float((top1 < threshold).mean())}
+            print(f"{source}: {result[source]['flagged']:.0%} of {len(top1)} flagged", file=sys.stderr)
+        document = {"version": local.stored.version, "confidence_threshold": threshold, "not_flowers": result}
+    (RESULTS / "not_flowers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

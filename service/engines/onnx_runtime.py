@@ -1,0 +1,109 @@
+"""OnnxRuntimeEngine: a version's network on the CPU, without TensorFlow; loaded in a tenth of a second."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision
+from service.engines.engine import EngineInfo, Probabilities
+from service.engines.warm_up import run_and_check
+from service.errors import EngineFailed, InvalidVersion
+from service.imaging.pixels import Pixels
+
+_INPUT, _OUTPUT = "images", "probabilities"
+_LARGEST_CALL = 8  # images: more are no faster on a CPU (measured), and take memory in proportion
+
+
+class OnnxRuntimeEngine:
+    """An `Engine` on ONNX Runtime, one session for all lanes.
+
+    A call computes on the thread that makes it: several calls side by side keep the cores busy without waiting for
+    each other, while one call on several cores waits for the slowest whenever a decoder takes a core away.
+
+    Args:
+        folder: of a verified version.
+        precision: one that the version has a network for.
+        reason, warning: why it was chosen, and what was not as it should be; for `info`.
+        threads: that call it at a time, and so the cores it uses; 0: one per core.
+
+    Raises:
+        InvalidVersion: no such network, or its input and output are not those that DESIGN promises.
+    """
+
+    def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
+        self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
+        self._num_lanes = threads or _count_cores()
+        self._session = _load(folder / CPU_MODEL_FILES[precision], folder.name)
+        self._image_size, self._num_classes = _read_shapes(self._session, folder.name)
+
+    @property
+    def info(self) -> EngineInfo:
+        """As the protocol says; this runtime was built for the CPU only."""
+        return self._info
+
+    @property
+    def num_classes(self) -> int:
+        """The width of the network's output."""
+        return self._num_classes
+
+    @property
+    def num_lanes(self) -> int:
+        """One per core."""
+        return self._num_lanes
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """As the protocol says. Raises `EngineFailed`."""
+        run_and_check(self, range(1, min(max_batch_size, _LARGEST_CALL) + 1), self._image_size)
+
+    def run(self, images: Pixels) -> Probabilities:
+        """As the protocol says; many images are scored in pieces."""
+        pieces = [images[start : start + _LARGEST_CALL] for start in range(0, len(images), _LARGEST_CALL)]
+        try:
+            rows = [self._session.run([_OUTPUT], {_INPUT: piece})[0] for piece in pieces]
+        except Exception as error:  # whatever the runtime raises: there is no list of it
+            raise EngineFailed(f"ONNX Runtime could not score {len(images)} images: {_first_line(error)}") from error
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def close(self) -> None:
+        """Drop the session, and with it the memory."""
+        del self._session
+
+
+def _count_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load(path: Path, version: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_mem_pattern = False  # plans memory for each batch size anew, and keeps all plans
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a missing or damaged file can raise anything
+        raise InvalidVersion(
+            f"version {version} has no {path.name} that ONNX Runtime {onnxruntime.__version__} can load: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[int, int]:
+    """(image_size, num_classes) of a network that is as promised. Raises `InvalidVersion` for any other."""
+    found = [(tensor.name, tensor.type, tensor.shape) for tensor in (*session.get_inputs(), *session.get_outputs())]
+    match found:
+        case [
+            ("images", "tensor(uint8)", [str(), int(height), int(width), 3]),
+            ("probabilities", "tensor(float)", [str(), int(num_classes)]),
+        ] if height == width:
+            return height, num_classes
+    raise InvalidVersion(
+        f"the CPU network of version {version} has {found}, expected images: uint8 (N, size, size, 3) and "
+        "probabilities: float32 (N, classes): export it again with `flowers train`"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -1,0 +1,30 @@
+"""AlexNet v2, taught by a pretrained EfficientNet-Lite2 that has learned the same photographs.
+
+    flowers train
+
+89.5 % (445 of 497) on the test part of flower_photos, seed 0. The first network, without the validation part: 87.4 %
+there (457 of 523), 88.1 % on the test part; the teacher: 94.1 % on the validation part. Two cores with AVX-512 and
+bfloat16: 10 minutes for the teacher's lessons, 6 for its answers and 30 for AlexNet, twice, since it is trained again
+on both parts.
+"""
+
+from service.training.recipe import Augmentation, Recipe
+
+RECIPE = Recipe(
+    name="default",
+    network="alexnet_v2",
+    epochs=150,
+    batch_size=64,
+    batch_norm=True,
+    learning_rate=1e-3,
+    warmup_epochs=5,
+    cosine=True,
+    weight_decay=0.02,
+    average_decay=0.998,
+    augmentation=Augmentation(flip=True, min_area=0.25, color=0.25, mixup=0.2),
+    scale=1 / 127.5,
+    offset=-1.0,
+    teacher="efficientnet_lite2",
+    teacher_temperature=2.0,
+    refit=True,
+)

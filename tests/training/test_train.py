@@ -1,0 +1,60 @@
+"""The whole training, on drawn flowers: what is published, and what it is said to be."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from service.data.check import DataCheck
+from service.data.split import Split
+from service.store.layout import METADATA_FILE
+from service.store.metadata import read_metadata
+from service.training.checkpoint import Epoch, load_checkpoint
+from service.training.recipe import find_recipe
+from service.training.train import train
+
+
+class Silent:
+    def checking(self, done: int, total: int) -> None: ...
+    def checked(self, check: DataCheck, split: Split) -> None: ...
+    def teaching(self, what: str, done: int, total: int) -> None: ...
+    def taught(self, teacher: str, accuracy: float | None) -> None: ...
+    def stage(self, name: str) -> None: ...
+    def step(
+        self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float
+    ) -> None: ...
+    def epoch(self, result: Epoch) -> None: ...
+
+
+@pytest.mark.slow
+def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
+    drawn_folder: Path, tmp_path: Path
+) -> None:
+    recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True)
+    trained = train(
+        drawn_folder, "drawn", recipe,
+        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Silent(),
+    )  # fmt: skip
+    first, second = (load_checkpoint(path / "checkpoint.npz") for path in (trained.run, trained.run / "refit"))
+    assert first is not None
+    assert second is not None
+    assert first[0][0].validation_accuracy is not None
+    assert second[0][0].validation_accuracy is None  # nothing was kept back to validate on
+
+    version = tmp_path / "store" / "drawn" / "1"
+    reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
+    shapes = reader.get_variable_to_shape_map()
+    (bias,) = [reader.get_tensor(name) for name, shape in shapes.items() if shape == [5] and "VARIABLE_VALUE" in name]
+    logits_bias = [[values for values in best if values.shape == (5,)] for _, _, best in (first, second)]
+    np.testing.assert_array_equal(bias, logits_bias[1][0])  # the second network is the one that is published
+    assert not np.array_equal(bias, logits_bias[0][0])
+
+    metadata = read_metadata(version / METADATA_FILE)
+    stated = {metrics.part: metrics for metrics in metadata.metrics}
+    # On the validation part the first network was measured: the second has seen it.
+    assert stated["validation"].accuracy == pytest.approx(first[0][0].validation_accuracy, abs=0.02)
+    published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
+    assert published["test"]["accuracy"] == stated["test"].accuracy == trained.test.accuracy
