@@ -1,6 +1,7 @@
 """`flowers`: one verb per file; this one gathers them, and turns errors into one sentence and an exit code."""
 
 import os
+import signal
 import sys
 
 from cyclopts import App, CycloptsError
@@ -10,7 +11,8 @@ from service import __version__
 from service.errors import FlowersError, UsageError
 from service.settings import check_environment, describe_invalid_settings
 
-VERBS = ("train", "evaluate", "predict", "serve", "models", "doctor")
+VERBS = ("train", "evaluate", "predict", "serve", "models", "bench", "doctor")
+_OF_TRAINING = ("keras", "tensorflow", "onnx", "matplotlib")
 
 app = App(
     name="flowers",
@@ -25,6 +27,9 @@ for verb in VERBS:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; 0 done, 1 failed, 2 asked wrongly."""
+    if arguments is None and sys.argv[1:2] == ["serve"]:
+        # Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM at all.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
@@ -36,6 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(describe_invalid_settings(error), exit_code=2)
     except FlowersError as error:
         return _fail(str(error), exit_code=1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _OF_TRAINING:
+            raise
+        remedy = "pip install 'flowers-service[train,teacher]', or [gpu,teacher] with a GPU; `make train` does it"
+        return _fail(f"training needs {error.name}, which is not installed: {remedy}", exit_code=1)
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0

@@ -14,7 +14,8 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.context import Service
-from service.api.telemetry import configure_logging
+from service.api.logs import configure_logging
+from service.api.request_head import BoundedHead
 from service.errors import EngineFailed, FlowersError
 from service.settings import ServeSettings
 
@@ -57,6 +58,7 @@ class _Server(uvicorn.Server):
         app = create_app(settings, on_fatal=self.fail)
         config = uvicorn.Config(
             app,
+            http=BoundedHead,
             lifespan="on",
             ws="none",
             log_config=None,

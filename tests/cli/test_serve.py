@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 from drawing import draw_photograph, encode
-from serving import served
+from serving import Served, served
+from versions import publish_example
 
 from service.cli.serve import _listen
 from service.engines.select import list_driver_gpus
@@ -100,9 +101,25 @@ def _is_listening(url: str) -> bool:
     host, port = url.removeprefix("http://").split(":")
     try:
         socket.create_connection((host, int(port)), timeout=60).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused; or reset, when it came just as the socket closed
         return False
     return True
+
+
+def test_a_signal_before_it_listens_ends_it_with_0(tmp_path: Path) -> None:
+    """As soon as its handler is there, which the kernel tells; the imports of the service alone take a second."""
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--model-store", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not _catches_sigterm(process.pid):
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate()[1] == ""  # it had not come to listening
+        assert process.returncode == 0
+
+
+def _catches_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_a_signal_while_the_model_loads_does_not_wait_for_it(tiny_version: Path) -> None:
@@ -131,6 +148,35 @@ def test_a_version_that_appears_while_it_runs_makes_it_ready(tiny_version: Path,
         (store / "flowers" / ".publishing-1").rename(store / "flowers" / "1")
         service.wait_for("model loaded")
         assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+WITH_AN_ENGINE_THAT_HANGS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fakes import FakeEngine
+from service.cli.serve import serve
+from service.engines import select
+from service.inference import watchdog
+from service.settings import ServeSettings
+engine = FakeEngine()
+engine.hold()
+select.load_engine = lambda *_, **__: engine
+watchdog.WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0
+sys.exit(serve(ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json")))
+"""
+
+
+def test_an_engine_that_hangs_makes_it_unready_and_then_ends_the_process_with_1_and_the_reason(tmp_path: Path) -> None:
+    publish_example(tmp_path)
+    command = [sys.executable, "-c", WITH_AN_ENGINE_THAT_HANGS, str(Path(__file__).parents[1]), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        service = Served(process)
+        assert "not answered" in service.wait_for("engine in trouble")["reason"]
+        assert "not answered" in httpx.get(f"{service.url}/readyz").json()["detail"]
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        assert "new one can take its place" in service.wait_for("giving up")["reason"]
+        assert process.wait() == 1
 
 
 def test_a_taken_port_is_said_in_one_sentence_and_ends_with_1(tmp_path: Path) -> None:

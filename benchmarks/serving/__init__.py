@@ -1,0 +1,1 @@
+"""Our service beside the general serving frameworks: one machine, one interleaved run, every answer checked."""

@@ -1,0 +1,235 @@
+"""`python -m benchmarks.serving [PHOTOGRAPHS]`: the whole comparison, its results as data, its table and plots.
+
+Run it when nothing else runs on the machine. PHOTOGRAPHS is a folder of class folders, such as the unpacked
+flower_photos; without it, pictures are drawn. Environments and AlexNet v1 are made on the first run, in the cache.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.environments import installed_versions, lock_all
+from benchmarks.serving.limits import measure_client, measure_limits
+from benchmarks.serving.measure import ServerFailed, Stage, Timing, measure, python_of
+from benchmarks.serving.models import FIRST, SHIPPED, store_of
+from benchmarks.serving.photographs import Photograph, enlarge, find_model, read_small, with_answers
+from benchmarks.serving.report import embed, write_report
+from benchmarks.serving.servers import OURS, REPOSITORY, SERVERS, Model, Server
+from service.cli.machine import describe_cpu, describe_memory, find_packages
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "serving.json"
+README = REPOSITORY / "README.md"
+SMALL = tuple(Stage("small", connections) for connections in (1, 8, 32, 64))
+LARGE = tuple(Stage("large", connections) for connections in (1, 8))
+_NUM_CANDIDATES, _NUM_SMALL, _NUM_LARGE = 100, 20, 4
+_QUIET_LOAD = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. 12-megapixel photographs are asked in the first round alone, of the first model."""
+
+    models: tuple[Model, ...]
+    servers: tuple[Server, ...] = SERVERS
+    rounds: int = 3
+    small: tuple[Stage, ...] = SMALL
+    large: tuple[Stage, ...] = LARGE
+    timing: Timing = field(default_factory=Timing)
+    limits_s: float = 1.0
+
+    def starts(self) -> Iterator[tuple[int, Model, Server, tuple[Stage, ...]]]:
+        """Interleaved: each round has every model and server once, and begins with another server."""
+        for number in range(self.rounds):
+            first = number * 3 % len(self.servers)
+            for model in self.models:
+                for server in (*self.servers[first:], *self.servers[:first]):
+                    is_large = number == 0 and model is self.models[0]
+                    yield number, model, server, self.small + (self.large if is_large else ())
+
+
+def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
+    """Measure all of the plan; the file is written after each server, so that a run cut short is not lost."""
+    candidates = read_small(photographs, _NUM_CANDIDATES)
+    results: dict[str, Any] = {
+        "machine": {"cpu": describe_cpu(), "memory": describe_memory()["total"]},
+        "load_average_before": os.getloadavg()[0],
+        "commit": _commit(),
+        "versions": _versions(plan.servers),
+        "timing": vars(plan.timing),
+        "client": measure_client(candidates[0], plan.limits_s or 0.3),
+        "models": {},
+        "skipped": [],
+        "failed": [],
+        "limits": [],
+        "runs": [],
+    }
+    questions: dict[str, dict[str, list[Photograph]]] = {}
+    for model in plan.models:
+        small = with_answers(candidates, model, _NUM_SMALL)
+        questions[model.name] = {"small": small}
+        if model is plan.models[0] and plan.large:
+            enlarged = [enlarge(photograph.data) for photograph in small[: 2 * _NUM_LARGE]]
+            questions[model.name]["large"] = with_answers(enlarged, model, _NUM_LARGE)
+        results["models"][model.name] = _describe(model, questions[model.name])
+
+    limits_of: set[tuple[int, str]] = set()
+    for number, model, server, stages in plan.starts():
+        if (number, model.name) not in limits_of:
+            limits_of.add((number, model.name))
+            for limits in _limits(plan, model, questions[model.name]["small"]):
+                results["limits"].append({"round": number, "model": model.name, **limits})
+        where = {"round": number, "model": model.name, "server": server.name}
+        if reason := server.needs(model):
+            results["skipped"].append({**where, "reason": reason})
+            continue
+        try:
+            result = measure(server, model, questions[model.name], stages, plan.timing)
+            results["runs"].append({**where, **result})
+            _say(f"round {number + 1}, {model.name}, {server.name}: {_in_short(result)}")
+        except ServerFailed as failure:
+            results["failed"].append({**where, "reason": str(failure)})
+            _say(f"round {number + 1}, {model.name}, {server.name}: {failure}")
+        save_to.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+def _limits(plan: Plan, model: Model, photographs: Sequence[Photograph]) -> Iterator[dict[str, Any]]:
+    if not plan.limits_s:
+        return
+    data = [photograph.data for photograph in photographs]
+    for name, choice in (("auto", {}), ("float32", {"precision": "float32"})):
+        yield {"choice": name, **measure_limits(model.folder, data, plan.limits_s, engine="auto", **choice)}
+
+
+def _describe(model: Model, questions: dict[str, list[Photograph]]) -> dict[str, Any]:
+    sizes = {
+        size: {
+            "count": len(photographs),
+            "labels": sorted({photograph.label for photograph in photographs}),
+            "mean_bytes": sum(len(photograph.data) for photograph in photographs) // len(photographs),
+        }
+        for size, photographs in questions.items()
+    }
+    return {"network": model.network, "version": model.version, "photographs": sizes}
+
+
+def _in_short(result: dict[str, Any]) -> str:
+    cells = [
+        f"{cell['connections']}{' large' if cell['size'] == 'large' else ''}: "
+        + (f"{cell['answers_per_s']:g}/s" if cell["counts"] else f"does not count {cell['errors']}")
+        for cell in result["cells"]
+    ]
+    return f"up in {result['cold_start_s']} s, {result['memory']['pss_mb']:.0f} MB, {', '.join(cells)}"
+
+
+def _versions(servers: Sequence[Server]) -> dict[str, dict[str, str]]:
+    ours = {name: version for name, version in find_packages().items() if version}
+    peers = {server.environment: installed_versions(server.environment) for server in servers if server.environment}
+    return {"python": {"python": sys.version.split()[0]}, "ours": ours, **peers}
+
+
+def _commit() -> dict[str, Any]:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    return {"commit": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))}
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _draw(folder: Path) -> Path:
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    from drawing import draw_folder
+
+    return draw_folder(folder, photographs_per_class=_NUM_CANDIDATES // 5, size=(500, 333))
+
+
+def _report(results: dict[str, Any], output: Path) -> None:
+    """Print it, write it beside the results, and put the kept results into the README."""
+    text = write_report(results, output)
+    print(text)
+    if output == RESULTS:
+        readme = README.read_text(encoding="utf-8")
+        README.write_text(embed(text, readme, RESULTS.parent.relative_to(REPOSITORY).as_posix()), encoding="utf-8")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("photographs", nargs="?", type=Path, help="folder of class folders; default: drawn pictures")
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("--quick", action="store_true", help="AlexNet v1 alone, two rounds: about 8 minutes")
+    how_much.add_argument(
+        "--smoke", action="store_true", help="ours and FastAPI def in this environment: seconds, proves the harness"
+    )
+    how_much.add_argument("--lock", action="store_true", help="lock the peers' requirements anew (needs uv), and end")
+    how_much.add_argument("--report", action="store_true", help="write table, plots and README from --output, and end")
+    how_much.add_argument("--install", action="store_true", help="make environments and v1, and end")
+    parser.add_argument("--rounds", type=int, help="default 3")
+    parser.add_argument("--seconds", type=float, help="of each measurement; default 2")
+    parser.add_argument("--servers", help="only these, by name, separated by semicolons")
+    parser.add_argument("--models", help=f"default {FIRST},{SHIPPED}")
+    parser.add_argument("--model-store", type=Path, help="a store that has them all, instead of the cache's and ours")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results; table and plots go beside it")
+    return parser.parse_args()
+
+
+def _plan(arguments: argparse.Namespace, photographs: Path) -> Plan:
+    default_models = {True: SHIPPED, False: FIRST if arguments.quick else f"{FIRST},{SHIPPED}"}[arguments.smoke]
+    names = (arguments.models or default_models).split(",")
+    models = tuple(find_model(arguments.model_store or store_of(name, photographs), name) for name in names)
+    plan = Plan(models, rounds=2 if arguments.quick else 3)
+    if arguments.smoke:
+        here = tuple(replace(server, environment=None) for server in SERVERS if server.name in SMOKE)
+        timing = Timing(warm_up_s=0.2, duration_s=0.5)
+        plan = Plan(models, here, rounds=1, small=SMALL[::2], large=(), timing=timing, limits_s=0.0)
+    if arguments.servers:
+        wanted = arguments.servers.split(";")
+        if unknown := set(wanted) - {server.name for server in SERVERS}:
+            raise SystemExit(f"no such servers: {unknown}; there are {[server.name for server in SERVERS]}")
+        plan = replace(plan, servers=tuple(server for server in SERVERS if server.name in wanted))
+    timing = replace(plan.timing, duration_s=arguments.seconds or plan.timing.duration_s)
+    return replace(plan, rounds=arguments.rounds or plan.rounds, timing=timing)
+
+
+SMOKE = (OURS[0].name, "FastAPI def")
+
+
+def main() -> int:
+    """0: every server that ran answered rightly; 1: one did not, or did not start."""
+    arguments = _parse()
+    if arguments.lock:
+        lock_all()
+        return 0
+    if arguments.report:
+        _report(json.loads(arguments.output.read_text(encoding="utf-8")), arguments.output)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="serving-drawn-") as scratch:
+        photographs = arguments.photographs or _draw(Path(scratch, "drawn"))
+        plan = _plan(arguments, photographs)
+        for server in plan.servers:
+            python_of(server)
+        if arguments.install:
+            return 0
+        if os.getloadavg()[0] > _QUIET_LOAD and not arguments.smoke:
+            _say(f"the machine is not quiet (load average {os.getloadavg()[0]:.1f}): these times mean little")
+        begun_at = time.monotonic()
+        results = compare(plan, photographs, arguments.output)
+    _say(f"took {time.monotonic() - begun_at:.0f} s")
+    _report(results, arguments.output)
+    all_count = all(cell["counts"] for run in results["runs"] for cell in run["cells"])
+    return 0 if all_count and not results["failed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What the machine could do without HTTP: decoding alone, the engine alone, and both in a loop; and the client alone.
+
+A server is judged by its share of `both`: what is missing went into HTTP, queues and the event loop.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.engines.engine import Engine
+from service.engines.select import load_engine
+from service.imaging.decode import decode_image
+from service.imaging.pixels import Pixels
+from service.imaging.resize import resize
+from service.load.connection import Response, Target
+from service.load.generator import Load, Question, load_target, run
+from service.load.photographs import as_form
+from service.load.summary import summarise
+
+_BATCH_SIZES = (1, 4, 16, 32)
+_BATCH_SIZE = 16  # in the loops
+_CORES = len(os.sched_getaffinity(0))
+
+
+def measure_limits(folder: Path, photographs: Sequence[bytes], seconds: float, **choice: str) -> dict[str, Any]:
+    """Photographs per second, in a process of its own; `choice` is of the engine, as `load_engine` takes it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measure, folder, photographs, seconds, choice).result()
+
+
+def _measure(folder: Path, photographs: Sequence[bytes], seconds: float, choice: dict[str, str]) -> dict[str, Any]:
+    engine = load_engine(folder, device="cpu", **choice)  # type: ignore[arg-type]
+    engine.warm_up(max(_BATCH_SIZES))
+    squares = np.stack([_decode(photographs[index % len(photographs)]) for index in range(max(_BATCH_SIZES))])
+    both = {
+        "a thread per core decodes and computes": _rate(_both(engine, photographs), _CORES, seconds),
+        "a thread per core decodes for one that computes": _decoded_ahead(engine, photographs, seconds),
+    }
+    best = max(both, key=both.__getitem__)
+    return {
+        "engine": engine.info.engine,
+        "precision": engine.info.precision,
+        "engine_per_s": {
+            str(size): _rate(partial(_compute, engine, squares[:size]), engine.num_lanes, seconds / 2)
+            for size in _BATCH_SIZES
+        },
+        "decode_per_s": _rate(partial(_decode_all, photographs), _CORES, seconds),
+        "one_photograph_ms": _one_photograph_ms(engine, photographs, seconds),
+        "both_per_s": both[best],
+        "both_how": best,
+    }
+
+
+def _rate(step: Callable[[], int], num_threads: int, seconds: float) -> float:
+    """What `step` counts, per second, on that many threads at once."""
+    counts = [0] * num_threads
+    begun_at = time.perf_counter()
+
+    def work(number: int) -> None:
+        while time.perf_counter() < begun_at + seconds:
+            counts[number] += step()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return round(sum(counts) / (time.perf_counter() - begun_at), 1)
+
+
+def _compute(engine: Engine, squares: Pixels) -> int:
+    return len(engine.run(squares))
+
+
+def _decode_all(photographs: Sequence[bytes]) -> int:
+    return len([_decode(photograph) for photograph in photographs])
+
+
+def _both(engine: Engine, photographs: Sequence[bytes]) -> Callable[[], int]:
+    batch = [photographs[index % len(photographs)] for index in range(_BATCH_SIZE)]
+    return lambda: len(engine.run(np.stack([_decode(photograph) for photograph in batch])))
+
+
+def _decoded_ahead(engine: Engine, photographs: Sequence[bytes], seconds: float) -> float:
+    with ThreadPoolExecutor(_CORES) as decoders:
+        waiting: deque[Future[Pixels]] = deque()
+
+        def step() -> int:
+            while len(waiting) < 4 * _BATCH_SIZE:
+                waiting.append(decoders.submit(_decode, photographs[len(waiting) % len(photographs)]))
+            return len(engine.run(np.stack([waiting.popleft().result() for _ in range(_BATCH_SIZE)])))
+
+        return _rate(step, 1, seconds)
+
+
+def _one_photograph_ms(engine: Engine, photographs: Sequence[bytes], seconds: float) -> float:
+    times: list[float] = []
+    ends_at = time.perf_counter() + seconds
+    while (begun_at := time.perf_counter()) < ends_at:
+        engine.run(_decode(photographs[len(times) % len(photographs)])[None])
+        times.append(time.perf_counter() - begun_at)
+    return round(statistics.median(times) * 1000, 2)
+
+
+def _decode(photograph: bytes) -> Pixels:
+    return resize(decode_image(photograph))
+
+
+def measure_client(photograph: bytes, seconds: float) -> dict[str, Any]:
+    """What the load generator does against a server that answers without looking: it must not be the bottleneck."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        port = process.submit(_start_null_server).result()
+        target = Target("127.0.0.1", port, "/predict")
+        question = Question(target.post(*as_form(photograph)), _find_no_error)
+        summary = summarise(load := Load(32, None, 0.2, seconds), run(load_target(target, [question], load)))
+    return {"answers_per_s": summary.answers_per_s, "cpu_ms_per_request": summary.client_cpu_ms_per_request}
+
+
+def _find_no_error(response: Response) -> str:
+    return "" if response.status == 200 else "status"
+
+
+def _start_null_server() -> int:
+    """In another process, on a thread that lives as long as it does; returns the port."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(int(head.split("content-length:")[1].split()[0]))
+                writer.write(answer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    port: int = server.sockets[0].getsockname()[1]
+    return port

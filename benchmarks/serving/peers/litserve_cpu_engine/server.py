@@ -1,0 +1,38 @@
+"""LitServe around this project's own CPU engine: what of the difference is the server, and what the engine."""
+
+import os
+import sys
+from pathlib import Path
+
+import litserve as ls
+import numpy as np
+from square import read_square
+
+
+class Flowers(ls.LitAPI):
+    """As the other LitServe peer, but for the engine."""
+
+    def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe names it
+        """Load the engine that `--engine auto` takes where TensorFlow is not installed."""
+        from service.engines.select import load_engine
+
+        self.engine = load_engine(Path(os.environ["SAVED_MODEL"]), engine="auto", device="cpu")
+        self.engine.warm_up(32)
+
+    def decode_request(self, request) -> np.ndarray:
+        """A form's file. No type is given: LitServe would take it for that of a JSON body."""
+        return read_square(request["file"].file)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """A batch; LitServe has stacked it."""
+        return self.engine.run(np.stack(images))
+
+    def encode_response(self, probabilities: np.ndarray) -> dict[str, list[float]]:
+        """Probabilities in the order of the classes."""
+        return {"probabilities": probabilities.tolist()}
+
+
+if __name__ == "__main__":
+    api = Flowers(max_batch_size=32, batch_timeout=0.01)
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=2)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)

@@ -1,0 +1,121 @@
+"""What is asked, and what the right answer is: the SavedModel's own, computed before any server runs."""
+
+import io
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from benchmarks.serving.servers import Model, Server
+from service.imaging.decode import decode_image
+from service.imaging.resize import resize
+from service.load.connection import Response, Target
+from service.load.generator import Question
+from service.store.layout import METADATA_FILE
+from service.store.metadata import read_metadata
+from service.store.resolve import resolve_version
+
+WRONG, UNREADABLE = "wrong answer", "unreadable answer"
+LARGE = (4000, 3000)  # 12 megapixels
+_TOLERANCE = 0.1  # of the best class's probability: int8 may differ by 0.04, DCT-scaled decoding by as much again
+_LEAD = 0.25  # over the second class: less could be lost to rounding, and would accuse an honest server
+_GRAIN = 16  # grey levels; without a sensor's grain the enlarged photographs would be small files
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A JPEG and the answer that is expected for it."""
+
+    data: bytes
+    label: str
+    probability: float
+
+
+def read_small(folder: Path, count: int) -> list[bytes]:
+    """`count` JPEGs of a folder of class folders, evenly picked."""
+    files = sorted(folder.glob("*/*.jp*g"))
+    if len(files) < count:
+        raise SystemExit(f"{folder} has {len(files)} JPEGs in class folders, {count} are needed")
+    return [files[index * len(files) // count].read_bytes() for index in range(count)]
+
+
+def enlarge(photograph: bytes) -> bytes:
+    """The photograph as a 12-megapixel camera would have taken it: as many pixels, and grain."""
+    with Image.open(io.BytesIO(photograph)) as image:
+        large = np.asarray(ImageOps.fit(image.convert("RGB"), LARGE, Image.Resampling.BICUBIC), np.int16)
+    grain = np.random.default_rng(0).integers(-_GRAIN, _GRAIN + 1, large.shape[:2], np.int16)
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(large + grain[..., None], 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def with_answers(photographs: Sequence[bytes], model: Model, count: int) -> list[Photograph]:
+    """Up to `count` photographs whose best class leads clearly, as many labels among them as there are.
+
+    Raises:
+        SystemExit: all of them have one label: a server that always said that would never be wrong.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:  # TensorFlow stays out of ours
+        rows = process.submit(_score, model.folder, photographs).result()
+    by_label: dict[str, list[Photograph]] = {}
+    for data, row in zip(photographs, rows, strict=True):
+        second, best = sorted(row)[-2:]
+        if best - second >= _LEAD:
+            label = model.class_names[row.index(best)]
+            by_label.setdefault(label, []).append(Photograph(data, label, best))
+    if len(by_label) < 2:
+        raise SystemExit(f"{model.name} gives all photographs one label ({set(by_label)}): its answers check nothing")
+    taken: list[Photograph] = []
+    while len(taken) < count and any(by_label.values()):
+        taken += [candidates.pop() for candidates in by_label.values() if candidates]
+    return taken[:count]
+
+
+def _score(folder: Path, photographs: Sequence[bytes]) -> list[list[float]]:
+    from service.engines.select import load_engine
+
+    engine = load_engine(folder, engine="savedmodel", device="cpu")
+    squares = [resize(decode_image(photograph)) for photograph in photographs]
+    rows: list[list[float]] = engine.run(np.stack(squares)).tolist()
+    return rows
+
+
+def find_model(store: Path, name: str) -> Model:
+    """The version that our service would serve."""
+    found = resolve_version(store, name)
+    metadata = read_metadata(found.folder / METADATA_FILE)
+    return Model(name, store.resolve(), found.version, tuple(metadata.class_names), metadata.network.name)
+
+
+def questions_for(
+    server: Server, target: Target, photographs: Sequence[Photograph], class_names: Sequence[str]
+) -> list[Question]:
+    """Requests as the server takes them, each with the check of its answer."""
+    return [
+        Question(target.post(*server.encode(photograph.data)), _check(server, photograph, class_names))
+        for photograph in photographs
+    ]
+
+
+def _check(server: Server, photograph: Photograph, class_names: Sequence[str]) -> Callable[[Response], str]:
+    expected = class_names.index(photograph.label)
+
+    def find_error(response: Response) -> str:
+        if response.status != 200:
+            return response.failure or f"status {response.status}"
+        try:
+            document: Any = json.loads(response.body)
+            probabilities = server.read(document, class_names)
+            best = max(range(len(class_names)), key=probabilities.__getitem__)
+        except (ValueError, KeyError, IndexError, TypeError):
+            return UNREADABLE
+        is_right = best == expected and abs(probabilities[best] - photograph.probability) <= _TOLERANCE
+        return "" if is_right else WRONG
+
+    return find_error

@@ -1,0 +1,157 @@
+"""Who takes part: how each is started, asked and understood. A new peer is a folder below `peers/` and a row here."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.environments import PEERS
+from service.load.photographs import as_form
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version in a model store."""
+
+    name: str
+    store: Path
+    version: int
+    class_names: tuple[str, ...]
+    network: str
+
+    @property
+    def folder(self) -> Path:
+        """The SavedModel."""
+        return self.store / self.name / str(self.version)
+
+
+Body = tuple[bytes, str]
+"""What is posted, and its content type."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One row of the comparison.
+
+    `command` wants the Python, the port and the model. `environment` is the folder below `peers/` whose lock is
+    installed, None for this project's own. `encode` makes a photograph a body, `read` takes the probabilities, in
+    the order of the classes, out of the answer's JSON.
+    """
+
+    name: str
+    command: Callable[[str, int, Model], list[str]]
+    read: Callable[[Any, Sequence[str]], list[float]]
+    environment: str | None = None
+    folder: Path = REPOSITORY
+    path: str = "/predict"
+    encode: Callable[[bytes], Body] = as_form
+    needs: Callable[[Model], str] = lambda _: ""
+    """Why it cannot run here with this model; nothing if it can."""
+
+
+def _read_ours(document: Any, class_names: Sequence[str]) -> list[float]:
+    probabilities = {row["label"]: row["probability"] for row in document["predictions"]}
+    return [probabilities[label] for label in class_names]
+
+
+def _read_plain(document: Any, _: Sequence[str]) -> list[float]:
+    return list(document["probabilities"])
+
+
+def _read_first_row(document: Any, _: Sequence[str]) -> list[float]:
+    return list(document[0])
+
+
+def _read_inference_protocol(document: Any, _: Sequence[str]) -> list[float]:
+    return list(document["outputs"][0]["data"])
+
+
+def _as_body(photograph: bytes) -> Body:
+    return photograph, "image/jpeg"
+
+
+def _as_inference_request(photograph: bytes) -> Body:
+    inputs = {
+        "name": "photograph",
+        "shape": [1],
+        "datatype": "BYTES",
+        "parameters": {"content_type": "base64"},
+        "data": [base64.b64encode(photograph).decode()],
+    }
+    return json.dumps({"inputs": [inputs]}).encode(), "application/json"
+
+
+def _has_cpu_model(model: Model) -> str:
+    has_one = any((model.folder / "assets.extra").glob("cpu_model.*"))
+    return "" if has_one else "the version has no network for the CPU engine (assets.extra/cpu_model.*)"
+
+
+def _ours(name: str, *flags: str, needs: Callable[[Model], str] = lambda _: "") -> Server:
+    def command(python: str, port: int, model: Model) -> list[str]:
+        places = ["--port", str(port), "--model-store", str(model.store), "--model", model.name]
+        return [python, "-m", "service", "serve", *places, "--device", "cpu", "--log-format", "json", *flags]
+
+    return Server(name, command, _read_ours, needs=needs)
+
+
+def _peer(name: str, folder: str, *command: str, **fields: Any) -> Server:
+    """`command` is what follows the Python; "{port}" in it becomes the port."""
+
+    def fill(python: str, port: int, _: Model) -> list[str]:
+        return [python, *(word.replace("{port}", str(port)) for word in command)]
+
+    return Server(name, fill, **{"environment": folder, "folder": PEERS / folder, "read": _read_plain, **fields})
+
+
+_UVICORN = ("-m", "uvicorn", "--port", "{port}")
+
+OURS = (
+    _ours("ours", "--engine", "auto"),
+    _ours("ours, float32", "--engine", "auto", "--precision", "float32", needs=_has_cpu_model),
+    _ours("ours, SavedModel", "--engine", "savedmodel"),
+)
+PEERS_OF_OURS = (
+    _peer("FastAPI def", "fastapi", *_UVICORN, "plain_def:app"),
+    _peer("FastAPI model.predict", "fastapi", *_UVICORN, "keras_predict:app"),
+    _peer("LitServe", "litserve", "server.py", "{port}"),
+    _peer(
+        "LitServe, our engine",
+        "litserve_cpu_engine",
+        "server.py",
+        "{port}",
+        needs=_has_cpu_model,
+    ),
+    _peer(
+        "BentoML",
+        "bentoml",
+        *("-m", "bentoml", "serve", "server:Flowers", "--host", "127.0.0.1", "--port", "{port}"),
+        encode=partial(as_form, field="images"),
+        read=_read_first_row,
+    ),
+    _peer("Ray Serve", "ray_serve", "server.py", "{port}", encode=_as_body),
+    _peer(
+        "MLServer",
+        "mlserver",
+        *("-c", "from mlserver.cli import main; main()", "start", "."),
+        path="/v2/models/flowers/infer",
+        encode=_as_inference_request,
+        read=_read_inference_protocol,
+    ),
+)
+SERVERS = (*OURS, *PEERS_OF_OURS)
+
+
+def environment_of(server: Server, port: int, model: Model, scratch: Path) -> dict[str, str]:
+    """What the server's process finds in its environment, beside ours."""
+    variables = {"SAVED_MODEL": str(model.folder), "SCRATCH": str(scratch), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if server.folder != REPOSITORY:
+        variables["PYTHONPATH"] = f"{PEERS / 'shared'}:{REPOSITORY}"
+    if server.folder.name == "mlserver":  # it takes its ports from nowhere else
+        ports = {f"MLSERVER_{kind}_PORT": str(port + i) for i, kind in enumerate(("HTTP", "GRPC", "METRICS"))}
+        variables |= {"MLSERVER_HOST": "127.0.0.1", **ports}
+    return variables

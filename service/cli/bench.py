@@ -1,0 +1,124 @@
+"""`flowers bench URL`: put load on a running service, and say what it did."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from cyclopts import Parameter
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.predict import IMAGE_SUFFIXES
+from service.cli.terminal import print_result, progress_bar
+from service.errors import InvalidParameter, ServiceError
+from service.load.answers import find_error, read_problem
+from service.load.connection import Target, parse_target
+from service.load.generator import Load, Question, ask_once, load_target, run
+from service.load.photographs import as_form, read_photographs
+from service.load.summary import PERCENTILES, Summary, summarise
+
+_Number = TypeVar("_Number", int, float)
+_CLOSED_LOOP, _OPEN_LOOP = "1,8,32", "512"  # connections
+_MAX_CONNECTIONS, _MAX_RATE = 10_000, 100_000
+
+
+def bench(
+    url: str,
+    *,
+    connections: str | None = None,
+    rate: str | None = None,
+    duration_s: float = 10.0,
+    warm_up_s: float = 2.0,
+    timeout_s: float = 30.0,
+    image: Path | None = None,
+    header: tuple[str, ...] = (),
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Put load on a running service: throughput, latency percentiles, errors by kind.
+
+    Without --rate, connections ask as fast as they are answered (a closed loop). With --rate, requests begin at equal
+    intervals whatever the service does, as visitors do, and a latency counts from when its request was due.
+
+    Args:
+        url: of the service, such as http://localhost:8000.
+        connections: how many at once, one measurement for each number; default 1,8,32; with --rate the most
+            that may be open, default 512.
+        rate: requests per second, one measurement for each number, such as 20,50,100.
+        duration_s: of each measurement, in seconds.
+        warm_up_s: seconds before it that do not count.
+        timeout_s: seconds after which a request counts as an error.
+        image: a photograph, or a folder of them; without it a drawn flower.
+        header: a line sent with each request, such as "X-Request-Timeout-Ms: 500".
+        as_json: print JSON instead of a table.
+    """
+    _check_seconds(duration_s=duration_s, warm_up_s=warm_up_s, timeout_s=timeout_s)
+    _check_headers(header)
+    rates = _parse_list("--rate", rate, float, _MAX_RATE) if rate else [None]
+    counts = _parse_list("--connections", connections or (_OPEN_LOOP if rate else _CLOSED_LOOP), int, _MAX_CONNECTIONS)
+    loads = [Load(count, per_s, warm_up_s, duration_s, timeout_s) for count in counts for per_s in rates]
+    target = parse_target(url, "/predict")
+    photographs = read_photographs(image, IMAGE_SUFFIXES)
+    requests = [target.post(*as_form(photograph), headers=header) for photograph in photographs]
+    _check_answer(url, target, requests[0], timeout_s)
+
+    questions = [Question(request, find_error) for request in requests]
+    summaries: list[Summary] = []
+    with progress_bar("measuring") as progress:
+        for load in loads:
+            progress(len(summaries), len(loads))
+            summaries.append(summarise(load, run(load_target(target, questions, load))))
+    if as_json:
+        print(json.dumps({"url": url, "runs": [summary.to_json() for summary in summaries]}, indent=2))
+    else:
+        _print_tables(summaries)
+    return 0 if any(summary.num_answers for summary in summaries) else 1
+
+
+def _check_answer(url: str, target: Target, request: bytes, timeout_s: float) -> None:
+    """One request before all others: a wrong address, or a service that is not ready, is said and not measured."""
+    response = run(ask_once(target, request, timeout_s))
+    if response.failure:
+        raise ServiceError(f"no service answers at {url} ({response.failure}): start one with `flowers serve`")
+    if error := find_error(response):
+        detail = read_problem(response).get("detail", "is this the address of the service?")
+        raise ServiceError(f"{url} does not answer with a prediction ({error}): {detail}")
+
+
+def _check_seconds(**flags: float) -> None:
+    for name, seconds in flags.items():
+        least = 0.0 if name == "warm_up_s" else 0.1
+        if not least <= seconds <= 3600:
+            raise InvalidParameter(f"--{name.replace('_', '-')} is {seconds:g}: give {least:g} to 3600 seconds")
+
+
+def _check_headers(lines: tuple[str, ...]) -> None:
+    for line in lines:
+        name, colon, _ = line.partition(":")
+        if not colon or not name.strip() or not line.isprintable() or not line.isascii():
+            raise InvalidParameter('--header is not of the form "Name: value", in printable ASCII')
+
+
+def _parse_list(flag: str, text: str, number: Callable[[str], _Number], most: int) -> list[_Number]:
+    try:
+        values = [number(item) for item in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value <= most for value in values):
+        raise InvalidParameter(f"{flag} is {text!r}: give numbers above 0 and up to {most:,}, such as 1,8,32")
+    return values
+
+
+def _print_tables(summaries: list[Summary]) -> None:
+    names = [*(f"p{percent}" for percent in PERCENTILES), "max"]
+    table = Table("load", "answers", "per second", *(f"{name} ms" for name in names), "errors")
+    for summary in summaries:
+        load = f"{summary.rate:g} a second" if summary.rate else f"connections: {summary.connections}"
+        latencies = [f"{summary.latency_ms[name]:.1f}" if summary.latency_ms else "-" for name in names]
+        figures = (str(summary.num_answers), f"{summary.answers_per_s:.1f}", *latencies, str(summary.num_errors))
+        table.add_row(load, *figures)
+    errors = Table("error", "count")
+    for kind in sorted({kind for summary in summaries for kind in summary.errors}):
+        errors.add_row(Text(kind), str(sum(summary.errors.get(kind, 0) for summary in summaries)))
+    print_result(Group(table, errors) if errors.row_count else table)

@@ -1,0 +1,163 @@
+"""One keep-alive HTTP/1.1 connection: a prepared request goes out, its answer comes back; parsed in C.
+
+A general client costs about a millisecond of processor per request, which the server under test, on the same
+machine, would be short of. This one costs a tenth of that (`benchmarks/serving` measures it in each run).
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from service.errors import InvalidParameter
+
+TIMEOUT, RESET, REFUSED, NOT_HTTP = "timeout", "connection reset", "connection refused", "not HTTP"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests go."""
+
+    host: str
+    port: int
+    path: str
+    is_encrypted: bool = False
+
+    def post(self, body: bytes, content_type: str, headers: tuple[str, ...] = ()) -> bytes:
+        """A whole POST request, head and body; `headers` are lines such as "Name: value"."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        head = (
+            f"POST {self.path} HTTP/1.1",
+            f"Host: {host}:{self.port}",
+            f"Content-Type: {content_type}",
+            f"Content-Length: {len(body)}",
+            *headers,
+        )
+        return "\r\n".join((*head, "", "")).encode("latin-1") + body
+
+
+def parse_target(url: str, path: str) -> Target:
+    """The target of a service's URL such as http://localhost:8000, with `path` appended.
+
+    Raises:
+        InvalidParameter: that is no address of a service.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(character <= " " for character in url):
+        raise InvalidParameter(f"{url!r} is no address of a service: write it like http://localhost:8000")
+    is_encrypted = parts.scheme == "https"
+    return Target(parts.hostname, port or (443 if is_encrypted else 80), parts.path.rstrip("/") + path, is_encrypted)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back, or `failure`: why nothing did (then `status` is 0)."""
+
+    status: int = 0
+    media_type: str = ""
+    body: bytes = b""
+    failure: str = ""
+
+
+class Connection:
+    """Opened at need, again after a loss; one request at a time."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._wire: _Wire | None = None
+
+    async def ask(self, request: bytes, timeout_s: float) -> Response:
+        """Send and wait; never raises for what the other side does, and is ready for the next request."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._wire is None or self._wire.is_closed:
+                    self._wire = await self._open()
+                response = await self._wire.ask(request)
+        except TimeoutError:
+            response = Response(failure=TIMEOUT)
+        except ConnectionRefusedError:
+            response = Response(failure=REFUSED)
+        except OSError as error:
+            response = Response(failure=RESET if isinstance(error, ConnectionError) else "cannot connect")
+        if response.failure:
+            self.close()
+        return response
+
+    def close(self) -> None:
+        """Hang up; what was asked is not waited for."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    async def _open(self) -> "_Wire":
+        target = self._target
+        _, wire = await asyncio.get_running_loop().create_connection(
+            _Wire, target.host, target.port, ssl=True if target.is_encrypted else None
+        )
+        return wire
+
+
+class _Wire(asyncio.Protocol):
+    """The open socket and the parser on it; httptools calls the methods that begin with on_."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Response] | None = None
+        self._new_message()
+
+    async def ask(self, request: bytes) -> Response:
+        assert self._transport is not None
+        self._new_message()
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def close(self) -> None:
+        self.is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none, but has what one has
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.is_closed = True
+        self._settle(Response(failure=RESET))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._settle(Response(failure=NOT_HTTP))
+            self.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-type":
+            self._media_type = value.decode("latin-1").split(";")[0].strip().lower()
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:  # an interim answer: the real one follows
+            return
+        if not self._parser.should_keep_alive():
+            self.is_closed = True
+        self._settle(Response(status, self._media_type, b"".join(self._body)))
+
+    def _new_message(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._media_type = ""
+        self._body: list[bytes] = []
+
+    def _settle(self, response: Response) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(response)

@@ -1,0 +1,56 @@
+"""What is sent: photographs as multipart bodies; a drawn flower where nobody has one."""
+
+import io
+import math
+import uuid
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from service.errors import InvalidParameter
+
+_NUM_PETALS = 12
+_MAX_PHOTOGRAPHS = 64  # of a folder, evenly picked: each is held in memory
+
+
+def draw_flower(width: int = 500, height: int = 333) -> bytes:
+    """A daisy on grass as JPEG, about as large as a photograph of that size."""
+    noise = Image.effect_noise((width, height), 60)
+    picture = Image.merge("RGB", (noise.point(lambda grey: grey // 3), noise, noise.point(lambda grey: grey // 4)))
+    draw = ImageDraw.Draw(picture)
+    radius = min(width, height) / 3
+    for petal in range(_NUM_PETALS):
+        angle = 2 * math.pi * petal / _NUM_PETALS
+        x, y = width / 2 + radius * math.cos(angle) * 0.6, height / 2 + radius * math.sin(angle) * 0.6
+        draw.circle((x, y), radius / 3, fill=(250, 250, 245))
+    draw.circle((width / 2, height / 2), radius / 3, fill=(240, 200, 20))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=75)
+    return buffer.getvalue()
+
+
+def read_photographs(path: Path | None, suffixes: tuple[str, ...]) -> list[bytes]:
+    """The file; or up to 64 files below the folder whose names end in one of `suffixes`; or the drawn flower.
+
+    Raises:
+        InvalidParameter: nothing is there, or it cannot be read.
+    """
+    if path is None:
+        return [draw_flower()]
+    files = [path]
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes]
+        if not files:
+            raise InvalidParameter(f"--image is {path}: there is no image in it or below it")
+        files = files[:: math.ceil(len(files) / _MAX_PHOTOGRAPHS)]
+    try:
+        return [file.read_bytes() for file in files]
+    except OSError as error:
+        raise InvalidParameter(f"--image is {path}, which cannot be read: {error.strerror}") from error
+
+
+def as_form(photograph: bytes, field: str = "file") -> tuple[bytes, str]:
+    """A multipart body with one file, and its content type."""
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="image"\r\n\r\n'
+    return head.encode() + photograph + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"

@@ -1,0 +1,179 @@
+"""The harness: who answers wrongly, slowly or not at all is caught, and nothing of a peer is left behind."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from benchmarks.serving.environments import PEERS
+from benchmarks.serving.measure import ServerFailed, Stage, Timing, does_count, measure
+from benchmarks.serving.photographs import UNREADABLE, WRONG, Photograph
+from benchmarks.serving.report import BEGIN, END, embed, render, write_report
+from benchmarks.serving.servers import SERVERS, Model, Server
+
+MODEL = Model("flowers", Path("model_store"), 1, ("roses", "tulips"), "none")
+ROSE, TULIP = Photograph(b"rose", "roses", 0.99), Photograph(b"tulip", "tulips", 0.99)
+TIMING = Timing(warm_up_s=0.0, duration_s=0.3, timeout_s=3.0, start_timeout_s=10.0)
+SCRIPT = Path(__file__).with_name("scripted_peer.py")
+
+
+def peer(label: str, pause_s: float = 0.0) -> Server:
+    return Server(
+        "peer",
+        lambda python, port, _: [python, str(SCRIPT), str(port), label, str(pause_s)],
+        lambda document, _: list(document["probabilities"]),
+    )
+
+
+def run_peer(server: Server, *photographs: Photograph, timing: Timing = TIMING) -> dict[str, Any]:
+    return measure(server, MODEL, {"small": photographs}, [Stage("small", 2)], timing)
+
+
+def processes_of_script() -> list[str]:
+    command_lines = [_read(folder / "cmdline") for folder in Path("/proc").glob("[0-9]*")]
+    return [line for line in command_lines if str(SCRIPT) in line]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
+def test_a_peer_that_is_right_counts_and_is_weighed_with_all_its_processes() -> None:
+    result = run_peer(peer("roses"), ROSE)
+    (cell,) = result["cells"]
+    assert cell["counts"]
+    assert cell["wrong_answers"] == 0
+    assert cell["num_answers"] > 0
+    assert 0 < result["cold_start_s"] < 10
+    assert result["memory"]["num_processes"] == 2
+    assert 0 < result["memory"]["pss_mb"] < result["memory"]["rss_mb"]
+
+
+def test_a_peer_that_says_the_same_of_every_photograph_is_caught() -> None:
+    (cell,) = run_peer(peer("roses"), ROSE, TULIP)["cells"]
+    assert not cell["counts"]
+    assert cell["wrong_answers"] == cell["errors"][WRONG] >= cell["num_answers"] - 2 > 0
+
+
+def test_a_peer_whose_probability_is_off_is_caught() -> None:
+    (cell,) = run_peer(peer("roses"), ROSE, replace(ROSE, probability=0.6))["cells"]
+    assert not cell["counts"]
+    assert cell["wrong_answers"] > 0
+
+
+def test_one_wrong_answer_among_thousands_is_one_too_many() -> None:
+    assert does_count(num_right=5000, num_errors=50, num_wrong=0)
+    assert not does_count(num_right=5000, num_errors=1, num_wrong=1)
+    assert not does_count(num_right=5000, num_errors=51, num_wrong=0)
+    assert not does_count(num_right=0, num_errors=0, num_wrong=0)
+
+
+def test_a_slow_peer_shows_its_latency_and_no_answers_that_came_after_the_end() -> None:
+    (cell,) = run_peer(peer("roses", pause_s=0.4), ROSE)["cells"]
+    assert cell["counts"]
+    assert cell["latency_ms"]["p50"] >= 400
+    assert cell["answers_per_s"] == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "pause_s", "error"), [("tulips", 0, WRONG), ("", 0, UNREADABLE), ("roses", 3, "timeout")]
+)
+def test_a_peer_that_is_never_right_fails_with_the_reason(label: str, pause_s: float, error: str) -> None:
+    with pytest.raises(ServerFailed, match=error):
+        run_peer(peer(label, pause_s), ROSE, timing=replace(TIMING, timeout_s=0.5, start_timeout_s=3))
+    assert not processes_of_script()
+
+
+def test_a_peer_that_does_not_start_fails_at_once_with_its_log() -> None:
+    broken = replace(peer("roses"), command=lambda python, *_: [python, "-c", "raise SystemExit('no such module')"])
+    begun_at = time.monotonic()
+    with pytest.raises(ServerFailed, match="no such module"):
+        run_peer(broken, ROSE, timing=replace(TIMING, start_timeout_s=60))
+    assert time.monotonic() - begun_at < 30
+
+
+def test_nothing_of_a_peer_is_left_not_even_a_child_that_has_left_it() -> None:
+    run_peer(peer("roses"), ROSE)
+    assert not processes_of_script()
+
+
+@pytest.mark.parametrize("folder", sorted({server.environment for server in SERVERS if server.environment}))
+def test_every_peer_is_locked_by_hash_and_names_no_registry(folder: str) -> None:
+    lock = (PEERS / folder / "requirements.txt").read_text(encoding="utf-8")
+    assert lock.count("--hash=sha256:") > 20
+    assert "://" not in lock
+
+
+def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: Path) -> None:
+    def cell(connections: int, per_s: float, *, counts: bool = True) -> dict[str, Any]:
+        latencies = {"p50": 10.0, "p99": 30.0}
+        wrong = 0 if counts else 7
+        return {
+            **{"size": "small", "connections": connections, "answers_per_s": per_s, "latency_ms": latencies},
+            **{"counts": counts, "wrong_answers": wrong, "errors": {WRONG: wrong} if wrong else {}},
+        }
+
+    def run(number: int, server: str, *cells: dict[str, Any]) -> dict[str, Any]:
+        memory = {"num_processes": 1, "rss_mb": 120.0, "pss_mb": 100.0}
+        where = {"round": number, "model": "flowers", "server": server}
+        return {**where, "cold_start_s": 2.0, "memory": memory, "cells": list(cells)}
+
+    results = {
+        "machine": {"cpu": {"model": "a CPU", "cores": 2, "features": ["avx2"]}, "memory": "24 GiB"},
+        "load_average_before": 0.1,
+        "timing": {"duration_s": 2.0},
+        "client": {"answers_per_s": 9000.0, "cpu_ms_per_request": 0.05},
+        "models": {"flowers": {"network": "alexnet_v2"}},
+        "skipped": [],
+        "failed": [{"model": "flowers", "server": "third", "reason": "no right answer; its log ends:\nlines"}],
+        "limits": [],
+        "runs": [
+            *(run(number, "ours", cell(32, per_s)) for number, per_s in enumerate((100.0, 300.0, 200.0))),
+            run(0, "liar", cell(32, 999.0, counts=False)),
+        ],
+    }
+    text = write_report(results, tmp_path / "serving.json")
+    assert "| ours | - / - / 200 / - | - | 30 |" in text
+    assert "| liar | - / - / does not count / - | - | does not count |" in text
+    assert "999" not in text
+    assert "third (flowers) failed: no right answer\n" in text
+    assert (tmp_path / "serving.md").read_text(encoding="utf-8") == text
+    assert "<svg" in (tmp_path / "serving-flowers.svg").read_text(encoding="utf-8")
+
+
+def test_the_readme_gets_the_report_between_its_marks_and_again_without_growing() -> None:
+    once = embed("| table |\n\n![plot](a.svg)\n", f"before\n{BEGIN}\nold\n{END}\nafter\n", "results")
+    assert once == f"before\n{BEGIN}\n\n| table |\n\n![plot](results/a.svg)\n\n{END}\nafter\n"
+    assert embed("| table |\n\n![plot](a.svg)\n", once, "results") == once
+    assert embed("text", "a document without marks", "results") == "a document without marks"
+
+
+def test_the_readme_says_what_the_kept_results_say(tmp_path: Path) -> None:
+    kept = REPOSITORY / "benchmarks" / "results" / "serving.json"
+    if not kept.exists():
+        pytest.skip("the comparison has not been run: python -m benchmarks.serving PHOTOGRAPHS")
+    text = render(json.loads(kept.read_text(encoding="utf-8")), tmp_path / kept.name)
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert readme == embed(text, readme, "benchmarks/results"), "run `python -m benchmarks.serving --report`"
+
+
+@pytest.mark.slow
+def test_the_smoke_form_compares_two_servers_and_finds_both_right(tiny_version: Path, tmp_path: Path) -> None:
+    output = tmp_path / "serving.json"
+    command = [sys.executable, "-m", "benchmarks.serving", "--smoke", "--model-store", str(tiny_version)]
+    done = subprocess.run([*command, "--output", str(output)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text(encoding="utf-8"))
+    assert [run["server"] for run in results["runs"]] == ["ours", "FastAPI def"]
+    assert all(cell["counts"] for run in results["runs"] for cell in run["cells"])
+    assert len(results["models"]["flowers"]["photographs"]["small"]["labels"]) == 5
+    assert "| FastAPI def |" in done.stdout

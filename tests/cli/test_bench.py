@@ -1,0 +1,108 @@
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drawing import draw_photograph, encode
+from scripted_server import http, scripted_server
+from serving import served
+
+from service.cli.main import main
+
+BRIEF = ["--duration-s", "0.5", "--warm-up-s", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def url(tiny_version: Path) -> Iterator[str]:
+    """A service in which eight images may wait; nobody reads its log, which therefore must be short."""
+    with served(tiny_version, "--max-queue-size", "8", "--no-access-log") as service:
+        service.wait_for("model loaded")
+        yield service.url
+
+
+@pytest.mark.slow
+def test_a_closed_loop_prints_a_row_per_number_of_connections(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", url, "--connections", "1,2", *BRIEF]) == 0
+    rows = [re.findall(r"[^\s│]+", line) for line in capsys.readouterr().out.splitlines() if "connections:" in line]
+    assert [row[1] for row in rows] == ["1", "2"]
+    for row in rows:
+        p50, p90, p95, p99, worst = map(float, row[4:9])
+        assert 0 < p50 <= p90 <= p95 <= p99 <= worst < 5000
+
+
+@pytest.mark.slow
+def test_an_open_loop_as_json_says_rate_latencies_and_errors_by_problem_type(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph = tmp_path / "large.jpg"
+    photograph.write_bytes(encode(draw_photograph(0, seed=1, size=(2000, 1500))))
+    assert main(["bench", url, "--rate", "10,400", "--image", str(photograph), "--json", *BRIEF]) == 0
+    gentle, heavy = json.loads(capsys.readouterr().out)["runs"]
+    assert (gentle["rate"], gentle["errors"], gentle["num_answers"]) == (10.0, {}, 5)
+    assert heavy["errors"]["/problems/overloaded"] > 0
+    assert set(heavy["latency_ms"]) == {"p50", "p90", "p95", "p99", "max"}
+
+
+@pytest.mark.slow
+def test_a_service_that_cannot_answer_is_not_measured(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", url, "--image", __file__]) == 1
+    message = capsys.readouterr().err
+    assert "/problems/unsupported-image-format" in message
+    assert "accepted" in message or "JPEG" in message
+
+
+def test_another_server_is_not_taken_for_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(_: int) -> bytes:
+        return http(body=b"<html>", media_type="text/html")
+
+    with scripted_server(script) as server:
+        assert main(["bench", f"http://127.0.0.1:{server.port}"]) == 1
+    assert "not a prediction" in capsys.readouterr().err
+
+
+def test_a_service_that_answers_nothing_rightly_after_all_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(number: int) -> bytes:
+        return http() if number == 0 else http(503, b'{"type": "/problems/draining"}', "application/problem+json")
+
+    with scripted_server(script) as server:
+        assert main(["bench", f"http://127.0.0.1:{server.port}", "--connections", "1", *BRIEF]) == 1
+    assert "/problems/draining" in capsys.readouterr().out
+
+
+def test_headers_go_with_each_request() -> None:
+    async def script(_: int) -> bytes:
+        return http()
+
+    with scripted_server(script) as server:
+        flags = ["--connections", "1", "--header", "X-Request-Timeout-Ms: 500", *BRIEF]
+        assert main(["bench", f"http://127.0.0.1:{server.port}", *flags]) == 0
+    assert all("x-request-timeout-ms: 500\r\n" in head for head in server.heads)
+    assert len(server.heads) > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--connections", "1,none"], "--connections"),
+        (["--connections", "0"], "--connections"),
+        (["--rate", "inf"], "--rate"),
+        (["--duration-s", "0"], "--duration-s"),
+        (["--timeout-s", "nan"], "--timeout-s"),
+        (["--header", "no colon"], "--header"),
+        (["--header", "A: b\r\nC: d"], "--header"),
+        (["--image", "/nowhere"], "--image"),
+    ],
+)
+def test_what_cannot_be_meant_is_asked_wrongly(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "http://127.0.0.1:1", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nobody_at_the_address_is_said_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "http://127.0.0.1:1"]) == 1
+    assert "flowers serve" in capsys.readouterr().err
+    assert main(["bench", "127.0.0.1:1"]) == 2
+    assert "http://localhost:8000" in capsys.readouterr().err
