@@ -22,9 +22,12 @@ class Served:
         """Read the log up to this event; requests and what else it says are passed over."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
+            if not line.startswith("{"):
+                continue  # what TensorFlow's own C++ writes while it starts, on some processors
             logged: dict[str, Any] = json.loads(line)
             if logged["event"] == event:
                 return logged
+            assert (logged["event"], event) != ("version refused", "model loaded"), logged["reason"]
         pytest.fail(f"the service ended without the event {event!r}")
 
 

@@ -14,6 +14,7 @@ ARROWS = {
     "data": {"errors", "imaging"},
     "networks": {"errors"},
     "store": {"errors"},
+    "load": {"errors"},
     "engines": {"errors", "imaging"},
     "evaluation": {"errors", "imaging", "data", "engines", "store"},
     "training": {"errors", "imaging", "data", "networks", "engines", "store", "evaluation"},
@@ -21,12 +22,18 @@ ARROWS = {
     "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "settings", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api",
+        "evaluation", "training", "inference", "api", "load",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""
 
-KNOW_TENSORFLOW = {"training/export.py", "engines/savedmodel.py"}
+KNOWN_BY = {
+    "tensorflow": {"training/export.py", "engines/savedmodel.py"},
+    "onnxruntime": {"training/cpu_model.py", "engines/onnx_runtime.py"},
+    "onnx": {"training/cpu_model.py", "training/export_onnx.py"},
+}
+"""library -> the only modules that may import it: what serves must not bring what trains."""
+
 READ_SETTINGS = {"cli", "api/app.py"}
 MODULES = sorted(path.relative_to(SERVICE).as_posix() for path in SERVICE.rglob("*.py"))
 
@@ -58,10 +65,11 @@ def test_imports_follow_the_arrows(module: str) -> None:
     assert not strangers, f"{module} must not import {strangers}"
 
 
+@pytest.mark.parametrize("library", KNOWN_BY)
 @pytest.mark.parametrize("module", MODULES)
-def test_only_export_and_its_engine_know_tensorflow(module: str) -> None:
-    knows = any(name.split(".")[0] == "tensorflow" for name in imported_modules(module))
-    assert not knows or module in KNOW_TENSORFLOW
+def test_only_an_engine_and_the_export_know_a_runtime(module: str, library: str) -> None:
+    knows = any(name.split(".")[0] == library for name in imported_modules(module))
+    assert not knows or module in KNOWN_BY[library]
 
 
 @pytest.mark.parametrize("module", MODULES)

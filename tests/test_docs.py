@@ -11,7 +11,7 @@ from service.api.problems import PROBLEMS
 from service.cli.main import VERBS
 from service.settings import ENVIRONMENT_PREFIX, PROGRAMS
 
-DOCUMENTS = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
+DOCUMENTS = sorted([REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *(REPOSITORY / "docs").glob("*.md")])
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
 
 
@@ -37,7 +37,7 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    source = (REPOSITORY / "service" / "api" / "telemetry.py").read_text(encoding="utf-8")
+    source = (REPOSITORY / "service" / "api" / "metrics.py").read_text(encoding="utf-8")
     metrics = set(re.findall(r'"(flowers_[a-z0-9_]+)"', source))
     assert metrics
     assert not [metric for metric in sorted(metrics) if f"`{metric}`" not in TEXT]

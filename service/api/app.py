@@ -1,17 +1,21 @@
 """`create_app`: settings -> the service, its parts put together and its life begun and ended."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service import __version__, errors
 from service.api import problems
+from service.api.access import PROBES, ApiKeys, read_keys
 from service.api.connection import LingeringClose
 from service.api.context import Service
+from service.api.metrics import Metrics, ServiceCollector
 from service.api.routes import docs, health, models, predict
-from service.api.telemetry import Metrics, ServiceCollector, Telemetry
+from service.api.telemetry import Telemetry
 from service.engines.engine import Engine
 from service.imaging.pixels import ImageLimits
 from service.inference.admission import Admission
@@ -52,7 +56,11 @@ def create_app(
         max_queue_size=settings.max_queue_size,
         on_batch=metrics.batch_size.observe,
     )
-    admission = Admission(max_queue_size=settings.max_queue_size, num_computing=lambda: batcher.num_computing)
+    admission = Admission(
+        max_queue_size=settings.max_queue_size,
+        max_queue_bytes=max(settings.max_queue_bytes, settings.max_image_bytes),  # one image always fits
+        num_computing=lambda: batcher.num_computing,
+    )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model))
     predictor = Predictor(
         live_model,
@@ -68,7 +76,9 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live_model.start()  # in the background: the probes answer while the model loads
         watchdog.start()
+        watching_lag = asyncio.create_task(metrics.watch_event_loop())
         yield
+        watching_lag.cancel()
         await watchdog.stop()
         await live_model.stop()
         predictor.close()
@@ -96,16 +106,41 @@ def create_app(
     for room in (predict, models, health, docs):
         app.include_router(room.router)
     problems.add_handlers(app)
+    _guard(app, settings)
     app.add_middleware(LingeringClose, health=live_model.health)
     app.add_middleware(Telemetry, metrics=metrics, access_log=settings.access_log)  # added last: outermost
     return app
+
+
+def _guard(app: FastAPI, settings: ServeSettings) -> None:
+    """Who may ask, and from which web pages; neither is there unless it is configured."""
+    inline = None if settings.api_keys is None else settings.api_keys.get_secret_value()
+    if keys := read_keys(inline, settings.api_keys_file):
+        metrics = {"/metrics"} if settings.open_metrics else set()
+        documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
+        app.add_middleware(ApiKeys, keys=keys, open_paths=PROBES | metrics | documents)
+    if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+        )
 
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:
     def load(folder: Path) -> Engine:
         from service.engines.select import load_engine  # on the loading thread: the import may take seconds
 
-        return load_engine(folder, engine=settings.engine, device=settings.device, threads=settings.engine_threads)
+        return load_engine(
+            folder,
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.engine_threads,
+            gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
+        )
 
     return LiveModel(
         settings.model_store,

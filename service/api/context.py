@@ -7,7 +7,7 @@ from typing import cast
 
 from starlette.requests import Request
 
-from service.api.telemetry import Metrics
+from service.api.metrics import Metrics
 from service.inference.admission import Admission
 from service.inference.health import Health
 from service.inference.live_model import LiveModel

@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from service import errors
 from service.api.schemas import ProblemDetails, json_schema_ref
@@ -48,6 +50,12 @@ METHOD_NOT_ALLOWED = Problem(
     "Method not allowed",
     "The path is right, the method is not: the header Allow names those.",
 )
+HEAD_TOO_LARGE = Problem(
+    431,
+    "head-too-large",
+    "Request head too large",
+    "Request line and headers together have more than 32 KiB: send fewer or shorter ones.",
+)
 INTERNAL_ERROR = Problem(
     500,
     "internal-error",
@@ -65,11 +73,17 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     ),
     errors.ModelNotFound: NOT_FOUND,
     errors.VersionNotFound: NOT_FOUND,
+    errors.Unauthorized: Problem(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        "This service wants an API key (Authorization: Bearer, or X-API-Key), and no valid one was sent.",
+    ),
     errors.BodyTooSlow: Problem(
         408,
         "body-too-slow",
         "Body too slow",
-        "The body did not arrive within body_timeout_s (a setting of the server).",
+        "The body did not arrive within body_timeout_s (a setting of the server), or the head not within 10 s.",
     ),
     errors.ImageBytesTooLarge: Problem(
         413, "body-too-large", "Body too large", "More bytes than max_image_bytes (a setting of the server)."
@@ -114,7 +128,7 @@ _PROBLEMS: dict[type[Exception], Problem] = {
         429,
         "overloaded",
         "Overloaded",
-        "As many images wait as may (max_queue_size): wait, and send it again.",
+        "As many images or bytes wait as may (max_queue_size, max_queue_bytes): wait, and send it again.",
         1,
     ),
     errors.NotReady: Problem(503, "not-ready", "Not ready", "No verified, warmed-up model can answer; it says why.", 5),
@@ -133,7 +147,9 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     ),
 }
 
-PROBLEMS = {problem.name: problem for problem in (*_PROBLEMS.values(), METHOD_NOT_ALLOWED, INTERNAL_ERROR)}
+PROBLEMS = {
+    problem.name: problem for problem in (*_PROBLEMS.values(), METHOD_NOT_ALLOWED, HEAD_TOO_LARGE, INTERNAL_ERROR)
+}
 """Every kind by its name."""
 
 
@@ -157,10 +173,16 @@ def problem_response(
     return JSONResponse(body.model_dump(), problem.status, headers, MEDIA_TYPE)
 
 
-def internal_error(request_id: str) -> JSONResponse:
+def error_response(scope: Scope, error: errors.FlowersError, headers: dict[str, str] | None = None) -> Response:
+    """The answer to an error of a layer around the router; for its handlers, raising is enough."""
+    return _respond(Request(scope), _find(error) or INTERNAL_ERROR, str(error), headers)
+
+
+def internal_error(scope: Scope) -> Response:
     """The 500 without a word about the cause: that stands in the log."""
-    detail = f"The service failed to answer; its log has the cause under request id {request_id}."
-    return problem_response(request_id, INTERNAL_ERROR, detail)
+    request = Request(scope)
+    detail = f"The service failed to answer; its log has the cause under request id {request.state.request_id}."
+    return _respond(request, INTERNAL_ERROR, detail)
 
 
 def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
@@ -205,6 +227,11 @@ def _example(problem: Problem) -> dict[str, Any]:
     return explain(problem, "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47").model_dump()
 
 
+def of(kind: type[errors.FlowersError]) -> Problem:
+    """The problem of an exception that is no exception here."""
+    return _PROBLEMS[kind]
+
+
 def _find(error: Exception) -> Problem | None:
     return next((_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS), None)
 
@@ -218,8 +245,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     problem = _find(error)
     if problem is None:
         log.error("request failed", request_id=request.state.request_id, exc_info=error)
-        request.state.problem = INTERNAL_ERROR.name
-        return internal_error(request.state.request_id)
+        return internal_error(request.scope)
     return _respond(request, problem, str(error))
 
 
@@ -235,12 +261,23 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     """What the router itself refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == METHOD_NOT_ALLOWED.status:
-        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        allowed = ", ".join(sorted(_allowed_methods(request)))
         detail = f"This path answers {allowed or 'other methods'} only."
         return _respond(request, METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
     if error.status_code == NOT_FOUND.status:
         return _respond(request, NOT_FOUND, "Nothing is at this path: GET /docs lists the paths.")
     return _respond(request, _PROBLEMS[errors.MalformedRequest], "The request cannot be read: GET /docs describes it.")
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Those that some route of this path answers; who answers GET answers HEAD, too."""
+
+    def is_answered(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+    methods = set(filter(is_answered, ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")))
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,12 @@ _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other 
 _MAX_PARTS = 32
 
 
-async def read_image(request: Request, *, max_image_bytes: int, body_timeout_s: float) -> bytes:
+async def read_image(
+    request: Request, *, max_image_bytes: int, body_timeout_s: float, hold: Callable[[int], None] = lambda _: None
+) -> bytes:
     """The bytes of the one image that the request carries, as multipart field `file` or as its whole body.
+
+    `hold` is told the length of each piece before it is kept, and may refuse it.
 
     Raises:
         UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
@@ -66,6 +71,7 @@ async def read_image(request: Request, *, max_image_bytes: int, body_timeout_s: 
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:
                     raise _too_large(max_image_bytes)
+                hold(len(chunk))
                 sink.write(chunk)
     except TimeoutError:
         raise BodyTooSlow(

@@ -1,30 +1,47 @@
-"""Who may wait, and how long: the bounds that keep memory and latency bounded under any load.
-
-Everything here runs on the event loop's thread: no locks.
-"""
+"""Who may wait, and how long: the bounds that keep memory and latency bounded under any load."""
 
 import asyncio
+import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Draining, QueueFull
 
+# While every image waits longer than this, the queue only adds latency: it is shortened until it holds about so much.
+_LONG_WAIT_S = 0.2
+_STANDS_AFTER_S = 2.0  # a replica that starts on the same cores takes them for less
+_GROWS_EVERY_S = 0.5
+_SHORTEST_QUEUE = 32  # images; enough to keep decoders and lanes busy
+
+_FULL = "as many as may: send it again after the seconds in Retry-After."
+
 
 class Admission:
-    """Counts requests from arrival to answer, and images from the end of their upload to their lane.
+    """Counts requests and their bytes from arrival to answer, and images from the end of their upload to their lane.
+
+    On the event loop's thread only: no locks.
 
     Args:
-        max_queue_size: most images that may wait, for a decoder or for a lane.
+        max_queue_size: most images that may wait, for a decoder or for a lane; fewer while the overload lasts.
+        max_queue_bytes: most bytes of bodies, those included that are still arriving.
         num_computing: how many images are in lanes at this moment; they do not wait any more.
     """
 
-    def __init__(self, *, max_queue_size: int, num_computing: Callable[[], int]) -> None:
+    def __init__(self, *, max_queue_size: int, max_queue_bytes: int, num_computing: Callable[[], int]) -> None:
         self._max_queue_size = max_queue_size
+        self._max_queue_bytes = max_queue_bytes
+        self.room = max_queue_size
+        """Images that may wait at this moment."""
+        self._shortest_wait_s = math.inf
+        self._judging_since: float | None = None
         self._num_computing = num_computing
         self.num_requests = 0
         """Accepted requests that have no answer yet."""
         self.num_images = 0
         """Images of theirs that have arrived."""
+        self.num_bytes = 0
+        """Bytes of their bodies."""
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -35,8 +52,10 @@ class Admission:
         return max(0, self.num_images - self._num_computing())
 
     @contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> Iterator[Callable[[int], None]]:
         """Around the whole of one request, its upload included: a stop waits for what is inside.
+
+        Gives what is to be told of each piece of the body (bytes), and raises `QueueFull` when that is too much.
 
         Raises:
             Draining: `close` was called.
@@ -47,9 +66,19 @@ class Admission:
         self._check_room()
         self.num_requests += 1
         self._idle.clear()
+        num_own_bytes = 0
+
+        def hold(num_bytes: int) -> None:
+            nonlocal num_own_bytes
+            if self.num_bytes + num_bytes > self._max_queue_bytes:
+                raise QueueFull(f"{self.num_bytes} bytes of images already wait, {_FULL}")
+            num_own_bytes += num_bytes
+            self.num_bytes += num_bytes
+
         try:
-            yield
+            yield hold
         finally:
+            self.num_bytes -= num_own_bytes
             self.num_requests -= 1
             if not self.num_requests:
                 self._idle.set()
@@ -64,6 +93,24 @@ class Admission:
         finally:
             self.num_images -= 1
 
+    def note_wait(self, wait_s: float, now: float) -> None:
+        """Told how long an answered image had waited (seconds), at `now` on the event loop's clock.
+
+        Where the one that waited least in two seconds waited long, a standing queue has formed, which a burst does not
+        do: so many images may wait from now on as are answered in that time. When it has gone, the room doubles.
+
+        Source: Nichols and Jacobson, "Controlling Queue Delay" (2012): the minimum tells a standing queue from a burst.
+        """
+        if self._judging_since is None:
+            self._judging_since, self._shortest_wait_s = now, math.inf
+        self._shortest_wait_s = min(self._shortest_wait_s, wait_s)
+        is_standing = self._shortest_wait_s > _LONG_WAIT_S
+        if now - self._judging_since < (_STANDS_AFTER_S if is_standing else _GROWS_EVERY_S):
+            return
+        fitting = int(self.room * _LONG_WAIT_S / self._shortest_wait_s) if is_standing else self.room * 2
+        self.room = min(self._max_queue_size, max(_SHORTEST_QUEUE, fitting))
+        self._judging_since = None
+
     def close(self) -> None:
         """Refuse every request from now on; what was accepted goes on."""
         self._is_closed = True
@@ -73,8 +120,32 @@ class Admission:
         await self._idle.wait()
 
     def _check_room(self) -> None:
-        if self.num_waiting >= self._max_queue_size:
-            raise QueueFull(
-                f"{self.num_waiting} images already wait, as many as may: "
-                "send it again after the seconds in Retry-After."
-            )
+        if self.num_waiting >= self.room:
+            raise QueueFull(f"{self.num_waiting} images already wait, {_FULL}")
+
+
+class PixelBudget:
+    """Bounds the pixels that all decoding threads together are at: a decoder takes up to 17 bytes for each.
+
+    Args:
+        max_pixels: of all pictures that are decoded at the same time; a larger one is decoded alone.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._num_pixels = 0
+        self._turn = threading.Lock()  # first come, first served: else small pictures would pass a large one for ever
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, num_pixels: int) -> Iterator[None]:
+        """Around the decoding of one picture, in its thread, which waits here while there is no room."""
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: not self._num_pixels or self._num_pixels + num_pixels <= self._max_pixels)
+            self._num_pixels += num_pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._num_pixels -= num_pixels
+                self._freed.notify()

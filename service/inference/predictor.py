@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
-from service.inference.admission import Admission
+from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
@@ -54,7 +55,7 @@ class Predictor:
         live_model: which version answers.
         admission: who may wait.
         batcher: the way to the engine.
-        limits: what one image may ask of the machine.
+        limits: what one image may ask of the machine; those being decoded share twice `max_image_pixels`.
         decode_threads: threads that decode images; 0: one per core.
     """
 
@@ -71,6 +72,7 @@ class Predictor:
         self._admission = admission
         self._batcher = batcher
         self._limits = limits
+        self._budget = PixelBudget(2 * limits.max_image_pixels)
         self._decoders = ThreadPoolExecutor(decode_threads or os.cpu_count(), thread_name_prefix="decode")
 
     def check_top_k(self, top_k: int | None) -> None:
@@ -110,7 +112,7 @@ class Predictor:
             arrived_at = time.perf_counter()
             try:
                 async with asyncio.timeout_at(deadline):
-                    decoding = loop.run_in_executor(self._decoders, _decode, data, self._limits, loaded.rule)
+                    decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule)
                     del data  # up to 20 MiB each: only pixels wait in the queue
                     image, decode_s = await decoding
                     decoder_wait_s = time.perf_counter() - arrived_at - decode_s
@@ -118,18 +120,25 @@ class Predictor:
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there: allow more time.") from None
             timings = Timings(decode_s, decoder_wait_s + scored.queue_s, scored.infer_s)
+            self._admission.note_wait(timings.queue_s, loop.time())
             return _rank(scored.probabilities, loaded, top_k, timings)
+
+    def _decode(self, data: bytes, rule: ResizeRule) -> tuple[Pixels, float]:
+        """In a decoding thread: the square that the network sees, and the seconds it took."""
+        with ExitStack() as held:
+            started_at = time.perf_counter()
+
+            def wait_for_room(num_pixels: int) -> None:
+                nonlocal started_at
+                held.enter_context(self._budget.hold(num_pixels))
+                started_at = time.perf_counter()
+
+            image = resize(decode_image(data, self._limits, wait_for_room), rule)
+            return image, time.perf_counter() - started_at
 
     def close(self) -> None:
         """End the decoding threads; what they are at ends by itself."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
-
-
-def _decode(data: bytes, limits: ImageLimits, rule: ResizeRule) -> tuple[Pixels, float]:
-    """In a decoding thread: the square that the network sees, and the seconds it took."""
-    started_at = time.perf_counter()
-    image = resize(decode_image(data, limits), rule)
-    return image, time.perf_counter() - started_at
 
 
 def _rank(probabilities: Probabilities, loaded: LoadedVersion, top_k: int | None, timings: Timings) -> Prediction:

@@ -111,6 +111,37 @@ async def test_a_wrong_method_is_told_the_right_one(service: Running) -> None:
     response = await service.client.get("/predict")
     check(response, "method-not-allowed", 405)
     assert response.headers["allow"] == "POST"
+    for path in ("/livez", "/models", "/docs", "/openapi.json", "/metrics"):
+        response = await service.client.delete(path)
+        check(response, "method-not-allowed", 405)
+        assert response.headers["allow"] == "GET, HEAD"
+        assert (await service.client.head(path)).status_code == 200
+
+
+async def test_bodies_in_arrival_are_bounded_together(store: Path, loader: Loader) -> None:
+    """Each is within its limit; the one that would go over the common one is refused, the others go on."""
+    arrived = [asyncio.Event() for _ in range(3)]
+    go_on = asyncio.Event()
+
+    async def body(number: int) -> AsyncIterator[bytes]:
+        yield PHOTO[:1000]
+        arrived[number].set()
+        await go_on.wait()
+        yield PHOTO[1000:]
+
+    async with running(store, loader, max_image_bytes=100_000, max_queue_bytes=100_000) as service:
+        assert len(PHOTO) < 50_000
+        slow = [
+            asyncio.create_task(service.client.post("/predict", content=body(number), headers=JPEG))
+            for number in range(3)
+        ]
+        for event in arrived:
+            await event.wait()
+        assert service.service.admission.num_bytes == 3000
+        check(await service.client.post("/predict", content=bytes(98_000), headers=JPEG), "overloaded", 429)
+        go_on.set()
+        assert [(await answer).status_code for answer in slow] == [200] * 3
+        assert service.service.admission.num_bytes == 0
 
 
 async def test_a_body_over_the_limit_without_announcement_is_refused_while_it_streams(
@@ -230,7 +261,7 @@ def test_every_error_that_a_request_can_meet_has_its_problem() -> None:
         for _, error in inspect.getmembers(errors, inspect.isclass)
         if issubclass(error, families) and error not in families
     }
-    assert leaves - _PROBLEMS.keys() == {errors.EngineFailed, errors.Unauthorized}
+    assert leaves - _PROBLEMS.keys() == {errors.EngineFailed}
 
 
 async def test_the_type_of_a_problem_is_the_path_of_its_explanation(service: Running) -> None:

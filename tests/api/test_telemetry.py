@@ -1,7 +1,11 @@
+import asyncio
 import json
 import logging
+import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,8 @@ from running import Running, running
 from structlog.testing import capture_logs
 from versions import publish_example
 
-from service.api.telemetry import configure_logging, make_request_id
+from service.api.logs import configure_logging
+from service.api.telemetry import make_request_id
 
 pytestmark = pytest.mark.anyio
 PHOTO = encode(draw_photograph(0, seed=1))
@@ -73,7 +78,11 @@ async def test_requests_stages_batches_and_problems_are_counted(service: Running
     assert metrics[key("flowers_requests_total", method="POST", route="/predict", status="200")] == 3
     assert metrics[key("flowers_requests_total", method="POST", route="/predict", status="415")] == 1
     assert metrics[key("flowers_problems_total", type="unsupported-image-format")] == 1
-    assert metrics[key("flowers_request_duration_seconds_count", route="/predict")] == 4
+    assert metrics[key("flowers_request_duration_seconds_count", route="/predict", status="200")] == 3
+    assert metrics[key("flowers_problems_total", type="overloaded")] == 0  # there before it happens
+    assert sum(value for (name, _), value in metrics.items() if name == "flowers_predictions_total") == 3
+    assert metrics[key("flowers_prediction_probability_bucket", le="+Inf")] == 3
+    assert metrics[key("process_resident_memory_bytes")] > 1e6
     for stage in ("decode", "queue", "infer"):
         assert metrics[key("flowers_stage_duration_seconds_count", stage=stage)] == 3
     assert metrics[key("flowers_batch_size_images_sum")] == 3
@@ -96,6 +105,41 @@ async def test_readiness_and_the_live_version_are_metrics(service: Running, stor
     assert metrics[key("flowers_ready")] == 1
     service.service.health.is_draining = True
     assert (await scrape(service))[key("flowers_ready")] == 0
+
+
+async def test_the_lag_of_the_event_loop_is_a_metric(service: Running) -> None:
+    async def lag() -> tuple[float, float]:
+        metrics = await scrape(service)
+        at_most = metrics[key("flowers_event_loop_lag_seconds_bucket", le="0.1")]
+        return metrics[key("flowers_event_loop_lag_seconds_count")], at_most
+
+    while (await lag())[0] < 1:
+        await asyncio.sleep(0.01)
+    time.sleep(0.3)
+    while (observed := await lag())[0] == observed[1]:
+        await asyncio.sleep(0.01)
+
+
+async def test_fifty_scrapes_under_load_never_go_back_and_end_at_the_client_s_own_count(service: Running) -> None:
+    async def visit() -> list[int]:
+        bodies = [PHOTO if number % 5 else b"x" for number in range(25)]
+        return [(await service.client.post("/predict", content=body)).status_code for body in bodies]
+
+    visitors = [asyncio.create_task(visit()) for _ in range(8)]
+    scrapes = [await scrape(service) for _ in range(50)]
+    answers = [status for statuses in await asyncio.gather(*visitors) for status in statuses]
+    scrapes.append(await scrape(service))
+    gauges = ("flowers_in_flight_requests", "flowers_held_bytes", "flowers_queue_", "flowers_model_info",
+              "flowers_ready", "process_")  # fmt: skip
+    for earlier, later in pairwise(scrapes):
+        for sample, value in earlier.items():
+            assert sample[0].startswith(gauges) or later[sample] >= value, sample
+    for status, count in Counter(answers).items():
+        assert scrapes[-1][key("flowers_requests_total", method="POST", route="/predict", status=str(status))] == count
+    assert Counter(answers) == {200: 160, 415: 40}
+    assert scrapes[-1][key("flowers_stage_duration_seconds_count", stage="infer")] == 160
+    assert scrapes[-1][key("flowers_batch_size_images_sum")] >= 160  # and perhaps the watchdog's own
+    assert scrapes[-1][key("flowers_problems_total", type="unsupported-image-format")] == 40
 
 
 async def test_labels_stay_few_whatever_is_asked_for(service: Running) -> None:

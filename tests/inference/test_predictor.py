@@ -1,5 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from service.errors import DeadlineExceeded, InvalidImage, InvalidParameter, Not
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels
 from service.imaging.resize import resize
-from service.inference.admission import Admission
+from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
@@ -32,7 +34,9 @@ class Parts:
             store, "flowers", load=self.loader, health=Health(), max_batch_size=4, reload_interval_s=3600
         )
         self.batcher = MicroBatcher(max_batch_size=4, max_queue_size=2)
-        self.admission = Admission(max_queue_size=2, num_computing=lambda: self.batcher.num_computing)
+        self.admission = Admission(
+            max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: self.batcher.num_computing
+        )
         self.predictor = Predictor(
             self.live_model, self.admission, self.batcher, limits=ImageLimits(), decode_threads=1
         )
@@ -157,3 +161,42 @@ async def test_a_switch_while_a_request_waits_leaves_it_with_its_version(parts: 
     new = asyncio.create_task(parts.predict())
     parts.engine.release()
     assert ((await old).version, (await new).version) == (1, 2)
+
+
+async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_threads_there_are(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(store)
+    parts.admission = Admission(max_queue_size=8, max_queue_bytes=10**9, num_computing=lambda: 0)
+    parts.predictor = Predictor(
+        parts.live_model,
+        parts.admission,
+        parts.batcher,
+        limits=ImageLimits(max_image_pixels=320 * 240),
+        decode_threads=6,
+    )
+    await parts.live_model.look()
+    at_once, most = 0, 0
+    counting = threading.Lock()
+    hold = PixelBudget.hold
+
+    @contextmanager
+    def counted(budget: PixelBudget, num_pixels: int) -> Iterator[None]:
+        nonlocal at_once, most
+        assert num_pixels == 320 * 240
+        with hold(budget, num_pixels):
+            with counting:
+                at_once += 1
+                most = max(most, at_once)
+            yield
+            with counting:
+                at_once -= 1
+
+    monkeypatch.setattr(PixelBudget, "hold", counted)
+    for _ in range(5):
+        await asyncio.gather(*[parts.predict() for _ in range(2)])
+    for _ in range(5):
+        await asyncio.gather(*[parts.predict() for _ in range(6)], return_exceptions=True)
+    assert 1 <= most <= 2
+    parts.predictor.close()
+    parts.batcher.close()

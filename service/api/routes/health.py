@@ -13,14 +13,12 @@ from service.api.schemas import Probe
 router = APIRouter(tags=["operation"])
 
 
-@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process alive")
 async def livez() -> Probe:
     """True while the event loop answers; it never asks the model. False: restart the process."""
     return Probe(status="alive")
 
 
-@router.head("/startupz", include_in_schema=False)
 @router.get("/startupz", summary="Has it started", responses=problems.document(errors.NotReady))
 async def startupz(request: Request) -> Probe:
     """True once a model has been loaded and warmed up, and for ever after."""
@@ -30,7 +28,6 @@ async def startupz(request: Request) -> Probe:
     return Probe(status="started")
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Does it take work", responses=problems.document(errors.NotReady, errors.Draining))
 async def readyz(request: Request) -> Probe:
     """True while a verified, warmed-up model can answer and the service is not shutting down.

@@ -46,6 +46,7 @@ _REQUEST_BODY: dict[str, Any] = {
         **problems.document(
             errors.MalformedRequest,
             errors.MissingImage,
+            errors.Unauthorized,
             errors.BodyTooSlow,
             errors.ImageBytesTooLarge,
             errors.ImageTooLarge,
@@ -78,9 +79,11 @@ async def predict(
     service = service_of(request)
     clock = asyncio.get_running_loop().time
     arrived_at = clock()
-    with service.admission.request():
+    with service.admission.request() as hold:
         service.predictor.check_top_k(top_k)
-        data = await read_image(request, max_image_bytes=service.max_image_bytes, body_timeout_s=service.body_timeout_s)
+        data = await read_image(
+            request, max_image_bytes=service.max_image_bytes, body_timeout_s=service.body_timeout_s, hold=hold
+        )
         # The server's own limit counts from the end of the upload, which has a limit of its own.
         deadline = clock() + service.request_timeout_s
         if x_request_timeout_ms is not None:
@@ -89,7 +92,7 @@ async def predict(
         work = service.predictor.predict(data, top_k=top_k, deadline=deadline)
         del data  # the predictor lets go of it as soon as it is decoded
         prediction = await unless_hung_up(request, work)
-    service.metrics.observe_stages(prediction.timings)
+    service.metrics.observe_prediction(prediction)
     request.state.log = {"model_version": prediction.version, **_milliseconds(prediction.timings)}
     return _answer(request_id_of(request), prediction)
 

@@ -12,6 +12,7 @@ from drawing import CLASS_NAMES, draw_photograph, encode
 from exporting import export_tiny_version
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from running import Running, running
 
 from service.imaging.decode import decode_image
@@ -25,9 +26,14 @@ PHOTOS = [encode(draw_photograph(class_index, seed=300)) for class_index in rang
 FILES = [encode(draw_photograph(0, seed=301, size=(64, 48)), image_format) for image_format in FORMATS]
 
 
-@pytest.fixture(scope="module")
-async def service(tiny_version: Path) -> AsyncIterator[Running]:
-    async with running(tiny_version, max_batch_size=4, access_log=False) as service:
+ENGINES = [("savedmodel", "auto"), ("onnxruntime", "float32"), ("onnxruntime", "int8")]
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids="-".join)
+async def service(request: pytest.FixtureRequest, tiny_version: Path) -> AsyncIterator[Running]:
+    engine, precision = request.param
+    settings = {"engine": engine, "precision": precision}
+    async with running(tiny_version, max_batch_size=4, access_log=False, **settings) as service:
         yield service
 
 
@@ -98,6 +104,27 @@ async def test_a_photo_scores_the_same_alone_and_in_company(service: Running) ->
 async def test_every_accepted_format_is_answered(service: Running, image_format: str) -> None:
     photo = encode(draw_photograph(4, seed=302), image_format)
     assert (await predict(service, photo))["label"] == "tulips"
+
+
+ORIENTED = (
+    None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270,
+)  # fmt: skip
+"""How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright picture."""
+
+
+async def test_all_eight_orientations_of_a_photo_score_alike_on_every_route(service: Running) -> None:
+    upright = draw_photograph(3, seed=303, size=(640, 480))
+    expected = probabilities_of(await predict(service, encode(upright, quality=95)))
+    for orientation, transpose in enumerate(ORIENTED, start=1):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = upright if transpose is None else upright.transpose(transpose)
+        photo = encode(stored, quality=95, exif=exif)
+        form = (await service.client.post("/predict", files={"file": ("flower.jpg", photo)})).json()
+        for answer in (form, await predict(service, photo)):
+            assert answer["label"] == "sunflowers"
+            np.testing.assert_allclose(probabilities_of(answer), expected, atol=0.02)
 
 
 @st.composite

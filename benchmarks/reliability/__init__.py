@@ -1,0 +1,1 @@
+"""What the service does under stress, measured: `python -m benchmarks.reliability NAME`."""

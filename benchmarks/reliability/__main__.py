@@ -1,0 +1,51 @@
+"""Run one experiment, print its promises with what was measured, keep the result.
+
+`python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--quick]`, on Linux, on a machine
+that does nothing else; `rollout` needs HAProxy (Debian's package `haproxy`). Exits with 1 when a promise was not kept.
+Results are in `benchmarks/results/reliability-NAME.json`; --quick is for trying the scripts, and keeps none.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.reliability import neighbours, overload, reload, rollout, soak, versions
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from article import RESULTS, describe_machine
+
+EXPERIMENTS = {
+    "reload": reload.measure,
+    "versions": versions.measure,
+    "overload": overload.measure,
+    "rollout": rollout.measure,
+    "soak": soak.measure,
+    "neighbours": neighbours.measure,
+}
+
+
+def main() -> int:
+    """0 when every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
+    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the time or of the requests")
+    parser.add_argument("--engine", default="auto", help="as of `flowers serve`")
+    arguments = parser.parse_args()
+    result = EXPERIMENTS[arguments.name](0.1 if arguments.quick else 1.0, arguments.engine)
+    for promise in result.promises:
+        print(
+            f"{'kept' if promise.is_kept else 'NOT KEPT':8}  {promise.text}: {promise.measured} (bound {promise.bound})"
+        )
+    if not arguments.quick:
+        kept = {"machine": describe_machine(), "engine": arguments.engine, **asdict(result)}
+        name = arguments.name if arguments.engine == "auto" else f"{arguments.name}-{arguments.engine}"
+        (RESULTS / f"reliability-{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    else:
+        print(json.dumps(result.figures, indent=1))
+    return int(not all(promise.is_kept for promise in result.promises))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Hostile files, and large photographs, beside ordinary ones: what the neighbours and the probes feel of it."""
+
+import asyncio
+import io
+import threading
+import time
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.reliability.replica import Result, ask, capacity, p99_ms, replica, store_of_its_own
+from service.load.connection import Connection, Response, parse_target
+from service.load.generator import Load
+from service.load.photographs import draw_flower
+
+NUM_LARGE = 200
+LARGE = (4000, 3000)
+
+
+def hostile_files() -> dict[str, bytes]:
+    """Small files that would cost a careless decoder seconds or gigabytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    def black_png(side: int, before: bytes = b"") -> bytes:
+        header = side.to_bytes(4, "big") * 2 + bytes((1, 0, 0, 0, 0))
+        rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+    def animation(image_format: str) -> bytes:
+        frames = [Image.new("RGB", (64, 64), (index % 256, index // 256, 99)) for index in range(2_000)]
+        return encode(frames[0], image_format, save_all=True, append_images=frames[1:])
+
+    def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, image_format, **options)
+        return buffer.getvalue()
+
+    progressive = encode(Image.effect_noise((200, 200), 60).convert("RGB"), "JPEG", progressive=True)
+    last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000)))
+    return {
+        "PNG of 19,000 x 19,000": black_png(19_000),
+        "PNG of 7,000 x 7,000": black_png(7_000),
+        "PNG text of 20 MB": black_png(16, text),
+        "PNG profile of 20 MB": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
+        "GIF of 2,000 frames": animation("GIF"),
+        "WebP of 2,000 frames": animation("WEBP"),
+        "JPEG of 2,000 scans": progressive[:-2] + last_scan * 2_000 + b"\xff\xd9",
+        "JPEG cut short": draw_flower()[:-2000],
+    }
+
+
+class Beside(threading.Thread):
+    """Asks one question after another on connections of its own, until stopped or done; notes status and time."""
+
+    def __init__(self, url: str, requests: list[bytes], connections: int, *, is_endless: bool) -> None:
+        super().__init__()
+        self._target = parse_target(url, "")
+        self._requests = requests
+        self._connections = connections
+        self._is_endless = is_endless
+        self._stop_asking = threading.Event()
+        self.answers: list[tuple[int, int, float]] = []  # which request, status, seconds
+
+    def run(self) -> None:
+        """Until `stop`, or until each request has its answer."""
+        asyncio.run(self._ask_all())
+
+    async def _ask_all(self) -> None:
+        waiting = list(range(len(self._requests)))[::-1]
+
+        async def ask_on() -> None:
+            connection = Connection(self._target)
+            while waiting and not self._stop_asking.is_set():
+                number = waiting.pop()
+                if self._is_endless:
+                    waiting.insert(0, number)
+                begun = time.perf_counter()
+                response: Response = await connection.ask(self._requests[number], 30)
+                self.answers.append((number, response.status, time.perf_counter() - begun))
+            connection.close()
+
+        await asyncio.gather(*(ask_on() for _ in range(self._connections)))
+
+    def stop(self) -> None:
+        """Let the last answers come."""
+        self._stop_asking.set()
+        self.join()
+
+
+def measure(scale: float, engine: str) -> Result:
+    """At 30 % of the capacity, with two senders of hostile files; then 200 large photographs and /livez."""
+    result = Result()
+    hostile = hostile_files()
+    with store_of_its_own() as store, replica(store, "--engine", engine) as service:
+        post = parse_target(service.url, "/predict").post
+        rate = 0.3 * capacity(service.url, 10 * scale)
+        load = Load(connections=128, rate=rate, duration_s=30 * scale)
+        calm = ask(service.url, load)
+        calm_mb = service.resident_mb()
+        senders = Beside(service.url, [post(data, "image/png") for data in hostile.values()], 2, is_endless=True)
+        senders.start()
+        beside = ask(service.url, load)
+        senders.stop()
+        hostile_mb = service.resident_mb()
+
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(draw_flower())).resize(LARGE).save(buffer, "JPEG", quality=90)
+        large = Beside(
+            service.url, [post(buffer.getvalue(), "image/jpeg")] * round(NUM_LARGE * scale), 16, is_endless=False
+        )
+        probe = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n\r\n"
+        probes = Beside(service.url, [probe], 1, is_endless=True)
+        large.start()
+        probes.start()
+        large.join()
+        probes.stop()
+        slowest = {
+            name: max((seconds for index, _, seconds in senders.answers if index == number), default=0.0)
+            for number, name in enumerate(hostile)
+        }
+        statuses = {
+            name: sorted({status for index, status, _ in senders.answers if index == number})
+            for number, name in enumerate(hostile)
+        }
+        livez_ms = float(np.percentile([seconds for _, _, seconds in probes.answers], 99)) * 1000
+        result.figures = {
+            "rate": rate,
+            "calm": calm.to_json(),
+            "beside_hostile": beside.to_json(),
+            "hostile_statuses": statuses,
+            "hostile_slowest_s": slowest,
+            "resident_mb": {"calm": calm_mb, "hostile": hostile_mb, "large": service.resident_mb()},
+            "large_s": round(sum(seconds for *_, seconds in large.answers) / len(large.answers), 3),
+        }
+        result.at_most(2, "p99 beside hostile files / p99 without", p99_ms(beside) / p99_ms(calm))
+        result.at_most(0, "failed or wrong answers beside hostile files", beside.num_errors)
+        result.at_most(0, "hostile files answered with 5xx", sum(status >= 500 for _, status, _ in senders.answers))
+        result.at_most(0, "large photographs not answered", sum(status != 200 for _, status, _ in large.answers))
+        result.at_most(50, "p99 of /livez while large photographs are decoded, ms", livez_ms)
+        result.at_most(0, "/livez not answered", sum(status != 200 for _, status, _ in probes.answers))
+    return result

@@ -1,0 +1,202 @@
+"""`flowers serve` as a process: started, asked, weighed and stopped; and what an experiment says of it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from service.load.answers import find_error
+from service.load.connection import Response, Target, parse_target
+from service.load.generator import Load, Question, load_target, run
+from service.load.photographs import draw_flower
+from service.load.summary import Summary, summarise
+
+SHIPPED = Path(__file__).parents[2] / "model_store"
+MODEL = "flowers"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A bound and what was measured against it."""
+
+    text: str
+    measured: float
+    bound: str
+    is_kept: bool
+
+
+@dataclass
+class Result:
+    """What an experiment found."""
+
+    promises: list[Promise] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def at_most(self, bound: float, text: str, measured: float) -> None:
+        """`measured` must not be above `bound`."""
+        self.promises.append(Promise(text, round(measured, 3), f"at most {bound:g}", measured <= bound))
+
+    def at_least(self, bound: float, text: str, measured: float) -> None:
+        """`measured` must not be below `bound`."""
+        self.promises.append(Promise(text, round(measured, 3), f"at least {bound:g}", measured >= bound))
+
+
+class Replica:
+    """One running service on `store`; started anew on the same port by `start`."""
+
+    def __init__(self, store: Path, *flags: str) -> None:
+        self._store = store
+        self._flags = flags
+        self._log = store.parent / f"{id(self)}.log"
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        before = len(self.events())
+        command = [sys.executable, "-m", "service", "serve", "--log-format", "json", "--no-access-log", *self._flags]
+        place = ["--port", str(self.port), "--model-store", str(self._store)]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen([*command, *place], stderr=log)
+        wait_for(lambda: any(event["event"] == "listening" for event in self.events()[before:]), "it listens")
+        self.port = int(self.events("listening")[-1]["url"].rsplit(":", 1)[1])
+        wait_for(self.is_ready, "it is ready")
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def is_ready(self) -> bool:
+        """Whether /readyz answers 200."""
+        return status_of(f"{self.url}/readyz") == 200
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """What it has logged; what a library of C has written there itself is passed over."""
+        if not self._log.exists():
+            return []
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [event for event in events if name in (None, event["event"])]
+
+    def live_version(self) -> int:
+        """The version that answers now."""
+        with urllib.request.urlopen(f"{self.url}/models/{MODEL}", timeout=10) as answer:
+            return int(json.load(answer)["live"]["version"])
+
+    def metric(self, name: str) -> float:
+        """Sum over the series of one metric."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def resident_mb(self) -> float:
+        """Resident memory, in 10^6 bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+
+    def num_threads(self) -> int:
+        """Threads of the process."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def num_files(self) -> int:
+        """Open file descriptors."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def store_of_its_own() -> Iterator[Path]:
+    """A copy of the shipped store, in a scratch folder."""
+    with TemporaryDirectory(prefix="flowers-reliability-") as scratch:
+        store = Path(scratch) / "model_store"
+        newest = max((path for path in (SHIPPED / MODEL).iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
+        shutil.copytree(newest, store / MODEL / "1")
+        yield store
+
+
+@contextmanager
+def replica(store: Path, *flags: str) -> Iterator[Replica]:
+    """A running one, killed at the end."""
+    running = Replica(store, *flags)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def publish_copy(store: Path, version: int, *, is_spoilt: bool = False) -> None:
+    """The first version once more, under another number; a spoilt one has a changed byte in its network."""
+    beside = store / MODEL / f".publishing-{version}"
+    oldest = min((path for path in (store / MODEL).iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    shutil.copytree(oldest, beside)
+    if is_spoilt:
+        file = beside / "saved_model.pb"
+        file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    beside.rename(store / MODEL / str(version))
+
+
+def status_of(url: str) -> int:
+    """The status of a GET; 0 where there is no answer within 5 s."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> float:
+    """Seconds until `condition` holds."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > timeout_s:
+            raise SystemExit(f"gave up after {timeout_s:g} s of waiting until {what}")
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def ask(url: str, load: Load, photograph: bytes | None = None) -> Summary:
+    """Load it with one photograph, whose answers must all be the same: another is counted as wrong."""
+    target = parse_target(url, "/predict")
+    return summarise(load, run(load_target(target, [question(target, photograph or draw_flower())], load)))
+
+
+def question(target: Target, photograph: bytes) -> Question:
+    """A photograph and the check that its answers never change."""
+    first: dict[str, float] = {}
+
+    def check(response: Response) -> str:
+        if error := find_error(response):
+            return error
+        scores = {score["label"]: score["probability"] for score in json.loads(response.body)["predictions"]}
+        expected = first or scores
+        first.update(expected)
+        return "" if all(abs(scores[label] - expected[label]) < 0.001 for label in expected) else "wrong answer"
+
+    return Question(target.post(photograph, "image/jpeg"), check)
+
+
+def p99_ms(summary: Summary) -> float:
+    """Of the right answers; infinite where there is none."""
+    return summary.latency_ms["p99"] if summary.latency_ms else float("inf")
+
+
+def capacity(url: str, seconds: float) -> float:
+    """Answers per second of a closed loop that keeps it busy."""
+    return ask(url, Load(connections=16, warm_up_s=2, duration_s=seconds)).answers_per_s

@@ -1,0 +1,125 @@
+"""Two replicas behind HAProxy, restarted in turn, then one frozen and one killed: who loses what."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.reliability.replica import Result, ask, capacity, replica, status_of, store_of_its_own, wait_for
+from service.load.generator import Load
+from service.load.summary import Summary
+
+NUM_RESTARTS = 6
+NUM_REQUESTS = 10_000
+SHARE = 0.6  # of the capacity of both
+
+# It follows /readyz, four times a second and without a second chance, as the Kubernetes manifests do. Nothing is sent
+# twice but what could not be connected: a request that has reached a replica is that replica's to answer.
+CONFIGURATION = """
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 30s
+  timeout server 12s
+  option redispatch 1
+  retries 3
+frontend flowers
+  bind 127.0.0.1:{port}
+  default_backend replicas
+backend replicas
+  balance leastconn
+  option httpchk GET /readyz
+  default-server check inter 250ms fall 1 rise 1
+  timeout check 1s
+  server first 127.0.0.1:{first}
+  server second 127.0.0.1:{second}
+"""
+
+
+@contextmanager
+def balancer(folder: Path, first: int, second: int) -> Iterator[str]:
+    """HAProxy in front of two ports; its URL."""
+    if not (program := shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")):
+        raise SystemExit("no haproxy here: apt-get install haproxy")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = folder / "haproxy.cfg"
+    file.write_text(CONFIGURATION.format(port=port, first=first, second=second), encoding="utf-8")
+    process = subprocess.Popen([program, "-q", "-f", str(file)])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: status_of(f"{url}/readyz") == 200, "HAProxy answers")
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(scale: float, engine: str) -> Result:
+    """Restart, freeze and kill at 60 % of what both can do."""
+    result = Result()
+    with (
+        store_of_its_own() as store,
+        replica(store, "--engine", engine, "--drain-delay-s", "2") as first,
+        replica(store, "--engine", engine, "--drain-delay-s", "2") as second,
+        balancer(store.parent, first.port, second.port) as url,
+    ):
+        rate = SHARE * capacity(url, 10 * scale)
+        num_restarts = max(2, round(NUM_RESTARTS * scale))
+        exit_codes: list[int] = []
+        idle_stop_s: list[float] = []
+
+        def restart() -> None:
+            for number in range(num_restarts):
+                stopped = (first, second)[number % 2]
+                begun = time.monotonic()
+                exit_codes.append(stopped.stop())
+                idle_stop_s.append(time.monotonic() - begun - 2)
+                stopped.start()
+                time.sleep(1)  # until HAProxy has seen it
+
+        duration_s = max(NUM_REQUESTS * scale / rate * 1.05, num_restarts * 8)
+        rolled = _under_load(url, rate, duration_s, restart)
+
+        def freeze() -> None:
+            first.process.send_signal(signal.SIGSTOP)
+            time.sleep(5)
+            first.process.send_signal(signal.SIGCONT)
+
+        frozen = _under_load(url, rate, 20, freeze)
+
+        def kill() -> None:
+            second.process.kill()
+            second.process.wait()
+            time.sleep(3)
+            second.start()
+
+        killed = _under_load(url, rate, 15, kill)
+        result.figures = {
+            "rate": rate,
+            "restarts": rolled.to_json(),
+            "stop_s_beyond_delay": [round(seconds, 2) for seconds in idle_stop_s],
+            "frozen": frozen.to_json(),
+            "killed": killed.to_json(),
+        }
+        result.at_least(NUM_REQUESTS * scale, "requests during restarts", rolled.num_answers)
+        result.at_least(num_restarts, "restarts that ended with 0", exit_codes.count(0))
+        result.at_most(0, f"failed requests in {num_restarts} restarts", rolled.num_errors)
+        result.at_most(2, "seconds of a stop beyond its delay", max(idle_stop_s))
+        # What one replica had taken in, and what was sent to it before the next check failed: at most a second's share.
+        result.at_most(0.6 * rate * 1.25, "requests lost with a frozen replica", frozen.num_errors)
+        result.at_most(0.6 * rate * 0.25 + 16, "requests lost with a killed replica", killed.num_errors)
+    return result
+
+
+def _under_load(url: str, rate: float, duration_s: float, disturb: Callable[[], None]) -> Summary:
+    disturbing = threading.Thread(target=disturb)
+    threading.Timer(2, disturbing.start).start()
+    summary = ask(url, Load(connections=256, rate=rate, duration_s=duration_s))
+    disturbing.join()
+    return summary

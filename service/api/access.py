@@ -1,0 +1,73 @@
+"""Who may ask: API keys, off unless some are configured."""
+
+import hashlib
+import hmac
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.problems import error_response
+from service.errors import SettingsError, Unauthorized
+
+PROBES = frozenset({"/livez", "/readyz", "/startupz"})
+"""Open always: an orchestrator has no key."""
+
+
+def read_keys(inline: str | None, file: Path | None) -> frozenset[bytes]:
+    """The digests of the keys: `inline` separates them by commas, `file` has one a line, `#` begins a remark.
+
+    None is an answer only where neither was given: a secret that came out empty must not open the service.
+
+    Raises:
+        SettingsError: the file cannot be read, a key has other characters than printable ASCII without spaces, or
+            keys were configured and none is there.
+    """
+    keys = [key.strip() for key in (inline or "").split(",")]
+    if file is not None:
+        try:
+            keys += [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SettingsError(f"--api-keys-file (FLOWERS_API_KEYS_FILE) cannot be read: {reason}") from None
+    keys = [key for key in keys if key]
+    if not keys and (inline, file) != (None, None):
+        raise SettingsError("API keys are configured, but there is none: the service would be open to everybody")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise SettingsError("an API key has characters that no header can carry: make one with `openssl rand -hex 32`")
+    return frozenset(map(_digest, keys))
+
+
+class ApiKeys:
+    """Lets nobody past who has no key, except to the paths in `open_paths` and below `open_folders`.
+
+    A path that is not named there is closed, one that a later version adds too. The body is not read.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: frozenset[bytes], open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["type"] == "http" and not self._is_open(scope["path"]) and not self._is_known(Headers(scope=scope)):
+            detail = "This service wants an API key: send it as Authorization: Bearer <key>, or as X-API-Key: <key>."
+            response = error_response(scope, Unauthorized(detail), {"WWW-Authenticate": 'Bearer realm="flowers"'})
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or any(path.startswith(f"{folder}/") for folder in self._open_paths - PROBES)
+
+    def _is_known(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        sent = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+        # Digests of equal length, and all of them compared: the time tells neither a prefix nor which key it was.
+        matches = [hmac.compare_digest(_digest(key), known) for key in sent for known in self._keys]
+        return any(matches)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

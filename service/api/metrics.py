@@ -1,0 +1,116 @@
+"""What Prometheus scrapes: counters of one app, and facts read off the service at the moment of a scrape."""
+
+import asyncio
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.api.problems import PROBLEMS
+from service.inference.admission import Admission
+from service.inference.health import Health
+from service.inference.live_model import LiveModel
+from service.inference.predictor import Prediction
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_LAG_TICK_S = 0.1
+
+
+class Metrics:
+    """The counters of one app, in a registry of its own so that a process (a test run) may hold several apps.
+
+    Every label has few values whatever clients send: route templates, known methods, names of problems, labels of
+    the model.
+    """
+
+    def __init__(self) -> None:
+        # Else every counter has a second series, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "flowers_requests", "Answered requests.", ["method", "route", "status"], registry=registry
+        )
+        self.problems = Counter("flowers_problems", "Requests answered with a problem.", ["type"], registry=registry)
+        for problem in PROBLEMS:
+            self.problems.labels(problem)  # from 0 on: Prometheus sees no increase in a series that begins with 1
+        self.duration = Histogram(
+            "flowers_request_duration_seconds",
+            "From the request's head to the end of the answer.",
+            ["route", "status"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_duration = Histogram(
+            "flowers_stage_duration_seconds",
+            "Parts of a prediction: decode, queue (waiting for a decoder or a lane), infer.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "flowers_batch_size_images", "Images in one engine call.", buckets=_BATCH_SIZES, registry=registry
+        )
+        self.predictions = Counter("flowers_predictions", "Predictions by best class.", ["label"], registry=registry)
+        self.probability = Histogram(
+            "flowers_prediction_probability",
+            "Probability of the best class.",
+            buckets=_PROBABILITIES,
+            registry=registry,
+        )
+        self.in_flight = Gauge("flowers_in_flight_requests", "Requests without an answer yet.", registry=registry)
+        self.event_loop_lag = Histogram(
+            "flowers_event_loop_lag_seconds",
+            "How much later than planned the event loop came to a task that was due.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+
+    def observe_prediction(self, prediction: Prediction) -> None:
+        """Count one prediction: its stages, its class, its probability."""
+        timings = prediction.timings
+        self.stage_duration.labels("decode").observe(timings.decode_s)
+        self.stage_duration.labels("queue").observe(timings.queue_s)
+        self.stage_duration.labels("infer").observe(timings.infer_s)
+        self.predictions.labels(prediction.scores[0].label).inc()
+        self.probability.observe(prediction.scores[0].probability)
+
+    async def watch_event_loop(self) -> None:
+        """Observe its lag again and again, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_at = loop.time() + _LAG_TICK_S
+            await asyncio.sleep(_LAG_TICK_S)
+            self.event_loop_lag.observe(max(0.0, loop.time() - due_at))
+
+
+class ServiceCollector(Collector):
+    """What is read off the service at the moment of a scrape."""
+
+    def __init__(self, health: Health, admission: Admission, live_model: LiveModel) -> None:
+        self._health = health
+        self._admission = admission
+        self._live_model = live_model
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per fact."""
+        yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self._health.is_ready))
+        yield GaugeMetricFamily(
+            "flowers_queue_images", "Images waiting for a decoder or a lane.", self._admission.num_waiting
+        )
+        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", self._admission.room)
+        yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", self._admission.num_bytes)
+        yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", self._live_model.num_loaded)
+        yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", self._live_model.num_refused)
+        info = GaugeMetricFamily(
+            "flowers_model_info",
+            "1 for the version in use.",
+            labels=["name", "version", "engine", "device", "precision"],
+        )
+        if (loaded := self._live_model.current) is not None:
+            engine = loaded.engine.info
+            info.add_metric([loaded.model, str(loaded.version), engine.engine, engine.device, engine.precision], 1)
+        yield info

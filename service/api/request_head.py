@@ -1,0 +1,112 @@
+"""The request head, before there is a request: its size and its time are bounded, what cannot be read is a problem."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service import errors
+from service.api import problems
+from service.api.metrics import Metrics
+from service.api.telemetry import SECURITY_HEADERS, make_request_id
+
+MAX_HEAD_BYTES = 32 * 1024
+"""Request line and headers; nginx takes as much, and cookies of browsers come to 4 KiB each."""
+
+HEAD_TIMEOUT_S = 10.0
+"""From the connection, or the first byte of a further request on it, to the end of the head."""
+
+_LINGER_S = 2.0  # what a refused sender still writes is thrown away, so that the answer is not lost
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class BoundedHead(HttpToolsProtocol):
+    """uvicorn's protocol, which bounds neither by itself and answers what it cannot parse in plain text.
+
+    Source: nginx, `client_header_timeout` and `large_client_header_buffers`.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _is_reading = False  # a head has begun and not ended
+    _is_refused = False
+    _is_between = True  # of no request any byte is still to come
+    _num_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; then see whether the sender owes the rest of a head, or of a body that was answered long ago."""
+        if self._is_refused:
+            return
+        super().data_received(data)
+        if self._is_refused or self.transport.is_closing():
+            return
+        if self._is_reading:
+            self._num_bytes += len(data)
+            if self._num_bytes > MAX_HEAD_BYTES:
+                self._refuse(problems.HEAD_TOO_LARGE)
+                return
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        if self._is_reading or (is_answered and not self._is_between):
+            self._timer = self._timer or self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+            return
+        self._stop_timer()
+        if is_answered and self.timeout_keep_alive_task is None:
+            # uvicorn stops this clock at every byte and starts it at every answer; here the answer was first.
+            idle_s = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(idle_s, self.timeout_keep_alive_handler)
+
+    def on_message_begin(self) -> None:
+        self._is_reading, self._is_between, self._num_bytes = True, False, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_reading = False
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse(problems.HEAD_TOO_LARGE)
+            raise ValueError  # ends the parsing
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_between = True
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
+        if not self._is_refused:
+            self._refuse(problems.of(errors.MalformedRequest))
+
+    def _give_up(self) -> None:
+        if self._is_reading:
+            self._refuse(problems.of(errors.BodyTooSlow))
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: problems.Problem) -> None:
+        self._is_refused = True
+        self._stop_timer()
+        request_id = make_request_id()
+        response = problems.problem_response(request_id, problem, problem.meaning)
+        headers = {**SECURITY_HEADERS, "X-Request-ID": request_id, "Connection": "close"}
+        lines = [STATUS_LINE[problem.status]]
+        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
+        lines += [b"%b: %b\r\n" % header for header in response.raw_headers]
+        self.transport.write(b"".join([*lines, b"\r\n", bytes(response.body)]))
+        self.loop.call_later(_LINGER_S, self.transport.close)
+        app: Any = self.config.app  # ours: create_app made it
+        metrics: Metrics = app.state.service.metrics
+        metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
+        metrics.problems.labels(problem.name).inc()
+        log.info("request refused", request_id=request_id, problem=problem.name)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

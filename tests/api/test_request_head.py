@@ -1,0 +1,164 @@
+"""Over a real socket, with uvicorn: what a head may weigh and how long it may take, and what a broken one is told."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fakes import Loader
+from running import Running, running
+
+from service.api import request_head
+from service.api.request_head import MAX_HEAD_BYTES, BoundedHead
+
+pytestmark = pytest.mark.anyio
+GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
+
+
+class Wire:
+    """A service behind a real socket; `send` opens a connection and reads until it is closed."""
+
+    def __init__(self, port: int, service: Running) -> None:
+        self.port = port
+        self.service = service
+
+    async def send(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the only answer; status 0 where there is none."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        answer = await reader.read()
+        writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        return int(status.split()[1]) if status else 0, headers, body
+
+    async def refused(self, data: bytes, name: str, status: int) -> None:
+        """It is this problem, whole and as every other one, and it is counted."""
+        answered, headers, body = await self.send(data)
+        problem = json.loads(body)
+        assert (answered, problem["type"], problem["status"]) == (status, f"/problems/{name}", status)
+        assert headers["content-type"] == "application/problem+json"
+        assert headers["x-request-id"] == problem["request_id"]
+        assert (headers["connection"], headers["x-content-type-options"]) == ("close", "nosniff")
+        assert "server" not in headers
+        text = (await self.service.client.get("/metrics")).text
+        assert f'flowers_requests_total{{method="other",route="unmatched",status="{status}"}}' in text
+        assert f'flowers_problems_total{{type="{name}"}} 0.0' not in text
+
+
+@asynccontextmanager
+async def on_the_wire(service: Running) -> AsyncIterator[Wire]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        service.app, http=BoundedHead, lifespan="off", ws="none", log_config=None, access_log=False,
+        server_header=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.001)
+    yield Wire(listener.getsockname()[1], service)
+    server.should_exit = server.force_exit = True
+    await serving
+
+
+@pytest.fixture
+async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
+    monkeypatch.setattr(request_head, "_LINGER_S", 0.05)
+    async with running(store, loader) as service, on_the_wire(service) as wire:
+        yield wire
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        GET + b"X-Long: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        GET + b"x" * MAX_HEAD_BYTES + b": 1\r\n\r\n",
+        GET + b"".join(b"X-%d: 1\r\n" % number for number in range(10_000)) + b"\r\n",
+        b"GET /livez?" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n\r\n",
+        GET + b"X-Endless: " + b"x" * 2_000_000,
+    ],
+    ids=["value", "field name", "many fields", "address", "without an end"],
+)
+async def test_a_huge_head_is_refused(wire: Wire, head: bytes) -> None:
+    await wire.refused(head, "head-too-large", 431)
+
+
+async def test_a_head_of_a_browser_with_many_cookies_is_taken(wire: Wire) -> None:
+    cookies = b"Cookie: " + b"c" * (MAX_HEAD_BYTES - 1024) + b"\r\n"
+    assert (await wire.send(GET + cookies + b"Connection: close\r\n\r\n"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST /predict HTTP/1.1\r\nHost: f\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: f\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST /predict HTTP/1.1\r\nHost: f\r\nContent-Length: -4\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: f\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        GET + b"No colon\r\n\r\n",
+        GET + b"Nul: \x00\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS, to a port without it
+    ],
+    ids=["both lengths", "two lengths", "negative", "huge length", "no colon", "nul", "address", "tls"],
+)
+async def test_what_cannot_be_read_is_a_malformed_request(wire: Wire, request_bytes: bytes) -> None:
+    await wire.refused(request_bytes, "malformed-request", 400)
+
+
+async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_closed(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.05)
+    await wire.refused(GET + b"X-Slow: ", "body-too-slow", 408)
+    assert await wire.send(b"") == (0, {}, b"")
+
+
+async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write(GET)
+
+    async def trickle() -> None:
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.005)
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(10):
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    trickling.cancel()
+    writer.close()
+
+
+async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write(b"POST /nothing HTTP/1.1\r\nHost: flowers\r\nContent-Length: 1000\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+    writer.write(b"x")
+    async with asyncio.timeout(10):
+        await reader.read()  # closed, though 999 bytes have not come
+    writer.close()
+
+
+async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    for path, body in [(b"/nothing", b"x" * 100), (b"/nothing", b"x" * 100), (b"/livez", b"")]:
+        writer.write(b"GET %b HTTP/1.1\r\nHost: flowers\r\nContent-Length: %d\r\n\r\n" % (path, len(body)))
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        await asyncio.sleep(0.1)  # longer than a head may take: nothing is owed between two requests
+    assert head.startswith(b"HTTP/1.1 200 ")
+    writer.close()

@@ -1,0 +1,142 @@
+"""Random damage, for as long as CI allows: an answer or one of our errors, in bounded time and memory.
+
+A few seconds here, sixty for each part with CI=true; `FLOWERS_TEST_FUZZ_S` says otherwise. A failure names its seed.
+"""
+
+import asyncio
+import os
+import random
+import resource
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from drawing import draw_photograph, encode
+from handmade import png_chunk, run_length_bmp
+from PIL import Image
+from starlette.requests import Request
+
+from service.api.upload import read_image
+from service.errors import ImageError, RequestError
+from service.imaging.decode import decode_image
+from service.imaging.pixels import ImageLimits
+
+SECONDS = float(os.environ.get("FLOWERS_TEST_FUZZ_S", 60 if os.environ.get("CI") == "true" else 2))
+LIMITS = ImageLimits(max_image_bytes=200_000, max_image_pixels=250_000)
+LONGEST_S = 2.0  # of one input, on this thread's clock: a busy machine is not the decoder's fault
+GROWTH_BYTES = 100 * 1024 * 1024
+
+PICTURE = draw_photograph(1, 1, (48, 36))
+FRAMES = {"save_all": True, "append_images": [draw_photograph(2, 2, (48, 36))]}
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+FILES = [
+    encode(PICTURE), encode(PICTURE, progressive=True), encode(PICTURE.convert("CMYK")), encode(PICTURE, exif=EXIF),
+    encode(PICTURE.convert("L"), "PNG"), encode(PICTURE.convert("P"), "PNG"), encode(PICTURE.convert("RGBA"), "PNG"),
+    encode(PICTURE, "PNG", **FRAMES), encode(PICTURE, "GIF", **FRAMES), encode(PICTURE, "WEBP"),
+    encode(PICTURE.convert("RGBA"), "WEBP", lossless=True, **FRAMES), encode(PICTURE, "BMP"), run_length_bmp(40, 7),
+    encode(PICTURE, "TIFF"), encode(PICTURE, "TIFF", compression="tiff_lzw"),
+    encode(PICTURE, "TIFF", compression="jpeg"), encode(PICTURE, "AVIF"),
+]  # fmt: skip
+JPEG = FILES[0]
+FORMS = [
+    b'--fuzz\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + JPEG + b"\r\n--fuzz--\r\n",
+    b'--fuzz\r\nContent-Disposition: form-data; name="note"\r\n\r\nred\r\n--fuzz\r\nContent-Type: image/jpeg\r\n'
+    b'content-disposition: form-data; name=file; filename*=UTF-8\'\'a.jpg\r\n\r\n' + JPEG[:99] + b"\r\n--fuzz--",
+]  # fmt: skip
+TOKENS = [b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(8), b"\r\n", b"\n", b"--fuzz",
+          b"\r\n--fuzz--", b"Content-Disposition: form-data;", b'name="file"', b'"', b";", b":", b"\xff\xda",
+          png_chunk(b"tEXt", b"a\0b"), JPEG[:30], b"x" * 5000]  # fmt: skip
+
+
+def damaged(data: bytes, others: list[bytes], source: random.Random) -> bytes:
+    """Flipped, overwritten, deleted, repeated, spliced or cut, up to eight times."""
+    for _ in range(source.randint(1, 8)):
+        at = source.randrange(len(data) + 1)
+        if source.random() < 0.3:
+            at = min(at, source.randrange(64))  # headers decide the most
+        length = source.choice((1, 2, 4, 16, 256))
+        piece = data[at : at + length]
+        match source.randrange(6):
+            case 0:
+                data = data[:at] + bytes(byte ^ 1 << source.randrange(8) for byte in piece[:1]) + data[at + 1 :]
+            case 1:
+                token = source.choice(TOKENS)
+                data = data[:at] + token + data[at + source.choice((0, len(token))) :]
+            case 2:
+                data = data[:at] + data[at + length :]
+            case 3:
+                data = data[:at] + piece * source.choice((2, 10, 100)) + data[at:]
+            case 4:
+                other = source.choice(others)
+                data = data[:at] + other[source.randrange(len(other)) :]
+            case 5:
+                data = data[:at] + source.randbytes(length) + data[at + length :]
+    return data[: LIMITS.max_image_bytes] or b"\0"
+
+
+def fuzz(files: list[bytes], check: Callable[[bytes, random.Random], None]) -> None:
+    """Run `check` on damaged `files` until the time is up."""
+    until, seed = time.monotonic() + SECONDS, time.time_ns()
+    warm_bytes = 0
+    count = 0
+    while time.monotonic() < until:
+        count, seed = count + 1, seed + 1
+        source = random.Random(seed)
+        data = damaged(source.choice(files), files, source)
+        began = time.thread_time()
+        try:
+            check(data, source)
+        except BaseException as error:
+            error.add_note(f"seed {seed}: {data[:60]!r}... of {len(data)} bytes")
+            raise
+        assert time.thread_time() - began < LONGEST_S, f"seed {seed} took {time.thread_time() - began:.1f} s"
+        if count == 200:
+            warm_bytes = peak_bytes()
+    assert count > 200
+    assert peak_bytes() - warm_bytes < GROWTH_BYTES
+    print(f"{count} inputs in {SECONDS:g} s")
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_decoding_survives_any_damage() -> None:
+    def check(data: bytes, _: random.Random) -> None:
+        with suppress(ImageError):
+            pixels = decode_image(data, LIMITS)
+            assert pixels.shape[0] * pixels.shape[1] <= LIMITS.max_image_pixels
+            assert pixels.shape[2] == 3
+
+    fuzz(FILES, check)
+
+
+@pytest.mark.slow
+def test_reading_a_form_survives_any_damage() -> None:
+    async def read(body: bytes, source: random.Random) -> bytes:
+        position = 0
+
+        async def receive() -> dict[str, Any]:
+            nonlocal position
+            size = source.choice((1, 7, 100, 65_536))
+            chunk, position = body[position : position + size], position + size
+            return {"type": "http.request", "body": chunk, "more_body": position < len(body)}
+
+        content_type = source.choice((b"multipart/form-data; boundary=fuzz", b'multipart/form-data; boundary="fuzz"'))
+        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        request = Request({"type": "http", "headers": headers, "state": {}}, receive)
+        return await read_image(request, max_image_bytes=LIMITS.max_image_bytes, body_timeout_s=30)
+
+    def check(data: bytes, source: random.Random) -> None:
+        with suppress(ImageError, RequestError):
+            assert len(asyncio.run(read(data, source))) <= len(data)
+
+    fuzz(FORMS, check)
+
+
+def test_the_files_that_fuzzing_starts_from_are_good_ones() -> None:
+    assert {decode_image(data, LIMITS).shape for data in FILES} == {(36, 48, 3), (48, 36, 3), (40, 40, 3)}
