@@ -4,6 +4,7 @@ A few seconds here, sixty for each part with CI=true; `FLOWERS_TEST_FUZZ_S` says
 """
 
 import asyncio
+import gc
 import os
 import random
 import resource
@@ -79,6 +80,8 @@ def damaged(data: bytes, others: list[bytes], source: random.Random) -> bytes:
 
 def fuzz(files: list[bytes], check: Callable[[bytes, random.Random], None]) -> None:
     """Run `check` on damaged `files` until the time is up."""
+    gc.collect()
+    gc.freeze()  # Python collects in proportion to all that lives: what earlier tests left shall not let ours pile up
     until, seed = time.monotonic() + SECONDS, time.time_ns()
     warm_bytes = 0
     count = 0
@@ -95,6 +98,7 @@ def fuzz(files: list[bytes], check: Callable[[bytes, random.Random], None]) -> N
         assert time.thread_time() - began < LONGEST_S, f"seed {seed} took {time.thread_time() - began:.1f} s"
         if count == 200:
             warm_bytes = peak_bytes()
+    gc.unfreeze()
     assert count > 200
     assert peak_bytes() - warm_bytes < GROWTH_BYTES
     print(f"{count} inputs in {SECONDS:g} s")

@@ -62,7 +62,7 @@ def test_who_waits_too_long_for_a_connection_has_timed_out() -> None:
 
 
 def test_what_was_due_in_the_warm_up_does_not_count_in_an_open_loop() -> None:
-    observed, server = put_load(answer_after_50_ms, Load(8, rate=50, warm_up_s=0.2, duration_s=0.2))
+    observed, server = put_load(answer_after_50_ms, Load(8, rate=50, warm_up_s=0.19, duration_s=0.2))
     assert (len(observed.latencies_s), len(server.bodies)) == (10, 20)
 
 
