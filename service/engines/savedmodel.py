@@ -48,8 +48,8 @@ def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
 class SavedModelEngine:
     """An `Engine` on TensorFlow: one concrete function for any batch size, so that nothing is traced twice.
 
-    On the CPU it runs as TensorFlow comes: one call on all cores. Measured with it on two cores and left out: XLA (half
-    as fast), no oneDNN (two thirds), two calls on one thread each (two thirds at batches of 16).
+    On the CPU it runs as TensorFlow comes: one call on all cores. XLA was slower at every batch size when tried on two
+    busy cores; calls side by side and oneDNN are to be measured by `benchmarks/engines.py`.
 
     Args:
         folder: of a verified version.

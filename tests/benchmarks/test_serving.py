@@ -159,8 +159,6 @@ def test_the_readme_gets_the_report_between_its_marks_and_again_without_growing(
 
 def test_the_readme_says_what_the_kept_results_say(tmp_path: Path) -> None:
     kept = REPOSITORY / "benchmarks" / "results" / "serving.json"
-    if not kept.exists():
-        pytest.skip("the comparison has not been run: python -m benchmarks.serving PHOTOGRAPHS")
     text = render(json.loads(kept.read_text(encoding="utf-8")), tmp_path / kept.name)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert readme == embed(text, readme, "benchmarks/results"), "run `python -m benchmarks.serving --report`"

@@ -5,7 +5,7 @@
 89.5 % (445 of 497) on the test part of flower_photos, seed 0. The first network, without the validation part: 87.4 %
 there (457 of 523), 88.1 % on the test part; the teacher: 94.1 % on the validation part. Two cores with AVX-512 and
 bfloat16: 10 minutes for the teacher's lessons, 6 for its answers and 30 for AlexNet, twice, since it is trained again
-on both parts.
+on both parts. Other work ran beside it.
 """
 
 from service.training.recipe import Augmentation, Recipe
