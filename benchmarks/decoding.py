@@ -18,7 +18,8 @@ from PIL import Image
 
 from service.evaluation.local_model import open_local_model
 from service.imaging.colour import to_srgb
-from service.imaging.decode import decode_image
+from service.imaging.decode import decode_square
+from service.imaging.pixels import ResizeRule
 from service.imaging.resize import resize
 
 
@@ -35,9 +36,14 @@ def enlarge(path: Path, seed: int) -> bytes:
 
 
 def decode_whole(data: bytes) -> np.ndarray:
-    """At full size."""
+    """The square of the picture at full size."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(to_srgb(image))
+        return resize(to_srgb(image))
+
+
+def decode_scaled(data: bytes) -> np.ndarray:
+    """The square as the service makes it."""
+    return decode_square(data, ResizeRule())
 
 
 def main() -> None:
@@ -52,9 +58,9 @@ def main() -> None:
     squares: dict[str, list[np.ndarray]] = {"whole": [], "scaled": []}
     for number, path in enumerate(paths):
         data = enlarge(path, number)
-        for name, decode in (("whole", decode_whole), ("scaled", decode_image)):
+        for name, decode in (("whole", decode_whole), ("scaled", decode_scaled)):
             begun = time.thread_time()
-            squares[name].append(resize(decode(data)))
+            squares[name].append(decode(data))
             times[name].append(1e3 * (time.thread_time() - begun))
     differences = [np.abs(a.astype(int) - b).mean() for a, b in zip(*squares.values(), strict=True)]
     with open_local_model(Path("model_store"), "flowers", None, engine="auto", device="auto") as local:

@@ -20,9 +20,8 @@ import numpy as np
 
 from service.engines.engine import Engine
 from service.engines.select import load_engine
-from service.imaging.decode import decode_image
-from service.imaging.pixels import Pixels
-from service.imaging.resize import resize
+from service.imaging.decode import decode_square
+from service.imaging.pixels import Pixels, ResizeRule
 from service.load.connection import Response, Target
 from service.load.generator import Load, Question, load_target, run
 from service.load.photographs import as_form
@@ -114,7 +113,7 @@ def _one_photograph_ms(engine: Engine, photographs: Sequence[bytes], seconds: fl
 
 
 def _decode(photograph: bytes) -> Pixels:
-    return resize(decode_image(photograph))
+    return decode_square(photograph, ResizeRule())
 
 
 def measure_client(photograph: bytes, seconds: float) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from service.evaluation.figures import draw_confusion, draw_reliability
 from service.evaluation.metrics import Evaluation
 from service.evaluation.report import summarise
 from service.evaluation.score import Answers
-from service.imaging.decode import decode_image
+from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, ResizeRule
-from service.imaging.resize import resize
 
 _NUM_MISTAKES = 20
 _STYLE = """
@@ -112,7 +111,7 @@ def _mistakes(class_names: Sequence[str], answers: Answers, rule: ResizeRule, li
 
 
 def _thumbnail(path: Path, rule: ResizeRule, limits: ImageLimits) -> str:
-    square = resize(decode_image(path.read_bytes(), limits), rule)
+    square = decode_square(path.read_bytes(), rule, limits)
     stream = io.BytesIO()
     Image.fromarray(square).save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

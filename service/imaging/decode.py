@@ -17,7 +17,8 @@ from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, Invali
 from service.imaging.colour import to_srgb
 from service.imaging.formats import detect_format
 from service.imaging.header import announced_pixels
-from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.resize import resize
 
 # By name, because Pillow would load all its forty readers to find these three; the others it always loads.
 _READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
@@ -67,6 +68,28 @@ def decode_image(
         UnsupportedImageFormat: not one of the formats.
         InvalidImage: broken, truncated or hostile. No bytes raise anything but these five.
     """
+    return _guarded(data, limits, before_decoding, np.asarray)
+
+
+def decode_square(
+    data: bytes,
+    rule: ResizeRule,
+    limits: ImageLimits = _DEFAULT_LIMITS,
+    before_decoding: Callable[[int], None] = lambda _: None,
+) -> Pixels:
+    """`resize(decode_image(data, ...), rule)`, bit for bit, without the whole picture as an array in between.
+
+    That saves two copies of it, a sixth of the time for a photograph of 320 x 240.
+    """
+    return _guarded(data, limits, before_decoding, lambda picture: resize(picture, rule))
+
+
+def _guarded(
+    data: bytes,
+    limits: ImageLimits,
+    before_decoding: Callable[[int], None],
+    finish: Callable[[Image.Image], Pixels],
+) -> Pixels:
     if not data:
         raise MissingImage("There is no image: it has no bytes; send the bytes of a photograph.")
     if len(data) > limits.max_image_bytes:
@@ -76,7 +99,7 @@ def decode_image(
         )
     image_format = detect_format(data)
     try:
-        return _decode(data, image_format, limits, before_decoding)
+        return _decode(data, image_format, limits, before_decoding, finish)
     except ImageError:
         raise
     except Exception as error:  # over broken bytes Pillow raises nearly anything: KeyError, zlib.error, ...
@@ -86,7 +109,13 @@ def decode_image(
         ) from error
 
 
-def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding: Callable[[int], None]) -> Pixels:
+def _decode(
+    data: bytes,
+    image_format: str,
+    limits: ImageLimits,
+    before_decoding: Callable[[int], None],
+    finish: Callable[[Image.Image], Pixels],
+) -> Pixels:
     announced = announced_pixels(data, image_format) or 0
     _check_pixels(announced, limits)
     _prepare_pillow(limits)
@@ -100,7 +129,7 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
         image.load()
         upright = _TO_UPRIGHT.get(_orientation(image))
         colours = to_srgb(image)
-        return np.asarray(colours if upright is None else colours.transpose(upright))
+        return finish(colours if upright is None else colours.transpose(upright))
 
 
 def _check_pixels(pixels: int, limits: ImageLimits) -> None:

@@ -10,7 +10,7 @@ _FILTER = Image.Resampling.BILINEAR  # Pillow widens it when scaling down, so it
 _MAX_ASPECT_RATIO = 4
 
 
-def resize(image: Pixels, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
+def resize(image: Pixels | Image.Image, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
     """The centre square of a picture, as the network takes it.
 
     As if the shorter side were scaled to `rule.shorter_side` and the centre cut out; done in one step on the square
@@ -18,17 +18,17 @@ def resize(image: Pixels, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
     are enlarged.
 
     Args:
-        image: uint8, shape (height, width, 3), any size from 1 x 1.
+        image: uint8, shape (height, width, 3), any size from 1 x 1; or the same as Pillow has it, mode RGB.
         rule: sizes in pixels; `image_size` at most `shorter_side`.
 
     Returns:
         uint8, shape (image_size, image_size, 3), read-only.
     """
-    height, width, _ = image.shape
-    side = min(height, width) * rule.image_size / rule.shorter_side
-    left, top = (width - side) / 2, (height - side) / 2
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    side = min(picture.size) * rule.image_size / rule.shorter_side
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(Image.fromarray(image).resize((rule.image_size, rule.image_size), _FILTER, box=box))
+    return np.asarray(picture.resize((rule.image_size, rule.image_size), _FILTER, box=box))
 
 
 def resize_shorter_side(image: Pixels, shorter_side: int) -> Pixels:

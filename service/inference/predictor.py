@@ -11,9 +11,8 @@ import numpy as np
 
 from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, InvalidParameter
-from service.imaging.decode import decode_image
+from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
-from service.imaging.resize import resize
 from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
@@ -133,7 +132,7 @@ class Predictor:
                 held.enter_context(self._budget.hold(num_pixels))
                 started_at = time.perf_counter()
 
-            image = resize(decode_image(data, self._limits, wait_for_room), rule)
+            image = decode_square(data, rule, self._limits, wait_for_room)
             return image, time.perf_counter() - started_at
 
     def close(self) -> None:

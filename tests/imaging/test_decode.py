@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, features
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
-from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.decode import decode_image, decode_square
+from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
 
 PICTURE = draw_photograph(2, 3, (32, 24))
@@ -267,6 +267,12 @@ def test_the_same_bytes_give_the_same_pixels_in_any_thread(name: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         for pixels in pool.map(decode_image, [FILES[name]] * 12):
             assert np.array_equal(pixels, alone)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_square_is_that_of_the_whole_picture_bit_for_bit(name: str) -> None:
+    rule = ResizeRule(20, 22)
+    assert (decode_square(FILES[name], rule) == resize(decode_image(FILES[name]), rule)).all()
 
 
 def test_settings_of_the_imaging_library_made_elsewhere_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ async def test_a_full_queue_refuses_before_decoding(parts: Parts, monkeypatch: p
         await asyncio.sleep(0)
     accepted += [asyncio.create_task(parts.predict()) for _ in range(2)]
     await asyncio.sleep(0)
-    monkeypatch.setattr("service.inference.predictor.decode_image", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr("service.inference.predictor.decode_square", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(QueueFull):
         await parts.predict()
     monkeypatch.undo()
