@@ -1,6 +1,10 @@
 """OnnxRuntimeEngine: a version's network on the CPU, without TensorFlow; loaded in a tenth of a second."""
 
 import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +17,16 @@ from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
 
 _INPUT, _OUTPUT = "images", "probabilities"
+_IDLE_S = 0.001  # under load the next call comes sooner
 _LARGEST_CALL = 8  # images: more are no faster on a CPU (measured), and take memory in proportion
 
 
 class OnnxRuntimeEngine:
-    """An `Engine` on ONNX Runtime, one session for all lanes.
+    """An `Engine` on ONNX Runtime.
 
-    A call computes on the thread that makes it: several calls side by side keep the cores busy without waiting for
-    each other, while one call on several cores waits for the slowest whenever a decoder takes a core away.
+    Of calls side by side each computes on the thread that makes it: they keep the cores busy without waiting for each
+    other, while one call on several cores waits for the slowest whenever a decoder takes a core away. A call for one
+    image that finds the engine idle for a while has all cores: a lone client waits for its answer half as long.
 
     Args:
         folder: of a verified version.
@@ -35,7 +41,12 @@ class OnnxRuntimeEngine:
     def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
         self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
         self._num_lanes = threads or _count_cores()
-        self._session = _load(folder / CPU_MODEL_FILES[precision], folder.name)
+        path = folder / CPU_MODEL_FILES[precision]
+        self._session = _load(path, folder.name, 1)
+        self._wide_session = _load(path, folder.name, self._num_lanes) if self._num_lanes > 1 else self._session
+        self._num_calls = 0
+        self._last_ended_at = 0.0
+        self._counting = threading.Lock()
         self._image_size, self._num_classes = _read_shapes(self._session, folder.name)
 
     @property
@@ -61,14 +72,27 @@ class OnnxRuntimeEngine:
         """As the protocol says; many images are scored in pieces."""
         pieces = [images[start : start + _LARGEST_CALL] for start in range(0, len(images), _LARGEST_CALL)]
         try:
-            rows = [self._session.run([_OUTPUT], {_INPUT: piece})[0] for piece in pieces]
+            with self._choose_session(len(images)) as session:
+                rows = [session.run([_OUTPUT], {_INPUT: piece})[0] for piece in pieces]
         except Exception as error:  # whatever the runtime raises: there is no list of it
             raise EngineFailed(f"ONNX Runtime could not score {len(images)} images: {_first_line(error)}") from error
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def close(self) -> None:
-        """Drop the session, and with it the memory."""
-        del self._session
+        """Drop the sessions, and with them the memory."""
+        del self._session, self._wide_session
+
+    @contextmanager
+    def _choose_session(self, num_images: int) -> Iterator[onnxruntime.InferenceSession]:
+        with self._counting:
+            is_idle = not self._num_calls and time.perf_counter() - self._last_ended_at > _IDLE_S
+            self._num_calls += 1
+        try:
+            yield self._wide_session if is_idle and num_images == 1 else self._session
+        finally:
+            with self._counting:
+                self._num_calls -= 1
+                self._last_ended_at = time.perf_counter()
 
 
 def _count_cores() -> int:
@@ -76,9 +100,10 @@ def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _load(path: Path, version: str) -> onnxruntime.InferenceSession:
+def _load(path: Path, version: str, num_threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = num_threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls the decoders need the cores
     options.enable_mem_pattern = False  # plans memory for each batch size anew, and keeps all plans
     options.log_severity_level = 3  # errors
     try:
