@@ -16,6 +16,7 @@ from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.routes import docs, health, models, predict
 from service.api.telemetry import Telemetry
+from service.api.turn_away import TurnAway
 from service.engines.engine import Engine
 from service.imaging.pixels import ImageLimits
 from service.inference.admission import Admission
@@ -106,6 +107,7 @@ def create_app(
     for room in (predict, models, health, docs):
         app.include_router(room.router)
     problems.add_handlers(app)
+    app.add_middleware(TurnAway, admission=admission)
     _guard(app, settings)
     app.add_middleware(LingeringClose, health=live_model.health)
     app.add_middleware(Telemetry, metrics=metrics, access_log=settings.access_log)  # added last: outermost

@@ -78,7 +78,7 @@ class Telemetry:
 
     def _count(self, scope: Scope, method: str, status: int, duration_s: float) -> None:
         state = scope["state"]
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path", state.get("route", "unmatched"))
         self._metrics.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._metrics.duration.labels(route, str(status)).observe(duration_s)
         if "problem" in state:

@@ -51,6 +51,12 @@ class Admission:
         """Images that wait for a decoder or a lane, or are being decoded."""
         return max(0, self.num_images - self._num_computing())
 
+    def check(self) -> None:
+        """Whether a request would be let in at this moment. Raises what `request` raises."""
+        if self._is_closed:
+            raise Draining("This replica is shutting down: send the request again, another replica takes it.")
+        self._check_room()
+
     @contextmanager
     def request(self) -> Iterator[Callable[[int], None]]:
         """Around the whole of one request, its upload included: a stop waits for what is inside.
@@ -61,9 +67,7 @@ class Admission:
             Draining: `close` was called.
             QueueFull: as many images as may wait already; its body need not even be read.
         """
-        if self._is_closed:
-            raise Draining("This replica is shutting down: send the request again, another replica takes it.")
-        self._check_room()
+        self.check()
         self.num_requests += 1
         self._idle.clear()
         num_own_bytes = 0
