@@ -79,7 +79,12 @@ LADDER = (
         {"teacher_tuned": 0.5},
         "frozen teacher",
     ),
-    Rung("warmer", "T = 4", {"teacher_temperature": 4.0}, "tuned teacher"),
+    Rung(
+        "cutmix",
+        "half of the views get a rectangle of another, the others are blended evenly",
+        {"augmentation": replace(BEST.augmentation, mixup=1.0, cutmix=0.5)},
+        "tuned teacher",
+    ),
     Rung("v1", "AlexNet v1 in place of v2", {"network": "alexnet_v1"}, "tuned teacher"),
     Rung("patience", "three times the epochs", {"epochs": 3 * EPOCHS}, "tuned teacher"),
 )

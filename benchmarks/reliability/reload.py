@@ -24,7 +24,7 @@ SHARE = 0.5  # of the capacity
 def measure(scale: float, engine: str) -> Result:
     """Half the capacity, first undisturbed, then with reloads one after the other."""
     result = Result()
-    with store_of_its_own() as store, replica(store, "--engine", engine, "--reload-interval-s", "0.2") as service:
+    with store_of_its_own() as store, replica(store, "--engine", engine, "--reload-interval-s", "1") as service:
         rate = SHARE * capacity(service.url, 10 * scale)
         load = Load(connections=64, rate=rate, duration_s=60 * scale)
         calm = ask(service.url, load)

@@ -113,7 +113,8 @@ class LiveModel:
         """Look at the store once, and switch to the version it means if that is good and not in use yet."""
         async with self._looking:
             try:
-                wanted = await self._on_thread(_wanted_versions, self.store, self.model)
+                in_use = self.current.version if self.current else None
+                wanted = await self._on_thread(_wanted_versions, self.store, self.model, in_use)
             except StoreError as error:
                 self._report_empty(error)
                 return
@@ -220,11 +221,13 @@ class LiveModel:
             await asyncio.sleep(self._reload_interval_s)
 
 
-def _wanted_versions(store: Path, model: str) -> list[tuple[StoredVersion, str]]:
-    """The versions that may be served, best first, with their fingerprints; a pinned one is the only one."""
+def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[StoredVersion, str]]:
+    """The versions that may be served, best first, down to that in use, with their fingerprints; or the pinned one."""
     candidates = [resolve_version(store, model)]
     if not candidates[0].pinned:
-        candidates = [resolve_version(store, model, version) for version in reversed(list_versions(store, model))]
+        versions = list_versions(store, model)
+        newer = versions[versions.index(in_use) :] if in_use in versions else versions
+        candidates = [resolve_version(store, model, version) for version in reversed(newer)]
     try:
         return [(stored, _fingerprint(stored.folder)) for stored in candidates]
     except OSError as error:

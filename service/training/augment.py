@@ -67,6 +67,19 @@ def _jitter_color(view: Pixels, strength: float, random: np.random.Generator) ->
     return clipped
 
 
+def mix(
+    images: NDArray[np.float32], targets: NDArray[np.float32], augmentation: Augmentation, random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Each image blended with another, or pasted into, as `augmentation` says; shapes as of `mixup` and `cutmix`."""
+    mixed_images, mixed_targets = images.copy(), targets.copy()
+    if augmentation.mixup > 0:
+        mixed_images, mixed_targets = mixup(images, targets, augmentation.mixup, random)
+    if augmentation.cutmix > 0:
+        is_cut = random.random(len(images)) < augmentation.cutmix
+        mixed_images[is_cut], mixed_targets[is_cut] = cutmix(images[is_cut], targets[is_cut], random)
+    return mixed_images, mixed_targets
+
+
 def mixup(
     images: NDArray[np.float32], targets: NDArray[np.float32], alpha: float, random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -90,3 +103,34 @@ def mixup(
         images * pixel_share + images[partner] * (1 - pixel_share),
         targets * share[:, None] + targets[partner] * (1 - share[:, None]),
     )
+
+
+def cutmix(
+    images: NDArray[np.float32], targets: NDArray[np.float32], random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Paste a rectangle of another image into each, at the place where it was.
+
+    Its area is uniform between nothing and the whole; a target becomes the mean of both by area.
+
+    Args:
+        images: float32, shape (N, height, width, 3).
+        targets: float32, shape (N, num_classes), rows sum to 1.
+        random: where rectangles and partners come from.
+
+    Returns:
+        The same shapes and dtypes; rows of targets still sum to 1.
+
+    Source: Yun et al. (2019), "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features".
+    """
+    num_images, height, width, _ = images.shape
+    partner = random.permutation(num_images)
+    mixed_images, mixed_targets = images.copy(), targets.copy()
+    for i in range(num_images):
+        side = math.sqrt(random.random())
+        cut_height, cut_width = round(height * side), round(width * side)
+        top, left = random.integers(height - cut_height + 1), random.integers(width - cut_width + 1)
+        place = np.s_[top : top + cut_height, left : left + cut_width]
+        mixed_images[i][place] = images[partner[i]][place]
+        area = np.float32(cut_height * cut_width / (height * width))
+        mixed_targets[i] = targets[i] * (1 - area) + targets[partner[i]] * area
+    return mixed_images, mixed_targets

@@ -16,7 +16,7 @@ from service.data.batches import LabelledPixels, epoch_batches
 from service.errors import TrainingError
 from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.alexnet import NETWORKS
-from service.training.augment import mixup, training_view
+from service.training.augment import mix, training_view
 from service.training.checkpoint import (
     Epoch,
     Variables,
@@ -193,9 +193,7 @@ class _Trainer:
         for batch in batches:
             inputs = normalise(batch.images, recipe)
             targets = self._targets[batch.views % len(self._targets), batch.photographs]
-            if recipe.augmentation.mixup > 0:
-                inputs, targets = mixup(inputs, targets, recipe.augmentation.mixup, random)
-            yield inputs, targets
+            yield mix(inputs, targets, recipe.augmentation, random)
 
     def _validate(self, validation: LabelledPixels) -> tuple[float, float]:
         logits = predict_logits(self._model, validation, self._recipe)

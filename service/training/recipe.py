@@ -13,9 +13,10 @@ class Augmentation:
 
     `min_area` is the least share of the picture's area that a random crop takes (1 takes the serving crop instead),
     `max_aspect` its largest ratio of sides, `color` the largest relative change of brightness, contrast and
-    saturation, `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all).
+    saturation, `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all), `cutmix` the
+    share of views that get a rectangle of another instead of the blend.
 
-    Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup.
+    Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup, Yun et al. (2019) for cutmix.
     """
 
     flip: bool = True
@@ -23,6 +24,7 @@ class Augmentation:
     max_aspect: float = 4 / 3
     color: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)

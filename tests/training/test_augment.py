@@ -4,7 +4,7 @@ from drawing import draw_photograph
 
 from service.imaging.pixels import ResizeRule
 from service.imaging.resize import resize
-from service.training.augment import augment_view, mixup
+from service.training.augment import augment_view, cutmix, mix, mixup
 from service.training.recipe import Augmentation
 
 RULE = ResizeRule()
@@ -62,3 +62,36 @@ def test_mixup_blends_images_and_targets_by_the_same_share() -> None:
     np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(mixed_images[:, 0, 0, 0], mixed_targets @ np.arange(8), atol=1e-5)
     assert (np.count_nonzero(mixed_targets, axis=1) == 2).any()
+
+
+def test_cutmix_pastes_a_rectangle_and_weighs_targets_by_its_area() -> None:
+    images = np.tile(np.arange(8, dtype=np.float32)[:, None, None, None], (1, 20, 30, 3))
+    targets = np.eye(8, dtype=np.float32)
+    mixed_images, mixed_targets = cutmix(images, targets, np.random.default_rng(0))
+    np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(mixed_images.mean(axis=(1, 2, 3)), mixed_targets @ np.arange(8), atol=1e-4)
+    for number, image in enumerate(mixed_images):
+        rows, columns = np.nonzero(image[..., 0] != number)
+        if len(rows):  # a rectangle, filled with one other image
+            cut = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert len(np.unique(cut)) == 1
+            assert cut.size == 3 * len(rows)
+    assert len(np.unique((mixed_images != images).mean(axis=(1, 2, 3)))) > 4, "the areas differ"
+
+
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.5, 60, 140), (1.0, 180, 200)])
+def test_cutmix_takes_its_share_of_the_images_and_mixup_the_rest(share: float, fewest: int, most: int) -> None:
+    images = np.random.default_rng(1).random((200, 6, 6, 3), np.float32)
+    targets = np.eye(200, dtype=np.float32)
+    before = images.copy()
+    mixed, _ = mix(images, targets, Augmentation(mixup=1.0, cutmix=share), np.random.default_rng(0))
+    of_others = np.isin(mixed, before).all(axis=(1, 2, 3))  # blends have values that no image has
+    assert fewest <= of_others.sum() <= most
+    np.testing.assert_array_equal(images, before)
+
+
+def test_without_mixup_and_cutmix_nothing_is_mixed() -> None:
+    images, targets = np.ones((2, 4, 4, 3), np.float32), np.eye(2, dtype=np.float32)
+    mixed = mix(images, targets, Augmentation(), np.random.default_rng(0))
+    np.testing.assert_array_equal(mixed[0], images)
+    np.testing.assert_array_equal(mixed[1], targets)
