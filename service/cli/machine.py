@@ -1,10 +1,11 @@
 """What this machine has, for `flowers doctor`: packages, processor, memory."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from service.engines.engine import count_cores
 
 _PACKAGES = ("onnxruntime", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "fastapi", "uvicorn")
 _CPU_FEATURES = (  # as /proc/cpuinfo writes them; the last one is Arm's dot product
@@ -28,10 +29,9 @@ def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     fields = dict(line.split(":", 1) for line in _read(cpuinfo).splitlines() if ":" in line)
     fields = {name.strip(): value.strip() for name, value in fields.items()}
     flags = fields.get("flags", fields.get("Features", "")).split()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": fields.get("model name", platform.machine()),
-        "cores": cores,
+        "cores": count_cores(),
         "features": [feature for feature in _CPU_FEATURES if feature in flags],
     }
 

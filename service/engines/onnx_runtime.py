@@ -1,6 +1,5 @@
 """OnnxRuntimeEngine: a version's network on the CPU, without TensorFlow; loaded in a tenth of a second."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
-from service.engines.engine import EngineInfo, Probabilities
+from service.engines.engine import EngineInfo, Probabilities, count_cores
 from service.engines.warm_up import run_and_check
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
@@ -40,7 +39,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
         self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
-        self._num_lanes = threads or _count_cores()
+        self._num_lanes = threads or count_cores()
         path = folder / CPU_MODEL_FILES[precision]
         self._session = _load(path, folder.name, 1)
         self._wide_session = _load(path, folder.name, self._num_lanes) if self._num_lanes > 1 else self._session
@@ -93,11 +92,6 @@ class OnnxRuntimeEngine:
             with self._counting:
                 self._num_calls -= 1
                 self._last_ended_at = time.perf_counter()
-
-
-def _count_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load(path: Path, version: str, num_threads: int) -> onnxruntime.InferenceSession:

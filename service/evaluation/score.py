@@ -1,6 +1,5 @@
 """Photographs -> probabilities, with the decoder, the resize rule and the engine of serving."""
 
-import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.data.check import pixels_digest
-from service.engines.engine import Engine, Probabilities
+from service.engines.engine import Engine, Probabilities, count_cores
 from service.errors import DatasetError, ImageError, InvalidImage
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -56,7 +55,7 @@ def score_each(
 
     Args:
         pixels_digests: a photograph named here is refused unless its decoded pixels have this digest.
-        decode_threads: 0: one per core.
+        decode_threads: 0: two per core.
 
     Raises:
         EngineFailed: the engine call raised.
@@ -68,7 +67,7 @@ def score_each(
             raise InvalidImage("The photograph has changed since the split was made: put the original back.")
         return resize(image, rule)
 
-    executor = ThreadPoolExecutor(decode_threads or os.cpu_count(), thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(decode_threads or 2 * count_cores(), thread_name_prefix="decode")
     try:
         decoding: list[tuple[Path, Future[Pixels]]] = []
         for start in range(0, len(paths), BATCH_SIZE):

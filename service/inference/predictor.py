@@ -1,7 +1,6 @@
 """The request path: image bytes -> decode -> resize -> micro-batch -> engine -> probabilities -> top-k."""
 
 import asyncio
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engines.engine import Probabilities
+from service.engines.engine import Probabilities, count_cores
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -55,7 +54,8 @@ class Predictor:
         admission: who may wait.
         batcher: the way to the engine.
         limits: what one image may ask of the machine; those being decoded share twice `max_image_pixels`.
-        decode_threads: threads that decode images; 0: one per core.
+        decode_threads: threads that decode images; 0: two per core, so that a picture that takes its time leaves one
+            free for the others, and the system shares the cores between them.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Predictor:
         self._batcher = batcher
         self._limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
-        self._decoders = ThreadPoolExecutor(decode_threads or os.cpu_count(), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(decode_threads or 2 * count_cores(), thread_name_prefix="decode")
 
     def check_top_k(self, top_k: int | None) -> None:
         """Refuse a wrong `top_k`, or having no model, before a body is read for nothing.
