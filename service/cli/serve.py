@@ -1,7 +1,6 @@
 """`flowers serve`: listen, answer, and stop without losing what was accepted."""
 
 import asyncio
-import ctypes
 import errno
 import os
 import signal
@@ -24,7 +23,6 @@ from service.settings import ServeSettings
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 _LAST_WORDS_S = 0.5
-_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1024 * 1024  # the first as in glibc's malloc.h
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -38,7 +36,6 @@ def serve(settings: ServeSettings | None = None) -> int:
     """
     settings = settings or ServeSettings()
     configure_logging(settings.log_format)
-    return_large_blocks()
     listener = _listen(settings.host, settings.port)
     server = _Server(settings)
     server.run(sockets=[listener])
@@ -52,16 +49,6 @@ def serve(settings: ServeSettings | None = None) -> int:
         # A thread hangs in the engine or is still loading; leaving in the ordinary way would wait for it.
         _leave(1 if server.num_unanswered else 0)
     return 0
-
-
-def return_large_blocks() -> None:
-    """Have freed blocks of a megabyte or more given back to the system at once.
-
-    Else glibc learns from the first large picture to keep such blocks, in each thread's arena: gigabytes of nothing.
-    Other C libraries do not have the setting.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class _Server(uvicorn.Server):

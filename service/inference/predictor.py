@@ -1,6 +1,9 @@
 """The request path: image bytes -> decode -> resize -> micro-batch -> engine -> probabilities -> top-k."""
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +19,8 @@ from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
+
+_MORE_NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Predictor:
         self._batcher = batcher
         self._limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
-        self._decoders = ThreadPoolExecutor(decode_threads or 2 * count_cores(), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(
+            decode_threads or 2 * count_cores(), thread_name_prefix="decode", initializer=_step_back
+        )
 
     def check_top_k(self, top_k: int | None) -> None:
         """Refuse a wrong `top_k`, or having no model, before a body is read for nothing.
@@ -138,6 +145,13 @@ class Predictor:
     def close(self) -> None:
         """End the decoding threads; what they are at ends by itself."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _step_back() -> None:
+    """Let the event loop and the lanes go first: a flood must be refused at once, and what is decoded be answered."""
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _MORE_NICENESS)
 
 
 def _rank(probabilities: Probabilities, loaded: LoadedVersion, top_k: int | None, timings: Timings) -> Prediction:

@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx
 import pytest
 from drawing import draw_photograph, encode
-from PIL import Image
 from serving import Served, served
 from versions import publish_example
 
@@ -227,21 +226,3 @@ def test_it_listens_on_every_kind_of_address(host: str) -> None:
     with ExitStack() as listeners:
         listener = listeners.enter_context(_listen(host, 0))
         assert listener.getsockname()[1] > 0
-
-
-@pytest.mark.slow
-def test_the_memory_of_large_pictures_is_given_back(tiny_version: Path) -> None:
-    with served(tiny_version, "--no-access-log") as service:
-        service.wait_for("model loaded")
-
-        def resident_mb() -> float:
-            lines = httpx.get(f"{service.url}/metrics").text.splitlines()
-            (line,) = [line for line in lines if line.startswith("process_resident_memory_bytes ")]
-            return float(line.split()[1]) / 1e6
-
-        httpx.post(f"{service.url}/predict", content=PHOTO, timeout=60)
-        before_mb = resident_mb()
-        large = encode(Image.new("RGB", (6000, 6000)), "PNG")  # 144 MB as Pillow has it
-        for _ in range(4):  # in other threads each time
-            assert httpx.post(f"{service.url}/predict", content=large, timeout=60).status_code == 200
-        assert resident_mb() - before_mb < 70

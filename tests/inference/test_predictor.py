@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -200,3 +202,11 @@ async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_th
     assert 1 <= most <= 2
     parts.predictor.close()
     parts.batcher.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+async def test_decoding_threads_let_the_event_loop_go_first(parts: Parts) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert parts.predictor._decoders.submit(niceness).result() == min(niceness() + 5, 19)
