@@ -10,7 +10,7 @@ _PATHS = frozenset({"/predict"})
 
 
 class TurnAway:
-    """Answers 429 or 503 to predictions that would be refused anyway, at a third of what the route itself would cost.
+    """Answers 429 or 503 to predictions that would be refused anyway, for a fraction of what the route would cost.
 
     The route asks again: what is let past may find the queue full when its body has arrived.
     """

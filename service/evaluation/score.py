@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.cores import count_decoders
 from service.data.check import pixels_digest
-from service.engines.engine import Engine, Probabilities, count_cores
+from service.engines.engine import Engine, Probabilities
 from service.errors import DatasetError, ImageError, InvalidImage
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -55,7 +56,7 @@ def score_each(
 
     Args:
         pixels_digests: a photograph named here is refused unless its decoded pixels have this digest.
-        decode_threads: 0: two per core.
+        decode_threads: 0: one per core and one more.
 
     Raises:
         EngineFailed: the engine call raised.
@@ -67,7 +68,7 @@ def score_each(
             raise InvalidImage("The photograph has changed since the split was made: put the original back.")
         return resize(image, rule)
 
-    executor = ThreadPoolExecutor(decode_threads or 2 * count_cores(), thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(decode_threads or count_decoders(), thread_name_prefix="decode")
     try:
         decoding: list[tuple[Path, Future[Pixels]]] = []
         for start in range(0, len(paths), BATCH_SIZE):

@@ -71,12 +71,14 @@ def mix(
     images: NDArray[np.float32], targets: NDArray[np.float32], augmentation: Augmentation, random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Each image blended with another, or pasted into, as `augmentation` says; shapes as of `mixup` and `cutmix`."""
-    mixed_images, mixed_targets = images.copy(), targets.copy()
+    mixed_images, mixed_targets = images, targets
     if augmentation.mixup > 0:
         mixed_images, mixed_targets = mixup(images, targets, augmentation.mixup, random)
     if augmentation.cutmix > 0:
         is_cut = random.random(len(images)) < augmentation.cutmix
-        mixed_images[is_cut], mixed_targets[is_cut] = cutmix(images[is_cut], targets[is_cut], random)
+        cut_images, cut_targets = cutmix(images[is_cut], targets[is_cut], random)
+        mixed_images, mixed_targets = mixed_images.copy(), mixed_targets.copy()
+        mixed_images[is_cut], mixed_targets[is_cut] = cut_images, cut_targets
     return mixed_images, mixed_targets
 
 
