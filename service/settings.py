@@ -44,9 +44,7 @@ class EngineSettings(StoreSettings):
     )
     engine_threads: int = Field(0, ge=0, le=256, description="Threads that compute on the CPU; 0: one per core.")
     gpu_memory_limit_mb: int = Field(0, ge=0, description="Most memory to take on a GPU, in MB; 0: as it is needed.")
-    decode_threads: int = Field(
-        0, ge=0, le=256, description="Threads that decode images; 0: one more than cores."
-    )
+    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one more than cores.")
     max_image_bytes: int = Field(20 * 1024 * 1024, ge=1024, le=1024**3, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(
         50_000_000,
