@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,7 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from service.cores import count_cores
 from service.data.folder import Folder, Photograph
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_groups, perceptual_hash
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, MissingImage, UnsupportedImageFormat
@@ -128,7 +128,7 @@ def check_folder(
     """
     readable: list[CheckedPhotograph] = []
     findings: list[Finding] = []
-    executor = ThreadPoolExecutor(count_cores())  # Pillow and hashlib release the interpreter lock
+    executor = ThreadPoolExecutor(os.cpu_count())  # Pillow and hashlib release the interpreter lock
     try:
         results = executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs)
         for done, result in enumerate(results, start=1):
