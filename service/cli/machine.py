@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from service.cores import count_cores
+from service.engines.engine import count_cores
 
 _PACKAGES = ("onnxruntime", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "fastapi", "uvicorn")
 _CPU_FEATURES = (  # as /proc/cpuinfo writes them; the last one is Arm's dot product

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from service.cores import count_cores
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
-from service.engines.engine import EngineInfo, Probabilities
+from service.engines.engine import EngineInfo, Probabilities, count_cores
 from service.engines.warm_up import run_and_check
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cores import count_decoders
 from service.data.check import pixels_digest
-from service.engines.engine import Engine, Probabilities
+from service.engines.engine import Engine, Probabilities, count_cores
 from service.errors import DatasetError, ImageError, InvalidImage
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -56,7 +55,7 @@ def score_each(
 
     Args:
         pixels_digests: a photograph named here is refused unless its decoded pixels have this digest.
-        decode_threads: 0: one per core and one more.
+        decode_threads: 0: one more than cores.
 
     Raises:
         EngineFailed: the engine call raised.
@@ -68,7 +67,7 @@ def score_each(
             raise InvalidImage("The photograph has changed since the split was made: put the original back.")
         return resize(image, rule)
 
-    executor = ThreadPoolExecutor(decode_threads or count_decoders(), thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(decode_threads or count_cores() + 1, thread_name_prefix="decode")
     try:
         decoding: list[tuple[Path, Future[Pixels]]] = []
         for start in range(0, len(paths), BATCH_SIZE):

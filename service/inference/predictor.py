@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.cores import count_decoders
-from service.engines.engine import Probabilities
+from service.engines.engine import Probabilities, count_cores
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -60,7 +59,8 @@ class Predictor:
         admission: who may wait.
         batcher: the way to the engine.
         limits: what one image may ask of the machine; those being decoded share twice `max_image_pixels`.
-        decode_threads: threads that decode images; 0: one per core and one more.
+        decode_threads: threads that decode images; 0: one more than cores, so that a slow picture on each
+            leaves a thread to the others. With two per core an overload starved the event loop.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Predictor:
         self._limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
         self._decoders = ThreadPoolExecutor(
-            decode_threads or count_decoders(), thread_name_prefix="decode", initializer=_step_back
+            decode_threads or count_cores() + 1, thread_name_prefix="decode", initializer=_step_back
         )
 
     def check_top_k(self, top_k: int | None) -> None:
