@@ -25,6 +25,7 @@ class FakeEngine:
         self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
         self.num_classes = num_classes
         self.num_lanes = 1
+        self.max_batch_size = 1024
         self.batches: list[int] = []
         self.is_warm = False
         self.closed = threading.Event()

@@ -101,8 +101,7 @@ class Replica:
 
     def resident_mb(self) -> float:
         """Resident memory, in 10^6 bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+        return resident_mb(self.process.pid)
 
     def num_threads(self) -> int:
         """Threads of the process."""
@@ -159,6 +158,12 @@ def status_of(url: str) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, in 10^6 bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> float:

@@ -15,8 +15,7 @@ from service.api.connection import LingeringClose
 from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.routes import docs, health, models, predict
-from service.api.telemetry import Telemetry
-from service.api.turn_away import TurnAway
+from service.api.telemetry import Recorder, Telemetry
 from service.engines.engine import Engine
 from service.imaging.pixels import ImageLimits
 from service.inference.admission import Admission
@@ -52,6 +51,7 @@ def create_app(
     """
     live_model = live_model or _watch_store(settings, on_fatal)
     metrics = Metrics()
+    recorder = Recorder(metrics, access_log=settings.access_log)
     batcher = MicroBatcher(
         max_batch_size=settings.max_batch_size,
         max_queue_size=settings.max_queue_size,
@@ -100,6 +100,7 @@ def create_app(
         admission=admission,
         predictor=predictor,
         metrics=metrics,
+        recorder=recorder,
         max_image_bytes=settings.max_image_bytes,
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
@@ -107,10 +108,9 @@ def create_app(
     for room in (predict, models, health, docs):
         app.include_router(room.router)
     problems.add_handlers(app)
-    app.add_middleware(TurnAway, admission=admission)
     _guard(app, settings)
     app.add_middleware(LingeringClose, health=live_model.health)
-    app.add_middleware(Telemetry, metrics=metrics, access_log=settings.access_log)  # added last: outermost
+    app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
 
 

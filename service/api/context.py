@@ -8,6 +8,7 @@ from typing import cast
 from starlette.requests import Request
 
 from service.api.metrics import Metrics
+from service.api.telemetry import Recorder
 from service.inference.admission import Admission
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
@@ -23,6 +24,7 @@ class Service:
     admission: Admission
     predictor: Predictor
     metrics: Metrics
+    recorder: Recorder
     max_image_bytes: int
     body_timeout_s: float
     request_timeout_s: float

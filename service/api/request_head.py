@@ -1,21 +1,26 @@
-"""The request head, before there is a request: its size and its time are bounded, what cannot be read is a problem."""
+"""The request head, before there is a request: bounded in size and time; a problem where it, or its time, is wrong."""
 
 import asyncio
-from typing import Any
+import time
+from typing import Any, cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import errors
 from service.api import problems
-from service.api.metrics import Metrics
-from service.api.telemetry import SECURITY_HEADERS, make_request_id
+from service.api.context import Service
+from service.api.routes.predict import PATH
+from service.api.telemetry import SECURITY_HEADERS, make_request_id, take_request_id
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers; nginx takes as much, and cookies of browsers come to 4 KiB each."""
 
 HEAD_TIMEOUT_S = 10.0
 """From the connection, or the first byte of a further request on it, to the end of the head."""
+
+_PREDICT = PATH.encode()
+_SKIPPED_BYTES = 1024 * 1024  # of the body of a request that is turned away; a larger one is the app's to refuse
 
 _LINGER_S = 2.0  # what a refused sender still writes is thrown away, so that the answer is not lost
 
@@ -25,6 +30,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 class BoundedHead(HttpToolsProtocol):
     """uvicorn's protocol, which bounds neither by itself and answers what it cannot parse in plain text.
 
+    A prediction for which there is no room is answered here, too: at five times the load a replica can take, four of
+    five requests are, and what the way through the app costs is lost to those that are computed.
+
     Source: nginx, `client_header_timeout` and `large_client_header_buffers`.
     """
 
@@ -32,6 +40,7 @@ class BoundedHead(HttpToolsProtocol):
     _is_reading = False  # a head has begun and not ended
     _is_refused = False
     _is_between = True  # of no request any byte is still to come
+    _is_turned_away = False  # the request at hand has its answer, and the app never hears of it
     _num_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -54,7 +63,7 @@ class BoundedHead(HttpToolsProtocol):
             if self._num_bytes > MAX_HEAD_BYTES:
                 self._refuse(problems.HEAD_TOO_LARGE)
                 return
-        is_answered = self.cycle is not None and self.cycle.response_complete
+        is_answered = self._is_turned_away or (self.cycle is not None and self.cycle.response_complete)
         if self._is_reading or (is_answered and not self._is_between):
             self._timer = self._timer or self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
             return
@@ -65,7 +74,7 @@ class BoundedHead(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(idle_s, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
-        self._is_reading, self._is_between, self._num_bytes = True, False, 0
+        self._is_reading, self._is_between, self._is_turned_away, self._num_bytes = True, False, False, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -73,11 +82,26 @@ class BoundedHead(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse(problems.HEAD_TOO_LARGE)
             raise ValueError  # ends the parsing
+        if not self._may_turn_away():
+            super().on_headers_complete()
+            return
+        admission = self._service().admission
+        try:
+            admission.check()
+        except errors.QueueFull as error:
+            self._turn_away(error)
+            return
         super().on_headers_complete()
+        admission.expect()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_turned_away:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_between = True
-        super().on_message_complete()
+        if not self._is_turned_away:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         if not self._is_refused:
@@ -89,22 +113,51 @@ class BoundedHead(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _may_turn_away(self) -> bool:
+        """Whether this is a plain prediction; whatever is special about one, the app knows how to refuse it."""
+        if self.url.partition(b"?")[0] != _PREDICT or self.parser.get_method() != b"POST":
+            return False
+        headers = dict(self.headers)
+        return (
+            (self.cycle is None or self.cycle.response_complete)  # else another answer has to go first
+            and self.parser.should_keep_alive()
+            and not self._service().health.is_draining
+            and not headers.keys() & {b"transfer-encoding", b"expect", b"origin"}
+            and int(headers.get(b"content-length", b"0")) <= _SKIPPED_BYTES
+        )
+
+    def _turn_away(self, error: errors.QueueFull) -> None:
+        begun_at = time.perf_counter()
+        self._is_turned_away = True
+        request_id = take_request_id(self.headers)
+        problem = problems.of(type(error))
+        self._write(problem, str(error), request_id, {})
+        self._service().recorder.record(
+            request_id, "POST", PATH, PATH, problem.status, time.perf_counter() - begun_at, problem.name
+        )
+
     def _refuse(self, problem: problems.Problem) -> None:
         self._is_refused = True
         self._stop_timer()
         request_id = make_request_id()
-        response = problems.problem_response(request_id, problem, problem.meaning)
-        headers = {**SECURITY_HEADERS, "X-Request-ID": request_id, "Connection": "close"}
+        self._write(problem, problem.meaning, request_id, {"Connection": "close"})
+        self.loop.call_later(_LINGER_S, self.transport.close)
+        metrics = self._service().metrics
+        metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
+        metrics.problems.labels(problem.name).inc()
+        log.info("request refused", request_id=request_id, problem=problem.name)
+
+    def _write(self, problem: problems.Problem, detail: str, request_id: str, more: dict[str, str]) -> None:
+        response = problems.problem_response(request_id, problem, detail)
+        headers = {**SECURITY_HEADERS, "X-Request-ID": request_id, **more}
         lines = [STATUS_LINE[problem.status]]
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
         lines += [b"%b: %b\r\n" % header for header in response.raw_headers]
         self.transport.write(b"".join([*lines, b"\r\n", bytes(response.body)]))
-        self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _service(self) -> Service:
         app: Any = self.config.app  # ours: create_app made it
-        metrics: Metrics = app.state.service.metrics
-        metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
-        metrics.problems.labels(problem.name).inc()
-        log.info("request refused", request_id=request_id, problem=problem.name)
+        return cast(Service, app.state.service)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,9 +1,10 @@
 """The outermost layer: a request id and the security headers on every answer, one log line and counts per request."""
 
-import os
+import random
 import re
 import time
 import uuid
+from collections.abc import Iterable
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -14,6 +15,8 @@ from service.api.problems import internal_error
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
+# Seeded by the system, and not the system itself: a system call may cost the event loop its turn.
+_random = random.Random()  # noqa: S311 - ids are no secrets
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -27,16 +30,61 @@ SECURITY_HEADERS = {
 """Set on every answer that has not its own."""
 
 
+class Recorder:
+    """Counts and logs each answered request, whoever has answered it."""
+
+    def __init__(self, metrics: Metrics, *, access_log: bool) -> None:
+        self.metrics = metrics
+        self._access_log = access_log
+
+    def record(
+        self,
+        request_id: str,
+        method: str,
+        path: str,
+        route: str,
+        status: int,
+        duration_s: float,
+        problem: str | None = None,
+        **more: object,
+    ) -> None:
+        """Once per request.
+
+        Args:
+            request_id: as the answer says it.
+            method: of any length, as the client wrote it.
+            path: the same; for the log.
+            route: which path of the API that is, or "unmatched"; for the metrics, whose labels must stay few.
+            status: of the answer; 0: there was none.
+            duration_s: from the head of the request to the end of the answer.
+            problem: name of the problem that was answered.
+            more: for the log.
+        """
+        self.metrics.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self.metrics.duration.labels(route, str(status)).observe(duration_s)
+        if problem:
+            self.metrics.problems.labels(problem).inc()
+        if self._access_log:
+            log.info(
+                "request",
+                request_id=request_id,
+                method=method[:20],
+                path=path[:200],
+                status=status,
+                duration_ms=round(duration_s * 1000, 2),
+                **more,
+            )
+
+
 class Telemetry:
     """Plain ASGI: a layer that wraps bodies would buffer uploads and cost latency.
 
     It answers what no handler answered, with a 500 that keeps its cause in the log, and HEAD as GET without the body.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, recorder: Recorder) -> None:
         self._app = app
-        self._metrics = metrics
-        self._access_log = access_log
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, watch its answer."""
@@ -48,7 +96,7 @@ class Telemetry:
         is_head = method == "HEAD"
         if is_head:
             scope = {**scope, "method": "GET"}
-        request_id = _take_request_id(scope)
+        request_id = take_request_id(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -64,7 +112,7 @@ class Telemetry:
                 message = {**message, "body": b""}
             await send(message)
 
-        with self._metrics.in_flight.track_inprogress():
+        with self._recorder.metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, send_with_headers)
             except Exception:
@@ -74,40 +122,25 @@ class Telemetry:
                     raise  # half an answer is out: only cutting the connection tells the client
                 await response(scope, receive, send_with_headers)
             finally:
-                self._count(scope, method, status, time.perf_counter() - started_at)
-
-    def _count(self, scope: Scope, method: str, status: int, duration_s: float) -> None:
-        state = scope["state"]
-        route = getattr(scope.get("route"), "path", state.get("route", "unmatched"))
-        self._metrics.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self._metrics.duration.labels(route, str(status)).observe(duration_s)
-        if "problem" in state:
-            self._metrics.problems.labels(state["problem"]).inc()
-        if self._access_log:
-            log.info(
-                "request",
-                request_id=state["request_id"],
-                method=method[:20],
-                path=scope["path"][:200],
-                status=status,
-                duration_ms=round(duration_s * 1000, 2),
-                **state.get("log", {}),
-            )
+                state = scope["state"]
+                self._recorder.record(
+                    request_id, method, scope["path"], getattr(scope.get("route"), "path", "unmatched"), status,
+                    time.perf_counter() - started_at, state.get("problem"), **state.get("log", {}),
+                )  # fmt: skip
 
 
 def make_request_id() -> str:
     """A UUID that sorts by time: version 7 of RFC 9562 (Python has it from 3.14)."""
     milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    value = milliseconds << 80 | random
+    value = milliseconds << 80 | _random.getrandbits(80)
     value = value & ~(0xF << 76) | 7 << 76  # version
     value = value & ~(0b11 << 62) | 0b10 << 62  # variant
     return str(uuid.UUID(int=value))
 
 
-def _take_request_id(scope: Scope) -> str:
-    """The caller's, when it is short and printable (no spaces); else a new one."""
-    for name, value in scope["headers"]:
+def take_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The caller's, when it is short and printable (no spaces); else a new one. Names of `headers` in lower case."""
+    for name, value in headers:
         if name == b"x-request-id":
             return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else make_request_id()
     return make_request_id()

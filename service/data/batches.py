@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from service.data.check import CheckedPhotograph
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize, resize_shorter_side
+
+_Item = TypeVar("_Item")
 
 View = Callable[[Pixels, np.random.Generator], Pixels]
 """Pixels of any size and a source of randomness -> uint8 (image_size, image_size, 3)."""
@@ -118,6 +121,15 @@ def epoch_batches(
             if number + ahead < len(batches):
                 waiting.append(pool.submit(make, batches[number + ahead]))
             yield batch
+
+
+def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items in the same order; a thread makes the next one while the caller is busy with the last."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
 
 
 def make_views(

@@ -44,6 +44,10 @@ class Engine(Protocol):
     def num_lanes(self) -> int:
         """How many calls of `run` at a time use the machine best; more would only wait for each other."""
 
+    @property
+    def max_batch_size(self) -> int:
+        """Images in one call beyond which more only wait for each other: what is left over goes to the next call."""
+
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size that traffic up to `max_batch_size` can meet, so that no visitor pays for it.
 

@@ -17,7 +17,7 @@ from service.imaging.pixels import Pixels
 
 _INPUT, _OUTPUT = "images", "probabilities"
 _IDLE_S = 0.001  # under load the next call comes sooner
-_LARGEST_CALL = 8  # images: more are no faster on a CPU (measured), and take memory in proportion
+_LARGEST_CALL = 8  # images
 
 
 class OnnxRuntimeEngine:
@@ -62,6 +62,11 @@ class OnnxRuntimeEngine:
     def num_lanes(self) -> int:
         """One per core."""
         return self._num_lanes
+
+    @property
+    def max_batch_size(self) -> int:
+        """More are no faster on a CPU (measured), and take memory in proportion."""
+        return _LARGEST_CALL
 
     def warm_up(self, max_batch_size: int) -> None:
         """As the protocol says. Raises `EngineFailed`."""

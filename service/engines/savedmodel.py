@@ -98,6 +98,11 @@ class SavedModelEngine:
         """One: a call uses all cores, or the whole GPU."""
         return 1
 
+    @property
+    def max_batch_size(self) -> int:
+        """The largest that has been warmed up."""
+        return self._batch_sizes[-1]
+
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size up to `max_batch_size` on noise, and check the answers.
 

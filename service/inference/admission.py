@@ -3,16 +3,18 @@
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Draining, QueueFull
 
-# While every image waits longer than this, the queue only adds latency: it is shortened until it holds about so much.
-_LONG_WAIT_S = 0.2
+# A full queue in which every image waits long only adds latency: it is cut to what is answered in this time.
+_LONG_WAIT_S = 0.05
 _STANDS_AFTER_S = 2.0  # a replica that starts on the same cores takes them for less
+_NO_WAIT_S = 0.01
 _GROWS_EVERY_S = 0.5
-_SHORTEST_QUEUE = 32  # images; enough to keep decoders and lanes busy
+_SHORTEST_QUEUE = 16  # images; enough to keep decoders and lanes busy
 
 _FULL = "as many as may: send it again after the seconds in Retry-After."
 
@@ -26,15 +28,25 @@ class Admission:
         max_queue_size: most images that may wait, for a decoder or for a lane; fewer while the overload lasts.
         max_queue_bytes: most bytes of bodies, those included that are still arriving.
         num_computing: how many images are in lanes at this moment; they do not wait any more.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, *, max_queue_size: int, max_queue_bytes: int, num_computing: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        max_queue_size: int,
+        max_queue_bytes: int,
+        num_computing: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
         self.room = max_queue_size
         """Images that may wait at this moment."""
         self._shortest_wait_s = math.inf
         self._judging_since: float | None = None
+        self._refused_at = -math.inf
         self._num_computing = num_computing
         self.num_requests = 0
         """Accepted requests that have no answer yet."""
@@ -42,6 +54,7 @@ class Admission:
         """Images of theirs that have arrived."""
         self.num_bytes = 0
         """Bytes of their bodies."""
+        self._num_expected = 0
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -55,7 +68,15 @@ class Admission:
         """Whether a request would be let in at this moment. Raises what `request` raises."""
         if self._is_closed:
             raise Draining("This replica is shutting down: send the request again, another replica takes it.")
-        self._check_room()
+        self._check_room(self._num_expected)
+
+    def expect(self) -> None:
+        """Count an image until the event loop's next turn, by when its request has come to count it itself.
+
+        Many may arrive in one turn, and a request that finds no room only when it is there has cost ten times as much.
+        """
+        self._num_expected += 1
+        asyncio.get_running_loop().call_soon(self._no_longer_expect)
 
     @contextmanager
     def request(self) -> Iterator[Callable[[int], None]]:
@@ -97,22 +118,27 @@ class Admission:
         finally:
             self.num_images -= 1
 
-    def note_wait(self, wait_s: float, now: float) -> None:
-        """Told how long an answered image had waited (seconds), at `now` on the event loop's clock.
+    def note_wait(self, wait_s: float) -> None:
+        """Told how long an answered image had waited, in seconds.
 
-        Where the one that waited least in two seconds waited long, a standing queue has formed, which a burst does not
-        do: so many images may wait from now on as are answered in that time. When it has gone, the room doubles.
+        Where images are refused, and of those answered even the one that waited least in two seconds waited long, a
+        standing queue has formed, which a burst does not do: so many images may wait from now on as are answered in
+        `_LONG_WAIT_S`. All of the room is back two seconds after the last refusal, and earlier when one hardly waits.
 
         Source: Nichols and Jacobson, "Controlling Queue Delay" (2012): the minimum tells a standing queue from a burst.
         """
+        now = self._clock()
         if self._judging_since is None:
             self._judging_since, self._shortest_wait_s = now, math.inf
         self._shortest_wait_s = min(self._shortest_wait_s, wait_s)
-        is_standing = self._shortest_wait_s > _LONG_WAIT_S
+        is_standing = self._shortest_wait_s > _NO_WAIT_S
         if now - self._judging_since < (_STANDS_AFTER_S if is_standing else _GROWS_EVERY_S):
             return
-        fitting = int(self.room * _LONG_WAIT_S / self._shortest_wait_s) if is_standing else self.room * 2
-        self.room = min(self._max_queue_size, max(_SHORTEST_QUEUE, fitting))
+        if not is_standing:
+            self.room = min(self._max_queue_size, self.room * 2)
+        elif self._shortest_wait_s > _LONG_WAIT_S and self._refused_at >= self._judging_since:
+            fitting = max(_SHORTEST_QUEUE, int(self.room * _LONG_WAIT_S / self._shortest_wait_s))
+            self.room = min(self._max_queue_size, fitting)
         self._judging_since = None
 
     def close(self) -> None:
@@ -123,8 +149,17 @@ class Admission:
         """Until every accepted request has its answer."""
         await self._idle.wait()
 
-    def _check_room(self) -> None:
-        if self.num_waiting >= self.room:
+    def _no_longer_expect(self) -> None:
+        self._num_expected -= 1
+
+    def _check_room(self, num_expected: int = 0) -> None:
+        if self.num_waiting + num_expected < self.room:
+            return
+        now = self._clock()
+        if now - self._refused_at > _STANDS_AFTER_S:
+            self.room = self._max_queue_size
+        if self.num_waiting + num_expected >= self.room:
+            self._refused_at = now
             raise QueueFull(f"{self.num_waiting} images already wait, {_FULL}")
 
 

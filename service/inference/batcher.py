@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from service.engines.engine import Engine, Probabilities
 from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
+from service.inference.threads import compute_threads
 
 _MOST_LANES = 256
 
@@ -64,7 +64,7 @@ class MicroBatcher:
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._lanes = lanes
-        self._threads = ThreadPoolExecutor(lanes or _MOST_LANES, thread_name_prefix="lane")  # made when needed
+        self._threads = compute_threads(lanes or _MOST_LANES, "lane")  # made when needed
         self._calls: dict[object, float] = {}  # batch -> when its engine call began, on the event loop's clock
         self.num_computing = 0
         """Images in lanes at this moment."""
@@ -138,7 +138,7 @@ class MicroBatcher:
     def _take_batch(self) -> list[_Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._max_batch_size:
+        while self._waiting and len(batch) < min(self._max_batch_size, self._waiting[0].loaded.engine.max_batch_size):
             first = self._waiting[0]
             if first.deadline is not None and first.deadline <= now:
                 _fail(

@@ -1,11 +1,7 @@
 """The request path: image bytes -> decode -> resize -> micro-batch -> engine -> probabilities -> top-k."""
 
 import asyncio
-import os
-import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -19,8 +15,7 @@ from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
-
-_MORE_NICENESS = 5
+from service.inference.threads import compute_threads
 
 
 @dataclass(frozen=True)
@@ -77,9 +72,7 @@ class Predictor:
         self._batcher = batcher
         self._limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
-        self._decoders = ThreadPoolExecutor(
-            decode_threads or count_cores() + 1, thread_name_prefix="decode", initializer=_step_back
-        )
+        self._decoders = compute_threads(decode_threads or count_cores() + 1, "decode")
 
     def check_top_k(self, top_k: int | None) -> None:
         """Refuse a wrong `top_k`, or having no model, before a body is read for nothing.
@@ -126,7 +119,7 @@ class Predictor:
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there: allow more time.") from None
             timings = Timings(decode_s, decoder_wait_s + scored.queue_s, scored.infer_s)
-            self._admission.note_wait(timings.queue_s, loop.time())
+            self._admission.note_wait(timings.queue_s)
             return _rank(scored.probabilities, loaded, top_k, timings)
 
     def _decode(self, data: bytes, rule: ResizeRule) -> tuple[Pixels, float]:
@@ -145,13 +138,6 @@ class Predictor:
     def close(self) -> None:
         """End the decoding threads; what they are at ends by itself."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
-
-
-def _step_back() -> None:
-    """Let the event loop and the lanes go first: a flood must be refused at once, and what is decoded be answered."""
-    if sys.platform == "linux":  # elsewhere threads have no priority of their own
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _MORE_NICENESS)
 
 
 def _rank(probabilities: Probabilities, loaded: LoadedVersion, top_k: int | None, timings: Timings) -> Prediction:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.batches import LabelledPixels, epoch_batches
+from service.data.batches import LabelledPixels, epoch_batches, one_ahead
 from service.errors import TrainingError
 from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.alexnet import NETWORKS
@@ -162,7 +162,7 @@ class _Trainer:
     def run_epoch(self, epoch: int, validation: LabelledPixels | None, watcher: Watcher) -> tuple[Epoch, Variables]:
         begun = time.perf_counter()
         loss = accuracy = images_per_s = 0.0  # means over the epoch so far; every batch has the same size
-        for step, (images, targets) in enumerate(self._batches(epoch)):
+        for step, (images, targets) in enumerate(one_ahead(self._batches(epoch))):
             self._optimizer.learning_rate = _learning_rate(self._recipe, epoch + step / self._num_steps)
             results = self._model.train_on_batch(images, targets, return_dict=True)
             loss += (float(results["loss"]) - loss) / (step + 1)

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 
 from service import errors
 from service.api.problems import MEDIA_TYPE, PROBLEMS
-from service.api.routes import predict
 
 pytestmark = pytest.mark.anyio
 
@@ -173,17 +172,13 @@ async def test_a_slow_body_is_given_up(store: Path, loader: Loader) -> None:
     check(response, "body-too-slow", 408)
 
 
-async def test_a_full_queue_is_said_at_once_with_retry_after(
-    service: Running, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And without the router, which costs more than the refusal."""
+async def test_a_full_queue_is_said_at_once_with_retry_after(service: Running, loader: Loader) -> None:
     loader.engines[1].hold()
     accepted = []
     for num_accepted in (1, 2):  # one in the lane, one waiting
         accepted.append(asyncio.create_task(service.client.post("/predict", content=PHOTO, headers=JPEG)))
         while service.service.admission.num_images < num_accepted or not loader.engines[1].batches:
             await asyncio.sleep(0)
-    monkeypatch.setattr(predict, "service_of", lambda _: pytest.fail("the route was asked"))
     response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
     check(response, "overloaded", 429)
     assert response.headers["retry-after"] == "1"

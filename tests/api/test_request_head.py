@@ -3,17 +3,20 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from unittest.mock import AsyncMock, patch
 
 import pytest
 import uvicorn
 from fakes import Loader
 from running import Running, running
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.api import request_head
 from service.api.request_head import MAX_HEAD_BYTES, BoundedHead
+from service.errors import QueueFull
 
 pytestmark = pytest.mark.anyio
 GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
@@ -162,3 +165,87 @@ async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeyp
         await asyncio.sleep(0.1)  # longer than a head may take: nothing is owed between two requests
     assert head.startswith(b"HTTP/1.1 200 ")
     writer.close()
+
+
+def predict(*headers: bytes, body: bytes = b"") -> bytes:
+    length = b"Content-Length: %d" % len(body)
+    return b"\r\n".join((b"POST /predict?top_k=2 HTTP/1.1", b"Host: flowers", length, *headers, b"", body))
+
+
+@contextmanager
+def full_queue(wire: Wire) -> Iterator[None]:
+    admission = wire.service.service.admission
+    with ExitStack() as waiting:
+        for _ in range(admission.room):
+            waiting.enter_context(admission.image())
+        yield
+
+
+async def test_without_room_the_plain_request_is_answered_before_the_app_and_its_connection_goes_on(wire: Wire) -> None:
+    """Twice, the second before its body has come; then a question that the app answers, on the same connection."""
+    asked = AsyncMock(side_effect=AssertionError("the app was asked"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    with full_queue(wire), patch.object(RequestResponseCycle, "run_asgi", asked):
+        writer.write(predict(b"X-Request-ID: abc", body=b"x" * 70_000))
+        first = await read_answer(reader)
+        writer.write(predict(body=b"x" * 70_000)[:-30_000])
+        second = await read_answer(reader)
+    for head, problem in (first, second):
+        assert head.startswith("http/1.1 429 ")
+        assert "retry-after: 1\r\n" in head
+        assert "x-content-type-options: nosniff" in head
+        assert "connection:" not in head
+        assert (problem["type"], problem["detail"].split(",")[0]) == ("/problems/overloaded", "128 images already wait")
+        assert f"x-request-id: {problem['request_id']}\r\n" in head
+    assert first[1]["request_id"] == "abc"
+    writer.write(b"x" * 30_000 + GET + b"\r\n")
+    assert (await read_answer(reader))[0].startswith("http/1.1 200 ")
+    writer.close()
+    text = (await wire.service.client.get("/metrics")).text
+    assert 'flowers_requests_total{method="POST",route="/predict",status="429"} 2.0' in text
+    assert 'flowers_request_duration_seconds_count{route="/predict",status="429"} 2.0' in text
+    assert 'flowers_problems_total{type="overloaded"} 2.0' in text
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        predict(b"Connection: close"),
+        predict(b"Origin: http://shop.example", b"Connection: close"),
+        predict(b"Expect: 100-continue", b"Connection: close"),
+        b"POST /predict HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: f\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: f\r\nContent-Length: 1048577\r\n\r\n",
+    ],
+    ids=["close", "browser", "expect", "http/1.0", "chunked", "large"],
+)
+async def test_without_room_whatever_is_special_is_refused_by_the_app(wire: Wire, request_bytes: bytes) -> None:
+    with full_queue(wire):
+        status, headers, _ = await wire.send(request_bytes)
+    assert (status, headers["connection"], headers["retry-after"]) == (429, "close", "1")
+
+
+async def test_while_draining_a_refusal_closes_its_connection(wire: Wire) -> None:
+    wire.service.service.health.is_draining = True
+    with full_queue(wire):
+        assert (await wire.send(predict()))[1]["connection"] == "close"
+
+
+async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) -> None:
+    """Two requests in one write: the second may not overtake the first, which has room."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    admission = wire.service.service.admission
+    with patch.object(type(admission), "check", side_effect=[None, None, QueueFull("full")]):
+        writer.write(predict() + predict())
+        first, second = await read_answer(reader), await read_answer(reader)
+    assert first[1]["type"] == "/problems/missing-image"
+    assert second[1]["type"] == "/problems/overloaded"
+    writer.close()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
+    """The head in lower case, and the JSON body."""
+    async with asyncio.timeout(10):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length: ")[1].split("\r\n")[0])
+        return head, json.loads(await reader.readexactly(length))

@@ -100,47 +100,102 @@ def test_a_picture_larger_than_the_budget_is_decoded_alone() -> None:
         pass
 
 
-def waits(admission: Admission, wait_s: float, *, begin_s: float, duration_s: float) -> float:
-    """An answer every 10 ms whose image has waited so long; when that ended."""
-    now = begin_s
-    while now < begin_s + duration_s:
-        admission.note_wait(wait_s, now)
-        now += 0.01
-    return now
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_a_standing_queue_is_shortened_to_what_is_answered_soon_and_lengthens_again_within_2_s() -> None:
-    admission = Admission(max_queue_size=128, max_queue_bytes=1, num_computing=lambda: 0)
-    now = waits(admission, 0.4, begin_s=100, duration_s=1.9)
+def crowded(max_queue_size: int) -> tuple[Admission, Clock]:
+    clock = Clock()
+    admission = Admission(max_queue_size=max_queue_size, max_queue_bytes=1, num_computing=lambda: 0, clock=clock)
+    return admission, clock
+
+
+def refuse(admission: Admission) -> None:
+    with ExitStack() as waiting:
+        for _ in range(admission.room):
+            waiting.enter_context(admission.image())
+        with pytest.raises(QueueFull, match=f"{admission.room} images already wait"):
+            admission.check()
+
+
+def waits(admission: Admission, clock: Clock, wait_s: float, *, duration_s: float, is_full: bool = True) -> None:
+    """An answer every 10 ms whose image has waited so long, and a refusal."""
+    end = clock.now + duration_s
+    while clock.now < end:
+        if is_full:
+            refuse(admission)
+        admission.note_wait(wait_s)
+        clock.now += 0.01
+
+
+def test_a_standing_queue_is_shortened_to_what_is_answered_soon() -> None:
+    admission, clock = crowded(128)
+    waits(admission, clock, 0.1, duration_s=1.9)
     assert admission.room == 128  # it may still be a burst, or another process that starts
-    now = waits(admission, 0.4, begin_s=now, duration_s=1)
-    assert admission.room == 64  # all wait for 0.4 s: half as many wait for 0.2 s
-    now = waits(admission, 5, begin_s=now, duration_s=4)
-    assert admission.room == 32  # never so few that lanes run dry
-    waits(admission, 0.01, begin_s=now, duration_s=2)
+    waits(admission, clock, 0.1, duration_s=1)
+    assert admission.room == 64  # all wait for 0.1 s: half as many wait for 0.05 s
+    waits(admission, clock, 0.05, duration_s=4)
+    assert admission.room == 64
+    waits(admission, clock, 5, duration_s=4)
+    assert admission.room == 16  # never so few that lanes run dry
+
+
+def test_its_room_is_back_two_seconds_after_the_last_refusal() -> None:
+    admission, clock = crowded(128)
+    waits(admission, clock, 5, duration_s=4)
+    refuse(admission)
+    clock.now += 1.9
+    with ExitStack() as waiting:
+        for _ in range(16):
+            waiting.enter_context(admission.image())
+        clock.now += 0.2
+        for _ in range(128 - 16):
+            waiting.enter_context(admission.image())
+        with pytest.raises(QueueFull, match="128 images already wait"):
+            admission.check()
+
+
+def test_it_lengthens_again_when_one_hardly_waits_though_bursts_are_refused() -> None:
+    admission, clock = crowded(128)
+    waits(admission, clock, 5, duration_s=4)
+    waits(admission, clock, 0.001, duration_s=2)
+    assert admission.room == 128
+
+
+def test_a_queue_that_has_refused_nobody_stays_however_long_it_takes() -> None:
+    """As many connections as fit, asking without a pause on a slow machine, are no overload."""
+    admission, clock = crowded(128)
+    waits(admission, clock, 5, duration_s=10, is_full=False)
     assert admission.room == 128
 
 
 def test_a_burst_is_no_standing_queue() -> None:
-    admission = Admission(max_queue_size=128, max_queue_bytes=1, num_computing=lambda: 0)
-    now = 100.0
-    for _ in range(500):
-        now += 0.01
-        admission.note_wait(1.0 if int(now * 100) % 20 else 0.001, now)  # each burst's first image waits for nobody
+    admission, clock = crowded(128)
+    for number in range(500):
+        clock.now += 0.01
+        refuse(admission)
+        admission.note_wait(1.0 if number % 20 else 0.001)  # each burst's first image waits for nobody
         assert admission.room == 128
 
 
-def test_a_shortened_queue_refuses_earlier() -> None:
-    admission = Admission(max_queue_size=128, max_queue_bytes=1, num_computing=lambda: 0)
-    waits(admission, 60, begin_s=100, duration_s=3)
-    with ExitStack() as waiting:
-        for _ in range(32):
-            waiting.enter_context(admission.image())
-        with pytest.raises(QueueFull, match="32 images already wait"), admission.request():
-            pass
-
-
 def test_a_queue_that_is_short_anyway_stays_as_it_is() -> None:
-    admission = Admission(max_queue_size=2, max_queue_bytes=1, num_computing=lambda: 0)
-    waits(admission, 60, begin_s=100, duration_s=3)
+    admission, clock = crowded(2)
+    waits(admission, clock, 60, duration_s=3)
     assert admission.room == 2
+
+
+async def test_images_of_one_turn_of_the_event_loop_are_counted_before_they_are_there() -> None:
+    admission, _ = crowded(2)
+    for _ in range(2):
+        admission.check()
+        admission.expect()
+    with pytest.raises(QueueFull):
+        admission.check()
+    with admission.image(), admission.image():  # they come, and do not count twice
+        await asyncio.sleep(0)
+    admission.check()

@@ -72,6 +72,18 @@ async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) 
     await asyncio.gather(*calls)
 
 
+async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    engine.max_batch_size = 3
+    loaded = fake_version(engine)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(8)]
+    await spin()
+    engine.release()
+    await asyncio.gather(*calls)
+    assert engine.batches == [1, 3, 3, 1]
+
+
 async def test_a_full_queue_refuses_at_once_and_goes_on_serving(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=1, max_queue_size=2)
     loaded = fake_version(engine)

@@ -205,8 +205,9 @@ async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_th
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
-async def test_decoding_threads_let_the_event_loop_go_first(parts: Parts) -> None:
+async def test_decoders_and_lanes_let_the_event_loop_go_first(parts: Parts) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert parts.predictor._decoders.submit(niceness).result() == min(niceness() + 5, 19)
+    for threads in (parts.predictor._decoders, parts.batcher._threads):
+        assert threads.submit(niceness).result() == min(niceness() + 10, 19)

@@ -15,6 +15,8 @@ from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.upload import FIELD, read_image
 from service.inference.predictor import Prediction, Timings
 
+PATH = "/predict"
+
 router = APIRouter(tags=["predict"])
 
 _BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
@@ -36,7 +38,7 @@ _REQUEST_BODY: dict[str, Any] = {
 
 
 @router.post(
-    "/predict",
+    PATH,
     summary="Classify one image",
     response_model=PredictionBody,
     responses={
