@@ -63,10 +63,15 @@ LADDER = (
     Rung(
         "views",
         "random crops, mirror images, colour",
-        {"augmentation": replace(BEST.augmentation, mixup=0.0)},
+        {"augmentation": replace(BEST.augmentation, mixup=0.0, cutmix=0.0)},
         "schedule",
     ),
-    Rung("mixup", "blends of two photographs", {"augmentation": BEST.augmentation}, "views"),
+    Rung(
+        "mixup",
+        "blends of two photographs, mostly uneven",
+        {"augmentation": replace(BEST.augmentation, mixup=0.2, cutmix=0.0)},
+        "views",
+    ),
     Rung(
         "frozen teacher",
         "answers of EfficientNet-Lite2 with a new last layer as targets, T = 2",
@@ -82,11 +87,11 @@ LADDER = (
     Rung(
         "cutmix",
         "half of the views get a rectangle of another, the others are blended evenly",
-        {"augmentation": replace(BEST.augmentation, mixup=1.0, cutmix=0.5)},
+        {"augmentation": BEST.augmentation},
         "tuned teacher",
     ),
-    Rung("v1", "AlexNet v1 in place of v2", {"network": "alexnet_v1"}, "tuned teacher"),
-    Rung("patience", "three times the epochs", {"epochs": 3 * EPOCHS}, "tuned teacher"),
+    Rung("v1", "AlexNet v1 in place of v2", {"network": "alexnet_v1"}, "cutmix"),
+    Rung("patience", "three times the epochs", {"epochs": 3 * EPOCHS}, "cutmix"),
 )
 
 

@@ -173,10 +173,10 @@ def predict(*headers: bytes, body: bytes = b"") -> bytes:
 
 
 @contextmanager
-def full_queue(wire: Wire) -> Iterator[None]:
+def full_queue(wire: Wire, *, room: int = 0) -> Iterator[None]:
     admission = wire.service.service.admission
     with ExitStack() as waiting:
-        for _ in range(admission.room):
+        for _ in range(admission.room - room):
             waiting.enter_context(admission.image())
         yield
 
@@ -241,6 +241,25 @@ async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) ->
     assert first[1]["type"] == "/problems/missing-image"
     assert second[1]["type"] == "/problems/overloaded"
     writer.close()
+
+
+async def test_requests_that_come_at_once_count_each_other(wire: Wire) -> None:
+    """The app hears of each in the next turn of the event loop: there is room for one of three."""
+    connections = [await asyncio.open_connection("127.0.0.1", wire.port) for _ in range(3)]
+    for reader, writer in connections:  # accepted, so that what follows is read in one turn
+        writer.write(GET + b"\r\n")
+        await read_answer(reader)
+    asked = AsyncMock()
+    with full_queue(wire, room=1), patch.object(RequestResponseCycle, "run_asgi", asked):
+        for _, writer in connections:
+            writer.write(predict())
+        reading = [asyncio.ensure_future(read_answer(reader)) for reader, _ in connections]
+        _, pending = await asyncio.wait(reading, timeout=0.5)
+    for task in pending:
+        task.cancel()
+    assert (asked.call_count, len(pending)) == (1, 1)
+    for _, writer in connections:
+        writer.close()
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
