@@ -27,11 +27,14 @@ from service.errors import (
 )
 from service.inference.health import Health
 from service.inference.loaded_version import LoadedVersion
+from service.inference.threads import step_back
 from service.store.metadata import Metadata
 from service.store.resolve import StoredVersion, list_versions, resolve_version
 from service.store.verify import verify_version
 
 R = TypeVar("R")
+
+_NICENESS_OF_RELOADS = 15  # behind the threads that compute answers, too; the first version is waited for
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -160,6 +163,8 @@ class LiveModel:
         )
         if info.warning:
             log.warning("not as it should be", model=loaded.model, version=loaded.version, warning=info.warning)
+        if previous is None:
+            await self._on_thread(step_back, _NICENESS_OF_RELOADS)
         return True
 
     def _open(self, stored: StoredVersion) -> LoadedVersion:

@@ -1,4 +1,7 @@
 import asyncio
+import os
+import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,6 +62,23 @@ async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watc
     assert watch.loader.engines[1].is_warm
     assert watch.live_model.health.is_started
     assert watch.live_model.health.is_ready
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+async def test_the_first_version_is_loaded_at_once_and_further_ones_behind_the_traffic(watch: Watch) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def load(folder: Path) -> FakeEngine:
+        seen.append(niceness())
+        return watch.loader(folder)
+
+    seen: list[int] = []
+    watch.live_model._load = load
+    for _ in range(2):
+        publish_example(watch.store)
+        await watch.look()
+    assert seen == [niceness(), min(niceness() + 15, 19)]
 
 
 async def test_a_failed_warm_up_means_not_ready(watch: Watch) -> None:
