@@ -1,4 +1,4 @@
-"""The request head, before there is a request: bounded in size and time; a problem where it, or its time, is wrong."""
+"""The request head, before the app hears of it: bounded in size and time, and turned away where there is no room."""
 
 import asyncio
 import time

@@ -124,7 +124,10 @@ def epoch_batches(
 
 
 def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items in the same order; a thread makes the next one while the caller is busy with the last."""
+    """The same items in the same order; a thread makes the next one while the caller is busy with the last.
+
+    None among them would end it. What making an item raises is raised where the item would have come.
+    """
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, items, None)
         while (item := waiting.result()) is not None:

@@ -44,7 +44,7 @@ class MicroBatcher:
     """A bounded queue in front of lanes, the threads that run the engine.
 
     Args:
-        max_batch_size: most images in one engine call.
+        max_batch_size: most images in one engine call; an engine may want fewer.
         max_queue_size: most images that may wait; those in a lane do not count.
         lanes: engine calls at the same time; None: as many as the engine says.
         on_batch: told the size of each batch when it is done, for the metrics.

@@ -55,7 +55,7 @@ class Predictor:
         batcher: the way to the engine.
         limits: what one image may ask of the machine; those being decoded share twice `max_image_pixels`.
         decode_threads: threads that decode images; 0: one more than cores, so that a slow picture on each
-            leaves a thread to the others. With two per core an overload starved the event loop.
+            leaves a thread to the others.
     """
 
     def __init__(

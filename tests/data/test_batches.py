@@ -1,7 +1,10 @@
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from service.data.batches import LabelledPixels, epoch_batches, make_views
+from service.data.batches import LabelledPixels, epoch_batches, make_views, one_ahead
 from service.imaging.pixels import Pixels
 
 NUM_PHOTOGRAPHS = 10
@@ -70,3 +73,20 @@ def test_a_view_that_fails_fails_the_epoch() -> None:
 
     with pytest.raises(ValueError, match="broken view"):
         next(epoch_batches(IMAGES, broken, batch_size=5, epoch=0, seed=0))
+
+
+def test_one_ahead_makes_the_next_while_the_last_is_used_and_raises_in_its_place() -> None:
+    is_made = [threading.Event() for _ in range(3)]
+
+    def make() -> Iterator[int]:
+        for number in range(3):
+            is_made[number].set()
+            yield number
+        raise ValueError("the fourth")
+
+    items = one_ahead(make())
+    for number in range(3):
+        assert next(items) == number
+        assert all(event.wait(10) for event in is_made[: number + 2])
+    with pytest.raises(ValueError, match="the fourth"):
+        next(items)
