@@ -7,8 +7,10 @@ Writes `benchmarks/results/accuracy.json` and, from all that is in it, `benchmar
 """
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -31,7 +33,7 @@ from service.training.fit import predict_logits
 from service.training.recipe import Augmentation, Recipe, find_recipe
 from service.training.train import LIMITS, RULE, Observer, learn
 
-EPOCHS = 60
+EPOCHS = 30
 OFF = Augmentation(flip=False)
 BEST = find_recipe("default")
 
@@ -104,6 +106,13 @@ def recipe_of(name: str) -> Recipe:
             scale=BEST.scale, offset=BEST.offset,
         )  # fmt: skip
     return replace(recipe_of(rung.below), **rung.changes)
+
+
+def lesson_of(recipe: Recipe, seed: int, runs: Path) -> Path:
+    """Where the answers of its teacher are kept: rungs that ask the same teacher about the same views share them."""
+    views = replace(recipe.augmentation, mixup=0.0, cutmix=0.0)  # mixed later, the student's batches alone
+    asked = (recipe.teacher, recipe.teacher_tuned, recipe.teacher_epochs, recipe.teacher_temperature, recipe.num_views)
+    return runs / f"lesson-{hashlib.sha256(repr((asked, views, seed)).encode()).hexdigest()[:8]}.npz"
 
 
 class Log(Observer):
@@ -189,9 +198,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if any(run["seed"] == seed for run in runs):
                 continue
             recipe, begun = recipe_of(name), time.perf_counter()
-            fitted, teacher = learn(
-                recipe, train, validation, check, seed, "cpu", asked.runs / f"{name}-{seed}", Log(f"{name} {seed}")
-            )
+            run, lesson = asked.runs / f"{name}-{seed}", lesson_of(recipe, seed, asked.runs)
+            run.mkdir(parents=True, exist_ok=True)
+            if lesson.exists():
+                shutil.copy(lesson, run / "lesson.npz")
+            fitted, teacher = learn(recipe, train, validation, check, seed, "cpu", run, Log(f"{name} {seed}"))
+            if recipe.teacher != "none":
+                shutil.copy(run / "lesson.npz", lesson)
             runs.append(
                 {
                     "seed": seed,

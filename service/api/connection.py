@@ -1,9 +1,9 @@
 """The connection behind a request: noticing that the sender is gone, closing without losing the answer."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +16,7 @@ _LINGER_S = 2.0
 T = TypeVar("T")
 
 
-async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the sender hangs up: nobody would read the answer.
 
     To be called when the body has been read.
@@ -24,21 +24,26 @@ async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: the sender is gone.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_hang_up(request.receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
+    working = asyncio.current_task()
+    assert working is not None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
         working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if is_gone and not working.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
         watching.cancel()
-
-
-async def _hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class LingeringClose:

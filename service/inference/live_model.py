@@ -7,9 +7,8 @@ after its last use.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,18 +85,15 @@ class LiveModel:
         """Whether its thread is at work, which may go on for seconds after `stop`."""
         return self._job is not None and not self._job.done()
 
-    @contextmanager
-    def use(self) -> Iterator[LoadedVersion]:
-        """The version in use, which stays open within.
+    def require(self) -> LoadedVersion:
+        """The version in use; it stays open within its `in_use`.
 
         Raises:
             NotReady: there is none; says why.
         """
-        loaded = self.current
-        if loaded is None:
+        if self.current is None:
             raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
-        with loaded.in_use():
-            yield loaded
+        return self.current
 
     def start(self) -> None:
         """Begin to watch, on the running event loop."""

@@ -5,8 +5,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
-
 from service.engines.engine import Probabilities, count_cores
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import decode_square
@@ -81,8 +79,7 @@ class Predictor:
             NotReady: no model can answer.
             InvalidParameter: `top_k` is not between 1 and the number of classes.
         """
-        with self._live_model.use() as loaded:
-            num_classes = len(loaded.metadata.class_names)
+        num_classes = len(self._live_model.require().metadata.class_names)
         if top_k is not None and not 1 <= top_k <= num_classes:
             raise InvalidParameter(
                 f"top_k is {top_k}; this model has {num_classes} classes: ask for 1 to {num_classes}."
@@ -104,7 +101,8 @@ class Predictor:
             EngineFailed: the engine call raised.
         """
         self.check_top_k(top_k)
-        with self._live_model.use() as loaded, self._admission.image():
+        loaded = self._live_model.require()
+        with loaded.in_use(), self._admission.image():
             loop = asyncio.get_running_loop()
             if deadline <= loop.time():
                 raise DeadlineExceeded("The deadline had passed when the image had arrived: it was not computed.")
@@ -141,9 +139,10 @@ class Predictor:
 
 
 def _rank(probabilities: Probabilities, loaded: LoadedVersion, top_k: int | None, timings: Timings) -> Prediction:
-    best_first = np.argsort(-probabilities, kind="stable")[:top_k]
-    labels = loaded.metadata.class_names
     # The shortest decimal that is this float32: 0.941 rather than 0.9409999847412109, and nothing is lost.
-    scores = tuple(Score(labels[index], float(str(probabilities[index]))) for index in best_first)
+    labels = loaded.metadata.class_names
+    scores = [Score(label, float(str(value))) for label, value in zip(labels, probabilities, strict=True)]
+    scores.sort(key=lambda score: -score.probability)  # NumPy's sort lets go of the GIL, and waits to have it again
+    scores = scores[:top_k]
     confident = scores[0].probability >= loaded.metadata.confidence_threshold
-    return Prediction(loaded.model, loaded.version, scores, confident, timings)
+    return Prediction(loaded.model, loaded.version, tuple(scores), confident, timings)

@@ -51,8 +51,8 @@ async def test_an_empty_store_is_not_ready_and_says_which_folder_is_watched(watc
     [reason] = watch.live_model.health.reasons
     assert "model_store/flowers" in reason
     assert "flowers train" in reason
-    with pytest.raises(NotReady, match="model_store/flowers"), watch.live_model.use():
-        pass
+    with pytest.raises(NotReady, match="model_store/flowers"):
+        watch.live_model.require()
 
 
 async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watch: Watch) -> None:
@@ -105,7 +105,8 @@ async def test_a_new_version_is_switched_to_and_the_old_engine_closed_after_its_
     await watch.look()
     publish_example(watch.store)
     with ExitStack() as request:
-        loaded = request.enter_context(watch.live_model.use())
+        loaded = watch.live_model.require()
+        request.enter_context(loaded.in_use())
         assert await watch.look() == 2
         assert watch.live_model.health.is_ready
         assert loaded.version == 1
