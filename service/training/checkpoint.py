@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import keras
@@ -32,7 +33,7 @@ class Epoch:
     images_per_s: float
 
 
-Variables = Sequence[NDArray[np.generic]]
+Variables = Sequence[NDArray[Any]]
 
 
 def read_variables(variables: Sequence[keras.Variable]) -> Variables:
@@ -40,7 +41,7 @@ def read_variables(variables: Sequence[keras.Variable]) -> Variables:
     return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
-def assign_variables(variables: Sequence[keras.Variable], values: Sequence[NDArray[np.generic]]) -> None:
+def assign_variables(variables: Sequence[keras.Variable], values: Variables) -> None:
     """Give each variable its value, in order."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -143,17 +143,20 @@ class _Trainer:
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         model.compile(self._optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         self._optimizer.build(model.trainable_variables)
+        self._mean: Variables = []  # of the weights that the last epochs ended with
 
     def resume(self, checkpoint: Path) -> tuple[list[Epoch], Variables]:
         loaded = load_checkpoint(checkpoint)
         if loaded is None:
             return [], []
         history, state, best = loaded
-        assign_variables(self._variables(), state)
+        num_variables = len(self._variables())
+        assign_variables(self._variables(), state[:num_variables])
+        self._mean = state[num_variables:]
         return history, best
 
     def state(self) -> Variables:
-        return read_variables(self._variables())
+        return [*read_variables(self._variables()), *self._mean]
 
     def _variables(self) -> list[keras.Variable]:
         # Model.variables includes the state of dropout's random streams.
@@ -173,7 +176,7 @@ class _Trainer:
             watcher.step(epoch, step + 1, self._num_steps, loss, accuracy, images_per_s)
         rate = float(self._optimizer.learning_rate)
         seconds = time.perf_counter() - begun
-        with self._averaged():
+        with self._averaged(epoch):
             validation_loss, validation_accuracy = self._validate(validation) if validation else (None, None)
             weights = read_variables(self._model.weights)
         result = Epoch(epoch, loss, accuracy, validation_loss, validation_accuracy, rate, seconds, images_per_s)
@@ -203,17 +206,20 @@ class _Trainer:
         return float(-chosen.mean()), float((logits.argmax(axis=1) == validation.class_indices).mean())
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _averaged(self, epoch: int) -> Iterator[None]:
         # What is measured and kept are the averaged weights; what goes on training are the weights themselves.
-        if self._recipe.average_decay == 0:
-            yield
-            return
-        own = read_variables(self._model.trainable_variables)
-        self._optimizer.finalize_variable_values(self._model.trainable_variables)
+        own = read_variables(self._model.weights)
+        num_averaged = epoch + 1 - _first_of_mean(self._recipe)
+        if num_averaged > 0:
+            before = self._mean or own
+            self._mean = [mean + (value - mean) / num_averaged for mean, value in zip(before, own, strict=True)]
+            assign_variables(self._model.weights, self._mean)
+        elif self._recipe.average_decay > 0:
+            self._optimizer.finalize_variable_values(self._model.trainable_variables)
         try:
             yield
         finally:
-            assign_variables(self._model.trainable_variables, own)
+            assign_variables(self._model.weights, own)
 
 
 def normalise(images: Pixels, recipe: Recipe) -> Float32:
@@ -234,11 +240,19 @@ def predict_logits(model: keras.Model, squares: LabelledPixels, recipe: Recipe, 
     return np.concatenate(parts)
 
 
+def _first_of_mean(recipe: Recipe) -> int:
+    # The first epoch whose weights go into the mean: that and all later ones do.
+    return recipe.epochs - round(recipe.epochs * recipe.swa_share)
+
+
 def _learning_rate(recipe: Recipe, epoch: float) -> float:
     # `epoch` is continuous: the rate moves with every step.
+    falls_until = _first_of_mean(recipe)
+    if epoch >= falls_until and recipe.swa_share:
+        return recipe.swa_learning_rate
     if epoch < recipe.warmup_epochs:
         return recipe.learning_rate * max(epoch, 0.02) / recipe.warmup_epochs
     if not recipe.cosine:
         return recipe.learning_rate
-    progress = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    progress = (epoch - recipe.warmup_epochs) / max(falls_until - recipe.warmup_epochs, 1e-9)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

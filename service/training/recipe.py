@@ -33,7 +33,9 @@ class Recipe:
 
     `learning_rate` is the peak; with `cosine` it rises over `warmup_epochs` and falls to zero along a half cosine.
     `weight_decay` is decoupled (AdamW) and spares biases and normalisation. `average_decay` is the decay per step of
-    the running average of weights that is evaluated and exported; 0 takes the weights themselves.
+    the running average of weights that is evaluated and exported; 0 takes the weights themselves. Over the last
+    `swa_share` of the epochs the rate stands at `swa_learning_rate` instead, and what is evaluated and exported is the
+    mean of all weights, statistics of normalisation included, that these epochs ended with.
 
     Without a `teacher` every epoch has its own views, and the labels are the targets. With one, a name that
     `networks/backbones.py` knows, each photograph has `num_views` views that the epochs take in turn, and the targets
@@ -41,7 +43,8 @@ class Recipe:
     less wrong than others. The upper share `teacher_tuned` of its layers is trained for `teacher_epochs` before.
 
     Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network"; Beyer et al. (2022), "Knowledge
-    distillation: A good teacher is patient and consistent", for the same view to both, mixup and long schedules.
+    distillation: A good teacher is patient and consistent", for the same view to both, mixup and long schedules;
+    Izmailov et al. (2018), "Averaging Weights Leads to Wider Optima and Better Generalization", for the mean.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     average_decay: float = 0.0
+    swa_share: float = 0.0
+    swa_learning_rate: float = 5e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     teacher: str = "none"
     num_views: int = 16

@@ -10,7 +10,7 @@ from training.fitting import RECIPE, drawn_pixels, fit_small
 
 from service.errors import TrainingError
 from service.training import fit as fit_module
-from service.training.checkpoint import load_checkpoint
+from service.training.checkpoint import Variables, load_checkpoint
 from service.training.fit import normalise
 
 FITTING = Path(__file__).with_name("fitting.py")
@@ -100,6 +100,36 @@ def test_the_rate_warms_up_and_falls_to_zero_along_a_half_cosine() -> None:
     rates = [fit_module._learning_rate(recipe, epoch) for epoch in (1.0, 2.0, 6.0, 10.0)]
     np.testing.assert_allclose(rates, [0.5, 1.0, 0.5, 0.0], atol=1e-9)
     assert fit_module._learning_rate(replace(recipe, cosine=False), 9.0) == 1.0
+    with_mean = replace(recipe, epochs=20, swa_share=0.5, swa_learning_rate=0.3)
+    rates = [fit_module._learning_rate(with_mean, epoch) for epoch in (6.0, 9.99, 10.0, 20.0)]
+    np.testing.assert_allclose(rates, [0.5, 0.0, 0.3, 0.3], atol=1e-4)
+
+
+def test_the_mean_of_the_last_epochs_weights_is_kept_and_a_resumed_training_has_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, epochs=4, swa_share=0.5, swa_learning_rate=0.01)
+    ends: list[list[np.ndarray]] = []
+    kept: list[Variables] = []
+    run_epoch = fit_module._Trainer.run_epoch
+
+    def remembered(trainer, epoch, *rest):  # type: ignore[no-untyped-def]
+        if epoch == 3 and len(ends) == 3:
+            ends.append([])
+            raise KeyboardInterrupt  # in the middle of the mean
+        result = run_epoch(trainer, epoch, *rest)
+        ends.append(trainer._model.get_weights())
+        kept.append(result[1])
+        return result
+
+    monkeypatch.setattr(fit_module._Trainer, "run_epoch", remembered)
+    assert fit_small(tmp_path / "checkpoint.npz", recipe).interrupted
+    resumed = fit_small(tmp_path / "checkpoint.npz", recipe)
+    third, fourth = ends[2], ends[4]
+    for mean, one, other in zip(kept[-1], third, fourth, strict=True):
+        np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
+    assert [epoch.learning_rate for epoch in resumed.history[2:]] == pytest.approx([0.01, 0.01])
+    assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(third, fourth, strict=True))
 
 
 def test_normalising_is_pixel_times_scale_plus_offset() -> None:

@@ -15,7 +15,7 @@ from service.training.recipe import Augmentation, Recipe
 RECIPE = Recipe(
     name="default",
     network="alexnet_v2",
-    epochs=240,
+    epochs=320,
     batch_size=64,
     batch_norm=True,
     learning_rate=1e-3,
@@ -23,6 +23,7 @@ RECIPE = Recipe(
     cosine=True,
     weight_decay=0.02,
     average_decay=0.998,
+    swa_share=0.25,
     augmentation=Augmentation(flip=True, min_area=0.25, color=0.25, mixup=1.0, cutmix=0.5),
     scale=1 / 127.5,
     offset=-1.0,
