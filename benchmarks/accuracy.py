@@ -92,6 +92,12 @@ LADDER = (
         {"augmentation": BEST.augmentation},
         "tuned teacher",
     ),
+    Rung(
+        "mean of weights",
+        "the last quarter of the epochs at a standing rate, and the mean of their weights",
+        {"swa_share": BEST.swa_share, "swa_learning_rate": BEST.swa_learning_rate},
+        "cutmix",
+    ),
     Rung("v1", "AlexNet v1 in place of v2", {"network": "alexnet_v1"}, "cutmix"),
     Rung("patience", "three times the epochs", {"epochs": 3 * EPOCHS}, "cutmix"),
 )
