@@ -42,9 +42,11 @@ class EngineSettings(StoreSettings):
     precision: Literal["auto", "float32", "int8"] = Field(
         "auto", description="auto takes int8 where the version has it and the CPU has the instructions for it."
     )
-    engine_threads: int = Field(0, ge=0, le=256, description="Threads that compute on the CPU; 0: one per core.")
+    engine_threads: int = Field(0, ge=0, le=256, description="Threads that compute on the CPU; 0: all cores.")
     gpu_memory_limit_mb: int = Field(0, ge=0, description="Most memory to take on a GPU, in MB; 0: as it is needed.")
-    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0: one more than cores.")
+    decode_threads: int = Field(
+        0, ge=0, le=256, description="Threads that decode ahead of lanes; 0: one more than cores."
+    )
     max_image_bytes: int = Field(20 * 1024 * 1024, ge=1024, le=1024**3, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(
         50_000_000,

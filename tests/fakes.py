@@ -16,6 +16,7 @@ class FakeEngine:
 
     Attributes:
         batches: the size of every batch that `run` has begun, warm-up left out.
+        were_alone: for each of them, whether it was told that it was alone.
         is_warm, closed: whether `warm_up` and `close` have been called.
         error: raised by `run` while it is not None.
         warm_up_error: raised by `warm_up`.
@@ -25,8 +26,10 @@ class FakeEngine:
         self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
         self.num_classes = num_classes
         self.num_lanes = 1
+        self.lanes_decode = False
         self.max_batch_size = 1024
         self.batches: list[int] = []
+        self.were_alone: list[bool] = []
         self.is_warm = False
         self.closed = threading.Event()
         self.error: Exception | None = None
@@ -47,8 +50,9 @@ class FakeEngine:
             raise self.warm_up_error
         self.is_warm = True
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         self.batches.append(len(images))
+        self.were_alone.append(is_alone)
         if not self._open.wait(timeout=60):
             raise TimeoutError("the test never released the engine")
         if self.error is not None:

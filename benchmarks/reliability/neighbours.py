@@ -24,9 +24,10 @@ def hostile_files() -> dict[str, bytes]:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    def black_png(side: int, before: bytes = b"") -> bytes:
-        header = side.to_bytes(4, "big") * 2 + bytes((1, 0, 0, 0, 0))
-        rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
+    def black_png(side: int, before: bytes = b"", bits: int = 1) -> bytes:
+        depth, kind = (8, 2) if bits == 24 else (bits, 0)  # colour, or grey
+        header = side.to_bytes(4, "big") * 2 + bytes((depth, kind, 0, 0, 0))
+        rows = zlib.compress(bytes((1 + (side * bits + 7) // 8) * side), 9)
         return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
     def animation(image_format: str) -> bytes:
@@ -44,6 +45,7 @@ def hostile_files() -> dict[str, bytes]:
     return {
         "PNG of 19,000 x 19,000": black_png(19_000),
         "PNG of 7,000 x 7,000": black_png(7_000),
+        "PNG of 7,000 x 7,000, in colour": black_png(7_000, bits=24),
         "PNG text of 20 MB": black_png(16, text),
         "PNG profile of 20 MB": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
         "GIF of 2,000 frames": animation("GIF"),

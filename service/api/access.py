@@ -39,19 +39,34 @@ def read_keys(inline: str | None, file: Path | None) -> frozenset[bytes]:
 
 
 class ApiKeys:
-    """Lets nobody past who has no key, except to the paths in `open_paths` and below `open_folders`.
+    """Who has a key. `keys` are digests, as `read_keys` gives them; at least one."""
+
+    def __init__(self, keys: frozenset[bytes]) -> None:
+        self._keys = keys
+
+    def are_in(self, headers: Headers) -> bool:
+        """Whether one of them was sent."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        sent = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+        # Digests of equal length, and all of them compared: the time tells neither a prefix nor which key it was.
+        matches = [hmac.compare_digest(_digest(key), known) for key in sent for known in self._keys]
+        return any(matches)
+
+
+class Guard:
+    """Lets nobody past who has no key, except to the paths in `open_paths` and, but for the probes, below them.
 
     A path that is not named there is closed, one that a later version adds too. The body is not read.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: frozenset[bytes], open_paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, open_paths: frozenset[str]) -> None:
         self._app = app
         self._keys = keys
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] == "http" and not self._is_open(scope["path"]) and not self._is_known(Headers(scope=scope)):
+        if scope["type"] == "http" and not self._is_open(scope["path"]) and not self._keys.are_in(Headers(scope=scope)):
             detail = "This service wants an API key: send it as Authorization: Bearer <key>, or as X-API-Key: <key>."
             response = error_response(scope, Unauthorized(detail), {"WWW-Authenticate": 'Bearer realm="flowers"'})
             await response(scope, receive, send)
@@ -60,13 +75,6 @@ class ApiKeys:
 
     def _is_open(self, path: str) -> bool:
         return path in self._open_paths or any(path.startswith(f"{folder}/") for folder in self._open_paths - PROBES)
-
-    def _is_known(self, headers: Headers) -> bool:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
-        # Digests of equal length, and all of them compared: the time tells neither a prefix nor which key it was.
-        matches = [hmac.compare_digest(_digest(key), known) for key in sent for known in self._keys]
-        return any(matches)
 
 
 def _digest(key: str) -> bytes:

@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from service import __version__, errors
 from service.api import problems
-from service.api.access import PROBES, ApiKeys, read_keys
+from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.connection import LingeringClose
 from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
@@ -71,6 +71,9 @@ def create_app(
         decode_threads=settings.decode_threads,
     )
 
+    inline_keys = None if settings.api_keys is None else settings.api_keys.get_secret_value()
+    keys = read_keys(inline_keys, settings.api_keys_file)
+    api_keys = ApiKeys(keys) if keys else None
     watchdog = Watchdog(live_model, batcher, on_fatal)
 
     @asynccontextmanager
@@ -102,6 +105,7 @@ def create_app(
         predictor=predictor,
         metrics=metrics,
         recorder=recorder,
+        api_keys=api_keys,
         max_image_bytes=settings.max_image_bytes,
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
@@ -110,19 +114,18 @@ def create_app(
         # As they are: a router that is included costs each request a second search, and one more layer.
         app.router.routes.extend(room.router.routes)
     problems.add_handlers(app)
-    _guard(app, settings)
+    _guard(app, settings, api_keys)
     app.add_middleware(LingeringClose, health=live_model.health)
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
 
 
-def _guard(app: FastAPI, settings: ServeSettings) -> None:
+def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> None:
     """Who may ask, and from which web pages; neither is there unless it is configured."""
-    inline = None if settings.api_keys is None else settings.api_keys.get_secret_value()
-    if keys := read_keys(inline, settings.api_keys_file):
+    if api_keys is not None:
         metrics = {"/metrics"} if settings.open_metrics else set()
         documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
-        app.add_middleware(ApiKeys, keys=keys, open_paths=PROBES | metrics | documents)
+        app.add_middleware(Guard, keys=api_keys, open_paths=PROBES | metrics | documents)
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
             CORSMiddleware,

@@ -7,6 +7,7 @@ from typing import cast
 
 from starlette.requests import Request
 
+from service.api.access import ApiKeys
 from service.api.metrics import Metrics
 from service.api.telemetry import Recorder
 from service.inference.admission import Admission
@@ -17,7 +18,10 @@ from service.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class Service:
-    """What `create_app` has put together; the numbers are settings, in the units of their names."""
+    """What `create_app` has put together; the numbers are settings, in the units of their names.
+
+    `api_keys` is None where everybody may ask.
+    """
 
     health: Health
     live_model: LiveModel
@@ -25,6 +29,7 @@ class Service:
     predictor: Predictor
     metrics: Metrics
     recorder: Recorder
+    api_keys: ApiKeys | None
     max_image_bytes: int
     body_timeout_s: float
     request_timeout_s: float

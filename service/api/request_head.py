@@ -5,6 +5,7 @@ import time
 from typing import Any, cast
 
 import structlog
+from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import errors
@@ -87,7 +88,7 @@ class BoundedHead(HttpToolsProtocol):
             return
         admission = self._service().admission
         try:
-            admission.check()
+            admission.check_room()
         except errors.QueueFull as error:
             self._turn_away(error)
             return
@@ -118,12 +119,14 @@ class BoundedHead(HttpToolsProtocol):
         if self.url.partition(b"?")[0] != _PREDICT or self.parser.get_method() != b"POST":
             return False
         headers = dict(self.headers)
+        keys = self._service().api_keys
         return (
             (self.cycle is None or self.cycle.response_complete)  # else another answer has to go first
             and self.parser.should_keep_alive()
             and not self._service().health.is_draining
             and not headers.keys() & {b"transfer-encoding", b"expect", b"origin"}
             and int(headers.get(b"content-length", b"0")) <= _SKIPPED_BYTES
+            and (keys is None or keys.are_in(Headers(raw=self.headers)))
         )
 
     def _turn_away(self, error: errors.QueueFull) -> None:

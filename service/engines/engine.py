@@ -45,6 +45,10 @@ class Engine(Protocol):
         """How many calls of `run` at a time use the machine best; more would only wait for each other."""
 
     @property
+    def lanes_decode(self) -> bool:
+        """Whether the threads that call `run` should decode as well; else images are decoded on others, ahead of it."""
+
+    @property
     def max_batch_size(self) -> int:
         """Images in one call beyond which more only wait for each other: what is left over goes to the next call."""
 
@@ -55,11 +59,12 @@ class Engine(Protocol):
             EngineFailed: a call raised, or answered with something that is no probability distribution.
         """
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         """Score a batch.
 
         Args:
             images: uint8, shape (N, image_size, image_size, 3), RGB, N >= 1.
+            is_alone: whether nothing else is being computed, so that this call may have all cores.
 
         Returns:
             float32, shape (N, num_classes); row i belongs to image i, whatever its company.

@@ -99,6 +99,11 @@ class SavedModelEngine:
         return 1
 
     @property
+    def lanes_decode(self) -> bool:
+        """No: several decoders keep its one lane busy."""
+        return False
+
+    @property
     def max_batch_size(self) -> int:
         """The largest that has been warmed up."""
         return self._batch_sizes[-1]
@@ -116,7 +121,7 @@ class SavedModelEngine:
         if self._device != self._wish:
             raise DeviceUnavailable(f"TensorFlow computed on the {self._device}, not on the {self._wish} as told")
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:  # noqa: ARG002 - it has them anyway
         """As the protocol says; more images than the largest warmed size are scored in pieces."""
         largest = self._batch_sizes[-1]
         pieces = [self._run_padded(images[start : start + largest]) for start in range(0, len(images), largest)]

@@ -20,7 +20,7 @@ def run_and_check(engine: Engine, batch_sizes: Sequence[int], image_size: int) -
     shape = (max(batch_sizes), image_size, image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for size in batch_sizes:
-        together, alone = engine.run(images[:size]), engine.run(images[size - 1 : size])
+        together, alone = engine.run(images[:size]), engine.run(images[size - 1 : size], is_alone=True)
         _check(together, alone, (size, engine.num_classes), engine.info.device)
 
 

@@ -12,13 +12,21 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The loaded `image` in mode RGB: 8 bits per channel, on white where transparent, its profile applied."""
+    """The loaded `image` in mode RGB or L: 8 bits per channel, on white where transparent, its profile applied.
+
+    Grey stays L, which takes a quarter of the memory: `as_rgb` is for when it is small.
+    """
     profile = image.info.get("icc_profile")
     flat = _on_white(_eight_bits(image))
     converted = _through_profile(flat, profile)
     if converted is not None:
         return converted
-    return flat if flat.mode == "RGB" else flat.convert("RGB")
+    return flat if flat.mode == "L" else as_rgb(flat)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """In mode RGB; `image` itself if it is."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

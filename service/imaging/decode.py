@@ -14,7 +14,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, WebPImagePlugin
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
-from service.imaging.colour import to_srgb
+from service.imaging.colour import as_rgb, to_srgb
 from service.imaging.formats import detect_format
 from service.imaging.header import announced_pixels
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -44,6 +44,10 @@ _TO_UPRIGHT = {
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
 
+class Undecoded(Exception):
+    """For `before_decoding` to raise: the picture is left as it is."""
+
+
 def decode_image(
     data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: Callable[[int], None] = lambda _: None
 ) -> Pixels:
@@ -56,7 +60,8 @@ def decode_image(
     Args:
         data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.
         limits: how many bytes the file and how many pixels the picture may have.
-        before_decoding: told how many pixels will be decoded, when only decoding is left to do; it may wait.
+        before_decoding: told how many pixels will be decoded, when only decoding is left to do; it may wait, or
+            raise `Undecoded`, which is passed on.
 
     Returns:
         uint8, shape (height, width, 3), RGB, 0-255, read-only.
@@ -68,7 +73,7 @@ def decode_image(
         UnsupportedImageFormat: not one of the formats.
         InvalidImage: broken, truncated or hostile. No bytes raise anything but these five.
     """
-    return _guarded(data, limits, before_decoding, np.asarray)
+    return _guarded(data, limits, before_decoding, lambda picture: np.asarray(as_rgb(picture)))
 
 
 def decode_square(
@@ -100,7 +105,7 @@ def _guarded(
     image_format = detect_format(data)
     try:
         return _decode(data, image_format, limits, before_decoding, finish)
-    except ImageError:
+    except (ImageError, Undecoded):
         raise
     except Exception as error:  # over broken bytes Pillow raises nearly anything: KeyError, zlib.error, ...
         raise InvalidImage(

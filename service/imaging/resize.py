@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from service.imaging.colour import as_rgb
 from service.imaging.pixels import Pixels, ResizeRule
 
 _DEFAULT_RULE = ResizeRule()
@@ -18,7 +19,7 @@ def resize(image: Pixels | Image.Image, rule: ResizeRule = _DEFAULT_RULE) -> Pix
     are enlarged.
 
     Args:
-        image: uint8, shape (height, width, 3), any size from 1 x 1; or the same as Pillow has it, mode RGB.
+        image: uint8, shape (height, width, 3), any size from 1 x 1; or the same as Pillow has it, mode RGB or L.
         rule: sizes in pixels; `image_size` at most `shorter_side`.
 
     Returns:
@@ -28,7 +29,7 @@ def resize(image: Pixels | Image.Image, rule: ResizeRule = _DEFAULT_RULE) -> Pix
     side = min(picture.size) * rule.image_size / rule.shorter_side
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((rule.image_size, rule.image_size), _FILTER, box=box))
+    return np.asarray(as_rgb(picture.resize((rule.image_size, rule.image_size), _FILTER, box=box)))
 
 
 def resize_shorter_side(image: Pixels, shorter_side: int) -> Pixels:

@@ -64,10 +64,8 @@ class Admission:
         """Images that wait for a decoder or a lane, or are being decoded."""
         return max(0, self.num_images - self._num_computing())
 
-    def check(self) -> None:
-        """Whether a request would be let in at this moment. Raises what `request` raises."""
-        if self._is_closed:
-            raise Draining("This replica is shutting down: send the request again, another replica takes it.")
+    def check_room(self) -> None:
+        """Whether one more image may wait at this moment, those that are expected counted. Raises `QueueFull`."""
         self._check_room(self._num_expected)
 
     def expect(self) -> None:
@@ -88,7 +86,9 @@ class Admission:
             Draining: `close` was called.
             QueueFull: as many images as may wait already; its body need not even be read.
         """
-        self.check()
+        if self._is_closed:
+            raise Draining("This replica is shutting down: send the request again, another replica takes it.")
+        self.check_room()
         self.num_requests += 1
         self._idle.clear()
         num_own_bytes = 0

@@ -2,10 +2,12 @@
 
 All bookkeeping happens on the event loop's thread, so there are no locks, and nothing polls: a batch is
 formed when an image arrives and when a lane comes free. An idle service adds no wait; a busy one fills its
-batches by itself.
+batches by itself. An image may come as a function that makes it, which a lane calls: what a file costs is then
+paid on the thread that computes, and is handed over once per batch instead of once per image.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,20 +26,31 @@ _MOST_LANES = 256
 
 @dataclass(frozen=True)
 class Scored:
-    """One image's row, and how long it waited for a lane and sat in the engine call (seconds)."""
+    """One image's row, and how long the lane made the image and sat in the engine call (seconds)."""
 
     probabilities: Probabilities
-    queue_s: float
+    make_s: float
     infer_s: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Waiting:
-    image: Pixels
+    image: Pixels | Callable[[], Pixels]
     loaded: LoadedVersion
     deadline: float | None
-    queued_at: float
     answer: asyncio.Future[Scored]
+    pixels: Pixels | None = None
+    make_s: float = 0.0
+    outcome: Scored | Exception | None = None
+
+    def make(self) -> None:
+        """In a lane's thread."""
+        began_at = time.perf_counter()
+        try:
+            self.pixels = self.image() if callable(self.image) else self.image
+        except Exception as error:
+            self.outcome = error
+        self.make_s = time.perf_counter() - began_at
 
 
 class MicroBatcher:
@@ -65,7 +78,7 @@ class MicroBatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._lanes = lanes
         self._threads = compute_threads(lanes or _MOST_LANES, "lane")  # made when needed
-        self._calls: dict[object, float] = {}  # batch -> when its engine call began, on the event loop's clock
+        self._calls: dict[object, float] = {}  # call -> when it began, on the event loop's clock
         self.num_computing = 0
         """Images in lanes at this moment."""
         self.last_success_at = float("-inf")
@@ -75,16 +88,20 @@ class MicroBatcher:
 
     def longest_call_s(self, now: float) -> float:
         """Age of the oldest engine call that has not ended, in seconds; 0 when none runs."""
-        return max((now - began for began in self._calls.values()), default=0.0)
+        return max((now - began for began in list(self._calls.values())), default=0.0)
 
-    async def submit(self, image: Pixels, loaded: LoadedVersion, deadline: float | None = None) -> Scored:
+    async def submit(
+        self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
+    ) -> Scored:
         """Score one image, sharing the engine call with its neighbours in time.
 
         It goes with whoever waits for the same version when a lane is free; each caller gets its own row
         back. A caller that is cancelled leaves the queue, and its image is not computed.
 
         Args:
-            image: uint8, shape (image_size, image_size, 3), RGB, 0-255, as `resize` returns it.
+            image: uint8, shape (image_size, image_size, 3), RGB, 0-255, as `resize` returns it; or what makes it, to
+                be called in the lane's thread, and not at all for a caller that has left. What it raises is raised
+                here, and concerns nobody else.
             loaded: the version that shall score it; images of two versions never share a batch.
             deadline: on the event loop's clock (seconds); past it the image is dropped, not computed.
 
@@ -105,7 +122,7 @@ class MicroBatcher:
                 "send it again after the seconds in Retry-After."
             )
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(image, loaded, deadline, time.perf_counter(), loop.create_future())
+        waiting = _Waiting(image, loaded, deadline, loop.create_future())
         self._waiting.append(waiting)
         self._fill_lanes()
         try:
@@ -122,14 +139,17 @@ class MicroBatcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _fill_lanes(self) -> None:
-        while self._has_free_lane() and (batch := self._take_batch()):
+        while self._waiting and self._has_free_lane() and (batch := self._take_batch()):
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._free_lane)
             self.num_computing += len(batch)
 
     def _has_free_lane(self) -> bool:
-        return bool(self._waiting) and len(self._running) < (self._lanes or self._waiting[0].loaded.engine.num_lanes)
+        return len(self._running) < self._count_lanes()
+
+    def _count_lanes(self) -> int:
+        return self._lanes or self._waiting[0].loaded.engine.num_lanes
 
     def _free_lane(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -138,7 +158,10 @@ class MicroBatcher:
     def _take_batch(self) -> list[_Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < min(self._max_batch_size, self._waiting[0].loaded.engine.max_batch_size):
+        # Not all: the other lanes come free as soon, and would have nothing to do.
+        share = math.ceil(len(self._waiting) / max(1, self._count_lanes() - 1))
+        size = min(share, self._max_batch_size, self._waiting[0].loaded.engine.max_batch_size)
+        while self._waiting and len(batch) < size:
             first = self._waiting[0]
             if first.deadline is not None and first.deadline <= now:
                 _fail(
@@ -154,39 +177,60 @@ class MicroBatcher:
         return batch
 
     async def _run(self, batch: list[_Waiting]) -> None:
-        started_at = time.perf_counter()
-        loaded = batch[0].loaded
         loop = asyncio.get_running_loop()
-        call = object()
-        self._calls[call] = loop.time()
         try:
-            with loaded.in_use():
-                images = [waiting.image for waiting in batch]
-                rows = await loop.run_in_executor(self._threads, _compute, loaded.engine, images)
-        except Exception as error:
-            self.is_failing = True
-            for waiting in batch:
-                failure = EngineFailed(f"the engine call for {len(batch)} images failed: {error!r}")
-                failure.__cause__ = error
-                _fail(waiting, failure)
-        else:
-            self.is_failing, self.last_success_at = False, loop.time()
-            infer_s = time.perf_counter() - started_at
-            for waiting, row in zip(batch, rows, strict=True):
+            with batch[0].loaded.in_use():
+                num_computed = await loop.run_in_executor(self._threads, self._compute, batch)
+        finally:
+            self.num_computing -= len(batch)
+        for waiting in batch:
+            if isinstance(waiting.outcome, Scored):
+                self.is_failing, self.last_success_at = False, loop.time()
                 if not waiting.answer.done():
-                    waiting.answer.set_result(Scored(row, started_at - waiting.queued_at, infer_s))
+                    waiting.answer.set_result(waiting.outcome)
+            elif waiting.outcome is not None:
+                self.is_failing = self.is_failing or isinstance(waiting.outcome, EngineFailed)
+                _fail(waiting, waiting.outcome)
+        if num_computed:
+            self._on_batch(num_computed)
+
+    def _compute(self, batch: list[_Waiting]) -> int:
+        """In a lane's thread: an outcome for each image but those whose caller has left; how many were computed."""
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.make()
+        made = [waiting for waiting in batch if waiting.pixels is not None and not waiting.answer.done()]
+        if made:
+            self._score(made, np.stack([waiting.pixels for waiting in made if waiting.pixels is not None]))
+        return len(made)
+
+    def _score(self, made: list[_Waiting], images: Pixels) -> None:
+        is_alone = self.num_computing == 1 and not self._waiting
+        began_at = time.perf_counter()
+        try:
+            rows = self._call(made[0].loaded.engine, images, is_alone)
+        except Exception as error:
+            for waiting in made:
+                waiting.outcome = EngineFailed(f"the engine call for {len(made)} images failed: {error!r}")
+                waiting.outcome.__cause__ = error
+            return
+        infer_s = time.perf_counter() - began_at
+        for waiting, row in zip(made, rows, strict=True):
+            waiting.outcome = Scored(row, waiting.make_s, infer_s)
+
+    def _call(self, engine: Engine, images: Pixels, is_alone: bool) -> Probabilities:
+        """The check keeps a broken row from reaching a caller as an answer."""
+        call = object()
+        self._calls[call] = time.monotonic()
+        try:
+            probabilities = engine.run(images, is_alone=is_alone)
         finally:
             del self._calls[call]
-            self.num_computing -= len(batch)
-            self._on_batch(len(batch))
-
-
-def _compute(engine: Engine, images: list[Pixels]) -> Probabilities:
-    """In a lane's thread; the check keeps a broken row from reaching a caller as an answer."""
-    probabilities = engine.run(np.stack(images))
-    if probabilities.shape != (len(images), engine.num_classes) or not np.isfinite(probabilities).all():
-        raise EngineFailed(f"the engine answered {len(images)} images with {probabilities.shape}, or with no numbers")
-    return probabilities
+        if probabilities.shape != (len(images), engine.num_classes) or not np.isfinite(probabilities).all():
+            raise EngineFailed(
+                f"the engine answered {len(images)} images with {probabilities.shape}, or with no numbers"
+            )
+        return probabilities
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -1,19 +1,24 @@
 """The request path: image bytes -> decode -> resize -> micro-batch -> engine -> probabilities -> top-k."""
 
 import asyncio
+import functools
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from service.engines.engine import Probabilities, count_cores
 from service.errors import DeadlineExceeded, InvalidParameter
-from service.imaging.decode import decode_square
+from service.imaging.decode import Undecoded, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.inference.admission import Admission, PixelBudget
-from service.inference.batcher import MicroBatcher
+from service.inference.batcher import MicroBatcher, Scored
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import compute_threads
+
+# What a lane decodes by itself: its neighbours in the batch wait for it meanwhile.
+_SMALL_PIXELS = 1_000_000
+_SMALL_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where one prediction's time went, in seconds; `queue_s` is waiting for a decoder and for a lane."""
+    """Where one prediction's time went, in seconds; `queue_s` is waiting for a thread, and for those ahead of it."""
 
     decode_s: float
     queue_s: float
@@ -52,8 +57,8 @@ class Predictor:
         admission: who may wait.
         batcher: the way to the engine.
         limits: what one image may ask of the machine; those being decoded share twice `max_image_pixels`.
-        decode_threads: threads that decode images; 0: one more than cores, so that a slow picture on each
-            leaves a thread to the others.
+        decode_threads: threads that decode what lanes do not; 0: one more than cores, so that a slow picture on
+            each leaves a thread to the others.
     """
 
     def __init__(
@@ -109,16 +114,28 @@ class Predictor:
             arrived_at = time.perf_counter()
             try:
                 async with asyncio.timeout_at(deadline):
-                    decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule)
-                    del data  # up to 20 MiB each: only pixels wait in the queue
-                    image, decode_s = await decoding
-                    decoder_wait_s = time.perf_counter() - arrived_at - decode_s
-                    scored = await self._batcher.submit(image, loaded, deadline)
+                    if (scored := await self._score_small(data, loaded, deadline)) is not None:
+                        decode_s = scored.make_s
+                    else:
+                        decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule)
+                        del data  # up to 20 MiB each: only pixels wait in the queue
+                        image, decode_s = await decoding
+                        scored = await self._batcher.submit(image, loaded, deadline)
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there: allow more time.") from None
-            timings = Timings(decode_s, decoder_wait_s + scored.queue_s, scored.infer_s)
-            self._admission.note_wait(timings.queue_s)
-            return _rank(scored.probabilities, loaded, top_k, timings)
+            wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - scored.infer_s)
+            self._admission.note_wait(wait_s)
+            return _rank(scored.probabilities, loaded, top_k, Timings(decode_s, wait_s, scored.infer_s))
+
+    async def _score_small(self, data: bytes, loaded: LoadedVersion, deadline: float) -> Scored | None:
+        """Decoded in its lane; None if the engine wants no such thing, or the picture would hold up its neighbours."""
+        if not loaded.engine.lanes_decode or len(data) > _SMALL_BYTES:
+            return None
+        decode = functools.partial(decode_square, data, loaded.rule, self._limits, _leave_large)
+        try:
+            return await self._batcher.submit(decode, loaded, deadline)
+        except Undecoded:
+            return None
 
     def _decode(self, data: bytes, rule: ResizeRule) -> tuple[Pixels, float]:
         """In a decoding thread: the square that the network sees, and the seconds it took."""
@@ -136,6 +153,11 @@ class Predictor:
     def close(self) -> None:
         """End the decoding threads; what they are at ends by itself."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_large(num_pixels: int) -> None:
+    if num_pixels > _SMALL_PIXELS:
+        raise Undecoded
 
 
 def _rank(probabilities: Probabilities, loaded: LoadedVersion, top_k: int | None, timings: Timings) -> Prediction:

@@ -225,6 +225,19 @@ async def test_without_room_whatever_is_special_is_refused_by_the_app(wire: Wire
     assert (status, headers["connection"], headers["retry-after"]) == (429, "close", "1")
 
 
+async def test_without_room_a_stranger_is_told_that_the_key_is_missing(store: Path, loader: Loader) -> None:
+    key = "a-key-of-32-characters-000000001"
+    async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:
+        reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+        with full_queue(wire):
+            statuses = []
+            for header in (b"X-API-Key: another", f"Authorization: Bearer {key}".encode(), b"X-Request-ID: abc"):
+                writer.write(predict(header))
+                statuses.append((await read_answer(reader))[0].split()[1])
+        writer.close()
+    assert statuses == ["401", "429", "401"]
+
+
 async def test_while_draining_a_refusal_closes_its_connection(wire: Wire) -> None:
     wire.service.service.health.is_draining = True
     with full_queue(wire):
@@ -235,7 +248,7 @@ async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) ->
     """Two requests in one write: the second may not overtake the first, which has room."""
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     admission = wire.service.service.admission
-    with patch.object(type(admission), "check", side_effect=[None, None, QueueFull("full")]):
+    with patch.object(type(admission), "check_room", side_effect=[None, None, QueueFull("full")]):
         writer.write(predict() + predict())
         first, second = await read_answer(reader), await read_answer(reader)
     assert first[1]["type"] == "/problems/missing-image"

@@ -1,6 +1,4 @@
 import shutil
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import pytest
 from exporting import build_tiny_network, draw_squares
 from onnx import TensorProto, helper
 
-from service.engines import onnx_runtime
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import Engine
 from service.engines.onnx_runtime import OnnxRuntimeEngine
@@ -69,6 +66,7 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
     info = engine.info
     assert (info.engine, info.device, info.reason, info.warning) == ("onnxruntime", "cpu", "a test", "")
     assert engine.num_lanes == 2
+    assert engine.lanes_decode
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))
@@ -87,13 +85,11 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares:
             np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-def test_only_a_lone_image_on_an_idle_engine_has_all_cores(
+def test_only_a_call_that_is_alone_has_all_cores(
     tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_runtime, "_IDLE_S", 0.05)
     engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=2)
     used: list[str] = []
-    inside, go_on = threading.Event(), threading.Event()
 
     class Session:
         def __init__(self, name: str) -> None:
@@ -101,25 +97,13 @@ def test_only_a_lone_image_on_an_idle_engine_has_all_cores(
 
         def run(self, _: object, inputs: dict[str, Pixels]) -> list[Pixels]:
             used.append(self.name)
-            if self.name == "all cores":
-                inside.set()
-                assert go_on.wait(10)
             return list(inputs.values())
 
     monkeypatch.setattr(engine, "_session", Session("one core"))
     monkeypatch.setattr(engine, "_wide_session", Session("all cores"))
-    with ThreadPoolExecutor(1) as lane:
-        first = lane.submit(engine.run, squares[:1])
-        assert inside.wait(10)
-        engine.run(squares[:1])  # beside the first
-        go_on.set()
-        first.result()
-        engine.run(squares[:1])  # right after it
-        time.sleep(0.1)
-        engine.run(squares[:2])  # alone, but two
-        time.sleep(0.1)
-        engine.run(squares[:1])
-    assert used == ["all cores", "one core", "one core", "one core", "all cores"]
+    engine.run(squares[:1])
+    engine.run(squares[:1], is_alone=True)
+    assert used == ["one core", "all cores"]
 
 
 def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:

@@ -29,9 +29,9 @@ class RememberingEngine(FakeEngine):
         super().__init__()
         self.images: list[Pixels] = []
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         self.images += list(images)
-        return super().run(images)
+        return super().run(images, is_alone=is_alone)
 
 
 @pytest.fixture

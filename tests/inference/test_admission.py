@@ -120,7 +120,7 @@ def refuse(admission: Admission) -> None:
         for _ in range(admission.room):
             waiting.enter_context(admission.image())
         with pytest.raises(QueueFull, match=f"{admission.room} images already wait"):
-            admission.check()
+            admission.check_room()
 
 
 def waits(admission: Admission, clock: Clock, wait_s: float, *, duration_s: float, is_full: bool = True) -> None:
@@ -157,7 +157,7 @@ def test_its_room_is_back_two_seconds_after_the_last_refusal() -> None:
         for _ in range(128 - 16):
             waiting.enter_context(admission.image())
         with pytest.raises(QueueFull, match="128 images already wait"):
-            admission.check()
+            admission.check_room()
 
 
 def test_it_lengthens_again_when_one_hardly_waits_though_bursts_are_refused() -> None:
@@ -192,10 +192,10 @@ def test_a_queue_that_is_short_anyway_stays_as_it_is() -> None:
 async def test_images_of_one_turn_of_the_event_loop_are_counted_before_they_are_there() -> None:
     admission, _ = crowded(2)
     for _ in range(2):
-        admission.check()
+        admission.check_room()
         admission.expect()
     with pytest.raises(QueueFull):
-        admission.check()
+        admission.check_room()
     with admission.image(), admission.image():  # they come, and do not count twice
         await asyncio.sleep(0)
-    admission.check()
+    admission.check_room()

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engines.engine import Probabilities
-from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
+from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, QueueFull
+from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +86,93 @@ async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine)
     assert engine.batches == [1, 3, 3, 1]
 
 
+async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(engine: FakeEngine) -> None:
+    """Of three lanes one takes half of what waits: the other two are to have something to do as well."""
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=16)
+    engine.num_lanes = 3
+    loaded = fake_version(engine)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3 + 8)]
+    await spin()
+    assert batcher.num_computing == 3
+    engine.release()
+    await asyncio.gather(*calls)
+    assert engine.batches[:4] == [1, 1, 1, 4]
+    assert sum(engine.batches) == 11
+
+
+async def test_only_a_call_with_nobody_beside_it_is_told_that_it_is_alone(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8, lanes=2)
+    loaded = fake_version(engine)
+    await batcher.submit(image_of(1), loaded)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(4)]
+    await spin()
+    engine.release()
+    await asyncio.gather(*calls)
+    await batcher.submit(image_of(1), loaded)
+    assert engine.batches == [1, 1, 1, 2, 1]
+    assert engine.were_alone == [True, False, False, False, True]
+
+
+async def test_a_lane_makes_its_images_and_what_one_raises_concerns_nobody_else(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    loaded = fake_version(engine)
+    made_on: list[str] = []
+
+    def make() -> Pixels:
+        made_on.append(threading.current_thread().name.partition("_")[0])
+        return image_of(7)
+
+    def fail() -> Pixels:
+        raise InvalidImage("it is broken")
+
+    engine.hold()
+    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    await spin()
+    broken, whole = (asyncio.create_task(batcher.submit(image, loaded)) for image in (fail, make))
+    await spin()
+    engine.release()
+    with pytest.raises(InvalidImage, match="it is broken"):
+        await broken
+    assert (await whole).probabilities[0] == np.float32(7 / 512)
+    await first
+    assert (made_on, engine.batches, batcher.is_failing) == (["lane"], [1, 1], False)
+
+
+async def test_the_image_of_a_caller_that_leaves_a_lane_is_not_made(engine: FakeEngine) -> None:
+    """It leaves while the lane makes the image before its own, and again while its own is made."""
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    loaded = fake_version(engine)
+    engine.hold()
+    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    await spin()
+    making, go_on = threading.Event(), threading.Event()
+    made: list[str] = []
+
+    def make() -> Pixels:
+        making.set()
+        made.append("the one at hand")
+        assert go_on.wait(60)
+        return image_of(2)
+
+    def make_too() -> Pixels:
+        made.append("the one after it")
+        return image_of(2)
+
+    left, left_too = (asyncio.create_task(batcher.submit(image, loaded)) for image in (make, make_too))
+    await spin()
+    engine.release()
+    await asyncio.to_thread(making.wait, 60)
+    left.cancel()
+    left_too.cancel()
+    await spin()
+    go_on.set()
+    await first
+    assert (await batcher.submit(image_of(3), loaded)).probabilities[0] == np.float32(3 / 512)
+    assert (made, engine.batches) == (["the one at hand"], [1, 1])
+
+
 async def test_a_full_queue_refuses_at_once_and_goes_on_serving(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=1, max_queue_size=2)
     loaded = fake_version(engine)
@@ -151,7 +240,7 @@ async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> Non
 async def test_an_answer_that_is_no_row_of_numbers_is_a_failure(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, broken: Probabilities
 ) -> None:
-    monkeypatch.setattr(engine, "run", lambda images: broken)
+    monkeypatch.setattr(engine, "run", lambda images, is_alone: broken)
     with pytest.raises(EngineFailed):
         await MicroBatcher(max_batch_size=1, max_queue_size=1).submit(image_of(1), fake_version(engine))
 

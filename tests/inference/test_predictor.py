@@ -5,14 +5,17 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawing import draw_photograph, encode
 from fakes import FakeEngine, Loader
+from PIL import Image
 from versions import publish_example
 
 from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, InvalidImage, InvalidParameter, NotReady, QueueFull
+from service.imaging import decode
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels
 from service.imaging.resize import resize
@@ -29,9 +32,10 @@ PHOTO = encode(draw_photograph(0, seed=1))
 class Parts:
     """A predictor and all that it stands on, with a fake engine that the test commands."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *, lanes_decode: bool = False) -> None:
         self.loader = Loader()
         self.engine = self.loader.engines[1] = FakeEngine()
+        self.engine.lanes_decode = lanes_decode
         self.live_model = LiveModel(
             store, "flowers", load=self.loader, health=Health(), max_batch_size=4, reload_interval_s=3600
         )
@@ -54,9 +58,9 @@ def store(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-async def parts(store: Path) -> AsyncIterator[Parts]:
-    parts = Parts(store)
+@pytest.fixture(params=[False, True], ids=["decoded ahead", "decoded in its lane"])
+async def parts(store: Path, request: pytest.FixtureRequest) -> AsyncIterator[Parts]:
+    parts = Parts(store, lanes_decode=request.param)
     await parts.live_model.look()
     yield parts
     parts.engine.release()
@@ -83,9 +87,9 @@ async def test_the_engine_gets_the_pixels_of_imaging_bit_for_bit(parts: Parts, m
     seen: list[Pixels] = []
     run = parts.engine.run
 
-    def watched_run(images: Pixels) -> Probabilities:
+    def watched_run(images: Pixels, *, is_alone: bool) -> Probabilities:
         seen.append(images.copy())
-        return run(images)
+        return run(images, is_alone=is_alone)
 
     monkeypatch.setattr(parts.engine, "run", watched_run)
     await parts.predict()
@@ -112,6 +116,35 @@ async def test_top_k_bounds_the_scores_and_is_itself_bounded(parts: Parts) -> No
 async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotReady):
         await Parts(tmp_path).predict()
+
+
+@pytest.mark.parametrize(
+    ("data", "lanes_decode", "where"),
+    [
+        (PHOTO, True, "lane"),
+        (PHOTO, False, "decode"),
+        (encode(Image.new("RGB", (1001, 1000))), True, "decode"),
+        (encode(Image.new("RGB", (1000, 1000))), True, "lane"),
+        (PHOTO + bytes(512 * 1024), True, "decode"),
+    ],
+    ids=["small", "engine", "many pixels", "just small", "many bytes"],
+)
+async def test_lanes_decode_what_is_small_where_the_engine_wants_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, lanes_decode: bool, where: str
+) -> None:
+    seen: list[str] = []
+
+    def watched_resize(*args: Any) -> Pixels:
+        seen.append(threading.current_thread().name.partition("_")[0])
+        return resize(*args)
+
+    monkeypatch.setattr(decode, "resize", watched_resize)
+    parts = Parts(store, lanes_decode=lanes_decode)
+    await parts.live_model.look()
+    await parts.predict(data)
+    assert seen == [where]
+    parts.predictor.close()
+    parts.batcher.close()
 
 
 async def test_a_broken_image_spoils_only_its_own_place(parts: Parts) -> None:

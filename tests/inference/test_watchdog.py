@@ -38,7 +38,7 @@ class Watched:
 
     async def settle(self) -> None:
         await asyncio.sleep(0)  # the probe begins
-        while self.batcher.num_computing and self.engine._open.is_set():
+        while self.batcher.num_computing and (self.engine._open.is_set() or not self.batcher._calls):
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
 
@@ -58,7 +58,7 @@ async def test_a_hung_call_makes_ready_false_within_5_s_and_an_answer_makes_it_t
     watched = Watched(tmp_path)
     watched.engine.hold()
     answer = asyncio.create_task(watched.batcher.submit(image_of(7), fake_version(watched.engine)))
-    await asyncio.sleep(0)
+    await watched.settle()
     await watched.check(WEDGED_AFTER_S - 0.5)
     assert watched.health.is_ready
     await watched.check(5)
