@@ -2,9 +2,12 @@
 
 import asyncio
 import io
-import threading
+import multiprocessing
+import struct
 import time
 import zlib
+from multiprocessing.connection import Connection as Pipe
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +19,9 @@ from service.load.photographs import draw_flower
 
 NUM_LARGE = 200
 LARGE = (4000, 3000)
+
+Answer = tuple[int, int, float]
+"""Which request, the status, seconds."""
 
 
 def hostile_files() -> dict[str, bytes]:
@@ -48,6 +54,7 @@ def hostile_files() -> dict[str, bytes]:
         "PNG of 7,000 x 7,000, in colour": black_png(7_000, bits=24),
         "PNG text of 20 MB": black_png(16, text),
         "PNG profile of 20 MB": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
+        "PNG profile of 30,000 matrices": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(chained_profile()))),
         "GIF of 2,000 frames": animation("GIF"),
         "WebP of 2,000 frames": animation("WEBP"),
         "JPEG of 2,000 scans": progressive[:-2] + last_scan * 2_000 + b"\xff\xd9",
@@ -55,42 +62,71 @@ def hostile_files() -> dict[str, bytes]:
     }
 
 
-class Beside(threading.Thread):
-    """Asks one question after another on connections of its own, until stopped or done; notes status and time."""
+def chained_profile() -> bytes:
+    """An ICC profile with a chain of 30,000 matrices, all the same one."""
+    matrix = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 1, 0, 0.0001, 0, 1, 0, 0, 0, 1, 0.0001, 0, 0)
+    chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, 30_000)
+    chain += struct.pack(">II", 16 + 8 * 30_000, len(matrix)) * 30_000 + matrix
+    header = bytearray(128)
+    header[8:24], header[36:40] = b"\x04\x30\0\0mntrGRAYXYZ ", b"acsp"
+    table = struct.pack(">I", 1) + b"D2B0" + struct.pack(">II", 128 + 16, len(chain))
+    header[:4] = struct.pack(">I", 128 + len(table) + len(chain))
+    return bytes(header) + table + chain
+
+
+class Beside:
+    """Asks one question after another on connections of its own, until stopped or done; notes status and time.
+
+    In a process of its own: beside the neighbours' generator, large uploads would hold that one up.
+    """
 
     def __init__(self, url: str, requests: list[bytes], connections: int, *, is_endless: bool) -> None:
-        super().__init__()
-        self._target = parse_target(url, "")
-        self._requests = requests
-        self._connections = connections
-        self._is_endless = is_endless
-        self._stop_asking = threading.Event()
-        self.answers: list[tuple[int, int, float]] = []  # which request, status, seconds
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_ask_beside, args=(url, requests, connections, is_endless, theirs))
+        self._process.start()
+        self._pipe.recv()  # it has begun
 
-    def run(self) -> None:
-        """Until `stop`, or until each request has its answer."""
-        asyncio.run(self._ask_all())
+    def join(self) -> list[Answer]:
+        """Wait until each request has its answer; which request, its status and seconds."""
+        answers: list[Answer] = self._pipe.recv()
+        self._process.join()
+        return answers
 
-    async def _ask_all(self) -> None:
-        waiting = list(range(len(self._requests)))[::-1]
-
-        async def ask_on() -> None:
-            connection = Connection(self._target)
-            while waiting and not self._stop_asking.is_set():
-                number = waiting.pop()
-                if self._is_endless:
-                    waiting.insert(0, number)
-                begun = time.perf_counter()
-                response: Response = await connection.ask(self._requests[number], 30)
-                self.answers.append((number, response.status, time.perf_counter() - begun))
-            connection.close()
-
-        await asyncio.gather(*(ask_on() for _ in range(self._connections)))
-
-    def stop(self) -> None:
+    def stop(self) -> list[Answer]:
         """Let the last answers come."""
-        self._stop_asking.set()
-        self.join()
+        self._pipe.send(None)
+        return self.join()
+
+
+def _ask_beside(
+    url: str,
+    requests: list[bytes],
+    connections: int,
+    is_endless: bool,
+    pipe: "Pipe[Any, Any]",
+) -> None:
+    target = parse_target(url, "")
+    waiting = list(range(len(requests)))[::-1]
+    answers: list[Answer] = []
+
+    async def ask_on() -> None:
+        connection = Connection(target)
+        while waiting and not pipe.poll():
+            number = waiting.pop()
+            if is_endless:
+                waiting.insert(0, number)
+            begun = time.perf_counter()
+            response: Response = await connection.ask(requests[number], 30)
+            answers.append((number, response.status, time.perf_counter() - begun))
+        connection.close()
+
+    async def ask_all() -> None:
+        await asyncio.gather(*(ask_on() for _ in range(connections)))
+
+    pipe.send(None)
+    asyncio.run(ask_all())
+    pipe.send(answers)
 
 
 def measure(scale: float, engine: str) -> Result:
@@ -104,31 +140,26 @@ def measure(scale: float, engine: str) -> Result:
         calm = ask(service.url, load)
         calm_mb = service.resident_mb()
         senders = Beside(service.url, [post(data, "image/png") for data in hostile.values()], 2, is_endless=True)
-        senders.start()
         beside = ask(service.url, load)
-        senders.stop()
+        hostile_answers = senders.stop()
         hostile_mb = service.resident_mb()
 
         buffer = io.BytesIO()
         Image.open(io.BytesIO(draw_flower())).resize(LARGE).save(buffer, "JPEG", quality=90)
-        large = Beside(
-            service.url, [post(buffer.getvalue(), "image/jpeg")] * round(NUM_LARGE * scale), 16, is_endless=False
-        )
         probe = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n\r\n"
         probes = Beside(service.url, [probe], 1, is_endless=True)
-        large.start()
-        probes.start()
-        large.join()
-        probes.stop()
+        photographs = [post(buffer.getvalue(), "image/jpeg")] * round(NUM_LARGE * scale)
+        large_answers = Beside(service.url, photographs, 16, is_endless=False).join()
+        probe_answers = probes.stop()
         slowest = {
-            name: max((seconds for index, _, seconds in senders.answers if index == number), default=0.0)
+            name: max((seconds for index, _, seconds in hostile_answers if index == number), default=0.0)
             for number, name in enumerate(hostile)
         }
         statuses = {
-            name: sorted({status for index, status, _ in senders.answers if index == number})
+            name: sorted({status for index, status, _ in hostile_answers if index == number})
             for number, name in enumerate(hostile)
         }
-        livez_ms = float(np.percentile([seconds for _, _, seconds in probes.answers], 99)) * 1000
+        livez_ms = float(np.percentile([seconds for _, _, seconds in probe_answers], 99)) * 1000
         result.figures = {
             "rate": rate,
             "calm": calm.to_json(),
@@ -136,12 +167,12 @@ def measure(scale: float, engine: str) -> Result:
             "hostile_statuses": statuses,
             "hostile_slowest_s": slowest,
             "resident_mb": {"calm": calm_mb, "hostile": hostile_mb, "large": service.resident_mb()},
-            "large_s": round(sum(seconds for *_, seconds in large.answers) / len(large.answers), 3),
+            "large_s": round(sum(seconds for *_, seconds in large_answers) / len(large_answers), 3),
         }
         result.at_most(2, "p99 beside hostile files / p99 without", p99_ms(beside) / p99_ms(calm))
         result.at_most(0, "failed or wrong answers beside hostile files", beside.num_errors)
-        result.at_most(0, "hostile files answered with 5xx", sum(status >= 500 for _, status, _ in senders.answers))
-        result.at_most(0, "large photographs not answered", sum(status != 200 for _, status, _ in large.answers))
+        result.at_most(0, "hostile files answered with 5xx", sum(status >= 500 for _, status, _ in hostile_answers))
+        result.at_most(0, "large photographs not answered", sum(status != 200 for _, status, _ in large_answers))
         result.at_most(50, "p99 of /livez while large photographs are decoded, ms", livez_ms)
-        result.at_most(0, "/livez not answered", sum(status != 200 for _, status, _ in probes.answers))
+        result.at_most(0, "/livez not answered", sum(status != 200 for _, status, _ in probe_answers))
     return result

@@ -45,7 +45,7 @@ class Metrics:
         )
         self.stage_duration = Histogram(
             "flowers_stage_duration_seconds",
-            "Parts of a prediction: decode, queue (waiting for a decoder or a lane), infer.",
+            "Parts of a prediction: decode, queue (waiting for a thread, and for those ahead of it), infer.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -99,7 +99,9 @@ class ServiceCollector(Collector):
         """One family per fact."""
         yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self._health.is_ready))
         yield GaugeMetricFamily(
-            "flowers_queue_images", "Images waiting for a decoder or a lane.", self._admission.num_waiting
+            "flowers_queue_images",
+            "Images waiting for a thread, or being decoded ahead of it.",
+            self._admission.num_waiting,
         )
         yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", self._admission.room)
         yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", self._admission.num_bytes)

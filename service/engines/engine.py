@@ -64,7 +64,7 @@ class Engine(Protocol):
 
         Args:
             images: uint8, shape (N, image_size, image_size, 3), RGB, N >= 1.
-            is_alone: whether nothing else is being computed, so that this call may have all cores.
+            is_alone: whether no other image is in a lane or waits for one, so that this call may have all cores.
 
         Returns:
             float32, shape (N, num_classes); row i belongs to image i, whatever its company.

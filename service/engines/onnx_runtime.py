@@ -30,7 +30,7 @@ class OnnxRuntimeEngine:
         folder: of a verified version.
         precision: one that the version has a network for.
         reason, warning: why it was chosen, and what was not as it should be; for `info`.
-        threads: cores that it uses; 0: all, and one call more than those at a time.
+        threads: cores that it uses; 0: all.
 
     Raises:
         InvalidVersion: no such network, or its input and output are not those that DESIGN promises.
@@ -38,11 +38,11 @@ class OnnxRuntimeEngine:
 
     def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
         self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
-        self._num_lanes = threads or count_cores() + 1
+        num_cores = threads or count_cores()
+        self._num_lanes = num_cores + 1
         path = folder / CPU_MODEL_FILES[precision]
         self._session = _load(path, folder.name, 1)
-        all_cores = threads or count_cores()
-        self._wide_session = _load(path, folder.name, all_cores) if all_cores > 1 else self._session
+        self._wide_session = _load(path, folder.name, num_cores) if num_cores > 1 else self._session
         self._image_size, self._num_classes = _read_shapes(self._session, folder.name)
 
     @property
@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
 
     @property
     def num_lanes(self) -> int:
-        """One more than cores, unless told otherwise: there is always one that Python's lock keeps waiting."""
+        """One more than cores: there is always one that Python's lock keeps waiting."""
         return self._num_lanes
 
     @property

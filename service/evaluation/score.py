@@ -121,7 +121,7 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
 def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[Scored]:
     errors = [future.exception() for _, future in decoding]
     squares = [future.result() for (_, future), error in zip(decoding, errors, strict=True) if error is None]
-    rows = iter(engine.run(np.stack(squares)) if squares else ())
+    rows = iter(engine.run(np.stack(squares), is_alone=True) if squares else ())
     for (path, _), error in zip(decoding, errors, strict=True):
         if error is None:
             yield Scored(path, next(rows), None)

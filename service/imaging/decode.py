@@ -121,13 +121,14 @@ def _decode(
     before_decoding: Callable[[int], None],
     finish: Callable[[Image.Image], Pixels],
 ) -> Pixels:
-    announced = announced_pixels(data, image_format) or 0
-    _check_pixels(announced, limits)
+    announced = announced_pixels(data, image_format)
+    _check_pixels(announced or 0, limits)
     _prepare_pillow(limits)
     with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
         width, height = image.size
         _check_pixels(width * height, limits)
-        before_decoding(max(announced, width * height))
+        # A format that does not say what it will decode is taken for the largest.
+        before_decoding(limits.max_image_pixels if announced is None else max(announced, width * height))
         if image_format == "JPEG":
             # The decoder itself halves, quarters or eighths, each block at once; it takes the least that is no less.
             image.draft(None, (_ENOUGH, _ENOUGH))

@@ -25,7 +25,7 @@ class Admission:
     On the event loop's thread only: no locks.
 
     Args:
-        max_queue_size: most images that may wait, for a decoder or for a lane; fewer while the overload lasts.
+        max_queue_size: most images that may wait; fewer while the overload lasts.
         max_queue_bytes: most bytes of bodies, those included that are still arriving.
         num_computing: how many images are in lanes at this moment; they do not wait any more.
         clock: seconds, monotonic.
@@ -61,7 +61,7 @@ class Admission:
 
     @property
     def num_waiting(self) -> int:
-        """Images that wait for a decoder or a lane, or are being decoded."""
+        """Images that wait for a thread, or are being decoded ahead of their lane."""
         return max(0, self.num_images - self._num_computing())
 
     def check_room(self) -> None:
@@ -88,7 +88,7 @@ class Admission:
         """
         if self._is_closed:
             raise Draining("This replica is shutting down: send the request again, another replica takes it.")
-        self.check_room()
+        self._check_room()
         self.num_requests += 1
         self._idle.clear()
         num_own_bytes = 0
@@ -164,7 +164,7 @@ class Admission:
 
 
 class PixelBudget:
-    """Bounds the pixels that all decoding threads together are at: a decoder takes up to 17 bytes for each.
+    """Bounds the pixels that the threads which decode ahead are at, together: up to 17 bytes for each.
 
     Args:
         max_pixels: of all pictures that are decoded at the same time; a larger one is decoded alone.

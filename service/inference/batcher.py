@@ -1,9 +1,12 @@
 """MicroBatcher: callers hand in one image each; the engine gets whatever waits when a lane is free.
 
-All bookkeeping happens on the event loop's thread, so there are no locks, and nothing polls: a batch is
-formed when an image arrives and when a lane comes free. An idle service adds no wait; a busy one fills its
-batches by itself. An image may come as a function that makes it, which a lane calls: what a file costs is then
-paid on the thread that computes, and is handed over once per batch instead of once per image.
+Batches are formed on the event loop's thread, and nothing polls: it happens when an image arrives and when a lane
+comes free. An idle service adds no wait; a busy one fills its batches by itself. An image may come as a function that
+makes it, which a lane calls: what a file costs is then paid on the thread that computes, and is handed over once per
+batch instead of once per image.
+
+There are no locks. A lane writes only what nobody reads before it is done (`pixels`, `make_s`, `outcome` of its batch)
+and its own entry of `_calls`; what it reads of the event loop's, it reads at once (`len`, `done`) and may find late.
 """
 
 import asyncio
@@ -19,9 +22,10 @@ from service.engines.engine import Engine, Probabilities
 from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
-from service.inference.threads import compute_threads
+from service.inference.threads import LANES, compute_threads
 
-_MOST_LANES = 256
+_MOST_LANES = 257
+_CLOSED = "This replica has shut down: send the request again."
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class _Waiting:
     loaded: LoadedVersion
     deadline: float | None
     answer: asyncio.Future[Scored]
+    is_computing: bool = False
     pixels: Pixels | None = None
     make_s: float = 0.0
     outcome: Scored | Exception | None = None
@@ -49,7 +54,9 @@ class _Waiting:
         try:
             self.pixels = self.image() if callable(self.image) else self.image
         except Exception as error:
-            self.outcome = error
+            # Its frames hold the file and its pixels, and this one holds it: only a collection would free them.
+            error.__cause__ = error.__context__ = None
+            self.outcome = error.with_traceback(None)
         self.make_s = time.perf_counter() - began_at
 
 
@@ -59,7 +66,6 @@ class MicroBatcher:
     Args:
         max_batch_size: most images in one engine call; an engine may want fewer.
         max_queue_size: most images that may wait; those in a lane do not count.
-        lanes: engine calls at the same time; None: as many as the engine says.
         on_batch: told the size of each batch when it is done, for the metrics.
     """
 
@@ -68,7 +74,6 @@ class MicroBatcher:
         *,
         max_batch_size: int,
         max_queue_size: int,
-        lanes: int | None = None,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._max_batch_size = max_batch_size
@@ -76,11 +81,11 @@ class MicroBatcher:
         self._on_batch = on_batch
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self._lanes = lanes
-        self._threads = compute_threads(lanes or _MOST_LANES, "lane")  # made when needed
+        self._threads = compute_threads(_MOST_LANES, "lane", LANES)  # made when needed
+        self._is_closed = False
         self._calls: dict[object, float] = {}  # call -> when it began, on the event loop's clock
         self.num_computing = 0
-        """Images in lanes at this moment."""
+        """Images in lanes at this moment whose callers are still there."""
         self.last_success_at = float("-inf")
         """When an engine call last gave an answer, on the event loop's clock (seconds)."""
         self.is_failing = False
@@ -88,7 +93,7 @@ class MicroBatcher:
 
     def longest_call_s(self, now: float) -> float:
         """Age of the oldest engine call that has not ended, in seconds; 0 when none runs."""
-        return max((now - began for began in list(self._calls.values())), default=0.0)
+        return max((now - began for began in tuple(self._calls.values())), default=0.0)  # lanes come and go meanwhile
 
     async def submit(
         self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
@@ -112,10 +117,13 @@ class MicroBatcher:
             QueueFull: `max_queue_size` images already wait; this one was not queued.
             DeadlineExceeded: the deadline passed before its batch was formed.
             EngineFailed: the engine call raised; every image of that batch gets this error.
+            Draining: `close` was called.
 
         Source: TensorFlow Serving, batching guide (max_batch_size, max_enqueued_batches); its batch timeout
         has no counterpart here, since waiting for company while a lane is free only adds latency.
         """
+        if self._is_closed:
+            raise Draining(_CLOSED)
         if len(self._waiting) >= self._max_queue_size:
             raise QueueFull(
                 f"{len(self._waiting)} images already wait, as many as may: "
@@ -130,12 +138,16 @@ class MicroBatcher:
         except asyncio.CancelledError:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
+            self._count_out(waiting)
             raise
+        finally:
+            del waiting  # it holds the error that is being raised, whose frames hold it
 
     def close(self) -> None:
         """Give up what waits and take nothing more; a batch in a lane ends by itself."""
+        self._is_closed = True
         while self._waiting:
-            _fail(self._waiting.popleft(), Draining("This replica has shut down: send the request again."))
+            _fail(self._waiting.popleft(), Draining(_CLOSED))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _fill_lanes(self) -> None:
@@ -143,13 +155,15 @@ class MicroBatcher:
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._free_lane)
+            for waiting in batch:
+                waiting.is_computing = True
             self.num_computing += len(batch)
 
     def _has_free_lane(self) -> bool:
         return len(self._running) < self._count_lanes()
 
     def _count_lanes(self) -> int:
-        return self._lanes or self._waiting[0].loaded.engine.num_lanes
+        return self._waiting[0].loaded.engine.num_lanes
 
     def _free_lane(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -176,47 +190,60 @@ class MicroBatcher:
                 batch.append(self._waiting.popleft())
         return batch
 
+    def _count_out(self, waiting: _Waiting) -> None:
+        self.num_computing -= waiting.is_computing
+        waiting.is_computing = False
+
     async def _run(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
+        num_computed = 0
         try:
             with batch[0].loaded.in_use():
                 num_computed = await loop.run_in_executor(self._threads, self._compute, batch)
+        except BaseException as error:  # no thread could be had, or the engine has raised what ends a thread
+            for waiting in batch:
+                waiting.outcome = _failure(len(batch), error)
+            if not isinstance(error, Exception):
+                raise
         finally:
-            self.num_computing -= len(batch)
-        for waiting in batch:
-            if isinstance(waiting.outcome, Scored):
-                self.is_failing, self.last_success_at = False, loop.time()
-                if not waiting.answer.done():
-                    waiting.answer.set_result(waiting.outcome)
-            elif waiting.outcome is not None:
-                self.is_failing = self.is_failing or isinstance(waiting.outcome, EngineFailed)
-                _fail(waiting, waiting.outcome)
+            for waiting in batch:
+                self._count_out(waiting)
+                self._settle(waiting, loop.time())
         if num_computed:
             self._on_batch(num_computed)
+
+    def _settle(self, waiting: _Waiting, now: float) -> None:
+        outcome, waiting.outcome = waiting.outcome, None
+        if isinstance(outcome, Scored):
+            self.is_failing, self.last_success_at = False, now
+            if not waiting.answer.done():
+                waiting.answer.set_result(outcome)
+        elif outcome is not None:
+            self.is_failing = self.is_failing or isinstance(outcome, EngineFailed)
+            _fail(waiting, outcome)
 
     def _compute(self, batch: list[_Waiting]) -> int:
         """In a lane's thread: an outcome for each image but those whose caller has left; how many were computed."""
         for waiting in batch:
             if not waiting.answer.done():
                 waiting.make()
-        made = [waiting for waiting in batch if waiting.pixels is not None and not waiting.answer.done()]
-        if made:
-            self._score(made, np.stack([waiting.pixels for waiting in made if waiting.pixels is not None]))
-        return len(made)
-
-    def _score(self, made: list[_Waiting], images: Pixels) -> None:
-        is_alone = self.num_computing == 1 and not self._waiting
+        made = {
+            waiting: waiting.pixels for waiting in batch if waiting.pixels is not None and not waiting.answer.done()
+        }
+        if not made:
+            return 0
+        is_alone = len(made) == 1 and len(self._running) == 1 and not self._waiting
         began_at = time.perf_counter()
         try:
-            rows = self._call(made[0].loaded.engine, images, is_alone)
+            rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())), is_alone)
         except Exception as error:
             for waiting in made:
-                waiting.outcome = EngineFailed(f"the engine call for {len(made)} images failed: {error!r}")
-                waiting.outcome.__cause__ = error
-            return
-        infer_s = time.perf_counter() - began_at
-        for waiting, row in zip(made, rows, strict=True):
-            waiting.outcome = Scored(row, waiting.make_s, infer_s)
+                waiting.outcome = _failure(len(made), error)
+        else:
+            infer_s = time.perf_counter() - began_at
+            for waiting, row in zip(made, rows, strict=True):
+                waiting.outcome = Scored(row, waiting.make_s, infer_s)
+        return len(made)
 
     def _call(self, engine: Engine, images: Pixels, is_alone: bool) -> Probabilities:
         """The check keeps a broken row from reaching a caller as an answer."""
@@ -231,6 +258,12 @@ class MicroBatcher:
                 f"the engine answered {len(images)} images with {probabilities.shape}, or with no numbers"
             )
         return probabilities
+
+
+def _failure(num_images: int, cause: BaseException) -> EngineFailed:
+    failure = EngineFailed(f"the engine call for {num_images} images failed: {cause!r}")
+    failure.__cause__ = cause
+    return failure
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

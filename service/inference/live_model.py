@@ -33,7 +33,7 @@ from service.store.verify import verify_version
 
 R = TypeVar("R")
 
-_NICENESS_OF_RELOADS = 15  # behind the threads that compute answers, too; the first version is waited for
+_NICENESS_OF_RELOADS = 15  # behind the lanes, too; the first version is waited for
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

@@ -27,6 +27,7 @@ class LoadedVersion:
         self.engine = engine
         self._num_users = 0
         self._is_retired = False
+        self._is_closing = False
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -44,6 +45,7 @@ class LoadedVersion:
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
-        if self._is_retired and not self._num_users:
+        if self._is_retired and not self._num_users and not self._is_closing:
+            self._is_closing = True
             # On a thread: giving hundreds of megabytes back would hold up the event loop.
             threading.Thread(target=self.engine.close, name="close-engine", daemon=True).start()

@@ -14,11 +14,11 @@ from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher, Scored
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
-from service.inference.threads import compute_threads
+from service.inference.threads import DECODERS, compute_threads
 
 # What a lane decodes by itself: its neighbours in the batch wait for it meanwhile.
 _SMALL_PIXELS = 1_000_000
-_SMALL_BYTES = 512 * 1024
+_SMALL_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Predictor:
         live_model: which version answers.
         admission: who may wait.
         batcher: the way to the engine.
-        limits: what one image may ask of the machine; those being decoded share twice `max_image_pixels`.
+        limits: what one image may ask of the machine; those being decoded ahead share twice `max_image_pixels`.
         decode_threads: threads that decode what lanes do not; 0: one more than cores, so that a slow picture on
             each leaves a thread to the others.
     """
@@ -75,7 +75,7 @@ class Predictor:
         self._batcher = batcher
         self._limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
-        self._decoders = compute_threads(decode_threads or count_cores() + 1, "decode")
+        self._decoders = compute_threads(decode_threads or count_cores() + 1, "decode", DECODERS)
 
     def check_top_k(self, top_k: int | None) -> None:
         """Refuse a wrong `top_k`, or having no model, before a body is read for nothing.
@@ -119,7 +119,10 @@ class Predictor:
                     else:
                         decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule)
                         del data  # up to 20 MiB each: only pixels wait in the queue
-                        image, decode_s = await decoding
+                        try:
+                            image, decode_s = await decoding
+                        finally:
+                            del decoding  # it holds the error that is being raised, whose frames hold it and the file
                         scored = await self._batcher.submit(image, loaded, deadline)
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there: allow more time.") from None

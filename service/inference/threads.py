@@ -5,14 +5,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+LANES = 10
+"""Niceness of the threads that compute: at the event loop's own priority they, more than cores, starve it at five times
+the load; refusals come late, and what was computed is fetched late (`benchmarks/reliability`, overload)."""
 
-def compute_threads(num_threads: int, name: str) -> ThreadPoolExecutor:
-    """Threads, started when they are needed, that get a core when the event loop wants none.
+DECODERS = 17
+"""Of those that decode ahead: a picture of 50 million pixels takes a core for a second, and small ones go before it."""
 
-    There are more of them than cores, and at the event loop's own priority they starve it at five times the load:
-    refusals come late, and what was computed is fetched late (`benchmarks/reliability`, overload).
-    """
-    return ThreadPoolExecutor(num_threads, name, step_back, (10,))
+
+def compute_threads(num_threads: int, name: str, niceness: int) -> ThreadPoolExecutor:
+    """Threads, started when they are needed, that get a core when the event loop wants none."""
+    return ThreadPoolExecutor(num_threads, name, step_back, (niceness,))
 
 
 def step_back(niceness: int) -> None:

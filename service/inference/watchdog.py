@@ -14,7 +14,6 @@ import structlog
 from service.errors import EngineFailed, FlowersError, ServiceError
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
-from service.inference.loaded_version import LoadedVersion
 
 PROBE_AFTER_S = 5.0
 """Without an answered call for so long, the watchdog makes one: the proof is never older than twice this."""
@@ -46,6 +45,7 @@ class Watchdog:
         self._batcher = batcher
         self._on_fatal = on_fatal
         self._probe: asyncio.Task[None] | None = None
+        self._probe_began_at = 0.0
         self._probe_failed = False
         self._in_trouble_since: float | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -64,8 +64,7 @@ class Watchdog:
 
     def check(self, now: float) -> None:
         """Judge the engine as of `now` (the event loop's clock, seconds), and ask it something if nobody has."""
-        loaded = self._live_model.current
-        if loaded is None:
+        if self._live_model.current is None:
             return
         reason = self._find_trouble(now)
         if reason is None:
@@ -77,7 +76,8 @@ class Watchdog:
             self._report_trouble(reason, now)
         is_stale = now - self._batcher.last_success_at >= PROBE_AFTER_S
         if (is_stale or self._batcher.is_failing) and (self._probe is None or self._probe.done()):
-            self._probe = asyncio.get_running_loop().create_task(self._ask(loaded))
+            self._probe_began_at = now
+            self._probe = asyncio.get_running_loop().create_task(self._ask())
 
     def _find_trouble(self, now: float) -> str | None:
         longest_s = self._batcher.longest_call_s(now)
@@ -85,6 +85,10 @@ class Watchdog:
             return f"the engine has not answered for {longest_s:.0f} s"
         if self._batcher.is_failing and self._probe_failed:
             return "the engine fails on every image"
+        is_asking = self._probe is not None and not self._probe.done()
+        unanswered_s = now - max(self._probe_began_at, self._batcher.last_success_at)
+        if is_asking and unanswered_s >= WEDGED_AFTER_S:
+            return f"no image has reached the engine for {unanswered_s:.0f} s"
         return None
 
     def _report_trouble(self, reason: str, now: float) -> None:
@@ -95,8 +99,10 @@ class Watchdog:
         if now - self._in_trouble_since >= GIVE_UP_AFTER_S:
             self._on_fatal(EngineFailed(f"{reason}: this process ends, so that a new one can take its place"))
 
-    async def _ask(self, loaded: LoadedVersion) -> None:
+    async def _ask(self) -> None:
         """One black picture through queue and lane; what it scores is nobody's affair."""
+        if (loaded := self._live_model.current) is None:
+            return
         size = loaded.rule.image_size
         try:
             with loaded.in_use():

@@ -10,6 +10,7 @@ from unittest.mock import AsyncMock, patch
 
 import pytest
 import uvicorn
+from drawing import draw_photograph, encode
 from fakes import Loader
 from running import Running, running
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -225,6 +226,19 @@ async def test_without_room_whatever_is_special_is_refused_by_the_app(wire: Wire
     assert (status, headers["connection"], headers["retry-after"]) == (429, "close", "1")
 
 
+async def test_a_request_does_not_take_its_own_place(store: Path, loader: Loader) -> None:
+    """It is expected from its head on, and counted when it has come: there is room for one."""
+    photograph = encode(draw_photograph(0, seed=1))
+    async with running(store, loader, max_queue_size=1) as service, on_the_wire(service) as wire:
+        for _ in range(3):
+            status, _, _ = await wire.send(predict(b"Content-Type: image/jpeg", b"Connection: close", body=photograph))
+            assert status == 200
+            reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+            writer.write(predict(b"Content-Type: image/jpeg", body=photograph))
+            assert (await read_answer(reader))[0].startswith("http/1.1 200 ")
+            writer.close()
+
+
 async def test_without_room_a_stranger_is_told_that_the_key_is_missing(store: Path, loader: Loader) -> None:
     key = "a-key-of-32-characters-000000001"
     async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:
@@ -248,7 +262,7 @@ async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) ->
     """Two requests in one write: the second may not overtake the first, which has room."""
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     admission = wire.service.service.admission
-    with patch.object(type(admission), "check_room", side_effect=[None, None, QueueFull("full")]):
+    with patch.object(type(admission), "_check_room", side_effect=[None, None, QueueFull("full")]):
         writer.write(predict() + predict())
         first, second = await read_answer(reader), await read_answer(reader)
     assert first[1]["type"] == "/problems/missing-image"

@@ -65,7 +65,7 @@ def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) ->
 def test_it_shows_what_it_is(engine: Engine) -> None:
     info = engine.info
     assert (info.engine, info.device, info.reason, info.warning) == ("onnxruntime", "cpu", "a test", "")
-    assert engine.num_lanes == 2
+    assert engine.num_lanes == 3
     assert engine.lanes_decode
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import encode
-from handmade import png, png_chunk, run_length_bmp
+from handmade import chained_profile, png, png_chunk, run_length_bmp
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
@@ -226,6 +226,15 @@ def test_a_profile_of_srgb_changes_nothing() -> None:
 
 
 GIANT_PROFILE = profile_with_red_and_green_exchanged() + bytes(5 * 1024 * 1024)
+
+
+def test_a_profile_that_chains_its_computations_is_ignored() -> None:
+    """Each link is eight bytes, all the same; a minute of work is half a kilobyte when packed."""
+    profile = chained_profile(2)
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    applied = ImageCms.profileToProfile(RGB, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert (np.asarray(applied) != np.asarray(RGB)).any(), "it would not be seen if it were applied"
+    assert same_as_untagged(RGB, profile)
 
 
 def same_as_untagged(image: Image.Image, profile: bytes) -> bool:

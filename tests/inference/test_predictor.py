@@ -1,7 +1,9 @@
 import asyncio
+import gc
 import os
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +99,25 @@ async def test_the_engine_gets_the_pixels_of_imaging_bit_for_bit(parts: Parts, m
     assert (image == resize(decode_image(PHOTO))).all()
 
 
+async def test_the_stages_of_a_prediction_are_measured_and_its_wait_is_told_to_admission(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(parts.admission, "note_wait", waits.append)
+    parts.engine.hold()
+    first = asyncio.create_task(parts.predict())
+    while not parts.engine.batches:
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(parts.predict())
+    await asyncio.sleep(0.1)
+    parts.engine.release()
+    timings = [(await first).timings, (await second).timings]
+    assert timings[0].infer_s >= 0.1
+    assert timings[1].queue_s >= 0.05
+    assert all(0.0001 < timing.decode_s < 5 for timing in timings)
+    assert waits == [timing.queue_s for timing in timings]
+
+
 async def test_confident_is_judged_by_the_threshold_of_the_metadata(tmp_path: Path) -> None:
     for threshold, confident in [(0.0, True), (1.0, False)]:
         store = tmp_path / str(threshold)
@@ -154,6 +175,27 @@ async def test_a_broken_image_spoils_only_its_own_place(parts: Parts) -> None:
         await parts.predict(PHOTO[:2000])
     parts.engine.release()
     await good
+
+
+async def test_an_error_and_the_file_that_it_holds_are_gone_without_a_collection(parts: Parts) -> None:
+    gone: list[weakref.ref[InvalidImage]] = []
+
+    async def ask() -> None:
+        try:
+            await parts.predict(PHOTO[:2000])
+        except InvalidImage as error:
+            gone.append(weakref.ref(error))
+
+    gc.collect()
+    gc.disable()
+    try:
+        await ask()
+        while parts.batcher._running:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert gone[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_full_queue_refuses_before_decoding(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,5 +284,5 @@ async def test_decoders_and_lanes_let_the_event_loop_go_first(parts: Parts) -> N
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    for threads in (parts.predictor._decoders, parts.batcher._threads):
-        assert threads.submit(niceness).result() == min(niceness() + 10, 19)
+    for threads, steps in ((parts.predictor._decoders, 17), (parts.batcher._threads, 10)):
+        assert threads.submit(niceness).result() == min(niceness() + steps, 19)

@@ -1,12 +1,14 @@
 """Readiness follows the engine: time is passed in, calls are held and failed by the test."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 from fakes import FakeEngine, Loader, fake_version, image_of
 
 from service.errors import EngineFailed, FlowersError
+from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
@@ -82,6 +84,31 @@ async def test_a_call_that_hangs_for_15_s_more_ends_the_process(tmp_path: Path) 
     assert "new one can take its place" in str(watched.fatal[0])
     watched.engine.release()
     await watched.watchdog.stop()
+
+
+async def test_lanes_that_never_come_to_the_engine_are_not_ready_either(tmp_path: Path) -> None:
+    """They may hang while they decode: no engine call is under way then, and the watchdog's own image waits."""
+    watched = Watched(tmp_path)
+    await watched.check(0)
+    go_on = threading.Event()
+
+    def decode() -> Pixels:
+        assert go_on.wait(60)
+        return image_of(7)
+
+    stuck = asyncio.create_task(watched.batcher.submit(decode, fake_version(watched.engine)))
+    await asyncio.sleep(0)
+    watched.watchdog.check(watched.now + PROBE_AFTER_S + 1)  # it asks, and gets no answer
+    await asyncio.sleep(0)
+    assert watched.health.is_ready, watched.health.reasons
+    watched.watchdog.check(watched.now + PROBE_AFTER_S + 1 + WEDGED_AFTER_S)
+    assert not watched.health.is_ready
+    assert "reached the engine" in watched.health.reasons[0]
+    go_on.set()
+    await stuck
+    await watched.settle()
+    await watched.check(PROBE_AFTER_S + 2 + WEDGED_AFTER_S)
+    assert watched.health.is_ready
 
 
 async def test_an_engine_that_fails_on_everything_is_not_ready_until_it_answers(tmp_path: Path) -> None:
