@@ -92,19 +92,31 @@ async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(engine: 
     assert sorted(engine.batches) == [1, 1, 1, 1, 1, 2, 4]
 
 
-async def test_only_a_lone_image_with_nobody_in_lanes_or_behind_it_is_told_that_it_is_alone(engine: FakeEngine) -> None:
+async def test_only_an_image_with_nobody_beside_it_is_alone(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
     engine.num_lanes = 2
     loaded = fake_version(engine)
-    await batcher.submit(image_of(1), loaded)
     engine.hold()
-    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(4)]
+    calls = []
+    for num_begun in (1, 2):
+        calls.append(asyncio.create_task(batcher.submit(image_of(1), loaded)))
+        while len(engine.batches) < num_begun:
+            await asyncio.sleep(0.001)
+    engine.release()
+    await asyncio.gather(*calls)
+    assert engine.were_alone == [True, False]
+
+
+async def test_images_that_come_together_are_not_alone(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    loaded = fake_version(engine)
+    engine.hold()
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
     await spin()
     engine.release()
     await asyncio.gather(*calls)
-    assert engine.batches == [1, 1, 1, 2]
-    assert engine.were_alone[0]
-    assert not any(engine.were_alone[2:])
+    assert engine.batches == [1, 2]
+    assert not engine.were_alone[1]
 
 
 async def test_an_image_behind_which_another_waits_is_not_alone(engine: FakeEngine) -> None:
