@@ -9,7 +9,7 @@ from exporting import build_tiny_network, draw_squares
 from onnx import TensorProto, helper
 
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
-from service.engines.engine import Engine
+from service.engines.engine import Engine, count_cores
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion
@@ -67,6 +67,11 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
     assert (info.engine, info.device, info.reason, info.warning) == ("onnxruntime", "cpu", "a test", "")
     assert engine.num_lanes == 3
     assert engine.lanes_decode
+
+
+def test_it_has_a_lane_more_than_cores(tiny_version: Path) -> None:
+    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test")
+    assert engine.num_lanes == count_cores() + 1
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))

@@ -147,8 +147,9 @@ async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
         (encode(Image.new("RGB", (1001, 1000))), True, "decode"),
         (encode(Image.new("RGB", (1000, 1000))), True, "lane"),
         (PHOTO + bytes(512 * 1024), True, "decode"),
+        (encode(draw_photograph(0, seed=1), "AVIF"), True, "decode"),
     ],
-    ids=["small", "engine", "many pixels", "just small", "many bytes"],
+    ids=["small", "engine", "many pixels", "just small", "many bytes", "unknown size"],
 )
 async def test_lanes_decode_what_is_small_where_the_engine_wants_it(
     store: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, lanes_decode: bool, where: str
