@@ -76,14 +76,16 @@ async def read_image(
                     raise _too_large(max_image_bytes)
                 hold(len(chunk))
                 sink.write(chunk)
+        if not num_bytes:
+            raise _no_body()
+        return sink.finish()
     except TimeoutError:
         raise BodyTooSlow(
             f"The body did not arrive within {body_timeout_s:g} seconds: send a smaller file, or use a "
             "faster connection."
         ) from None
-    if not num_bytes:
-        raise _no_body()
-    return sink.finish()
+    finally:
+        sink.close()
 
 
 class _Raw:
@@ -97,6 +99,9 @@ class _Raw:
 
     def finish(self) -> bytes:
         return self._image.getvalue()
+
+    def close(self) -> None:
+        pass
 
 
 class _Form:
@@ -142,6 +147,10 @@ class _Form:
             there = ", ".join(self._names) or "no field"
             raise MissingImage(f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}.")
         return self._image.getvalue()
+
+    def close(self) -> None:
+        """The parser and this hold each other, and the image, which only a collection would free."""
+        del self._parser
 
     def _begin_part(self) -> None:
         if len(self._names) == _MAX_PARTS:

@@ -11,7 +11,7 @@ from service.imaging.pixels import Pixels, ResizeRule
 from service.imaging.resize import resize
 from service.training.recipe import Augmentation, Recipe
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the grey that saturation is measured from
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the grey that saturation is measured from
 
 
 def training_view(recipe: Recipe, rule: ResizeRule) -> View:
@@ -29,22 +29,25 @@ def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, ra
         random: consumed in a fixed order, so one seed gives one view.
 
     Returns:
-        uint8, shape (image_size, image_size, 3).
+        uint8, shape (image_size, image_size, 3), read-only.
     """
+    picture = Image.fromarray(image)
     if augmentation.min_area < 1:
-        view = _random_crop(image, augmentation, rule.image_size, random)
+        picture = _random_crop(picture, augmentation, rule.image_size, random)
     else:
-        view = resize(image, rule)
+        picture = Image.fromarray(resize(picture, rule))
     if augmentation.flip and random.random() < 0.5:
-        view = view[:, ::-1]
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augmentation.color > 0:
-        view = _jitter_color(view, augmentation.color, random)
-    return np.ascontiguousarray(view)
+        picture = _jitter_color(picture, augmentation.color, random)
+    return np.asarray(picture)
 
 
-def _random_crop(image: Pixels, augmentation: Augmentation, image_size: int, random: np.random.Generator) -> Pixels:
+def _random_crop(
+    picture: Image.Image, augmentation: Augmentation, image_size: int, random: np.random.Generator
+) -> Image.Image:
     # The inception crop: a share of the area and a ratio of sides; a crop that would not fit is cut to the picture.
-    height, width = image.shape[:2]
+    width, height = picture.size
     area = height * width * random.uniform(augmentation.min_area, 1)
     bound = math.log(augmentation.max_aspect)
     aspect = math.exp(random.uniform(-bound, bound))
@@ -53,18 +56,15 @@ def _random_crop(image: Pixels, augmentation: Augmentation, image_size: int, ran
     left = random.uniform(0, width - crop_width)
     top = random.uniform(0, height - crop_height)
     box = (left, top, left + crop_width, top + crop_height)
-    return np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BILINEAR, box))
+    return picture.resize((image_size, image_size), Image.Resampling.BILINEAR, box)
 
 
-def _jitter_color(view: Pixels, strength: float, random: np.random.Generator) -> Pixels:
+def _jitter_color(picture: Image.Image, strength: float, random: np.random.Generator) -> Image.Image:
     # Brightness, contrast and saturation are one affine map of a pixel's three values: one pass over the picture.
-    brightness, contrast, saturation = random.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
-    mean = np.float32(view.mean())
-    matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * _LUMA[:, None]
-    jittered = view.astype(np.float32) @ (matrix * contrast * brightness)
-    jittered += mean * (1 - contrast) * brightness
-    clipped: Pixels = np.clip(jittered, 0, 255, out=jittered).astype(np.uint8)
-    return clipped
+    brightness, contrast, saturation = random.uniform(1 - strength, 1 + strength, size=3)
+    weights = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * _LUMA)
+    offset = np.asarray(picture).mean() * (1 - contrast) * brightness
+    return picture.convert("RGB", tuple(np.column_stack((weights, np.full(3, offset))).ravel().tolist()))
 
 
 def mix(

@@ -1,6 +1,7 @@
 """The way in: what is taken, when it is refused, and how a refusal reaches the sender."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from drawing import draw_photograph, encode
 from fakes import Loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_multipart.multipart import MultipartParser
 from running import Running, running
 from starlette.requests import Request
 
@@ -33,6 +35,19 @@ def multipart(*parts: tuple[str, bytes], end: bytes = b"--b--\r\n") -> bytes:
     for disposition, content in parts:
         body += b"--b\r\nContent-Disposition: form-data; " + disposition.encode() + b"\r\n\r\n" + content + b"\r\n"
     return body + end
+
+
+@pytest.mark.parametrize("end", [b"--b--\r\n", b""], ids=["whole", "cut short"])
+async def test_a_form_is_gone_without_a_collection(end: bytes) -> None:
+    """Collections are rare, and each form holds up to 20 MiB."""
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(FlowersError):
+            await read(multipart(('name="file"', PHOTO), end=end), "multipart/form-data; boundary=b", [100_000])
+        assert not [held for held in gc.get_objects() if isinstance(held, MultipartParser)]
+    finally:
+        gc.enable()
 
 
 async def read(body: bytes, content_type: str, sizes: list[int]) -> bytes:

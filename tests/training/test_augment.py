@@ -54,6 +54,16 @@ def test_colour_changes_brightness_within_its_bounds() -> None:
     assert all(74 <= mean <= 126 for mean in means)
 
 
+def test_colour_is_one_affine_map_of_brightness_contrast_and_saturation() -> None:
+    view = augment_view(PHOTOGRAPH, Augmentation(flip=False, color=0.3), RULE, np.random.default_rng(5))
+    plain = resize(PHOTOGRAPH, RULE).astype(np.float64)
+    brightness, contrast, saturation = np.random.default_rng(5).uniform(0.7, 1.3, size=3)
+    grey = (plain @ [0.299, 0.587, 0.114])[..., None]
+    saturated = grey + saturation * (plain - grey)
+    expected = brightness * (plain.mean() + contrast * (saturated - plain.mean()))
+    np.testing.assert_allclose(view, expected.clip(0, 255), atol=0.51)
+
+
 def test_mixup_blends_images_and_targets_by_the_same_share() -> None:
     # Image i is filled with i, target i is one-hot: the blended value must be the target's expectation.
     images = np.tile(np.arange(8, dtype=np.float32)[:, None, None, None], (1, 2, 2, 3))
