@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from service.errors import Draining, QueueFull
 
 # A full queue in which every image waits long only adds latency: it is cut to what is answered in this time.
-_LONG_WAIT_S = 0.05
+_LONG_WAIT_S = 0.025
 _STANDS_AFTER_S = 2.0  # a replica that starts on the same cores takes them for less
 _NO_WAIT_S = 0.01
 _GROWS_EVERY_S = 0.5

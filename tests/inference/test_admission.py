@@ -138,9 +138,9 @@ def test_a_standing_queue_is_shortened_to_what_is_answered_soon() -> None:
     waits(admission, clock, 0.1, duration_s=1.9)
     assert admission.room == 128  # it may still be a burst, or another process that starts
     waits(admission, clock, 0.1, duration_s=1)
-    assert admission.room == 64  # all wait for 0.1 s: half as many wait for 0.05 s
-    waits(admission, clock, 0.05, duration_s=4)
-    assert admission.room == 64
+    assert admission.room == 32  # all wait for 0.1 s: a quarter wait for 0.025 s
+    waits(admission, clock, 0.025, duration_s=4)
+    assert admission.room == 32
     waits(admission, clock, 5, duration_s=4)
     assert admission.room == 16  # never so few that lanes run dry
 
