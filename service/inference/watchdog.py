@@ -87,8 +87,8 @@ class Watchdog:
             return "the engine fails on every image"
         is_asking = self._probe is not None and not self._probe.done()
         unanswered_s = now - max(self._probe_began_at, self._batcher.last_success_at)
-        if is_asking and unanswered_s >= WEDGED_AFTER_S:
-            return f"no image has reached the engine for {unanswered_s:.0f} s"
+        if is_asking and not longest_s and unanswered_s >= WEDGED_AFTER_S:
+            return f"the watchdog's own image has not been answered for {unanswered_s:.0f} s"
         return None
 
     def _report_trouble(self, reason: str, now: float) -> None:

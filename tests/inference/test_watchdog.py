@@ -103,7 +103,7 @@ async def test_lanes_that_never_come_to_the_engine_are_not_ready_either(tmp_path
     assert watched.health.is_ready, watched.health.reasons
     watched.watchdog.check(watched.now + PROBE_AFTER_S + 1 + WEDGED_AFTER_S)
     assert not watched.health.is_ready
-    assert "reached the engine" in watched.health.reasons[0]
+    assert "own image" in watched.health.reasons[0]
     go_on.set()
     await stuck
     await watched.settle()
