@@ -46,21 +46,3 @@ def run_length_bmp(side: int, grey: int) -> bytes:
     palette = b"".join(bytes((value, value, value, 0)) for value in range(256))
     header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024) + header + palette + row * side + b"\0\1"
-
-
-def chained_profile(num_elements: int) -> bytes:
-    """An ICC profile of RGB whose transform is a chain of so many matrices, which all are one and the same."""
-    matrix = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 1, 0, 0.0001, 0, 1, 0, 0, 0, 1, 0.0001, 0, 0)
-    chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, num_elements)
-    chain += struct.pack(">II", 16 + 8 * num_elements, len(matrix)) * num_elements + matrix
-    name = b"mluc" + bytes(4) + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", 2, 28) + b"\0x\0\0"
-    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
-    header = bytearray(128)
-    header[8:24] = b"\x04\x30\0\0mntrRGB XYZ "
-    header[36:40], header[68:80] = b"acsp", white[8:]
-    table, blob = struct.pack(">I", 3), b""
-    for kind, data in ((b"desc", name), (b"wtpt", white), (b"D2B0", chain)):
-        table += kind + struct.pack(">II", 128 + 4 + 36 + len(blob), len(data))
-        blob += data
-    header[:4] = struct.pack(">I", 128 + len(table) + len(blob))
-    return bytes(header) + table + blob

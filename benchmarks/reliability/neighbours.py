@@ -54,7 +54,9 @@ def hostile_files() -> dict[str, bytes]:
         "PNG of 7,000 x 7,000, in colour": black_png(7_000, bits=24),
         "PNG text of 20 MB": black_png(16, text),
         "PNG profile of 20 MB": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
-        "PNG profile of 30,000 matrices": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(chained_profile()))),
+        "PNG profile of 30,000 matrices": black_png(
+            16, chunk(b"iCCP", b"k\0\0" + zlib.compress(chained_profile(30_000))), 24
+        ),
         "GIF of 2,000 frames": animation("GIF"),
         "WebP of 2,000 frames": animation("WEBP"),
         "JPEG of 2,000 scans": progressive[:-2] + last_scan * 2_000 + b"\xff\xd9",
@@ -62,16 +64,22 @@ def hostile_files() -> dict[str, bytes]:
     }
 
 
-def chained_profile() -> bytes:
-    """An ICC profile with a chain of 30,000 matrices, all the same one."""
+def chained_profile(num_elements: int) -> bytes:
+    """An ICC profile of RGB whose transform is a chain of so many matrices, which all are one and the same."""
     matrix = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 1, 0, 0.0001, 0, 1, 0, 0, 0, 1, 0.0001, 0, 0)
-    chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, 30_000)
-    chain += struct.pack(">II", 16 + 8 * 30_000, len(matrix)) * 30_000 + matrix
+    chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, num_elements)
+    chain += struct.pack(">II", 16 + 8 * num_elements, len(matrix)) * num_elements + matrix
+    name = b"mluc" + bytes(4) + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", 2, 28) + b"\0x\0\0"
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     header = bytearray(128)
-    header[8:24], header[36:40] = b"\x04\x30\0\0mntrGRAYXYZ ", b"acsp"
-    table = struct.pack(">I", 1) + b"D2B0" + struct.pack(">II", 128 + 16, len(chain))
-    header[:4] = struct.pack(">I", 128 + len(table) + len(chain))
-    return bytes(header) + table + chain
+    header[8:24] = b"\x04\x30\0\0mntrRGB XYZ "
+    header[36:40], header[68:80] = b"acsp", white[8:]
+    table, blob = struct.pack(">I", 3), b""
+    for kind, data in ((b"desc", name), (b"wtpt", white), (b"D2B0", chain)):
+        table += kind + struct.pack(">II", 128 + 4 + 36 + len(blob), len(data))
+        blob += data
+    header[:4] = struct.pack(">I", 128 + len(table) + len(blob))
+    return bytes(header) + table + blob
 
 
 class Beside:

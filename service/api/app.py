@@ -71,9 +71,6 @@ def create_app(
         decode_threads=settings.decode_threads,
     )
 
-    inline_keys = None if settings.api_keys is None else settings.api_keys.get_secret_value()
-    keys = read_keys(inline_keys, settings.api_keys_file)
-    api_keys = ApiKeys(keys) if keys else None
     watchdog = Watchdog(live_model, batcher, on_fatal)
 
     @asynccontextmanager
@@ -98,6 +95,7 @@ def create_app(
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # there is ours; to look for more costs time
     )
+    api_keys = _read_api_keys(settings)
     app.state.service = Service(
         health=live_model.health,
         live_model=live_model,
@@ -118,6 +116,12 @@ def create_app(
     app.add_middleware(LingeringClose, health=live_model.health)
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
+
+
+def _read_api_keys(settings: ServeSettings) -> ApiKeys | None:
+    inline = None if settings.api_keys is None else settings.api_keys.get_secret_value()
+    keys = read_keys(inline, settings.api_keys_file)
+    return ApiKeys(keys) if keys else None
 
 
 def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> None:

@@ -90,7 +90,10 @@ class BoundedHead(HttpToolsProtocol):
         try:
             admission.check_room()
         except errors.QueueFull as error:
-            self._turn_away(error)
+            if self._has_key():
+                self._turn_away(error)
+            else:
+                super().on_headers_complete()  # the app says that the key is missing
             return
         super().on_headers_complete()
         admission.expect()
@@ -119,15 +122,17 @@ class BoundedHead(HttpToolsProtocol):
         if self.url.partition(b"?")[0] != _PREDICT or self.parser.get_method() != b"POST":
             return False
         headers = dict(self.headers)
-        keys = self._service().api_keys
         return (
             (self.cycle is None or self.cycle.response_complete)  # else another answer has to go first
             and self.parser.should_keep_alive()
             and not self._service().health.is_draining
             and not headers.keys() & {b"transfer-encoding", b"expect", b"origin"}
             and int(headers.get(b"content-length", b"0")) <= _SKIPPED_BYTES
-            and (keys is None or keys.are_in(Headers(raw=self.headers)))
         )
+
+    def _has_key(self) -> bool:
+        keys = self._service().api_keys
+        return keys is None or keys.are_in(Headers(raw=self.headers))
 
     def _turn_away(self, error: errors.QueueFull) -> None:
         begun_at = time.perf_counter()

@@ -24,7 +24,7 @@ from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import LANES, compute_threads
 
-_MOST_LANES = 257
+_MOST_LANES = 257  # of the most engine threads that the settings allow, one more
 _CLOSED = "This replica has shut down: send the request again."
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import encode
-from handmade import chained_profile, png, png_chunk, run_length_bmp
+from handmade import png, png_chunk, run_length_bmp
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
+from benchmarks.reliability.neighbours import chained_profile
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
 

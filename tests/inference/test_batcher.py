@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, QueueFull
 from service.imaging.pixels import Pixels
-from service.inference.batcher import MicroBatcher
+from service.inference.batcher import MicroBatcher, Scored
+from service.inference.loaded_version import LoadedVersion
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +31,14 @@ async def spin(turns: int = 5) -> None:
     """Let every task that can go on go on."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: LoadedVersion) -> asyncio.Task[Scored]:
+    """Hold the engine, with an image in its lane."""
+    engine.hold()
+    call = asyncio.create_task(batcher.submit(image_of(1), loaded))
+    await spin()
+    return call
 
 
 async def test_a_lone_image_is_scored_without_waiting_for_company(engine: FakeEngine) -> None:
@@ -149,9 +158,7 @@ async def test_a_lane_makes_its_images_and_what_one_raises_concerns_nobody_else(
     def fail() -> Pixels:
         raise InvalidImage("it is broken")
 
-    engine.hold()
-    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
-    await spin()
+    first = await occupy(engine, batcher, loaded)
     broken, whole = (asyncio.create_task(batcher.submit(image, loaded)) for image in (fail, make))
     await spin()
     engine.release()
@@ -212,9 +219,7 @@ async def test_an_error_does_not_hold_its_image(engine: FakeEngine) -> None:
 
 async def test_a_caller_that_leaves_a_lane_is_not_counted_there(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
-    engine.hold()
-    call = asyncio.create_task(batcher.submit(image_of(1), fake_version(engine)))
-    await spin()
+    call = await occupy(engine, batcher, fake_version(engine))
     assert batcher.num_computing == 1
     call.cancel()
     await spin()
@@ -246,9 +251,7 @@ async def test_the_image_of_a_caller_that_leaves_a_lane_is_not_made(engine: Fake
     """It leaves while the lane makes the image before its own, and again while its own is made."""
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
     loaded = fake_version(engine)
-    engine.hold()
-    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
-    await spin()
+    first = await occupy(engine, batcher, loaded)
     making, go_on = threading.Event(), threading.Event()
     made: list[str] = []
 
@@ -293,9 +296,7 @@ async def test_expired_images_are_not_computed(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
     loaded = fake_version(engine)
     clock = asyncio.get_running_loop().time
-    engine.hold()
-    first = asyncio.create_task(batcher.submit(image_of(1), loaded))
-    await spin()
+    first = await occupy(engine, batcher, loaded)
     expired = asyncio.create_task(batcher.submit(image_of(2), loaded, deadline=clock()))
     patient = asyncio.create_task(batcher.submit(image_of(3), loaded, deadline=clock() + 60))
     await spin()
@@ -362,9 +363,7 @@ async def test_images_of_two_versions_never_share_a_batch(engine: FakeEngine) ->
 async def test_a_retired_engine_is_closed_only_after_its_last_batch(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
     loaded = fake_version(engine)
-    engine.hold()
-    call = asyncio.create_task(batcher.submit(image_of(1), loaded))
-    await spin()
+    call = await occupy(engine, batcher, loaded)
     call.cancel()  # its caller has left, the lane is still at it
     loaded.retire()
     await spin()
