@@ -151,7 +151,7 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
     from service.engines.savedmodel import SavedModelEngine
     from service.networks.alexnet import alexnet_v1
     from service.store.resolve import resolve_version
-    from service.training.cpu_model import measure_ranges
+    from service.training.cpu_model import ready_for_int8
     from service.training.export import export_saved_model
     from service.training.export_onnx import float32_model, int8_model
     from service.training.steps import read_network
@@ -168,7 +168,7 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
         steps = read_network(logits, **numbers)
         (folder / "assets.extra").mkdir()
         (folder / FILES["onnxruntime", "float32"]).write_bytes(float32_model(steps).SerializeToString())
-        int8 = int8_model(steps, measure_ranges(steps, calibration))
+        int8 = int8_model(*ready_for_int8(steps, calibration))
         (folder / FILES["onnxruntime", "int8"]).write_bytes(int8.SerializeToString())
     tflite.mkdir(exist_ok=True)
     for precision in ("float32", "int8"):

@@ -14,10 +14,11 @@ from service.engines.engine import Probabilities
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.metadata import CpuModel
+from service.training.equalise import Extremes, equalise
 from service.training.export_onnx import INPUT_NAME, float32_model, int8_model
 from service.training.steps import Steps, read_network
 
-NUM_CALIBRATION = 128
+NUM_CALIBRATION = 512
 """Training photographs that are enough to know the range of every activation."""
 
 _FLOAT32_DIFFERENCE = 1e-4
@@ -69,25 +70,38 @@ def export_cpu_models(
         return compared
 
     models = [export(float32_model(steps), "float32")]
-    ranges = measure_ranges(steps, calibration)
+    equalised, ranges = ready_for_int8(steps, calibration)
     for with_dense_layers, quantised in ((True, "convolutions and hidden dense layers"), (False, "convolutions")):
-        models.append(export(int8_model(steps, ranges, with_dense_layers=with_dense_layers), "int8", quantised))
+        models.append(export(int8_model(equalised, ranges, with_dense_layers=with_dense_layers), "int8", quantised))
         if not models[-1].refused:
             break
     return models
 
 
-def measure_ranges(steps: Steps, calibration: Pixels) -> dict[str, tuple[float, float]]:
-    """The extremes of the outputs of all steps but the last, on the calibration photographs."""
+def ready_for_int8(steps: Steps, calibration: Pixels) -> tuple[Steps, dict[str, tuple[float, float]]]:
+    """The network with its channels alike, and the extremes of its steps' outputs: what `int8_model` takes.
+
+    Args:
+        steps: as `read_network` gives them.
+        calibration: as of `export_cpu_models`.
+    """
+    equalised, extremes = equalise(steps, _measure_extremes(steps, calibration))
+    return equalised, {name: (float(low.min()), float(high.max())) for name, (low, high) in extremes.items()}
+
+
+def _measure_extremes(steps: Steps, calibration: Pixels) -> dict[str, Extremes]:
+    """The extremes of the outputs of all steps but the last, by channel or unit, on the calibration photographs."""
     names = [step.name for step in steps.steps[:-1]]
     session = onnxruntime.InferenceSession(float32_model(steps, show=names).SerializeToString())
-    ranges = dict.fromkeys(names, (0.0, 0.0))
+    extremes: dict[str, Extremes] = {}
     for start in range(0, len(calibration), 8):  # few at a time: these are all the feature maps
         outputs = session.run(names, {INPUT_NAME: calibration[start : start + 8]})
         for name, output in zip(names, outputs, strict=True):
-            low, high = ranges[name]
-            ranges[name] = (min(low, float(output.min())), max(high, float(output.max())))
-    return ranges
+            others = (0, *range(2, output.ndim))
+            found = output.min(axis=others), output.max(axis=others)
+            low, high = extremes.get(name, found)
+            extremes[name] = np.minimum(low, found[0]), np.maximum(high, found[1])
+    return extremes
 
 
 def compare(

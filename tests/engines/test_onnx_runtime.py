@@ -14,7 +14,7 @@ from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
-from service.training.cpu_model import measure_ranges
+from service.training.cpu_model import ready_for_int8
 from service.training.export_onnx import float32_model, int8_model
 from service.training.steps import read_network
 
@@ -38,7 +38,7 @@ def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_fact
     """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
     steps = read_network(build_tiny_network(), scale=1 / 127.5, offset=-1.0, temperature=1.0)
     float32 = request.param == "float32"
-    model = float32_model(steps) if float32 else int8_model(steps, measure_ranges(steps, squares))
+    model = float32_model(steps) if float32 else int8_model(*ready_for_int8(steps, squares))
     folder = tmp_path_factory.mktemp("untrained")
     write(folder, model, request.param)
     return OnnxRuntimeEngine(folder, precision=request.param, reason="a test")

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from service.errors import PublishError
 from service.imaging.pixels import Pixels
 from service.networks.alexnet import alexnet_v2
-from service.training.cpu_model import measure_ranges
+from service.training.cpu_model import ready_for_int8
 from service.training.export_onnx import Quantisation, float32_model, int8_model
 from service.training.steps import read_network
 
@@ -79,7 +79,7 @@ def test_int8_stays_close_to_it(name: str, with_dense_layers: bool) -> None:
     network = CHAINS[name]()
     images = noise(network.input_shape[1])
     steps = read_network(network, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
-    model = int8_model(steps, measure_ranges(steps, images), with_dense_layers=with_dense_layers)
+    model = int8_model(*ready_for_int8(steps, images), with_dense_layers=with_dense_layers)
     np.testing.assert_allclose(run(model, images), expected(network, images), atol=0.05)
 
 
