@@ -42,6 +42,10 @@ def alexnet_v2(num_classes: int, *, batch_norm: bool = False, dropout: float = 0
 NETWORKS: dict[str, Callable[..., keras.Model]] = {"alexnet_v1": alexnet_v1, "alexnet_v2": alexnet_v2}
 
 
+HIDDEN_LAYER = "dense6_relu"
+"""The first dense layer's activations: the features that a network of these has of an image."""
+
+
 def _alexnet(name: str, hidden: tuple[int, int], num_classes: int, batch_norm: bool, dropout: float) -> keras.Model:
     def rectified(x: keras.KerasTensor, layer: layers.Layer) -> keras.KerasTensor:
         x = layer(x)

@@ -1,12 +1,12 @@
-"""One photograph, many views: crops, mirror images, colour, and blends of two; NumPy and Pillow, any backend."""
+"""One photograph, many views: crops, mirror images, colour, and mixtures of two; NumPy and Pillow, any backend."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from service.data.batches import View
+from service.data.views import MakeView, Photographs, View
 from service.imaging.pixels import Pixels, ResizeRule
 from service.imaging.resize import resize
 from service.training.recipe import Augmentation, Recipe
@@ -14,9 +14,30 @@ from service.training.recipe import Augmentation, Recipe
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the grey that saturation is measured from
 
 
-def training_view(recipe: Recipe, rule: ResizeRule) -> View:
-    """How the recipe makes one view of a photograph."""
-    return lambda image, random: augment_view(image, recipe.augmentation, rule, random)
+def training_view(recipe: Recipe, rule: ResizeRule) -> MakeView:
+    """How the recipe makes one view of a photograph, mixed with another's as it says."""
+    augmentation = recipe.augmentation
+    return lambda photographs, number, random: mixed_view(photographs, number, augmentation, rule, random)
+
+
+def unmixed_view(recipe: Recipe, rule: ResizeRule) -> MakeView:
+    """The same of the photograph alone."""
+    augmentation = replace(recipe.augmentation, mixup=0.0, cutmix=0.0)
+    return lambda photographs, number, random: mixed_view(photographs, number, augmentation, rule, random)
+
+
+def mixed_view(
+    photographs: Photographs, number: int, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator
+) -> View:
+    """One random view of photograph `number`, mixed with one of another; arguments as of `augment_view`."""
+    own = augment_view(photographs[number], augmentation, rule, random)
+    is_cut = random.random() < augmentation.cutmix
+    if random.random() < augmentation.unmixed or not (is_cut or augmentation.mixup > 0):
+        return View(own, number, 1.0)
+    other = int(random.integers(len(photographs)))
+    pixels = augment_view(photographs[other], augmentation, rule, random)
+    mixed, share = cutmix(own, pixels, random) if is_cut else mixup(own, pixels, augmentation.mixup, random)
+    return View(mixed, other, share)
 
 
 def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator) -> Pixels:
@@ -67,72 +88,36 @@ def _jitter_color(picture: Image.Image, strength: float, random: np.random.Gener
     return picture.convert("RGB", tuple(np.column_stack((weights, np.full(3, offset))).ravel().tolist()))
 
 
-def mix(
-    images: NDArray[np.float32], targets: NDArray[np.float32], augmentation: Augmentation, random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Each image blended with another, or pasted into, as `augmentation` says; shapes as of `mixup` and `cutmix`."""
-    mixed_images, mixed_targets = images, targets
-    if augmentation.mixup > 0:
-        mixed_images, mixed_targets = mixup(images, targets, augmentation.mixup, random)
-    if augmentation.cutmix > 0:
-        is_cut = random.random(len(images)) < augmentation.cutmix
-        cut_images, cut_targets = cutmix(images[is_cut], targets[is_cut], random)
-        mixed_images, mixed_targets = mixed_images.copy(), mixed_targets.copy()
-        mixed_images[is_cut], mixed_targets[is_cut] = cut_images, cut_targets
-    return mixed_images, mixed_targets
-
-
-def mixup(
-    images: NDArray[np.float32], targets: NDArray[np.float32], alpha: float, random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Blend every image, and its target, with another of the batch.
+def mixup(own: Pixels, other: Pixels, alpha: float, random: np.random.Generator) -> tuple[Pixels, float]:
+    """Blend two images.
 
     Args:
-        images: float32, shape (N, height, width, 3).
-        targets: float32, shape (N, num_classes), rows sum to 1.
-        alpha: both parameters of the Beta distribution of the share, one share per image.
-        random: where shares and partners come from.
+        own: uint8, shape (height, width, 3).
+        other: the same.
+        alpha: both parameters of the Beta distribution of `own`'s share.
+        random: where the share comes from.
 
     Returns:
-        The same shapes and dtypes; rows of targets still sum to 1.
+        The blend, and the share of `own` in it.
 
     Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization".
     """
-    share = random.beta(alpha, alpha, size=len(images)).astype(np.float32)
-    partner = random.permutation(len(images))
-    pixel_share = share[:, None, None, None]
-    return (
-        images * pixel_share + images[partner] * (1 - pixel_share),
-        targets * share[:, None] + targets[partner] * (1 - share[:, None]),
-    )
+    share = float(random.beta(alpha, alpha))
+    return np.asarray(Image.blend(Image.fromarray(other), Image.fromarray(own), share)), share
 
 
-def cutmix(
-    images: NDArray[np.float32], targets: NDArray[np.float32], random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Paste a rectangle of another image into each, at the place where it was.
+def cutmix(own: Pixels, other: Pixels, random: np.random.Generator) -> tuple[Pixels, float]:
+    """Paste a rectangle of `other` into `own`, at the place where it was.
 
-    Its area is uniform between nothing and the whole; a target becomes the mean of both by area.
-
-    Args:
-        images: float32, shape (N, height, width, 3).
-        targets: float32, shape (N, num_classes), rows sum to 1.
-        random: where rectangles and partners come from.
-
-    Returns:
-        The same shapes and dtypes; rows of targets still sum to 1.
+    Its area is uniform between nothing and the whole; arguments and result are `mixup`'s.
 
     Source: Yun et al. (2019), "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features".
     """
-    num_images, height, width, _ = images.shape
-    partner = random.permutation(num_images)
-    mixed_images, mixed_targets = images.copy(), targets.copy()
-    for i in range(num_images):
-        side = math.sqrt(random.random())
-        cut_height, cut_width = round(height * side), round(width * side)
-        top, left = random.integers(height - cut_height + 1), random.integers(width - cut_width + 1)
-        place = np.s_[top : top + cut_height, left : left + cut_width]
-        mixed_images[i][place] = images[partner[i]][place]
-        area = np.float32(cut_height * cut_width / (height * width))
-        mixed_targets[i] = targets[i] * (1 - area) + targets[partner[i]] * area
-    return mixed_images, mixed_targets
+    height, width, _ = own.shape
+    side = math.sqrt(random.random())
+    cut_height, cut_width = round(height * side), round(width * side)
+    top, left = random.integers(height - cut_height + 1), random.integers(width - cut_width + 1)
+    place = np.s_[top : top + cut_height, left : left + cut_width]
+    mixed = own.copy()
+    mixed[place] = other[place]
+    return mixed, 1 - cut_height * cut_width / (height * width)

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.batches import LabelledPixels, epoch_batches, one_ahead
+from service.data.batches import LabelledPixels, epoch_batches
+from service.data.views import Batch, Views
 from service.errors import TrainingError
-from service.imaging.pixels import Pixels, ResizeRule
-from service.networks.alexnet import NETWORKS
-from service.training.augment import mix, training_view
+from service.imaging.pixels import Pixels
+from service.networks.alexnet import HIDDEN_LAYER, NETWORKS
 from service.training.checkpoint import (
     Epoch,
     Variables,
@@ -27,6 +27,7 @@ from service.training.checkpoint import (
 )
 from service.training.precision import compute_precision, fastest_precision
 from service.training.recipe import Recipe
+from service.training.teach import Lesson
 
 Float32 = NDArray[np.float32]
 
@@ -53,14 +54,14 @@ class Fitted:
 def fit(
     recipe: Recipe,
     num_classes: int,
-    train: LabelledPixels,
+    views: Views,
+    class_indices: NDArray[np.int64],
     validation: LabelledPixels | None,
     *,
-    rule: ResizeRule,
     seed: int,
     checkpoint: Path,
     watcher: Watcher,
-    answers: Float32 | None = None,
+    lesson: Lesson | None = None,
 ) -> Fitted:
     """Train by `recipe`, from `checkpoint` if it exists.
 
@@ -70,14 +71,13 @@ def fit(
     Args:
         recipe: what to do.
         num_classes: width of the last layer.
-        train: whole photographs, larger than the network's input.
+        views: of the training photographs, as `training_view` makes them.
+        class_indices: int64 (N,), of the same photographs.
         validation: squares as serving makes them; chooses the best epoch. None: the last epoch is taken.
-        rule: size of the network's input.
-        seed: of initial weights, order, views and dropout.
+        seed: of initial weights, order and dropout.
         checkpoint: file that is written after every epoch.
         watcher: told after each step and epoch.
-        answers: a teacher's probabilities, float32, shape (num_views, number of training photographs, num_classes):
-            the targets in place of the labels. View v of a photograph is the one that `training_view` makes.
+        lesson: what a teacher says of `views`: the targets in place of the labels.
 
     Returns:
         The network of the epoch with the best validation accuracy (of equals, the lowest loss), or of the last.
@@ -90,7 +90,8 @@ def fit(
     keras.utils.set_random_seed(seed)
     with compute_precision(fastest_precision() if recipe.precision == "auto" else recipe.precision):
         model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
-    trainer = _Trainer(model, recipe, train, _targets(recipe, num_classes, train, answers), rule, seed)
+    labels = np.eye(num_classes, dtype=np.float32)[class_indices]
+    trainer = _Trainer(model, recipe, views, labels, lesson, seed)
     history, best = trainer.resume(checkpoint)
     interrupted = False
     try:
@@ -115,25 +116,36 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
     return epoch.validation_accuracy, -epoch.validation_loss
 
 
-def _targets(recipe: Recipe, num_classes: int, train: LabelledPixels, answers: Float32 | None) -> Float32:
-    """What each view of each photograph shall be answered; (number of views, number of photographs, num_classes)."""
-    if answers is not None:
-        return answers
-    smoothing = np.float32(recipe.label_smoothing)
-    labels = np.eye(num_classes, dtype=np.float32)[train.class_indices]
-    return (labels * (1 - smoothing) + smoothing / num_classes)[None]
+def in_training(model: keras.Model, recipe: Recipe, num_features: int) -> keras.Model:
+    """The network behind its normalisation, as it is trained.
+
+    Args:
+        model: float32 (N, 224, 224, 3) to logits (N, num_classes), with a layer `HIDDEN_LAYER`.
+        recipe: says the normalisation.
+        num_features: of a teacher, that the hidden layer shall foretell; 0: there are none.
+
+    Returns:
+        A model from uint8 (N, 224, 224, 3) to {"logits": (N, num_classes), "features": (N, num_features)}, the latter
+        if there are any; it shares the weights of `model`.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="pixels")
+    normalised = keras.layers.Rescaling(recipe.scale, recipe.offset, dtype="float32")(images)
+    hidden = model.get_layer(HIDDEN_LAYER).output
+    logits, activations = keras.Model(model.input, [model.output, hidden], name=model.name)(normalised)
+    outputs = {"logits": logits}
+    if num_features:
+        outputs["features"] = keras.layers.Dense(num_features, kernel_initializer="zeros", dtype="float32")(activations)
+    return keras.Model(images, outputs)
 
 
 class _Trainer:
     def __init__(
-        self, model: keras.Model, recipe: Recipe, train: LabelledPixels, targets: Float32, rule: ResizeRule, seed: int
+        self, model: keras.Model, recipe: Recipe, views: Views, labels: Float32, lesson: Lesson | None, seed: int
     ) -> None:
-        # Targets of one view hold for every view: then each epoch has its own.
-        self._num_views = len(targets) if len(targets) > 1 else 0
-        self._model, self._recipe, self._targets, self._seed = model, recipe, targets, seed
-        self._images, self._view = train.images, training_view(recipe, rule)
-        self._batch_size = min(recipe.batch_size, len(train.images))
-        self._num_steps = len(train.images) // self._batch_size
+        self._model, self._recipe, self._seed = model, recipe, seed
+        self._views, self._labels, self._lesson = views, labels, lesson
+        self._batch_size = min(recipe.batch_size, len(views))
+        self._num_steps = len(views) // self._batch_size
         self._optimizer = keras.optimizers.AdamW(
             recipe.learning_rate,
             weight_decay=recipe.weight_decay,
@@ -141,8 +153,16 @@ class _Trainer:
             ema_momentum=recipe.average_decay or 0.99,
         )
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        model.compile(self._optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-        self._optimizer.build(model.trainable_variables)
+        losses: dict[str, keras.losses.Loss] = {"logits": keras.losses.CategoricalCrossentropy(from_logits=True)}
+        weights = {"logits": 1.0}
+        num_features = 0
+        if lesson is not None and lesson.features is not None:
+            num_features = lesson.features.shape[-1]
+            losses["features"] = keras.losses.MeanSquaredError()
+            weights["features"] = recipe.feature_weight * num_features  # the mean over features becomes their sum
+        self._trained = in_training(model, recipe, num_features)
+        self._trained.compile(self._optimizer, losses, weights, metrics={"logits": ["accuracy"]})
+        self._optimizer.build(self._trained.trainable_variables)
         self._mean: Variables = []  # of the weights that the last epochs ended with
 
     def resume(self, checkpoint: Path) -> tuple[list[Epoch], Variables]:
@@ -160,16 +180,17 @@ class _Trainer:
 
     def _variables(self) -> list[keras.Variable]:
         # Model.variables includes the state of dropout's random streams.
-        return [*self._model.variables, *self._optimizer.variables]
+        return [*self._trained.variables, *self._optimizer.variables]
 
     def run_epoch(self, epoch: int, validation: LabelledPixels | None, watcher: Watcher) -> tuple[Epoch, Variables]:
         begun = time.perf_counter()
         loss = accuracy = images_per_s = 0.0  # means over the epoch so far; every batch has the same size
-        for step, (images, targets) in enumerate(one_ahead(self._batches(epoch))):
-            self._optimizer.learning_rate = _learning_rate(self._recipe, epoch + step / self._num_steps)
-            results = self._model.train_on_batch(images, targets, return_dict=True)
-            loss += (float(results["loss"]) - loss) / (step + 1)
-            accuracy += (float(results["accuracy"]) - accuracy) / (step + 1)
+        batches = epoch_batches(self._views, batch_size=self._batch_size, epoch=epoch, seed=self._seed)
+        for step, batch in enumerate(batches):
+            self._optimizer.learning_rate = learning_rate(self._recipe, epoch + step / self._num_steps)
+            results = self._trained.train_on_batch(batch.images, self._targets(batch), return_dict=True)
+            loss += (float(results.get("logits_loss", results["loss"])) - loss) / (step + 1)
+            accuracy += (float(results.get("logits_accuracy", results.get("accuracy"))) - accuracy) / (step + 1)
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate")
             images_per_s = (step + 1) * self._batch_size / (time.perf_counter() - begun)
@@ -182,21 +203,16 @@ class _Trainer:
         result = Epoch(epoch, loss, accuracy, validation_loss, validation_accuracy, rate, seconds, images_per_s)
         return result, weights
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Float32, Float32]]:
-        recipe = self._recipe
-        random = np.random.default_rng((self._seed, epoch, len(self._images)))
-        batches = epoch_batches(
-            self._images,
-            self._view,
-            batch_size=self._batch_size,
-            epoch=epoch,
-            seed=self._seed,
-            num_views=self._num_views,
-        )
-        for batch in batches:
-            inputs = normalise(batch.images, recipe)
-            targets = self._targets[batch.views % len(self._targets), batch.photographs]
-            yield mix(inputs, targets, recipe.augmentation, random)
+    def _targets(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        if self._lesson is None:
+            smoothing = np.float32(self._recipe.label_smoothing)
+            share = batch.shares[:, None]
+            labels = share * self._labels[batch.photographs] + (1 - share) * self._labels[batch.others]
+            return {"logits": labels * (1 - smoothing) + smoothing / labels.shape[1]}
+        targets: dict[str, NDArray[Any]] = {"logits": self._lesson.answers[batch.views, batch.photographs]}
+        if self._lesson.features is not None:
+            targets["features"] = self._lesson.features[batch.views, batch.photographs].astype(np.float32)
+        return targets
 
     def _validate(self, validation: LabelledPixels) -> tuple[float, float]:
         logits = predict_logits(self._model, validation, self._recipe)
@@ -208,18 +224,18 @@ class _Trainer:
     @contextmanager
     def _averaged(self, epoch: int) -> Iterator[None]:
         # What is measured and kept are the averaged weights; what goes on training are the weights themselves.
-        own = read_variables(self._model.weights)
-        num_averaged = epoch + 1 - _first_of_mean(self._recipe)
+        own = read_variables(self._trained.weights)
+        num_averaged = epoch + 1 - first_of_mean(self._recipe)
         if num_averaged > 0:
             before = self._mean or own
             self._mean = [mean + (value - mean) / num_averaged for mean, value in zip(before, own, strict=True)]
-            assign_variables(self._model.weights, self._mean)
+            assign_variables(self._trained.weights, self._mean)
         elif self._recipe.average_decay > 0:
-            self._optimizer.finalize_variable_values(self._model.trainable_variables)
+            self._optimizer.finalize_variable_values(self._trained.trainable_variables)
         try:
             yield
         finally:
-            assign_variables(self._model.weights, own)
+            assign_variables(self._trained.weights, own)
 
 
 def normalise(images: Pixels, recipe: Recipe) -> Float32:
@@ -240,14 +256,14 @@ def predict_logits(model: keras.Model, squares: LabelledPixels, recipe: Recipe, 
     return np.concatenate(parts)
 
 
-def _first_of_mean(recipe: Recipe) -> int:
-    # The first epoch whose weights go into the mean: that and all later ones do.
+def first_of_mean(recipe: Recipe) -> int:
+    """The first epoch whose weights go into the mean: that and all later ones do."""
     return recipe.epochs - round(recipe.epochs * recipe.swa_share)
 
 
-def _learning_rate(recipe: Recipe, epoch: float) -> float:
-    # `epoch` is continuous: the rate moves with every step.
-    falls_until = _first_of_mean(recipe)
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The rate at `epoch`, which is continuous: the rate moves with every step."""
+    falls_until = first_of_mean(recipe)
     if epoch >= falls_until and recipe.swa_share:
         return recipe.swa_learning_rate
     if epoch < recipe.warmup_epochs:

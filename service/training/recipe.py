@@ -14,7 +14,7 @@ class Augmentation:
     `min_area` is the least share of the picture's area that a random crop takes (1 takes the serving crop instead),
     `max_aspect` its largest ratio of sides, `color` the largest relative change of brightness, contrast and
     saturation, `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all), `cutmix` the
-    share of views that get a rectangle of another instead of the blend.
+    share of views that get a rectangle of another instead of the blend, `unmixed` the share that neither happens to.
 
     Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup, Yun et al. (2019) for cutmix.
     """
@@ -25,6 +25,7 @@ class Augmentation:
     color: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    unmixed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,17 @@ class Recipe:
 
     Without a `teacher` every epoch has its own views, and the labels are the targets. With one, a name that
     `networks/backbones.py` knows, each photograph has `num_views` views that the epochs take in turn, and the targets
-    are the teacher's answers to them at `teacher_temperature`: above 1 they also tell which wrong classes it finds
-    less wrong than others. The upper share `teacher_tuned` of its layers is trained for `teacher_epochs` before.
+    are the teacher's answers to them, mixed as they are, at `teacher_temperature`: above 1 they also tell which wrong
+    classes it finds less wrong than others. The upper share `teacher_tuned` of its layers is trained for
+    `teacher_epochs` before. With a `feature_weight` the network's first dense layer learns to foretell the teacher's
+    features, too, through one more layer that is left behind after the training: of every view a few hundred numbers
+    instead of one per class. Their squared error, as a share of their variance, has this weight beside the
+    cross-entropy.
 
-    Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network"; Beyer et al. (2022), "Knowledge
-    distillation: A good teacher is patient and consistent", for the same view to both, mixup and long schedules;
-    Izmailov et al. (2018), "Averaging Weights Leads to Wider Optima and Better Generalization", for the mean.
+    Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network"; Romero et al. (2015), "FitNets:
+    Hints for Thin Deep Nets"; Beyer et al. (2022), "Knowledge distillation: A good teacher is patient and consistent",
+    for the same mixed view to both and long schedules; Izmailov et al. (2018), "Averaging Weights Leads to Wider Optima
+    and Better Generalization", for the mean.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Recipe:
     teacher_epochs: int = 6
     teacher_tuned: float = 0.5
     teacher_temperature: float = 1.0
+    feature_weight: float = 0.0
     scale: float = 1 / 255
     offset: float = 0.0
     precision: str = "auto"

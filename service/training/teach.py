@@ -10,11 +10,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.batches import LabelledPixels, epoch_batches, make_views
+from service.data.batches import LabelledPixels, epoch_batches, made_ahead
+from service.data.views import Batch, Views
 from service.errors import TrainingError
 from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.backbones import Backbone
-from service.training.augment import training_view
+from service.training.augment import unmixed_view
 from service.training.calibrate import softmax
 from service.training.recipe import Recipe
 
@@ -24,17 +25,20 @@ Progress = Callable[[str, int, int], None]
 
 _BATCH_SIZE = 32
 _LEARNING_RATE, _WEIGHT_DECAY, _AVERAGE_DECAY = 5e-4, 0.05, 0.98
+_NUM_FEATURES = 256
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a teacher has to say.
+    """What a teacher has to say of the views that `fit` trains on.
 
-    `answers`: probabilities, float32, (num_views, number of training photographs, num_classes), for the views that
-    `fit` makes with the same recipe and seed. `accuracy`: the teacher's own, on the validation photographs if any.
+    `answers`: probabilities, float32, (num_views, number of training photographs, num_classes). `features`: float16,
+    (num_views, number of training photographs, number of features), their variance 1 in sum; None where the recipe
+    wants none. `accuracy`: the teacher's own, on the validation photographs if any.
     """
 
     answers: Float32
+    features: NDArray[np.float16] | None
     accuracy: float | None
 
 
@@ -43,6 +47,7 @@ def prepare_lesson(
     recipe: Recipe,
     num_classes: int,
     train: LabelledPixels,
+    views: Views,
     validation: LabelledPixels | None,
     *,
     rule: ResizeRule,
@@ -59,10 +64,11 @@ def prepare_lesson(
         backbone: a pretrained network; its weights are changed.
         recipe: says the teacher's epochs, the views and the temperature of the answers.
         num_classes: width of the last layer.
-        train: whole photographs, as `fit` takes them.
+        train: whole photographs; the teacher learns from unmixed views of its own.
+        views: of the same photographs, as `fit` takes them.
         validation: squares as serving makes them; None: the teacher is not measured.
         rule: size of a view.
-        seed: of the views, the order and the last layer.
+        seed: of the teacher's views, the order and the last layer.
         cache: file for the lesson; one that is there is read instead, so that a resumed training asks no teacher.
         progress: told after each batch.
 
@@ -75,19 +81,50 @@ def prepare_lesson(
     teacher = _tune(backbone, recipe, num_classes, train, rule, seed, progress)
     accuracy = None
     if validation is not None:
-        logits = _predict(teacher, backbone, np.asarray(validation.images))
+        _, logits = _predict(teacher, backbone, np.asarray(validation.images))
         accuracy = float((logits.argmax(axis=1) == validation.class_indices).mean())
-    view, photographs = training_view(recipe, rule), np.arange(len(train.images))
-    answers = np.empty((recipe.num_views, len(photographs), num_classes), np.float32)
-    for number in range(recipe.num_views):
-        for start in range(0, len(photographs), _BATCH_SIZE):
-            some = photographs[start : start + _BATCH_SIZE]
-            images = make_views(train.images, some, np.full_like(some, number), view, seed)
-            answers[number, some] = softmax(_predict(teacher, backbone, images), recipe.teacher_temperature)
-        progress(f"{backbone.name} answers", number + 1, recipe.num_views)
-    lesson = Lesson(answers, accuracy)
+    answers, features = [], []
+    reduce: Callable[[Float32], Float32] | None = None
+    for number in range(views.num_views):
+        view_features, logits = _answer_view(teacher, backbone, views, number)
+        answers.append(softmax(logits, recipe.teacher_temperature).astype(np.float32))
+        if recipe.feature_weight > 0:
+            reduce = reduce or principal_features(view_features, _NUM_FEATURES)
+            features.append(reduce(view_features).astype(np.float16))
+        progress(f"{backbone.name} answers", number + 1, views.num_views)
+    lesson = Lesson(np.stack(answers), np.stack(features) if features else None, accuracy)
     _save(cache, lesson)
     return lesson
+
+
+def principal_features(features: Float32, number: int) -> Callable[[Float32], Float32]:
+    """How features are reduced to their principal components.
+
+    Args:
+        features: float32, shape (N, number of features), to learn the components from.
+        number: of components at most.
+
+    Returns:
+        A function from float32 (M, number of features) to float32 (M, components). All components that there are would
+        have a variance of 1 in sum.
+    """
+    mean = features.mean(axis=0)
+    centred = (features - mean).astype(np.float64)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(features))  # the largest come last
+    basis = (directions[:, ::-1][:, :number] / math.sqrt(max(variances.sum(), 1e-12))).astype(np.float32)
+    return lambda some: (some - mean) @ basis
+
+
+def _answer_view(teacher: keras.Model, backbone: Backbone, views: Views, number: int) -> tuple[Float32, Float32]:
+    """Features and logits for view `number` of every photograph."""
+    photographs = np.arange(len(views))
+    some = [photographs[start : start + _BATCH_SIZE] for start in range(0, len(photographs), _BATCH_SIZE)]
+
+    def make(numbers: NDArray[np.int64]) -> Batch:
+        return views.batch(numbers, np.full_like(numbers, number))
+
+    parts = [_predict(teacher, backbone, batch.images) for batch in made_ahead(make, some)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _tune(
@@ -110,13 +147,12 @@ def _tune(
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     teacher.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
-    labels, view = np.eye(num_classes, dtype=np.float32)[train.class_indices], training_view(recipe, rule)
+    labels = np.eye(num_classes, dtype=np.float32)[train.class_indices]
+    views = Views(train.images, unmixed_view(recipe, rule), seed)
     num_steps = recipe.teacher_epochs * (len(train.images) // min(_BATCH_SIZE, len(train.images)))
     step = 0
     for epoch in range(recipe.teacher_epochs):
-        for batch in epoch_batches(
-            train.images, view, batch_size=_BATCH_SIZE, epoch=epoch, seed=seed, num_views=recipe.num_views
-        ):
+        for batch in epoch_batches(views, batch_size=_BATCH_SIZE, epoch=epoch, seed=seed):
             optimizer.learning_rate = _LEARNING_RATE * min(
                 10 * (step + 1) / num_steps, 0.5 * (1 + math.cos(math.pi * step / num_steps))
             )
@@ -124,22 +160,26 @@ def _tune(
             step += 1
             progress(f"{backbone.name} learns", step, num_steps)
     optimizer.finalize_variable_values(teacher.trainable_variables)
-    return teacher
+    return keras.Model(backbone.model.input, [backbone.model.output, logits], name="teacher_with_features")
 
 
-def _predict(teacher: keras.Model, backbone: Backbone, images: Pixels) -> Float32:
+def _predict(teacher: keras.Model, backbone: Backbone, images: Pixels) -> tuple[Float32, Float32]:
+    """Features, float32 (N, number of features), and logits, float32 (N, num_classes)."""
     parts = [
-        np.asarray(teacher.predict_on_batch(backbone.prepare(images[start : start + _BATCH_SIZE])))
+        teacher.predict_on_batch(backbone.prepare(images[start : start + _BATCH_SIZE]))
         for start in range(0, len(images), _BATCH_SIZE)
     ]
-    return np.concatenate(parts)
+    features, logits = (np.concatenate([np.asarray(part[i]) for part in parts]) for i in (0, 1))
+    return features, logits
 
 
 def _save(path: Path, lesson: Lesson) -> None:
     draft = path.with_suffix(".writing")
     try:
         with draft.open("wb") as file:
-            np.savez_compressed(file, answers=lesson.answers, accuracy=np.float64(lesson.accuracy or np.nan))
+            features = np.empty(0, np.float16) if lesson.features is None else lesson.features
+            accuracy = np.float64(lesson.accuracy or np.nan)
+            np.savez_compressed(file, answers=lesson.answers, features=features, accuracy=accuracy)
         draft.replace(path)
     except OSError as error:
         raise TrainingError(f"the teacher's answers could not be written to {path}: {error.strerror}") from error
@@ -148,7 +188,9 @@ def _save(path: Path, lesson: Lesson) -> None:
 def _load(path: Path) -> Lesson:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            accuracy = float(file["accuracy"])
-            return Lesson(file["answers"], None if np.isnan(accuracy) else accuracy)
+            features, accuracy = file["features"], float(file["accuracy"])
+            return Lesson(
+                file["answers"], features if features.size else None, None if np.isnan(accuracy) else accuracy
+            )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path} holds no answers of a teacher: remove it to have them made anew") from error

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import DataCheck, check_folder
 from service.data.folder import read_folder
 from service.data.split import Split, split_photographs, split_to_json
+from service.data.views import Views
 from service.errors import DeviceUnavailable, TrainingError
 from service.evaluation.metrics import Evaluation
 from service.evaluation.page import Section, render_page, to_section, to_table
@@ -20,7 +22,8 @@ from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
 from service.networks.backbones import load_backbone
 from service.store.publish import check_can_publish, publish_version
-from service.training.calibrate import calibrate
+from service.training.augment import training_view
+from service.training.calibrate import Calibration, calibrate
 from service.training.checkpoint import Epoch
 from service.training.figures import draw_curves
 from service.training.fit import Fitted, Watcher, fit, predict_logits
@@ -123,36 +126,70 @@ def train(
     whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
     validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
     fitted, teacher_accuracy = learn(recipe, whole, validation, check, seed, device, run, observer)
-    network, unseen = _plain(fitted, recipe, check), validation
+    network, unseen = plain_network(fitted.model, recipe), validation
     calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
     if recipe.refit and not fitted.interrupted:
         more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
         both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
         refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
         if not refitted.interrupted:  # else it has learned less than the first
-            network = _plain(refitted, recipe, check)
+            network = plain_network(refitted.model, recipe)
             unseen = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
     observer.stage("exporting and evaluating")
     described = {
         **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),
         "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
+    version, test = publish_network(
+        network, store, run, name, recipe, described, calibration, check, split, validation, unseen, fitted.history
+    )
+    return Trained(name, version, device, run, fitted.history, fitted.interrupted, test)
+
+
+def publish_network(
+    network: keras.Model,
+    store: Path,
+    run: Path,
+    name: str,
+    recipe: Recipe,
+    described: Mapping[str, Any],
+    calibration: Calibration,
+    check: DataCheck,
+    split: Split,
+    validation: LabelledPixels,
+    unseen: LabelledPixels,
+    history: Sequence[Epoch],
+) -> tuple[int, Evaluation]:
+    """Export a trained network as the next version of `name`, evaluate it, and write the run's last files.
+
+    Args:
+        network: as `write_version` takes it, and the next ones likewise.
+        store: the model store.
+        run: the run folder, for `history.json`, `published.json` and `report.html`.
+        history: of its training, for the curves; there may be none.
+
+    Returns:
+        The version, and its evaluation on the test part.
+
+    Raises:
+        PublishError, TrainingError: as of `train`.
+    """
     with publish_version(store, name) as draft:
         test = write_version(
             draft.folder, name, network, recipe, described, calibration, check, split, validation, unseen,
             rule=RULE, limits=LIMITS,
         )  # fmt: skip
-    _write(run / "history.json", [asdict(epoch) for epoch in fitted.history])
+    _write(run / "history.json", [asdict(epoch) for epoch in history])
     _write(run / "published.json", {"model": name, "version": draft.version, "test": test.evaluation.to_dict()})
     sections = [
-        to_section("Training", draw_curves(fitted.history)),
+        *([to_section("Training", draw_curves(history))] if history else []),
         Section("Recipe", to_table(list(described.items()))),
         Section("Photographs", _describe_data(check, split)),
     ]
     title = f"{name}, version {draft.version}, on the test part"
     page = render_page(title, test.evaluation, test.answers, RULE, LIMITS, sections)
     _write_text(run / "report.html", page)
-    return Trained(name, draft.version, device, run, fitted.history, fitted.interrupted, test.evaluation)
+    return draft.version, test.evaluation
 
 
 def learn(
@@ -183,26 +220,28 @@ def learn(
     _make(folder)
     photographs = photographs.repeated(-(-_MIN_EPOCH // len(photographs.images)))
     num_classes = len(check.class_names)
-    lesson = None
+    is_taught, lesson = recipe.teacher != "none", None
+    view = training_view(recipe, RULE)
+    views = Views(photographs.images, view, seed, recipe.num_views if is_taught else 0)
     with keras.device(f"{device}:0"):
-        if recipe.teacher != "none":
+        if is_taught:
             lesson = prepare_lesson(
-                load_backbone(recipe.teacher), recipe, num_classes, photographs, validation,
+                load_backbone(recipe.teacher), recipe, num_classes, photographs, views, validation,
                 rule=RULE, seed=seed, cache=folder / "lesson.npz", progress=observer.teaching,
             )  # fmt: skip
             observer.taught(recipe.teacher, lesson.accuracy)
         fitted = fit(
-            recipe, num_classes, photographs, validation,
-            rule=RULE, seed=seed, checkpoint=folder / "checkpoint.npz", watcher=observer,
-            answers=lesson.answers if lesson else None,
+            recipe, num_classes, views, photographs.class_indices, validation,
+            seed=seed, checkpoint=folder / "checkpoint.npz", watcher=observer, lesson=lesson,
         )  # fmt: skip
     return fitted, lesson.accuracy if lesson else None
 
 
-def _plain(fitted: Fitted, recipe: Recipe, check: DataCheck) -> keras.Model:
+def plain_network(trained: keras.Model, recipe: Recipe) -> keras.Model:
+    """What is published: the recipe's network without batch normalisation, which is folded into its weights."""
     # On the CPU, as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3.
     with keras.device("cpu:0"):
-        return fold_batch_norm(fitted.model, NETWORKS[recipe.network](len(check.class_names)))
+        return fold_batch_norm(trained, NETWORKS[recipe.network](trained.output_shape[-1]))
 
 
 def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> Path:

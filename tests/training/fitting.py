@@ -8,11 +8,14 @@ import numpy as np
 from drawing import CLASS_NAMES, draw_photograph
 
 from service.data.batches import LabelledPixels
+from service.data.views import Views
 from service.imaging.pixels import ResizeRule
 from service.imaging.resize import resize
+from service.training.augment import training_view
 from service.training.checkpoint import Epoch
 from service.training.fit import Fitted, fit
 from service.training.recipe import Augmentation, Recipe
+from service.training.teach import Lesson
 
 RECIPE = Recipe(
     name="test",
@@ -48,19 +51,23 @@ def drawn_pixels(first_seed: int, per_class: int) -> LabelledPixels:
     return LabelledPixels(np.stack(squares), class_indices)
 
 
-def fit_small(checkpoint: Path, recipe: Recipe = RECIPE, answers: np.ndarray | None = None) -> Fitted:
+def fit_small(
+    checkpoint: Path, recipe: Recipe = RECIPE, lesson: Lesson | None = None, *, is_validated: bool = True
+) -> Fitted:
     """Ten photographs to train on, five to validate."""
+    train = drawn_pixels(0, 2)
+    num_views = len(lesson.answers) if lesson else 0
     with keras.device("cpu:0"):
         return fit(
             recipe,
             len(CLASS_NAMES),
-            drawn_pixels(0, 2),
-            drawn_pixels(100, 1),
-            rule=ResizeRule(),
+            Views(train.images, training_view(recipe, ResizeRule()), 11, num_views),
+            train.class_indices,
+            drawn_pixels(100, 1) if is_validated else None,
             seed=11,
             checkpoint=checkpoint,
             watcher=Printer(),
-            answers=answers,
+            lesson=lesson,
         )
 
 

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawing import draw_photograph
 
 from service.imaging.pixels import ResizeRule
 from service.imaging.resize import resize
-from service.training.augment import augment_view, cutmix, mix, mixup
-from service.training.recipe import Augmentation
+from service.training.augment import augment_view, cutmix, mixed_view, mixup, training_view, unmixed_view
+from service.training.recipe import Augmentation, Recipe
 
 RULE = ResizeRule()
 PHOTOGRAPH = np.asarray(draw_photograph(2, seed=3, size=(340, 256)))
@@ -64,44 +66,69 @@ def test_colour_is_one_affine_map_of_brightness_contrast_and_saturation() -> Non
     np.testing.assert_allclose(view, expected.clip(0, 255), atol=0.51)
 
 
-def test_mixup_blends_images_and_targets_by_the_same_share() -> None:
-    # Image i is filled with i, target i is one-hot: the blended value must be the target's expectation.
-    images = np.tile(np.arange(8, dtype=np.float32)[:, None, None, None], (1, 2, 2, 3))
-    targets = np.eye(8, dtype=np.float32)
-    mixed_images, mixed_targets = mixup(images, targets, 0.5, np.random.default_rng(0))
-    np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(mixed_images[:, 0, 0, 0], mixed_targets @ np.arange(8), atol=1e-5)
-    assert (np.count_nonzero(mixed_targets, axis=1) == 2).any()
+def filled(value: int) -> np.ndarray:
+    return np.full((20, 30, 3), value, np.uint8)
 
 
-def test_cutmix_pastes_a_rectangle_and_weighs_targets_by_its_area() -> None:
-    images = np.tile(np.arange(8, dtype=np.float32)[:, None, None, None], (1, 20, 30, 3))
-    targets = np.eye(8, dtype=np.float32)
-    mixed_images, mixed_targets = cutmix(images, targets, np.random.default_rng(0))
-    np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(mixed_images.mean(axis=(1, 2, 3)), mixed_targets @ np.arange(8), atol=1e-4)
-    for number, image in enumerate(mixed_images):
-        rows, columns = np.nonzero(image[..., 0] != number)
-        if len(rows):  # a rectangle, filled with one other image
-            cut = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-            assert len(np.unique(cut)) == 1
-            assert cut.size == 3 * len(rows)
-    assert len(np.unique((mixed_images != images).mean(axis=(1, 2, 3)))) > 4, "the areas differ"
+def test_mixup_blends_two_images_by_the_share_that_it_tells() -> None:
+    shares = []
+    for seed in range(40):
+        mixed, share = mixup(filled(200), filled(0), 1.0, np.random.default_rng(seed))
+        np.testing.assert_allclose(mixed, 200 * share, atol=1)
+        shares.append(share)
+    assert min(shares) < 0.2
+    assert max(shares) > 0.8
 
 
-@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.5, 60, 140), (1.0, 180, 200)])
-def test_cutmix_takes_its_share_of_the_images_and_mixup_the_rest(share: float, fewest: int, most: int) -> None:
-    images = np.random.default_rng(1).random((200, 6, 6, 3), np.float32)
-    targets = np.eye(200, dtype=np.float32)
-    before = images.copy()
-    mixed, _ = mix(images, targets, Augmentation(mixup=1.0, cutmix=share), np.random.default_rng(0))
-    of_others = np.isin(mixed, before).all(axis=(1, 2, 3))  # blends have values that no image has
-    assert fewest <= of_others.sum() <= most
-    np.testing.assert_array_equal(images, before)
+def test_cutmix_pastes_a_rectangle_and_tells_the_area_that_is_left() -> None:
+    shares = []
+    for seed in range(40):
+        own = filled(200)
+        mixed, share = cutmix(own, filled(0), np.random.default_rng(seed))
+        assert (own == 200).all()
+        assert (mixed == 200).mean() == pytest.approx(share)
+        rows, columns = np.nonzero(mixed[..., 0] == 0)
+        if len(rows):
+            assert (mixed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == 0).all()
+        shares.append(share)
+    assert min(shares) < 0.2
+    assert max(shares) > 0.8
 
 
-def test_without_mixup_and_cutmix_nothing_is_mixed() -> None:
-    images, targets = np.ones((2, 4, 4, 3), np.float32), np.eye(2, dtype=np.float32)
-    mixed = mix(images, targets, Augmentation(), np.random.default_rng(0))
-    np.testing.assert_array_equal(mixed[0], images)
-    np.testing.assert_array_equal(mixed[1], targets)
+@pytest.mark.parametrize(
+    ("augmentation", "alone", "cut"),
+    [
+        (Augmentation(flip=False), 1.0, 0.0),
+        (Augmentation(flip=False, mixup=1.0), 0.0, 0.0),
+        (Augmentation(flip=False, mixup=1.0, cutmix=0.5), 0.0, 0.5),
+        (Augmentation(flip=False, mixup=1.0, cutmix=0.5, unmixed=0.2), 0.2, 0.4),
+        (Augmentation(flip=False, cutmix=0.5), 0.5, 0.5),
+    ],
+)
+def test_a_view_is_alone_cut_or_blended_as_often_as_the_recipe_says(
+    augmentation: Augmentation, alone: float, cut: float
+) -> None:
+    photographs = [np.full((24, 24, 3), 10 * number, np.uint8) for number in range(20)]
+    rule = ResizeRule(image_size=24, shorter_side=24)
+    num_alone = num_cut = 0
+    for seed in range(400):
+        view = mixed_view(photographs, 19, augmentation, rule, np.random.default_rng(seed))
+        expected = view.share * 190 + (1 - view.share) * 10 * view.other
+        assert view.pixels.mean() == pytest.approx(expected, abs=1.0)
+        num_alone += view.share == 1 and view.other == 19
+        num_cut += set(np.unique(view.pixels)) <= {190, 10 * view.other} and view.share < 1  # a blend has a third value
+    assert num_alone / 400 == pytest.approx(alone, abs=0.08)
+    assert num_cut / 400 == pytest.approx(cut, abs=0.1)
+
+
+def test_the_teachers_own_view_is_the_same_before_it_is_mixed() -> None:
+    recipe = Recipe(name="test", network="alexnet_v2", epochs=1, batch_size=1, augmentation=replace(STRONG, cutmix=1.0))
+    photographs = [PHOTOGRAPH, 255 - PHOTOGRAPH]
+    mixed, alone = (
+        make(recipe, RULE)(photographs, 0, np.random.default_rng(4)) for make in (training_view, unmixed_view)
+    )
+    assert (alone.other, alone.share) == (0, 1.0)
+    np.testing.assert_array_equal(alone.pixels, augment_view(PHOTOGRAPH, STRONG, RULE, np.random.default_rng(4)))
+    own = (mixed.pixels == alone.pixels).all(axis=2).mean()
+    assert own == pytest.approx(mixed.share, abs=0.05)
+    assert mixed.share < 1

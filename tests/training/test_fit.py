@@ -97,11 +97,11 @@ def test_a_loss_that_is_no_number_ends_the_training_with_a_remedy(tmp_path: Path
 
 def test_the_rate_warms_up_and_falls_to_zero_along_a_half_cosine() -> None:
     recipe = replace(RECIPE, epochs=10, warmup_epochs=2, learning_rate=1.0)
-    rates = [fit_module._learning_rate(recipe, epoch) for epoch in (1.0, 2.0, 6.0, 10.0)]
+    rates = [fit_module.learning_rate(recipe, epoch) for epoch in (1.0, 2.0, 6.0, 10.0)]
     np.testing.assert_allclose(rates, [0.5, 1.0, 0.5, 0.0], atol=1e-9)
-    assert fit_module._learning_rate(replace(recipe, cosine=False), 9.0) == 1.0
+    assert fit_module.learning_rate(replace(recipe, cosine=False), 9.0) == 1.0
     with_mean = replace(recipe, epochs=20, swa_share=0.5, swa_learning_rate=0.3)
-    rates = [fit_module._learning_rate(with_mean, epoch) for epoch in (6.0, 9.99, 10.0, 20.0)]
+    rates = [fit_module.learning_rate(with_mean, epoch) for epoch in (6.0, 9.99, 10.0, 20.0)]
     np.testing.assert_allclose(rates, [0.5, 0.0, 0.3, 0.3], atol=1e-4)
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,13 +9,15 @@ from drawing import CLASS_NAMES
 from training.fitting import RECIPE, drawn_pixels, fit_small
 
 from service.data.batches import epoch_batches
+from service.data.views import Batch, Views
 from service.errors import TrainingError
 from service.imaging.pixels import Pixels, ResizeRule
+from service.networks.alexnet import alexnet_v2
 from service.networks.backbones import Backbone, load_backbone
 from service.training import fit as fit_module
 from service.training.augment import training_view
-from service.training.recipe import Recipe
-from service.training.teach import Lesson, prepare_lesson
+from service.training.recipe import Augmentation, Recipe
+from service.training.teach import Lesson, prepare_lesson, principal_features
 
 TAUGHT = replace(RECIPE, teacher="efficientnet_lite0", num_views=2, teacher_epochs=1)
 
@@ -36,9 +39,11 @@ def mean_color() -> tuple[Backbone, list[Pixels]]:
 
 
 def lesson_of(backbone: Backbone, cache: Path, recipe: Recipe = TAUGHT, repeats: int = 1) -> Lesson:
+    train = drawn_pixels(0, 2).repeated(repeats)
+    views = Views(train.images, training_view(recipe, ResizeRule()), 11, recipe.num_views)
     with keras.device("cpu:0"):
         return prepare_lesson(
-            backbone, recipe, len(CLASS_NAMES), drawn_pixels(0, 2).repeated(repeats), drawn_pixels(100, 2),
+            backbone, recipe, len(CLASS_NAMES), train, views, drawn_pixels(100, 2),
             rule=ResizeRule(), seed=11, cache=cache, progress=silent,
         )  # fmt: skip
 
@@ -49,32 +54,105 @@ def test_the_teacher_answers_the_very_views_that_the_student_sees(tmp_path: Path
     assert lesson.answers.shape == (2, 10, len(CLASS_NAMES))
     np.testing.assert_allclose(lesson.answers.sum(axis=2), 1, atol=1e-5)
     answered = np.concatenate(shown[-2:])  # view 0 of the ten photographs, then view 1
+    views = Views(drawn_pixels(0, 2).images, training_view(TAUGHT, ResizeRule()), 11, 2)
     for epoch in range(2):
-        (batch,) = epoch_batches(
-            drawn_pixels(0, 2).images, training_view(TAUGHT, ResizeRule()),
-            batch_size=10, epoch=epoch, seed=11, num_views=2,
-        )  # fmt: skip
+        (batch,) = epoch_batches(views, batch_size=10, epoch=epoch, seed=11)
         np.testing.assert_array_equal(answered[10 * batch.views + batch.photographs], batch.images)
+        assert (batch.shares < 1).any(), "mixed as they are"
 
 
-def test_the_student_is_told_the_answer_to_the_view_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Answers that name their view and photograph in the first two places.
-    answers = np.zeros((3, 10, len(CLASS_NAMES)), np.float32)
-    answers[..., 0], answers[..., 1] = np.arange(3)[:, None], np.arange(10)
+def targets_told(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, **given: Any) -> list[tuple[Batch, dict[str, Any]]]:
+    """Every batch of a small training, and what the network was told to answer."""
     told = []
-    batches = fit_module._Trainer._batches
+    targets = fit_module._Trainer._targets
 
-    def spied(trainer, epoch):  # type: ignore[no-untyped-def]
-        for inputs, targets in batches(trainer, epoch):
-            told.append((epoch, targets))
-            yield inputs, targets
+    def spied(trainer, batch):  # type: ignore[no-untyped-def]
+        told.append((batch, targets(trainer, batch)))
+        return told[-1][1]
 
-    monkeypatch.setattr(fit_module._Trainer, "_batches", spied)
-    still = replace(RECIPE, augmentation=replace(RECIPE.augmentation, mixup=0.0))
-    fit_small(tmp_path / "checkpoint.npz", still, answers)
+    monkeypatch.setattr(fit_module._Trainer, "_targets", spied)
+    fit_small(checkpoint, **given)
     assert len(told) == 6
-    for epoch, targets in told:
-        np.testing.assert_array_equal(targets[:, 0], (epoch + targets[:, 1]) % 3)
+    return told
+
+
+def test_the_student_is_told_the_answer_and_the_features_of_the_view_it_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Answers and features that name their view and photograph in the first two places.
+    answers, features = np.zeros((3, 10, len(CLASS_NAMES)), np.float32), np.zeros((3, 10, 4), np.float16)
+    for values in (answers, features):
+        values[..., 0], values[..., 1] = np.arange(3)[:, None], np.arange(10)
+    for number, (batch, targets) in enumerate(
+        targets_told(monkeypatch, tmp_path / "checkpoint.npz", lesson=Lesson(answers, features, None))
+    ):
+        np.testing.assert_array_equal(batch.views, (number // 2 + batch.photographs) % 3)
+        for name in ("logits", "features"):
+            np.testing.assert_array_equal(targets[name][:, 0], batch.views)
+            np.testing.assert_array_equal(targets[name][:, 1], batch.photographs)
+
+
+def test_without_a_teacher_the_target_is_both_labels_by_their_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_indices = drawn_pixels(0, 2).class_indices
+    for batch, targets in targets_told(monkeypatch, tmp_path / "checkpoint.npz"):
+        for row, own, other, share in zip(
+            targets["logits"], batch.photographs, batch.others, batch.shares, strict=True
+        ):
+            expected = np.zeros(len(CLASS_NAMES))
+            expected[class_indices[own]] += share
+            expected[class_indices[other]] += 1 - share
+            np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_features_are_learned_by_the_network_that_is_left_as_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two groups that cut across the classes, and answers that say nothing.
+    num_classes = len(CLASS_NAMES)
+    nothing = np.full((1, 10, num_classes), 1 / num_classes, np.float32)
+    features = np.eye(2, dtype=np.float16)[np.arange(10) % 2][None]
+    recipe = replace(RECIPE, epochs=20, feature_weight=1.0, augmentation=Augmentation(flip=False))
+    losses: list[float] = []
+    step = keras.Model.train_on_batch
+
+    def watched(model, *given, **named):  # type: ignore[no-untyped-def]
+        results = step(model, *given, **named)
+        losses.append(float(results["features_loss"]))
+        return results
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", watched)
+    taught = fit_small(tmp_path / "with.npz", recipe, Lesson(nothing, features, None), is_validated=False).model
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) / 2
+    monkeypatch.undo()
+    other = fit_small(tmp_path / "without.npz", recipe, Lesson(nothing, None, None), is_validated=False).model
+    assert taught.count_params() == alexnet_v2(num_classes, batch_norm=True).count_params()
+    kernel, other_kernel = (np.asarray(model.get_layer("conv1").kernel) for model in (taught, other))
+    assert np.abs(kernel - other_kernel).max() > 1e-3, "the features' error reaches the first layer"
+
+
+def test_principal_features_keep_the_most_of_the_variance_and_scale_it_to_one() -> None:
+    random = np.random.default_rng(0)
+    features = (random.standard_normal((500, 6)) * [5, 0.1, 3, 0.1, 0.1, 0.1] + 7).astype(np.float32)
+    reduced = principal_features(features, 2)(features)
+    assert reduced.shape == (500, 2)
+    assert reduced.var(axis=0).sum() == pytest.approx(1, abs=0.01)
+    assert abs(np.corrcoef(reduced[:, 0], features[:, 0])[0, 1]) > 0.99
+    assert abs(np.corrcoef(reduced[:, 1], features[:, 2])[0, 1]) > 0.99
+    assert principal_features(features, 100)(features).shape == (500, 6)
+
+
+def test_features_are_in_the_lesson_where_the_recipe_wants_them_and_read_again(tmp_path: Path) -> None:
+    wanted = replace(TAUGHT, feature_weight=1.0)
+    first, again = (lesson_of(mean_color()[0], tmp_path / "lesson.npz", wanted) for _ in range(2))
+    assert first.features is not None
+    assert first.features.shape == (2, 10, 3)
+    assert first.features[0].astype(np.float64).var(axis=0).sum() == pytest.approx(1, abs=0.01)
+    np.testing.assert_array_equal(again.features, first.features)
+    assert lesson_of(mean_color()[0], tmp_path / "other.npz").features is None
+    assert lesson_of(mean_color()[0], tmp_path / "other.npz").features is None
 
 
 def test_a_higher_temperature_softens_the_answers_and_changes_no_winner(tmp_path: Path) -> None:

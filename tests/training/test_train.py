@@ -33,7 +33,7 @@ class Silent:
 def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     drawn_folder: Path, tmp_path: Path
 ) -> None:
-    recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True)
+    recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32")
     trained = train(
         drawn_folder, "drawn", recipe,
         seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Silent(),

@@ -25,10 +25,11 @@ RECIPE = Recipe(
     weight_decay=0.02,
     average_decay=0.998,
     swa_share=0.25,
-    augmentation=Augmentation(flip=True, min_area=0.25, color=0.25, mixup=1.0, cutmix=0.5),
+    augmentation=Augmentation(flip=True, min_area=0.25, color=0.25, mixup=1.0, cutmix=0.5, unmixed=0.15),
     scale=1 / 127.5,
     offset=-1.0,
     teacher="efficientnet_lite2",
     teacher_temperature=2.0,
+    feature_weight=1.0,
     refit=True,
 )

@@ -1,0 +1,109 @@
+"""Views of photographs: each made from a seed, so that it can be made again, and kept where the memory allows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.pixels import Pixels
+
+Photographs = Sequence[Pixels] | Pixels
+"""Decoded photographs, each uint8 (height, width, 3)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one view shows: photograph `other` to 1 - `share`, its own to `share`; `pixels` uint8 (size, size, 3)."""
+
+    pixels: Pixels
+    other: int
+    share: float
+
+
+MakeView = Callable[[Photographs, int, np.random.Generator], View]
+"""The photographs, the number of one of them and a source of randomness -> a view of it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`N` views for one step.
+
+    `images` is uint8 (N, size, size, 3); `photographs` and `views`, int64 (N,), say of which photograph each is which
+    view; `others`, int64 (N,), and `shares`, float32 (N,), what else it shows and how much of its own.
+    """
+
+    images: Pixels
+    photographs: NDArray[np.int64]
+    views: NDArray[np.int64]
+    others: NDArray[np.int64]
+    shares: NDArray[np.float32]
+
+
+class Views:
+    """View `v` of photograph `i`: the same each time it is asked for, whatever else is and by whichever thread.
+
+    A counted number of views is kept once made, if all of them take no more than half of the memory that is left:
+    making them costs as much as a third of the training on them.
+
+    Args:
+        photographs: to be seen.
+        make: makes a view.
+        seed: of all of them.
+        num_views: of each photograph; 0: no end of them, and nothing is kept.
+        memory_left: bytes that may be taken, "as much as is left" by default.
+    """
+
+    def __init__(
+        self,
+        photographs: Photographs,
+        make: MakeView,
+        seed: int,
+        num_views: int = 0,
+        memory_left: Callable[[], int] = lambda: memory_left(),
+    ) -> None:
+        self._photographs, self._make, self._seed, self.num_views = photographs, make, seed, num_views
+        shape = (num_views, len(photographs))
+        one = self._made(0, 0).pixels
+        self.is_keeping = 0 < num_views * len(photographs) * one.nbytes <= memory_left() // 2
+        if self.is_keeping:
+            self._is_kept = np.zeros(shape, np.bool_)
+            self._pixels = np.empty((*shape, *one.shape), np.uint8)
+            self._others, self._shares = np.empty(shape, np.int64), np.empty(shape, np.float32)
+
+    def __len__(self) -> int:
+        """The number of photographs."""
+        return len(self._photographs)
+
+    def batch(self, photographs: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
+        """View `views[k]` of photograph `photographs[k]`, for every k."""
+        if not self.is_keeping:
+            made = [self._made(i, v) for i, v in zip(photographs.tolist(), views.tolist(), strict=True)]
+            others, shares = [view.other for view in made], [view.share for view in made]
+            pixels = np.stack([view.pixels for view in made])
+            return Batch(pixels, photographs, views, np.array(others, np.int64), np.array(shares, np.float32))
+        missing = ~self._is_kept[views, photographs]
+        for i, v in zip(photographs[missing].tolist(), views[missing].tolist(), strict=True):
+            view = self._made(i, v)
+            self._pixels[v, i], self._others[v, i], self._shares[v, i] = view.pixels, view.other, view.share
+            self._is_kept[v, i] = True  # last: another thread may look for it
+        place = views, photographs
+        return Batch(self._pixels[place], photographs, views, self._others[place], self._shares[place])
+
+    def _made(self, photograph: int, view: int) -> View:
+        return self._make(self._photographs, photograph, np.random.default_rng((self._seed, view, photograph)))
+
+
+def memory_left(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that Linux and the container's limit, if there is one, still give; 0 where there is no saying."""
+    try:
+        fields = dict(line.split(":") for line in meminfo.read_text(encoding="utf-8").splitlines())
+        left = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
+    try:
+        limit, taken = (int((cgroup / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return left
+    return max(0, min(left, limit - taken))
