@@ -6,8 +6,9 @@
 * training: seconds for an epoch of AlexNet v1 on the training part of flower_photos, its batches in memory already, at
   the article's batch size and at larger ones; the article says 2 s on its GPU and 9 s on its CPU.
 
-Where the Keras backend is not TensorFlow, only the training is measured, and the result names the backend. `--device
-cpu` is the same on the CPU, to compare with and to try the script; `--smoke` takes a minute and writes nothing.
+Where the Keras backend is JAX, for want of a TensorFlow for the GPU, the engine is the networks of this project as JAX
+compiles them, with random weights, and there is no service; the result names the backend. `--device cpu` is the same on
+the CPU, to compare with and to try the script; `--smoke` takes a minute and writes nothing.
 """
 
 import argparse
@@ -27,10 +28,7 @@ import keras
 import numpy as np
 
 from benchmarks.article import RESULTS, describe_machine
-from benchmarks.reliability.replica import Replica, ask, store_of_its_own
-from service.load.generator import Load
-from service.networks.alexnet import alexnet_v1
-from service.store.resolve import resolve_version
+from service.networks.alexnet import NETWORKS, alexnet_v1
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NUM_PHOTOGRAPHS = 2254  # in the training part of flower_photos
@@ -40,6 +38,7 @@ ARTICLE_BATCH_SIZE = 32
 def measure_engine(device: Any, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
     """A row per batch size: images per second and the median time of a call."""
     from service.engines.savedmodel import SavedModelEngine
+    from service.store.resolve import resolve_version
 
     folder = resolve_version(REPOSITORY / "model_store", "flowers").folder
     engine = SavedModelEngine(folder, device=device, reason="the benchmark")
@@ -59,8 +58,51 @@ def measure_engine(device: Any, batch_sizes: list[int], seconds: float) -> list[
     return rows
 
 
+def measure_networks(device: str, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
+    """Pixels in the machine's memory to probabilities there, compiled by JAX: rows as of `measure_engine`."""
+    import jax
+
+    images = np.random.default_rng(0).integers(0, 256, (max(batch_sizes), 224, 224, 3), np.uint8)
+    rows = []
+    for name, build in NETWORKS.items():
+        for policy in ("float32", "mixed_bfloat16"):
+            keras.config.set_dtype_policy(policy)
+            with jax.default_device(jax.devices(device)[0]):
+                model = build(5)
+                weights = [
+                    [v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables)
+                ]
+
+                @jax.jit
+                def compiled(weights: Any, pixels: Any, model: keras.Model = model) -> Any:
+                    logits, _ = model.stateless_call(*weights, pixels.astype("float32") / 127.5 - 1, training=False)
+                    return jax.nn.softmax(logits)
+
+                def answer(weights: Any, pixels: Any, compiled: Any = compiled) -> Any:
+                    return np.asarray(compiled(weights, pixels))
+
+                for size in batch_sizes:
+                    call = partial(answer, weights, images[:size])
+                    for _ in range(3):
+                        call()
+                    durations_s = list(durations(call, seconds))
+                    rows.append(
+                        {
+                            "network": name,
+                            "precision": policy,
+                            "batch_size": size,
+                            "images_per_s": round(size * len(durations_s) / sum(durations_s), 1),
+                            "call_ms": round(statistics.median(durations_s) * 1000, 2),
+                        }
+                    )
+    return rows
+
+
 def measure_service(device: str, connections: list[int], seconds: float) -> dict[str, Any]:
     """`flowers serve` as a process, asked in a closed loop."""
+    from benchmarks.reliability.replica import Replica, ask, store_of_its_own
+    from service.load.generator import Load
+
     with store_of_its_own() as store:
         begun_at = time.perf_counter()
         replica = Replica(store, "--engine", "savedmodel", "--device", device)
@@ -121,12 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--smoke", action="store_true", help="small and short, nothing is written")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="where the result is written")
     arguments = parser.parse_args()
-    device, seconds = arguments.device, 0.2 if arguments.smoke else 5.0
+    device, seconds = arguments.device, 0.2 if arguments.smoke else arguments.seconds
     if device == "gpu" and not keras.distribution.list_devices("gpu"):
         raise SystemExit(f"no GPU: {keras.backend.backend()} sees none here; try --device cpu")
     small, large = ([1, 2], [1]) if arguments.smoke else ([1, 2, 4, 8, 16, 32, 64, 128], [1, 8, 32, 64])
-    steps = [ARTICLE_BATCH_SIZE] if arguments.smoke else [ARTICLE_BATCH_SIZE, 64, 128, 256]
+    steps = [ARTICLE_BATCH_SIZE] if arguments.smoke else [ARTICLE_BATCH_SIZE, 256]
     result: dict[str, Any] = {
         "machine": describe_machine(), "device": device, "backend": keras.backend.backend(),
         "training": measure_training(device, steps, seconds),
@@ -136,10 +180,12 @@ def main() -> None:
             "service": measure_service(device, large, 1 + seconds),
             "engine": measure_engine(device, small, seconds),
         }
+    elif keras.backend.backend() == "jax":
+        result |= {"engine": measure_networks(device, [1, 8, 32, 128], seconds)}
     text = json.dumps(result, indent=1) + "\n"
     print(text)
     if not arguments.smoke:
-        (RESULTS / f"device-{device}.json").write_text(text, encoding="utf-8")
+        (arguments.into / f"device-{device}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
