@@ -3,7 +3,7 @@
 Every rung is the rung below with one thing changed, trained for the same number of epochs on the training part, with
 each seed (of weights, order, views; the split stays), and measured on the validation part: plain, and averaged with its
 mirror image. The test part is not touched. Takes hours; what is done is kept in `--runs`, and the same command goes on.
-Writes `benchmarks/results/accuracy.json` and, from all that is in it, `benchmarks/accuracy.md`.
+Writes `benchmarks/results/accuracy.json` and, from all that is in it and in `in_memory.json`, `benchmarks/accuracy.md`.
 """
 
 import argparse
@@ -88,9 +88,15 @@ LADDER = (
     ),
     Rung(
         "cutmix",
-        "half of the views get a rectangle of another, the others are blended evenly",
+        "half of the views get a rectangle of another, most others are blended evenly",
         {"augmentation": BEST.augmentation},
         "tuned teacher",
+    ),
+    Rung(
+        "features",
+        "the teacher's features are foretold by the first dense layer",
+        {"feature_weight": BEST.feature_weight},
+        "cutmix",
     ),
     Rung(
         "mean of weights",
@@ -98,8 +104,6 @@ LADDER = (
         {"swa_share": BEST.swa_share, "swa_learning_rate": BEST.swa_learning_rate},
         "cutmix",
     ),
-    Rung("v1", "AlexNet v1 in place of v2", {"network": "alexnet_v1"}, "cutmix"),
-    Rung("patience", "three times the epochs", {"epochs": 3 * EPOCHS}, "cutmix"),
 )
 
 
@@ -116,9 +120,9 @@ def recipe_of(name: str) -> Recipe:
 
 def lesson_of(recipe: Recipe, seed: int, runs: Path) -> Path:
     """Where the answers of its teacher are kept: rungs that ask the same teacher about the same views share them."""
-    views = replace(recipe.augmentation, mixup=0.0, cutmix=0.0)  # mixed later, the student's batches alone
     asked = (recipe.teacher, recipe.teacher_tuned, recipe.teacher_epochs, recipe.teacher_temperature, recipe.num_views)
-    return runs / f"lesson-{hashlib.sha256(repr((asked, views, seed)).encode()).hexdigest()[:8]}.npz"
+    told = recipe.feature_weight > 0, recipe.augmentation
+    return runs / f"lesson-{hashlib.sha256(repr((asked, told, seed)).encode()).hexdigest()[:8]}.npz"
 
 
 class Log(Observer):
@@ -161,7 +165,8 @@ def to_markdown(document: dict[str, Any]) -> str:
         "",
         "Made by `benchmarks/accuracy.py`; figures in `results/accuracy.json`. Accuracy on the validation part "
         f"({document['num_validation']} photographs: one standard error is about 1.5 points), {document['epochs']} "
-        "epochs unless said otherwise; the test part was not looked at.",
+        "epochs; the test part was not looked at. From mixup on, the figures are of views that were mixed anew for "
+        "each batch, their targets likewise.",
         "",
         "| rung | what is new | on top of | validation, each seed | mean | gain | with mirror | s / epoch |",
         "|---|---|---|---|---|---|---|---|",
@@ -177,6 +182,36 @@ def to_markdown(document: dict[str, Any]) -> str:
         lines.append(
             f"| {rung.name} | {rung.says} | {rung.below or ''} | {each} | {100 * means[rung.name]:.1f} | {gain} "
             f"| {100 * mirror:.1f} | {seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n" + in_memory_markdown()
+
+
+def in_memory_markdown() -> str:
+    """The table of the trainings in a GPU's memory, for people."""
+    document = json.loads((RESULTS / "in_memory.json").read_text(encoding="utf-8"))
+    lines = [
+        "",
+        "## With everything in a GPU's memory",
+        "",
+        f"Made by an earlier form of `benchmarks/in_memory.py` on one {document['machine']['gpu']}; figures in "
+        f"`results/in_memory.json`. {document['num_views']} views a photograph, no average of weights but the mean of "
+        "the last quarter, one seed. Mixtures are of views that are mixed anew for each batch, their targets likewise; "
+        "or mixed once, and answered by the teacher as they are. The log loss is that at the best temperature; the "
+        "divergence is the mean of KL(teacher, network), likewise. The same 523 photographs.",
+        "",
+        "| network | epochs | the teacher's features | answers to mixtures | other | accuracy | with mirror | log loss "
+        "| divergence | as the teacher |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in document["runs"]:
+        features = f"{run['features_from']}, weight {run['feature_weight']}" if run["features_from"] else ""
+        other = [f"weight decay {run['weight_decay']}"] if run["weight_decay"] != BEST.weight_decay else []
+        other += [f"rate {run['learning_rate']}"] if run["learning_rate"] != BEST.learning_rate else []
+        answers = "the teacher's own" if run["answers_to_mixed_views"] else "blended"
+        lines.append(
+            f"| {run['network']} | {run['epochs']} | {features} | {answers} | {', '.join(other)} "
+            f"| {100 * run['accuracy']:.1f} | {100 * run['with_mirror']:.1f} | {run['log_loss']:.3f} "
+            f"| {run['divergence_from_teacher']:.3f} | {100 * run['agreement_with_teacher']:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
