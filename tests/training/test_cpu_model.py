@@ -4,7 +4,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from exporting import OFFSET, SCALE, TEMPERATURE, draw_squares, expected_probabilities, trained_tiny_network
+from exporting import (
+    OFFSET,
+    SCALE,
+    TEMPERATURE,
+    build_tiny_network,
+    draw_squares,
+    expected_probabilities,
+    trained_tiny_network,
+)
 
 from service.engines.cpu_model import list_precisions
 from service.engines.engine import Probabilities
@@ -96,3 +104,19 @@ def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
     assert (float32.refused, good.refused, good.quantised) == (None, None, "convolutions")
     assert "the same for" in str(coarse.refused)
     assert list_precisions(tmp_path) == ("float32", "int8")
+
+
+def test_channels_of_very_different_size_are_made_alike_before_they_share_a_scale(tmp_path: Path) -> None:
+    # The same function: each filter many times as large as the one before, and read by weights as much smaller.
+    network = trained_tiny_network()
+    lopsided = build_tiny_network()
+    for layer, source in zip(lopsided.layers, network.layers, strict=True):
+        weights = source.get_weights()
+        if isinstance(layer, keras.layers.Conv2D):
+            factors = np.logspace(-2, 2, layer.filters)
+            weights = [weights[0] * factors, weights[1] * factors]
+        elif isinstance(layer, keras.layers.Dense):
+            weights[0] = weights[0] / np.resize(factors, len(weights[0]))[:, None]
+        layer.set_weights(weights)
+    float32, int8 = export(lopsided, tmp_path)
+    assert (float32.refused, int8.refused) == (None, None)

@@ -12,6 +12,7 @@ from service.errors import TrainingError
 from service.training import fit as fit_module
 from service.training.checkpoint import Variables, load_checkpoint
 from service.training.fit import normalise
+from service.training.teach import Lesson
 
 FITTING = Path(__file__).with_name("fitting.py")
 
@@ -130,6 +131,34 @@ def test_the_mean_of_the_last_epochs_weights_is_kept_and_a_resumed_training_has_
         np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
     assert [epoch.learning_rate for epoch in resumed.history[2:]] == pytest.approx([0.01, 0.01])
     assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(third, fourth, strict=True))
+
+
+def test_after_a_validation_the_weights_go_on_where_they_were_those_of_the_features_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = np.full((1, 10, 5), 0.2, np.float32)
+    features = np.random.default_rng(0).standard_normal((1, 10, 4)).astype(np.float16)
+    seen: list[list[np.ndarray]] = []
+    validate = fit_module._Trainer._validate
+
+    def watched(trainer, validation):  # type: ignore[no-untyped-def]
+        seen.append(trainer._trained.get_weights())
+        return validate(trainer, validation)
+
+    run_epoch = fit_module._Trainer.run_epoch
+
+    def compared(trainer, *rest):  # type: ignore[no-untyped-def]
+        result = run_epoch(trainer, *rest)
+        seen.append(trainer._trained.get_weights())
+        return result
+
+    monkeypatch.setattr(fit_module._Trainer, "_validate", watched)
+    monkeypatch.setattr(fit_module._Trainer, "run_epoch", compared)
+    recipe = replace(RECIPE, epochs=1, average_decay=0.9, feature_weight=1.0)
+    fit_small(tmp_path / "checkpoint.npz", recipe, Lesson(answers, features, None))
+    averaged, own = seen
+    kernel = [weight.shape for weight in own].index((1024, 4))
+    assert not np.array_equal(averaged[kernel], own[kernel])
 
 
 def test_normalising_is_pixel_times_scale_plus_offset() -> None:
