@@ -88,15 +88,9 @@ LADDER = (
     ),
     Rung(
         "cutmix",
-        "half of the views get a rectangle of another, most others are blended evenly",
+        "half of the views get a rectangle of another, the others are blended evenly",
         {"augmentation": BEST.augmentation},
         "tuned teacher",
-    ),
-    Rung(
-        "features",
-        "the teacher's features are foretold by the first dense layer",
-        {"feature_weight": BEST.feature_weight},
-        "cutmix",
     ),
     Rung(
         "mean of weights",
@@ -165,8 +159,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         "",
         "Made by `benchmarks/accuracy.py`; figures in `results/accuracy.json`. Accuracy on the validation part "
         f"({document['num_validation']} photographs: one standard error is about 1.5 points), {document['epochs']} "
-        "epochs; the test part was not looked at. From mixup on, the figures are of views that were mixed anew for "
-        "each batch, their targets likewise.",
+        f"epochs; the test part was not looked at.{document.get('note', '')}",
         "",
         "| rung | what is new | on top of | validation, each seed | mean | gain | with mirror | s / epoch |",
         "|---|---|---|---|---|---|---|---|",

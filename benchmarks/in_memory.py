@@ -9,8 +9,9 @@ network, losses, optimizer, schedule and mean of weights, for Keras on JAX. `lea
 missing for the GPU, and leaves the weights of both networks in RUN; `publish` calibrates, exports, evaluates and
 publishes them as `flowers train` does, on any machine with the same photographs. The recipe `patient` takes 15 GB.
 
-The shipped version was made so. Its views were blended, or pasted into, with one of six of another photograph's instead
-of one of their own, and whole epochs were unmixed instead of as many single views.
+An earlier form of this trained the shipped version. Its views were blended, or pasted into, with one of six of another
+photograph's instead of one of their own; and whole epochs were unmixed instead of as many single views. There is no
+running average of the weights here, which `flowers train` evaluates before the mean of the last epochs begins.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from service.training.calibrate import calibrate, softmax
 from service.training.checkpoint import Epoch
 from service.training.fit import first_of_mean, in_training, learning_rate, predict_logits
 from service.training.precision import compute_precision
-from service.training.recipe import Recipe, find_recipe
+from service.training.recipe import Augmentation, Recipe, find_recipe
 from service.training.teach import Lesson, prepare_lesson
 
 RULE, LIMITS = ResizeRule(), ImageLimits()
@@ -53,8 +54,8 @@ def learn(
 
     assert lesson.features is not None
     keras.utils.set_random_seed(SEED)
-    with compute_precision(recipe.precision):
-        network = NETWORKS[recipe.network](num_classes, batch_norm=True, dropout=recipe.dropout)
+    with compute_precision("mixed_bfloat16" if recipe.precision == "auto" else recipe.precision):
+        network = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
     model = in_training(network, recipe, lesson.features.shape[-1])
     decays = [variable.name not in ("bias", "gamma", "beta") for variable in model.trainable_variables]
     photographs = np.arange(len(views))
@@ -156,14 +157,21 @@ def learn_both(folder: Path, run: Path, recipe: Recipe) -> None:
         )  # fmt: skip
         network, history = learn(recipe, len(check.class_names), views, lesson, unseen)
         np.savez(run / f"{name}.npz", *network.get_weights())
-        learned = {"teacher_accuracy": lesson.accuracy, "history": [asdict(epoch) for epoch in history]}
+        learned = {
+            "recipe": asdict(recipe),
+            "teacher_accuracy": lesson.accuracy,
+            "history": [asdict(epoch) for epoch in history],
+        }
         (run / f"{name}.json").write_text(json.dumps(learned, indent=1) + "\n", encoding="utf-8")
 
 
-def publish(folder: Path, run: Path, recipe: Recipe, name: str, store: Path) -> None:
+def publish(folder: Path, run: Path, name: str, store: Path) -> None:
     """Publish what `learn_both` left in `run`."""
     from service.training.train import publish_network  # knows TensorFlow
 
+    learned = json.loads((run / "network.json").read_text(encoding="utf-8"))
+    recipe = Recipe(**learned["recipe"] | {"augmentation": Augmentation(**learned["recipe"]["augmentation"])})
+    history = [Epoch(**row) for row in learned["history"]]
     check, split = read(folder)
     validation, unseen = (
         load_squares(split.photographs[part], check.class_names, RULE, LIMITS) for part in ("validation", "test")
@@ -171,10 +179,8 @@ def publish(folder: Path, run: Path, recipe: Recipe, name: str, store: Path) -> 
     first, second = (
         load_network(run / f"{which}.npz", recipe, len(check.class_names)) for which in ("network", "refit")
     )
-    learned = json.loads((run / "network.json").read_text(encoding="utf-8"))
-    history = [Epoch(**row) for row in learned["history"]]
     described = {
-        **asdict(recipe), "seed": SEED, "device": "gpu", "epochs_done": recipe.epochs,
+        **asdict(recipe), "seed": SEED, "device": "gpu", "epochs_done": history[-1].epoch + 1,
         "teacher_accuracy": learned["teacher_accuracy"],
     }  # fmt: skip
     calibration = calibrate(predict_logits(first, validation, recipe), validation.class_indices)
@@ -188,7 +194,7 @@ def load_network(path: Path, recipe: Recipe, num_classes: int) -> keras.Model:
     """The trained network whose weights were saved, batch normalisation folded."""
     from service.training.train import plain_network
 
-    network = NETWORKS[recipe.network](num_classes, batch_norm=True, dropout=recipe.dropout)
+    network = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
     with np.load(path, allow_pickle=False) as file:
         network.set_weights([file[f"arr_{number}"] for number in range(len(file.files))])
     return plain_network(network, recipe)
@@ -211,12 +217,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", default="flowers", help="of the model that is published")
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     asked = parser.parse_args(arguments)
-    recipe = find_recipe(asked.recipe)
-    recipe = replace(recipe, epochs=asked.epochs or recipe.epochs)
     if asked.verb == "learn":
-        learn_both(asked.folder, asked.run, recipe)
+        recipe = find_recipe(asked.recipe)
+        learn_both(asked.folder, asked.run, replace(recipe, epochs=asked.epochs or recipe.epochs))
     else:
-        publish(asked.folder, asked.run, recipe, asked.name, asked.store)
+        publish(asked.folder, asked.run, asked.name, asked.store)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from service.imaging.resize import resize, resize_shorter_side
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-_NUM_WORKERS = os.cpu_count() or 2
+_NUM_WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.data.memory import memory_left
 from service.imaging.pixels import Pixels
 
 Photographs = Sequence[Pixels] | Pixels
@@ -44,15 +44,15 @@ class Batch:
 class Views:
     """View `v` of photograph `i`: the same each time it is asked for, whatever else is and by whichever thread.
 
-    A counted number of views is kept once made, if all of them take no more than half of the memory that is left:
-    making them costs as much as a third of the training on them.
+    A counted number of views is kept once made, if all of them take no more than half of the memory that is free: to
+    make them takes time from the training on them.
 
     Args:
         photographs: to be seen.
         make: makes a view.
         seed: of all of them.
         num_views: of each photograph; 0: no end of them, and nothing is kept.
-        memory_left: bytes that may be taken, "as much as is left" by default.
+        free_bytes: memory that is free; None: as much as `memory_left` says.
     """
 
     def __init__(
@@ -61,12 +61,15 @@ class Views:
         make: MakeView,
         seed: int,
         num_views: int = 0,
-        memory_left: Callable[[], int] = lambda: memory_left(),
+        free_bytes: int | None = None,
     ) -> None:
         self._photographs, self._make, self._seed, self.num_views = photographs, make, seed, num_views
-        shape = (num_views, len(photographs))
-        one = self._made(0, 0).pixels
-        self.is_keeping = 0 < num_views * len(photographs) * one.nbytes <= memory_left() // 2
+        self.is_keeping = False
+        if num_views == 0:
+            return
+        shape, one = (num_views, len(photographs)), self._made(0, 0).pixels
+        free_bytes = memory_left() if free_bytes is None else free_bytes
+        self.is_keeping = num_views * len(photographs) * one.nbytes <= free_bytes // 2
         if self.is_keeping:
             self._is_kept = np.zeros(shape, np.bool_)
             self._pixels = np.empty((*shape, *one.shape), np.uint8)
@@ -93,17 +96,3 @@ class Views:
 
     def _made(self, photograph: int, view: int) -> View:
         return self._make(self._photographs, photograph, np.random.default_rng((self._seed, view, photograph)))
-
-
-def memory_left(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that Linux and the container's limit, if there is one, still give; 0 where there is no saying."""
-    try:
-        fields = dict(line.split(":") for line in meminfo.read_text(encoding="utf-8").splitlines())
-        left = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 0
-    try:
-        limit, taken = (int((cgroup / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no container, or one without a limit: "max"
-        return left
-    return max(0, min(left, limit - taken))

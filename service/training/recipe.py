@@ -12,9 +12,9 @@ class Augmentation:
     """How one photograph becomes many views; everything off is the photograph as serving sees it, mirrored or not.
 
     `min_area` is the least share of the picture's area that a random crop takes (1 takes the serving crop instead),
-    `max_aspect` its largest ratio of sides, `color` the largest relative change of brightness, contrast and
-    saturation, `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all), `cutmix` the
-    share of views that get a rectangle of another instead of the blend, `unmixed` the share that neither happens to.
+    `max_aspect` its largest ratio of sides, `color` the largest relative change of brightness, contrast and saturation,
+    `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all), `unmixed` the share of
+    views that are left alone, `cutmix` the share of the others that get a rectangle of another instead of the blend.
 
     Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup, Yun et al. (2019) for cutmix.
     """

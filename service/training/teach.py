@@ -21,7 +21,7 @@ from service.training.recipe import Recipe
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
-"""What is being done, batches done, batches in all."""
+"""What is being done, how much of it is done, and how much there is."""
 
 _BATCH_SIZE = 32
 _LEARNING_RATE, _WEIGHT_DECAY, _AVERAGE_DECAY = 5e-4, 0.05, 0.98
@@ -33,8 +33,8 @@ class Lesson:
     """What a teacher has to say of the views that `fit` trains on.
 
     `answers`: probabilities, float32, (num_views, number of training photographs, num_classes). `features`: float16,
-    (num_views, number of training photographs, number of features), their variance 1 in sum; None where the recipe
-    wants none. `accuracy`: the teacher's own, on the validation photographs if any.
+    (num_views, number of training photographs, number of features), their variances at most about 1 in sum; None where
+    the recipe wants none. `accuracy`: the teacher's own, on the validation photographs if any.
     """
 
     answers: Float32
@@ -70,7 +70,7 @@ def prepare_lesson(
         rule: size of a view.
         seed: of the teacher's views, the order and the last layer.
         cache: file for the lesson; one that is there is read instead, so that a resumed training asks no teacher.
-        progress: told after each batch.
+        progress: told after each batch that it learns from, and after each view that it answers.
 
     Raises:
         TrainingError: `cache` cannot be written or read.

@@ -166,7 +166,7 @@ def publish_network(
         network: as `write_version` takes it, and the next ones likewise.
         store: the model store.
         run: the run folder, for `history.json`, `published.json` and `report.html`.
-        history: of its training, for the curves; there may be none.
+        history: of its training, for the curves.
 
     Returns:
         The version, and its evaluation on the test part.
@@ -182,7 +182,7 @@ def publish_network(
     _write(run / "history.json", [asdict(epoch) for epoch in history])
     _write(run / "published.json", {"model": name, "version": draft.version, "test": test.evaluation.to_dict()})
     sections = [
-        *([to_section("Training", draw_curves(history))] if history else []),
+        to_section("Training", draw_curves(history)),
         Section("Recipe", to_table(list(described.items()))),
         Section("Photographs", _describe_data(check, split)),
     ]

@@ -1,15 +1,14 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.data.views import Photographs, View, Views, memory_left
+from service.data.views import Photographs, View, Views
 
 IMAGES = [np.full((4, 4, 3), index, np.uint8) for index in range(10)]
 ALL = np.arange(10)
-PLENTY, NOTHING = (lambda: 2**30), (lambda: 0)
+PLENTY, NOTHING = 2**30, 0
 
 
 def noisy_view(photographs: Photographs, number: int, random: np.random.Generator) -> View:
@@ -17,7 +16,7 @@ def noisy_view(photographs: Photographs, number: int, random: np.random.Generato
     return View(pixels, int(random.integers(10)), float(random.random()))
 
 
-def views_of(memory_left, num_views: int = 3) -> tuple[Views, list[int]]:  # type: ignore[no-untyped-def]
+def views_of(free_bytes: int, num_views: int = 3) -> tuple[Views, list[int]]:
     """Views, and the photographs whose views have been made so far."""
     made: list[int] = []
 
@@ -25,13 +24,13 @@ def views_of(memory_left, num_views: int = 3) -> tuple[Views, list[int]]:  # typ
         made.append(number)
         return noisy_view(photographs, number, random)
 
-    views = Views(IMAGES, make, 1, num_views, memory_left)
+    views = Views(IMAGES, make, 1, num_views, free_bytes)
     made.clear()  # one was made to know its size
     return views, made
 
 
 def test_views_that_are_kept_are_those_that_are_made_anew() -> None:
-    kept, anew = (views_of(memory_left)[0] for memory_left in (PLENTY, NOTHING))
+    kept, anew = (views_of(free_bytes)[0] for free_bytes in (PLENTY, NOTHING))
     assert kept.is_keeping
     assert not anew.is_keeping
     some = np.array([7, 0, 3])
@@ -58,42 +57,32 @@ def test_what_is_kept_is_not_what_was_handed_out() -> None:
     np.testing.assert_array_equal(views.batch(ALL, np.zeros(10, np.int64)).images, before)
 
 
-@pytest.mark.parametrize(("left", "is_keeping"), [(2 * 3 * 10 * 48, True), (2 * 3 * 10 * 48 - 1, False)])
-def test_views_are_kept_in_no_more_than_half_of_the_memory_that_is_left(left: int, is_keeping: bool) -> None:
-    assert views_of(lambda: left)[0].is_keeping is is_keeping
+@pytest.mark.parametrize(("free_bytes", "is_keeping"), [(2 * 3 * 10 * 48, True), (2 * 3 * 10 * 48 - 1, False)])
+def test_views_are_kept_in_no_more_than_half_of_the_memory_that_is_free(free_bytes: int, is_keeping: bool) -> None:
+    assert views_of(free_bytes)[0].is_keeping is is_keeping
 
 
 def test_views_without_number_are_not_kept() -> None:
     assert not views_of(PLENTY, num_views=0)[0].is_keeping
 
 
-def test_threads_that_ask_at_once_get_the_same_views() -> None:
-    views, _ = views_of(PLENTY)
-    numbers = np.tile(np.arange(3), 4)[:10]
-    expected = views_of(NOTHING)[0].batch(ALL, numbers).images
-    begin = threading.Barrier(8)
+def test_a_view_that_one_thread_is_still_making_is_not_taken_for_made_by_another() -> None:
+    is_begun, may_end = threading.Event(), threading.Event()
 
-    def is_right(_: int) -> bool:
-        begin.wait(10)
-        return all(np.array_equal(views.batch(ALL, numbers).images, expected) for _ in range(50))
+    def slow(photographs: Photographs, number: int, random: np.random.Generator) -> View:
+        if threading.current_thread() is not threading.main_thread():
+            is_begun.set()
+            assert may_end.wait(10)
+        return noisy_view(photographs, number, random)
 
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(is_right, range(8)))
-
-
-@pytest.mark.parametrize(
-    ("limit", "taken", "expected"),
-    [(None, None, 8 * 2**30), ("max", "5", 8 * 2**30), (str(3 * 2**30), str(2**30), 2 * 2**30), ("5", "9", 0)],
-)
-def test_the_memory_that_is_left_is_the_machines_or_the_containers(
-    limit: str | None, taken: str | None, expected: int, tmp_path: Path
-) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n", encoding="utf-8")
-    if limit and taken:
-        (tmp_path / "memory.max").write_text(limit + "\n", encoding="utf-8")
-        (tmp_path / "memory.current").write_text(taken + "\n", encoding="utf-8")
-    assert memory_left(tmp_path / "meminfo", tmp_path) == expected
-
-
-def test_where_memory_is_not_told_of_nothing_is_left(tmp_path: Path) -> None:
-    assert memory_left(tmp_path / "missing", tmp_path) == 0
+    views = Views(IMAGES, slow, 1, 3, PLENTY)
+    one = np.array([4]), np.array([2])
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(views.batch, *one)
+        assert is_begun.wait(10)
+        mine = views.batch(*one)
+        may_end.set()
+        expected = views_of(NOTHING)[0].batch(*one)
+        for batch in (mine, other.result(10)):
+            np.testing.assert_array_equal(batch.images, expected.images)
+            np.testing.assert_array_equal(batch.shares, expected.shares)
