@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ DOCS = Path(__file__).parent
 RUNS = DOCS.parent / "benchmarks" / "results" / "in_memory.json"
 
 
-def draw_patience(document: dict) -> str:
+def draw_patience(document: dict[str, Any]) -> str:
     """Accuracy and loss on the validation part against the length of the training, as SVG."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     accuracies, losses = figure.subplots(1, 2)
@@ -37,7 +38,7 @@ def draw_patience(document: dict) -> str:
     losses.set(xlabel="epochs", ylabel="log loss at the best temperature")
     for axes in (accuracies, losses):
         axes.grid(alpha=0.3)
-    accuracies.legend(title="AlexNet v2 learns")
+    losses.legend(title="AlexNet v2 learns", loc="upper right")
     return to_svg(figure)
 
 

@@ -9,8 +9,9 @@ two cores gave 90.8 % at the best epoch, 90.6 % on average over the last twenty,
 part after the second training; without the mean of the last quarter 89.3 %; with 150 epochs, mixup 0.2 and no cutmix
 89.5 %.
 
-Two cores with AVX-512 and bfloat16: 13 minutes for the teacher and its answers and 8 seconds an epoch of AlexNet,
-twice, since it is trained again on both parts. The views want 14 GB of free memory, or are made anew in every epoch.
+Two cores with AVX-512 and bfloat16: a quarter of an hour for the teacher and its answers and 8 seconds an epoch of
+AlexNet, twice, since it is trained again on both parts. The views want 14 GB of free memory, or are made anew in every
+epoch.
 """
 
 from service.training.recipe import Augmentation, Recipe
