@@ -21,7 +21,16 @@ def example_metadata(**changes: Any) -> Metadata:
         "recipe": {"name": "example", "seed": 0},
         "data_digest": "d" * 64,
         "split_digest": "5" * 64,
-        "metrics": [
+        "metrics": [  # of a version that was trained on the validation part as well, which tells of another network
+            Metrics(
+                part="validation",
+                num_photographs=20,
+                num_correct=14,
+                accuracy=0.7,
+                accuracy_low=0.481,
+                accuracy_high=0.8545,
+                expected_calibration_error=0.08,
+            ),
             Metrics(
                 part="test",
                 num_photographs=20,
@@ -30,7 +39,7 @@ def example_metadata(**changes: Any) -> Metadata:
                 accuracy_low=0.6396,
                 accuracy_high=0.9476,
                 expected_calibration_error=0.05,
-            )
+            ),
         ],
         "temperature": 1.2,
         "confidence_threshold": 0.5,

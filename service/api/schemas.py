@@ -100,7 +100,7 @@ class VersionSummary(_Body):
     live: bool
     pinned: bool
     created: datetime | None = Field(description="Null when its metadata cannot be read.")
-    accuracy: float | None = Field(description="On the first part that its metadata lists.")
+    accuracy: float | None = Field(description="On the test part, or on the first that its metadata lists.")
     refused: str | None = Field(description="Why it is not served, if it was tried and refused.")
 
 

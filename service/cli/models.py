@@ -176,14 +176,13 @@ def _row(stored: StoredVersion, live: StoredVersion | None) -> dict[str, Any]:
         metadata = read_metadata(stored.folder / METADATA_FILE)
     except InvalidVersion as error:
         return {**row, "problem": str(error)}
-    by_part = {metrics.part: metrics.accuracy for metrics in metadata.metrics}
-    part = "test" if "test" in by_part else next(iter(by_part), None)
+    stated = metadata.stated
     return {
         **row,
         "created": metadata.created.isoformat(),
         "network": metadata.network.name,
-        "accuracy": by_part.get(part or ""),
-        "part": part,
+        "accuracy": stated.accuracy if stated else None,
+        "part": stated.part if stated else None,
     }
 
 

@@ -86,6 +86,15 @@ class Metadata(_Frozen):
             )
         return self
 
+    @property
+    def stated(self) -> Metrics | None:
+        """What the version itself is worth: on the test part where it was measured there, else on its first part.
+
+        A version that was trained on the validation part as well has figures of that part from another network.
+        """
+        by_part = {metrics.part: metrics for metrics in self.metrics}
+        return by_part.get("test") or next(iter(self.metrics), None)
+
 
 def read_metadata(path: Path) -> Metadata:
     """Read one `metadata.json`.

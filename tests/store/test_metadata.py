@@ -21,6 +21,15 @@ def test_metadata_from_before_there_was_a_light_engine_can_be_read() -> None:
     assert parse_metadata(json.dumps(document), version="1").cpu_models == []
 
 
+def test_what_a_version_is_worth_is_said_by_the_test_part_or_by_the_first_that_there_is() -> None:
+    metadata = example_metadata()
+    validation, test = metadata.metrics
+    assert (validation.part, test.part) == ("validation", "test")
+    assert metadata.stated == test
+    assert example_metadata(metrics=[validation]).stated == validation
+    assert example_metadata(metrics=[]).stated is None
+
+
 def test_a_missing_file_is_an_invalid_version(tmp_path: Path) -> None:
     with pytest.raises(InvalidVersion, match=r"metadata\.json of version 7 cannot be read: No such file"):
         read_metadata(tmp_path / "7" / "assets.extra" / "metadata.json")

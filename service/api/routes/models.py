@@ -92,6 +92,6 @@ def _summarise(
         live=live is not None and stored.version == live.version,
         pinned=stored.pinned,
         created=card.created if card else None,
-        accuracy=card.metrics[0].accuracy if card and card.metrics else None,
+        accuracy=card.stated.accuracy if card and card.stated else None,
         refused=live_model.refused.get(stored.version) if stored.model == live_model.model else None,
     )
