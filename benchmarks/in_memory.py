@@ -59,10 +59,12 @@ def learn(
     model = in_training(network, recipe, lesson.features.shape[-1])
     decays = [variable.name not in ("bias", "gamma", "beta") for variable in model.trainable_variables]
     photographs = np.arange(len(views))
-    pixels = [
-        jnp.asarray(views.batch(photographs, np.full_like(photographs, v)).images) for v in range(views.num_views)
-    ]
-    answers, features = jnp.asarray(lesson.answers), jnp.asarray(lesson.features, jnp.float32)
+    pixels, answers, features = [], [], []
+    for number in range(views.num_views):  # what an epoch shows: neighbours at different views
+        seen = (number + photographs) % views.num_views
+        pixels.append(jnp.asarray(views.batch(photographs, seen).images))
+        answers.append(jnp.asarray(lesson.answers[seen, photographs]))
+        features.append(jnp.asarray(lesson.features[seen, photographs], jnp.float32))
     num_steps = len(views) // recipe.batch_size
 
     def loss_of(weights: Any, state: Any, images: Any, answer: Any, feature: Any) -> Any:
@@ -102,11 +104,11 @@ def learn(
     history = []
     for epoch in range(recipe.epochs):
         begun = time.perf_counter()
-        view = epoch % views.num_views
+        shown = epoch % views.num_views
         order = np.random.default_rng((SEED, epoch)).permutation(len(views))
         rows = order[: num_steps * recipe.batch_size].reshape(num_steps, -1)
         rates = np.array([learning_rate(recipe, epoch + n / num_steps) for n in range(num_steps)], np.float32)
-        carry, found = run_epoch(carry, rows, rates, pixels[view], answers[view], features[view])
+        carry, found = run_epoch(carry, rows, rates, pixels[shown], answers[shown], features[shown])
         own = [*carry[0], *carry[1]]
         num_averaged = epoch + 1 - first_of_mean(recipe)
         if num_averaged > 0:
