@@ -9,9 +9,11 @@ network, losses, optimizer, schedule and mean of weights, for Keras on JAX. `lea
 missing for the GPU, and leaves the weights of both networks in RUN; `publish` calibrates, exports, evaluates and
 publishes them as `flowers train` does, on any machine with the same photographs. The recipe `patient` takes 15 GB.
 
-An earlier form of this trained the shipped version. Its views were blended, or pasted into, with one of six of another
-photograph's instead of one of their own; and whole epochs were unmixed instead of as many single views. There is no
-running average of the weights here, which `flowers train` evaluates before the mean of the last epochs begins.
+An earlier form of this trained the shipped version. Its views were blended, or pasted into, with one of six of
+another photograph's instead of one of their own; and whole epochs were unmixed instead of as many single views. Its
+photographs, those it was validated on as well, had been made smaller for the journey: the shorter side at 256 pixels,
+as training has it, in AVIF. There is no running average of the weights here, which `flowers train` evaluates before
+the mean of the last epochs begins.
 """
 
 import argparse
@@ -34,9 +36,9 @@ from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
 from service.networks.backbones import load_backbone
 from service.training.augment import training_view
-from service.training.calibrate import calibrate, softmax
+from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
-from service.training.fit import first_of_mean, in_training, learning_rate, predict_logits
+from service.training.fit import first_of_mean, in_training, learning_rate, make_optimizer, predict_logits, validate
 from service.training.precision import compute_precision
 from service.training.recipe import Augmentation, Recipe, find_recipe
 from service.training.teach import Lesson, prepare_lesson
@@ -57,7 +59,9 @@ def learn(
     with compute_precision("mixed_bfloat16" if recipe.precision == "auto" else recipe.precision):
         network = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
     model = in_training(network, recipe, lesson.features.shape[-1])
-    decays = [variable.name not in ("bias", "gamma", "beta") for variable in model.trainable_variables]
+    optimizer = make_optimizer(replace(recipe, average_decay=0.0))
+    optimizer.build(model.trainable_variables)
+    rate_at = [variable.name for variable in optimizer.variables].index("learning_rate")
     photographs = np.arange(len(views))
     pixels, answers, features = [], [], []
     for number in range(views.num_views):  # what an epoch shows: neighbours at different views
@@ -75,31 +79,21 @@ def learn(
         return entropy + recipe.feature_weight * error, (state, entropy, accuracy)
 
     def step(carry: Any, given: Any, images: Any, answer: Any, feature: Any) -> Any:
-        weights, state, means, squares, count = carry
+        weights, state, moments = carry
         rows, rate = given
         batch = images[rows], answer[rows], feature[rows]
         (_, (state, *found)), slopes = jax.value_and_grad(loss_of, has_aux=True)(weights, state, *batch)
-        count = count + 1
-        means = [0.9 * mean + 0.1 * slope for mean, slope in zip(means, slopes, strict=True)]
-        squares = [0.999 * square + 0.001 * slope**2 for square, slope in zip(squares, slopes, strict=True)]
-        steps = [
-            mean / (1 - 0.9**count) / (jnp.sqrt(square / (1 - 0.999**count)) + 1e-7)
-            for mean, square in zip(means, squares, strict=True)
-        ]
-        weights = [
-            weight - rate * (taken + recipe.weight_decay * decay * weight)
-            for weight, taken, decay in zip(weights, steps, decays, strict=True)
-        ]
-        return (weights, state, means, squares, count), jnp.stack(found)
+        moments = [*moments[:rate_at], rate, *moments[rate_at + 1 :]]
+        weights, moments = optimizer.stateless_apply(moments, slopes, weights)
+        return (weights, state, moments), jnp.stack(found)
 
     @jax.jit
     def run_epoch(carry: Any, rows: Any, rates: Any, *view: Any) -> Any:
         return jax.lax.scan(lambda carry, given: step(carry, given, *view), carry, (rows, rates))
 
     variables = [*model.trainable_variables, *model.non_trainable_variables]
-    weights, state = ([v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables))
-    zeros = [jnp.zeros_like(weight) for weight in weights]
-    carry: Any = (weights, state, zeros, zeros, jnp.float32(0))
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    carry: Any = tuple([variable.value for variable in group] for group in groups)
     mean: list[Any] = []
     history = []
     for epoch in range(recipe.epochs):
@@ -119,7 +113,7 @@ def learn(
             for variable, value in zip(variables, mean or own, strict=True):
                 variable.assign(value)
             row = Epoch(
-                epoch, loss, accuracy, *_validate(network, validation, recipe), float(rates[-1]), seconds,
+                epoch, loss, accuracy, *validate(network, validation, recipe), float(rates[-1]), seconds,
                 num_steps * recipe.batch_size / seconds,
             )  # fmt: skip
             history.append(row)
@@ -130,17 +124,6 @@ def learn(
 def _averaged(mean: Any, value: Any, count: int) -> Any:
     """The mean of `count` values, the last of them `value`; the state of a random stream is no number to average."""
     return mean + (value - mean) / count if mean.dtype == np.float32 else value
-
-
-def _validate(
-    network: keras.Model, validation: LabelledPixels | None, recipe: Recipe
-) -> tuple[float | None, float | None]:
-    if validation is None:
-        return None, None
-    probabilities = softmax(predict_logits(network, validation, recipe))
-    chosen = probabilities[np.arange(len(probabilities)), validation.class_indices]
-    is_right = probabilities.argmax(axis=1) == validation.class_indices
-    return float(-np.log(chosen).mean()), float(is_right.mean())
 
 
 def learn_both(folder: Path, run: Path, recipe: Recipe) -> None:
@@ -170,6 +153,7 @@ def learn_both(folder: Path, run: Path, recipe: Recipe) -> None:
 def publish(folder: Path, run: Path, name: str, store: Path) -> None:
     """Publish what `learn_both` left in `run`."""
     from service.training.train import publish_network  # knows TensorFlow
+    from service.training.version_files import TrainedNetwork
 
     learned = json.loads((run / "network.json").read_text(encoding="utf-8"))
     recipe = Recipe(**learned["recipe"] | {"augmentation": Augmentation(**learned["recipe"]["augmentation"])})
@@ -186,9 +170,8 @@ def publish(folder: Path, run: Path, name: str, store: Path) -> None:
         "teacher_accuracy": learned["teacher_accuracy"],
     }  # fmt: skip
     calibration = calibrate(predict_logits(first, validation, recipe), validation.class_indices)
-    version, test = publish_network(
-        second, store, run, name, recipe, described, calibration, check, split, validation, unseen, history
-    )
+    trained = TrainedNetwork(name, second, recipe, described, calibration, check, split, validation, unseen)
+    version, test = publish_network(trained, store, run, history)
     print(f"{name} {version}: {test.num_correct} of {test.num_photographs} on the test part")
 
 

@@ -11,6 +11,19 @@ from service.store.metadata import Metadata, Metrics, Network, Preprocessing
 from service.store.publish import publish_version
 
 
+def example_metrics(part: str, num_correct: int, low: float, high: float) -> Metrics:
+    """So many of twenty are right."""
+    return Metrics(
+        part=part,
+        num_photographs=20,
+        num_correct=num_correct,
+        accuracy=num_correct / 20,
+        accuracy_low=low,
+        accuracy_high=high,
+        expected_calibration_error=0.05,
+    )
+
+
 def example_metadata(**changes: Any) -> Metadata:
     """Valid metadata of a network for the drawn flowers; `changes` replace fields."""
     fields: dict[str, Any] = {
@@ -21,26 +34,8 @@ def example_metadata(**changes: Any) -> Metadata:
         "recipe": {"name": "example", "seed": 0},
         "data_digest": "d" * 64,
         "split_digest": "5" * 64,
-        "metrics": [  # of a version that was trained on the validation part as well, which tells of another network
-            Metrics(
-                part="validation",
-                num_photographs=20,
-                num_correct=14,
-                accuracy=0.7,
-                accuracy_low=0.481,
-                accuracy_high=0.8545,
-                expected_calibration_error=0.08,
-            ),
-            Metrics(
-                part="test",
-                num_photographs=20,
-                num_correct=17,
-                accuracy=0.85,
-                accuracy_low=0.6396,
-                accuracy_high=0.9476,
-                expected_calibration_error=0.05,
-            ),
-        ],
+        # Of a version that was trained on the validation part as well: that part tells of another network.
+        "metrics": [example_metrics("validation", 14, 0.481, 0.8545), example_metrics("test", 17, 0.6396, 0.9476)],
         "temperature": 1.2,
         "confidence_threshold": 0.5,
         "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),

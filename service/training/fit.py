@@ -138,6 +138,18 @@ def in_training(model: keras.Model, recipe: Recipe, num_features: int) -> keras.
     return keras.Model(images, outputs)
 
 
+def make_optimizer(recipe: Recipe) -> keras.optimizers.AdamW:
+    """AdamW with decoupled weight decay and a running average of the weights, as the recipe says."""
+    optimizer = keras.optimizers.AdamW(
+        recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        use_ema=recipe.average_decay > 0,
+        ema_momentum=recipe.average_decay or 0.99,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
 class _Trainer:
     def __init__(
         self, model: keras.Model, recipe: Recipe, views: Views, labels: Float32, lesson: Lesson | None, seed: int
@@ -146,13 +158,7 @@ class _Trainer:
         self._views, self._labels, self._lesson = views, labels, lesson
         self._batch_size = min(recipe.batch_size, len(views))
         self._num_steps = len(views) // self._batch_size
-        self._optimizer = keras.optimizers.AdamW(
-            recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            use_ema=recipe.average_decay > 0,
-            ema_momentum=recipe.average_decay or 0.99,
-        )
-        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self._optimizer = make_optimizer(recipe)
         losses: dict[str, keras.losses.Loss] = {"logits": keras.losses.CategoricalCrossentropy(from_logits=True)}
         weights = {"logits": 1.0}
         num_features = 0
@@ -198,7 +204,7 @@ class _Trainer:
         rate = float(self._optimizer.learning_rate)
         seconds = time.perf_counter() - begun
         with self._averaged(epoch):
-            validation_loss, validation_accuracy = self._validate(validation) if validation else (None, None)
+            validation_loss, validation_accuracy = validate(self._model, validation, self._recipe)
             weights = read_variables(self._model.weights)
         result = Epoch(epoch, loss, accuracy, validation_loss, validation_accuracy, rate, seconds, images_per_s)
         return result, weights
@@ -213,13 +219,6 @@ class _Trainer:
         if self._lesson.features is not None:
             targets["features"] = self._lesson.features[batch.views, batch.photographs].astype(np.float32)
         return targets
-
-    def _validate(self, validation: LabelledPixels) -> tuple[float, float]:
-        logits = predict_logits(self._model, validation, self._recipe)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        chosen = log_probabilities[np.arange(len(logits)), validation.class_indices]
-        return float(-chosen.mean()), float((logits.argmax(axis=1) == validation.class_indices).mean())
 
     @contextmanager
     def _averaged(self, epoch: int) -> Iterator[None]:
@@ -254,6 +253,19 @@ def predict_logits(model: keras.Model, squares: LabelledPixels, recipe: Recipe, 
         for start in range(0, len(images), batch_size)
     ]
     return np.concatenate(parts)
+
+
+def validate(
+    model: keras.Model, validation: LabelledPixels | None, recipe: Recipe
+) -> tuple[float, float] | tuple[None, None]:
+    """Mean cross-entropy and accuracy on squares as serving makes them; of none, neither."""
+    if validation is None:
+        return None, None
+    logits = predict_logits(model, validation, recipe)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    chosen = log_probabilities[np.arange(len(logits)), validation.class_indices]
+    return float(-chosen.mean()), float((logits.argmax(axis=1) == validation.class_indices).mean())
 
 
 def first_of_mean(recipe: Recipe) -> int:

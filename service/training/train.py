@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -23,14 +23,14 @@ from service.networks.alexnet import NETWORKS
 from service.networks.backbones import load_backbone
 from service.store.publish import check_can_publish, publish_version
 from service.training.augment import training_view
-from service.training.calibrate import Calibration, calibrate
+from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
 from service.training.figures import draw_curves
 from service.training.fit import Fitted, Watcher, fit, predict_logits
 from service.training.fold import fold_batch_norm
 from service.training.recipe import Recipe
 from service.training.teach import prepare_lesson
-from service.training.version_files import write_version
+from service.training.version_files import TrainedNetwork, write_version
 
 RULE = ResizeRule()
 LIMITS = ImageLimits()
@@ -140,30 +140,18 @@ def train(
         **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),
         "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
-    version, test = publish_network(
-        network, store, run, name, recipe, described, calibration, check, split, validation, unseen, fitted.history
-    )
+    trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, validation, unseen)
+    version, test = publish_network(trained, store, run, fitted.history)
     return Trained(name, version, device, run, fitted.history, fitted.interrupted, test)
 
 
 def publish_network(
-    network: keras.Model,
-    store: Path,
-    run: Path,
-    name: str,
-    recipe: Recipe,
-    described: Mapping[str, Any],
-    calibration: Calibration,
-    check: DataCheck,
-    split: Split,
-    validation: LabelledPixels,
-    unseen: LabelledPixels,
-    history: Sequence[Epoch],
+    trained: TrainedNetwork, store: Path, run: Path, history: Sequence[Epoch]
 ) -> tuple[int, Evaluation]:
-    """Export a trained network as the next version of `name`, evaluate it, and write the run's last files.
+    """Export a trained network as the next version of its model, evaluate it, and write the run's last files.
 
     Args:
-        network: as `write_version` takes it, and the next ones likewise.
+        trained: the network, and what is said of it.
         store: the model store.
         run: the run folder, for `history.json`, `published.json` and `report.html`.
         history: of its training, for the curves.
@@ -174,19 +162,17 @@ def publish_network(
     Raises:
         PublishError, TrainingError: as of `train`.
     """
-    with publish_version(store, name) as draft:
-        test = write_version(
-            draft.folder, name, network, recipe, described, calibration, check, split, validation, unseen,
-            rule=RULE, limits=LIMITS,
-        )  # fmt: skip
+    with publish_version(store, trained.name) as draft:
+        test = write_version(draft.folder, trained, rule=RULE, limits=LIMITS)
+    published = {"model": trained.name, "version": draft.version, "test": test.evaluation.to_dict()}
     _write(run / "history.json", [asdict(epoch) for epoch in history])
-    _write(run / "published.json", {"model": name, "version": draft.version, "test": test.evaluation.to_dict()})
+    _write(run / "published.json", published)
     sections = [
         to_section("Training", draw_curves(history)),
-        Section("Recipe", to_table(list(described.items()))),
-        Section("Photographs", _describe_data(check, split)),
+        Section("Recipe", to_table(list(trained.described.items()))),
+        Section("Photographs", _describe_data(trained.check, trained.split)),
     ]
-    title = f"{name}, version {draft.version}, on the test part"
+    title = f"{trained.name}, version {draft.version}, on the test part"
     page = render_page(title, test.evaluation, test.answers, RULE, LIMITS, sections)
     _write_text(run / "report.html", page)
     return draft.version, test.evaluation

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,34 +30,34 @@ from service.training.recipe import Recipe
 _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
 
 
-def write_version(
-    folder: Path,
-    name: str,
-    network: keras.Model,
-    recipe: Recipe,
-    described: Mapping[str, Any],
-    calibration: Calibration,
-    check: DataCheck,
-    split: Split,
-    validation: LabelledPixels,
-    unseen: LabelledPixels,
-    *,
-    rule: ResizeRule,
-    limits: ImageLimits,
-) -> FolderEvaluation:
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """What a version is made of: the network, and all that is said of it.
+
+    `name` is the model's. `network`, with batch norms folded, maps float32 (N, image_size, image_size, 3), normalised
+    as `recipe` says, to logits (N, num_classes). `described` is what the model card says of the training;
+    `calibration` has temperature, threshold and the figures of the validation part; `check` and `split` tell of the
+    photographs and their parts. `validation` are the squares of that part, `unseen` those that the network has not been
+    trained on: the CPU engine's models are compared on them.
+    """
+
+    name: str
+    network: keras.Model
+    recipe: Recipe
+    described: Mapping[str, Any]
+    calibration: Calibration
+    check: DataCheck
+    split: Split
+    validation: LabelledPixels
+    unseen: LabelledPixels
+
+
+def write_version(folder: Path, trained: TrainedNetwork, *, rule: ResizeRule, limits: ImageLimits) -> FolderEvaluation:
     """Write the version into `folder`, all but its digests.
 
     Args:
         folder: of the draft.
-        name: of the model.
-        network: with batch norms folded; float32 (N, image_size, image_size, 3), normalised -> logits.
-        recipe: gives the normalisation and the network's name.
-        described: what the model card says of the training.
-        calibration: temperature, threshold and the figures of the validation part.
-        check: the photographs.
-        split: their parts.
-        validation: squares of the validation part.
-        unseen: squares that the network has not been trained on; the CPU engine's models are compared on them.
+        trained: the network, and what is said of it.
         rule: how photographs become squares.
         limits: of a photograph.
 
@@ -66,6 +67,8 @@ def write_version(
     Raises:
         PublishError: a file cannot be written, or does not answer as the trained network does.
     """
+    network, recipe, calibration = trained.network, trained.recipe, trained.calibration
+    check, split, unseen = trained.check, trained.split, trained.unseen
     images, temperature = np.asarray(unseen.images), calibration.temperature
     with keras.device("cpu:0"):  # as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3
         expected = softmax(predict_logits(network, unseen, recipe), temperature).astype(np.float32)
@@ -86,12 +89,14 @@ def write_version(
     engine.close()
     test = evaluate(answers.probabilities, truth, check.class_names)
     metrics = [
-        stated_metrics(evaluate(calibration.probabilities, validation.class_indices, check.class_names), "validation"),
+        stated_metrics(
+            evaluate(calibration.probabilities, trained.validation.class_indices, check.class_names), "validation"
+        ),
         stated_metrics(test, "test"),
     ]
     split_list = split_to_json(split)
     metadata = Metadata(
-        model=name,
+        model=trained.name,
         class_names=list(check.class_names),
         preprocessing=Preprocessing(
             shorter_side=rule.shorter_side,
@@ -100,7 +105,7 @@ def write_version(
             offset=recipe.offset,
         ),
         network=Network(name=recipe.network, num_classes=len(check.class_names), num_parameters=network.count_params()),
-        recipe=dict(described),
+        recipe=dict(trained.described),
         data_digest=check.digest,
         split_digest=hashlib.sha256(split_list.encode()).hexdigest(),
         metrics=metrics,

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,11 +140,13 @@ def test_after_a_validation_the_weights_go_on_where_they_were_those_of_the_featu
     answers = np.full((1, 10, 5), 0.2, np.float32)
     features = np.random.default_rng(0).standard_normal((1, 10, 4)).astype(np.float16)
     seen: list[list[np.ndarray]] = []
-    validate = fit_module._Trainer._validate
+    averaged_weights = fit_module._Trainer._averaged
 
-    def watched(trainer, validation):  # type: ignore[no-untyped-def]
-        seen.append(trainer._trained.get_weights())
-        return validate(trainer, validation)
+    @contextmanager
+    def watched(trainer, epoch):  # type: ignore[no-untyped-def]
+        with averaged_weights(trainer, epoch):
+            seen.append(trainer._trained.get_weights())
+            yield
 
     run_epoch = fit_module._Trainer.run_epoch
 
@@ -152,7 +155,7 @@ def test_after_a_validation_the_weights_go_on_where_they_were_those_of_the_featu
         seen.append(trainer._trained.get_weights())
         return result
 
-    monkeypatch.setattr(fit_module._Trainer, "_validate", watched)
+    monkeypatch.setattr(fit_module._Trainer, "_averaged", watched)
     monkeypatch.setattr(fit_module._Trainer, "run_epoch", compared)
     recipe = replace(RECIPE, epochs=1, average_decay=0.9, feature_weight=1.0)
     fit_small(tmp_path / "checkpoint.npz", recipe, Lesson(answers, features, None))
