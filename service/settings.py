@@ -42,7 +42,9 @@ class EngineSettings(StoreSettings):
     precision: Literal["auto", "float32", "int8"] = Field(
         "auto", description="auto takes int8 where the version has it and the CPU has the instructions for it."
     )
-    engine_threads: int = Field(0, ge=0, le=256, description="Cores that the engine computes on; 0: all.")
+    engine_threads: int = Field(
+        0, ge=0, le=256, description="Cores that the engine computes on; 0: all, or as many as its container may use."
+    )
     gpu_memory_limit_mb: int = Field(0, ge=0, description="Most memory to take on a GPU, in MB; 0: as it is needed.")
     decode_threads: int = Field(
         0, ge=0, le=256, description="Threads that decode ahead of lanes; 0: one more than cores."

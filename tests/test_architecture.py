@@ -9,19 +9,20 @@ SERVICE = Path(__file__).resolve().parent.parent / "service"
 
 ARROWS = {
     "errors": set(),
+    "resources": set(),
     "settings": {"errors"},
     "imaging": {"errors"},
-    "data": {"errors", "imaging"},
+    "data": {"errors", "imaging", "resources"},
     "networks": {"errors"},
     "store": {"errors"},
     "load": {"errors"},
-    "engines": {"errors", "imaging"},
-    "evaluation": {"errors", "imaging", "data", "engines", "store"},
+    "engines": {"errors", "imaging", "resources"},
+    "evaluation": {"errors", "imaging", "data", "engines", "store", "resources"},
     "training": {"errors", "imaging", "data", "networks", "engines", "store", "evaluation"},
-    "inference": {"errors", "imaging", "engines", "store"},
+    "inference": {"errors", "imaging", "engines", "store", "resources"},
     "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
-        "errors", "settings", "imaging", "data", "networks", "store", "engines",
+        "errors", "settings", "resources", "imaging", "data", "networks", "store", "engines",
         "evaluation", "training", "inference", "api", "load",
     },
 }  # fmt: skip

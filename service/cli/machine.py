@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from service.engines.engine import count_cores
+from service.resources import count_cores, memory_left
 
 _PACKAGES = ("onnxruntime", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "fastapi", "uvicorn")
 _CPU_FEATURES = (  # as /proc/cpuinfo writes them; the last one is Arm's dot product
@@ -37,11 +37,11 @@ def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
 
 
 def describe_memory(meminfo: Path = Path("/proc/meminfo")) -> dict[str, str]:
-    """How much there is and how much is free; nothing where `meminfo` is missing."""
-    lines = [line for line in _read(meminfo).splitlines() if line.startswith("Mem")]
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    names = {"total": "MemTotal", "available": "MemAvailable"}
-    return {name: f"{kib[field] / 2**20:.1f} GiB" for name, field in names.items() if field in kib}
+    """How much the machine has, and how much this process may still take; nothing where `meminfo` is missing."""
+    total_kib = [int(line.split()[1]) for line in _read(meminfo).splitlines() if line.startswith("MemTotal:")]
+    if not total_kib:
+        return {}
+    return {"total": f"{total_kib[0] / 2**20:.1f} GiB", "available": f"{memory_left(meminfo) / 2**30:.1f} GiB"}
 
 
 def _read(path: Path) -> str:

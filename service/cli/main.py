@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except UsageError as error:
         return _fail(str(error), exit_code=2)
     except CycloptsError as error:
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         remedy = "pip install 'flowers-service[train,teacher]', or [gpu,teacher] with a GPU; `make train` does it"
         return _fail(f"training needs {error.name}, which is not installed: {remedy}", exit_code=1)
+    except BrokenPipeError:  # who reads the result has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python itself flushes once more at its end
+        return 1
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0

@@ -1,6 +1,5 @@
 """Photographs on disk -> arrays -> batches: decoded once, their views made ahead of the training step."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from service.data.views import Batch, Photographs, Views
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize, resize_shorter_side
+from service.resources import count_cores
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-_NUM_WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+_NUM_WORKERS = min(16, count_cores())
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.memory import memory_left
 from service.imaging.pixels import Pixels
+from service.resources import memory_left
 
 Photographs = Sequence[Pixels] | Pixels
 """Decoded photographs, each uint8 (height, width, 3)."""

@@ -1,6 +1,5 @@
 """The Engine protocol: whatever turns a batch of pixels into probabilities."""
 
-import os
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,8 +74,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the memory back; the engine is not used afterwards."""
-
-
-def count_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,10 +7,11 @@ import numpy as np
 import onnxruntime
 
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
-from service.engines.engine import EngineInfo, Probabilities, count_cores
+from service.engines.engine import EngineInfo, Probabilities
 from service.engines.warm_up import run_and_check
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
+from service.resources import count_cores
 
 # Whatever is there by now stays: collections that pass over it cost each request a tenth of its time.
 gc.freeze()
@@ -30,7 +31,7 @@ class OnnxRuntimeEngine:
         folder: of a verified version.
         precision: one that the version has a network for.
         reason, warning: why it was chosen, and what was not as it should be; for `info`.
-        threads: cores that it uses; 0: all.
+        threads: cores that it uses; 0: all that `count_cores` counts.
 
     Raises:
         InvalidVersion: no such network, or its input and output are not those that DESIGN promises.

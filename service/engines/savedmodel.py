@@ -13,6 +13,7 @@ from service.engines.engine import EngineInfo, Probabilities
 from service.engines.warm_up import run_and_check
 from service.errors import DeviceUnavailable, EngineFailed, InvalidVersion, SettingsError
 from service.imaging.pixels import Pixels
+from service.resources import count_cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported: errors only
 import tensorflow as tf
@@ -55,7 +56,7 @@ class SavedModelEngine:
         folder: of a verified version.
         device: where to compute; "gpu" is the first one that TensorFlow lists.
         reason, warning: why it was chosen, and what was not as it should be; for `info`.
-        threads: inside one call on the CPU; 0 leaves it to TensorFlow (one per core).
+        threads: inside one call on the CPU; 0: one per core, or what it began with where TensorFlow already runs.
         gpu_memory_limit_mb: most memory to take on a GPU; 0: as much as it comes to need.
 
     Raises:
@@ -152,11 +153,12 @@ class SavedModelEngine:
 
 
 def _use_threads(threads: int) -> None:
-    if threads == 0:
-        return
+    # By itself it takes one per core that it may run on, whatever the container's share of them.
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)  # the same number again is no error
+        tf.config.threading.set_intra_op_parallelism_threads(threads or count_cores())  # the same again is no error
     except RuntimeError as error:  # TensorFlow has started: its thread pool is fixed for the life of the process
+        if threads == 0:
+            return
         current = tf.config.threading.get_intra_op_parallelism_threads()
         raise SettingsError(
             f"TensorFlow already runs in this process with {current or 'its own choice of'} threads, "

@@ -69,7 +69,7 @@ def load_engine(
         engine: "auto", "savedmodel" or "onnxruntime".
         device: "auto" takes a GPU when TensorFlow can use one.
         precision: "auto" takes int8 where the version has it and the CPU is made for it.
-        threads: cores to compute on; 0: all.
+        threads: cores to compute on; 0: all that `count_cores` counts.
         gpu_memory_limit_mb: most memory to take on a GPU; 0: as much as it comes to need.
 
     Raises:

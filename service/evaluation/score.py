@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.data.check import pixels_digest
-from service.engines.engine import Engine, Probabilities, count_cores
+from service.engines.engine import Engine, Probabilities
 from service.errors import DatasetError, ImageError, InvalidImage
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
+from service.resources import count_cores
 
 BATCH_SIZE = 32
 _NO_DIGESTS: Mapping[Path, str] = {}

@@ -41,6 +41,16 @@ def test_an_unknown_environment_setting_is_refused_with_the_nearest_known_one(
     assert "FLOWERS_MAX_QUEUE_SIZE" in capsys.readouterr().err
 
 
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "doctor", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, error = process.communicate()
+    assert (process.returncode, error) == (1, "")
+
+
 @pytest.mark.parametrize("library", ["keras", "onnx"])
 def test_training_where_only_serving_is_installed_says_what_to_install(library: str, tmp_path: Path) -> None:
     program = (

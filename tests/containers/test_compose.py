@@ -99,6 +99,11 @@ def test_the_cpu_image_is_light(cpu_image: str) -> None:
     assert image - base < 260e6
 
 
+def test_a_container_counts_the_cores_that_it_may_use(cpu_image: str) -> None:
+    doctor = ("docker", "run", "--rm", "--cpus", "0.9", cpu_image, "doctor", "--json")
+    assert json.loads(run(*doctor))["cpu"]["cores"] == 1
+
+
 def test_it_needs_no_network(cpu_image: str) -> None:
     container = run(
         "docker", "run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp", cpu_image

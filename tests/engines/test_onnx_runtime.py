@@ -9,11 +9,12 @@ from exporting import build_tiny_network, draw_squares
 from onnx import TensorProto, helper
 
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
-from service.engines.engine import Engine, count_cores
+from service.engines.engine import Engine
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
+from service.resources import count_cores
 from service.training.cpu_model import ready_for_int8
 from service.training.export_onnx import float32_model, int8_model
 from service.training.steps import read_network

@@ -1,0 +1,83 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from service.resources import count_cores, memory_left
+
+GIB = 2**30
+VERSION_1, VERSION_2 = "4:memory:/{0}\n3:cpu,cpuacct:/{0}\n2:pids:/else\n", "0::/{0}\n"
+
+
+def describe(folder: Path, groups: str, files: dict[str, int | str]) -> tuple[Path, Path]:
+    """Write what Linux would say of the groups: /proc/self/cgroup, and /sys/fs/cgroup."""
+    (folder / "groups").write_text(groups, encoding="utf-8")
+    for name, value in files.items():
+        path = folder / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n", encoding="utf-8")
+    return folder / "groups", folder / "root"
+
+
+def left_with(folder: Path, groups: str, files: dict[str, int | str]) -> int:
+    """On a machine with 8 GiB left."""
+    (folder / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n", encoding="utf-8")
+    return memory_left(folder / "meminfo", *describe(folder, groups, files))
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        (VERSION_2.format(""), {}, 8),
+        (VERSION_2.format(""), {"memory.max": "max", "memory.current": 5}, 8),
+        (VERSION_2.format(""), {"memory.max": 3 * GIB, "memory.current": GIB}, 2),
+        (VERSION_2.format("a/b"), {"a/b/memory.max": 3 * GIB, "a/b/memory.current": GIB}, 2),
+        (VERSION_2.format("a/b"), {"a/memory.max": 3 * GIB, "a/memory.current": GIB, "a/b/memory.max": "max"}, 2),
+        (VERSION_2.format(""), {"memory.max": GIB, "memory.current": 2 * GIB}, 0),
+        (VERSION_1.format("a"), {"memory/a/memory.limit_in_bytes": 4 * GIB, "memory/a/memory.usage_in_bytes": GIB}, 3),
+        (VERSION_1.format("host/path"), {"memory/memory.limit_in_bytes": GIB, "memory/memory.usage_in_bytes": 0}, 1),
+        (VERSION_1.format(""), {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 0}, 8),
+    ],
+)
+def test_the_memory_that_is_left_is_the_machines_or_the_groups(
+    groups: str, files: dict[str, int | str], expected: int, tmp_path: Path
+) -> None:
+    assert left_with(tmp_path, groups, files) == expected * GIB
+
+
+def test_without_control_groups_it_is_the_machines(tmp_path: Path) -> None:
+    left_with(tmp_path, "", {})
+    assert memory_left(tmp_path / "meminfo", tmp_path / "missing", tmp_path / "missing") == 8 * GIB
+
+
+def test_where_memory_is_not_told_of_nothing_is_left(tmp_path: Path) -> None:
+    assert memory_left(tmp_path / "missing", tmp_path, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        (VERSION_2.format(""), {}, 8),
+        (VERSION_2.format(""), {"cpu.max": "max 100000"}, 8),
+        (VERSION_2.format(""), {"cpu.max": "200000 100000"}, 2),
+        (VERSION_2.format(""), {"cpu.max": "150000 100000"}, 2),
+        (VERSION_2.format(""), {"cpu.max": "10000 100000"}, 1),
+        (VERSION_2.format(""), {"cpu.max": "6400000 100000"}, 8),
+        (VERSION_2.format("a/b"), {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        (VERSION_1.format(""), {"cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100000}, 8),
+        (VERSION_1.format("a"), {"cpu/a/cpu.cfs_quota_us": 300000, "cpu/a/cpu.cfs_period_us": 100000}, 3),
+        (VERSION_1.format("host/path"), {"cpu/cpu.cfs_quota_us": 50000, "cpu/cpu.cfs_period_us": 25000}, 2),
+    ],
+)
+def test_the_cores_are_those_of_the_machine_or_the_groups_share(
+    groups: str, files: dict[str, int | str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert count_cores(*describe(tmp_path, groups, files)) == expected
+
+
+def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    assert count_cores(tmp_path / "missing", tmp_path / "missing") == 3
