@@ -22,9 +22,10 @@ class FakeEngine:
         warm_up_error: raised by `warm_up`.
     """
 
-    def __init__(self, num_classes: int = 5) -> None:
+    def __init__(self, num_classes: int = 5, image_size: int = 224) -> None:
         self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
         self.num_classes = num_classes
+        self.image_size = image_size
         self.num_lanes = 1
         self.lanes_decode = False
         self.max_batch_size = 1024

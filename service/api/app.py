@@ -141,6 +141,12 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> N
 
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:
+    def prepare() -> None:
+        if settings.device == "gpu":
+            from service.engines.select import require_gpu  # on the loading thread, as below
+
+            require_gpu()
+
     def load(folder: Path) -> Engine:
         from service.engines.select import load_engine  # on the loading thread: the import may take seconds
 
@@ -157,6 +163,7 @@ def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersErro
         settings.model_store,
         settings.model,
         load=load,
+        prepare=prepare,
         health=Health(),
         max_batch_size=settings.max_batch_size,
         reload_interval_s=settings.reload_interval_s,

@@ -12,6 +12,7 @@ from service.inference.health import Health
 
 _DISCARDED_BYTES = 1024 * 1024  # an unread rest of this size costs less than a new connection
 _LINGER_S = 2.0
+_LAST_LINGER_S = 1.0  # where the process is about to end
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class LingeringClose:
             elif is_closing and not is_complete and not message.get("more_body", False):
                 await send({**message, "more_body": True})
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_LINGER_S):
+                    async with asyncio.timeout(_LAST_LINGER_S if self._health.is_draining else _LINGER_S):
                         while not is_complete:
                             await receive_watched()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}

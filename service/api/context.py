@@ -34,10 +34,11 @@ class Service:
     body_timeout_s: float
     request_timeout_s: float
 
-    async def drain(self, delay_s: float, timeout_s: float) -> bool:
+    async def drain(self, delay_s: float, timeout_s: float) -> int:
         """Not ready at once; take requests for `delay_s` more; then refuse new ones, answer those accepted.
 
-        Returns whether all of them were finished within `timeout_s`.
+        What has no answer after `timeout_s` is told that this replica drains. Returns how many images were among that:
+        an upload that never came to its end is not the service's to answer.
         """
         self.health.is_draining = True
         await asyncio.sleep(delay_s)
@@ -45,7 +46,9 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.admission.wait_idle()
-        return not self.admission.num_requests
+        num_unanswered = self.admission.num_images
+        self.admission.give_up()
+        return num_unanswered
 
 
 def service_of(request: Request) -> Service:

@@ -119,8 +119,7 @@ class _Server(uvicorn.Server):
         self._draining = asyncio.create_task(self._drain(delay_s))
 
     async def _drain(self, delay_s: float) -> None:
-        await self._service.drain(delay_s, self._settings.drain_timeout_s)
-        self.num_unanswered = self._service.admission.num_requests
+        self.num_unanswered = await self._service.drain(delay_s, self._settings.drain_timeout_s)
         # uvicorn drops a connection whose request it has not read yet. So no new ones first, and for those that are
         # open already a moment to be told that this replica is draining.
         for server in self.servers:

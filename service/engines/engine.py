@@ -40,6 +40,10 @@ class Engine(Protocol):
         """How many probabilities a row has."""
 
     @property
+    def image_size(self) -> int:
+        """Pixels per side of the squares that it takes."""
+
+    @property
     def num_lanes(self) -> int:
         """How many calls of `run` at a time use the machine best; more would only wait for each other."""
 

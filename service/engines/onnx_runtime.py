@@ -57,6 +57,11 @@ class OnnxRuntimeEngine:
         return self._num_classes
 
     @property
+    def image_size(self) -> int:
+        """The side of the network's input."""
+        return self._image_size
+
+    @property
     def num_lanes(self) -> int:
         """One more than cores: there is always one that Python's lock keeps waiting."""
         return self._num_lanes
@@ -82,7 +87,7 @@ class OnnxRuntimeEngine:
             session = self._wide_session if is_alone else self._session
             rows = [session.run([_OUTPUT], {_INPUT: piece})[0] for piece in pieces]
         except Exception as error:  # whatever the runtime raises: there is no list of it
-            raise EngineFailed(f"ONNX Runtime could not score {len(images)} images: {_first_line(error)}") from error
+            raise EngineFailed(f"the engine could not score {len(images)} images") from error
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def close(self) -> None:
@@ -102,8 +107,7 @@ def _load(path: Path, version: str, num_threads: int) -> onnxruntime.InferenceSe
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a missing or damaged file can raise anything
         raise InvalidVersion(
-            f"version {version} has no {path.name} that ONNX Runtime {onnxruntime.__version__} can load: "
-            f"{_first_line(error)}"
+            f"version {version} has no {path.name} that can be loaded here: export it again, or update the service"
         ) from error
 
 
@@ -120,7 +124,3 @@ def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[i
         f"the CPU network of version {version} has {found}, expected images: uint8 (N, size, size, 3) and "
         "probabilities: float32 (N, classes): export it again with `flowers train`"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

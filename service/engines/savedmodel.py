@@ -95,6 +95,11 @@ class SavedModelEngine:
         return self._num_classes
 
     @property
+    def image_size(self) -> int:
+        """The side of the network's input."""
+        return self._image_size
+
+    @property
     def num_lanes(self) -> int:
         """One: a call uses all cores, or the whole GPU."""
         return 1
@@ -148,7 +153,7 @@ class SavedModelEngine:
             self._device = _device_kind(result)
             probabilities: Probabilities = result.numpy()[:num_images]
         except Exception as error:  # whatever TensorFlow raises: there is no list of it
-            raise EngineFailed(f"TensorFlow could not score {num_images} images: {_first_line(error)}") from error
+            raise EngineFailed(f"the engine could not score {num_images} images") from error
         return probabilities
 
 
@@ -183,7 +188,7 @@ def _load(folder: Path) -> Any:
         return tf.saved_model.load(str(folder))
     except Exception as error:  # a damaged file can raise anything
         raise InvalidVersion(
-            f"version {folder.name} has no SavedModel that TensorFlow {tf.__version__} can load: {_first_line(error)}"
+            f"version {folder.name} has no SavedModel that can be loaded here: export it again, or update the service"
         ) from error
 
 
@@ -222,7 +227,3 @@ def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
 def _device_kind(result: Any) -> Literal["gpu", "cpu"]:
     """Where a result lies, from a name such as /job:localhost/replica:0/task:0/device:GPU:0."""
     return "gpu" if ":GPU:" in result.backing_device else "cpu"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

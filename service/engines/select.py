@@ -121,7 +121,7 @@ def choose_engine(
     _check_wishes(engine, device, precision)
     missing = find_gpu_problem(machine)
     if device == "gpu" and missing:
-        raise DeviceUnavailable(f"--device gpu: {missing.what}: {missing.remedy}, or take --device cpu")
+        raise _no_gpu(missing)
     if device != "cpu" and engine != "onnxruntime" and precision != "int8" and not missing:
         return Choice("savedmodel", "gpu", "float32", f"TensorFlow can use {machine.tensorflow_gpus[0]}")
     why, warning = "the CPU was asked for", ""
@@ -143,6 +143,12 @@ def choose_engine(
         lacking = "the version has no network for the light engine"
         why = f"{why}; {'ONNX Runtime is missing' if machine.no_onnxruntime else lacking}"
     return Choice("savedmodel", "cpu", "float32", why, warning)
+
+
+def require_gpu() -> None:
+    """For `--device gpu`, before there is a version to load. Raises `DeviceUnavailable` where TensorFlow has no GPU."""
+    if missing := find_gpu_problem(inspect_machine()):
+        raise _no_gpu(missing)
 
 
 def find_gpu_problem(machine: Machine) -> Problem | None:
@@ -227,6 +233,10 @@ def _choose_precision(machine: Machine, precisions: Sequence[Precision], wish: s
     if "int8" not in precisions:
         return "float32", "float32, as the version has no int8 network"
     return "int8", "int8, as this CPU has the instructions and the version's checks allow it"
+
+
+def _no_gpu(missing: Problem) -> DeviceUnavailable:
+    return DeviceUnavailable(f"--device gpu: {missing.what}: {missing.remedy}, or take --device cpu")
 
 
 def _no_tensorflow(why: str, device: Device) -> DeviceUnavailable:

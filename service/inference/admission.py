@@ -55,7 +55,8 @@ class Admission:
         self.num_bytes = 0
         """Bytes of their bodies."""
         self._num_expected = 0
-        self._is_closed = False
+        self._is_closed = self._is_giving_up = False
+        self._tasks: set[asyncio.Task[object]] = set()  # of the accepted requests
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -83,12 +84,15 @@ class Admission:
         Gives what is to be told of each piece of the body (bytes), and raises `QueueFull` when that is too much.
 
         Raises:
-            Draining: `close` was called.
+            Draining: `close` was called; or, in the midst of it, `give_up`.
             QueueFull: as many images as may wait already; its body need not even be read.
         """
         if self._is_closed:
             raise Draining("This replica is shutting down: send the request again, another replica takes it.")
         self._check_room()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         self.num_requests += 1
         self._idle.clear()
         num_own_bytes = 0
@@ -102,7 +106,13 @@ class Admission:
 
         try:
             yield hold
+        except asyncio.CancelledError:
+            if not self._is_giving_up:
+                raise
+            task.uncancel()
+            raise Draining("This replica shut down before the answer was there: send the request again.") from None
         finally:
+            self._tasks.discard(task)
             self.num_bytes -= num_own_bytes
             self.num_requests -= 1
             if not self.num_requests:
@@ -148,6 +158,12 @@ class Admission:
     async def wait_idle(self) -> None:
         """Until every accepted request has its answer."""
         await self._idle.wait()
+
+    def give_up(self) -> None:
+        """Answer every accepted request with `Draining` now, wherever it is."""
+        self._is_giving_up = True
+        for task in self._tasks:
+            task.cancel()
 
     def _no_longer_expect(self) -> None:
         self._num_expected -= 1

@@ -21,6 +21,11 @@ class Health:
         return not self.reasons
 
     @property
+    def is_blocked(self) -> bool:
+        """Whether some part stands in the way of an answer; a shutdown does not, yet."""
+        return bool(self._blocked)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why it is not ready, each one clause for people; empty when it is."""
         draining = ("the service is shutting down",) if self.is_draining else ()

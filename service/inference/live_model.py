@@ -44,6 +44,7 @@ class LiveModel:
     Args:
         store, model: the folder to watch is `<store>/<model>`; it need not exist yet.
         load: a version's folder -> its engine, not warmed up; called on a thread, after verification.
+        prepare: called there before the first look, whether or not the store has a version; what it raises is fatal.
         health: told what stands in the way, and when nothing does.
         max_batch_size: the largest batch to warm up.
         reload_interval_s: seconds between looks at the store.
@@ -56,6 +57,7 @@ class LiveModel:
         model: str,
         *,
         load: Callable[[Path], Engine],
+        prepare: Callable[[], None] = lambda: None,
         health: Health,
         max_batch_size: int,
         reload_interval_s: float,
@@ -69,6 +71,7 @@ class LiveModel:
         self.num_loaded = 0
         self.num_refused = 0
         self._load = load
+        self._prepare = prepare
         self.health = health
         self._max_batch_size = max_batch_size
         self._reload_interval_s = reload_interval_s
@@ -89,9 +92,9 @@ class LiveModel:
         """The version in use; it stays open within its `in_use`.
 
         Raises:
-            NotReady: there is none; says why.
+            NotReady: there is none, or its engine is in trouble; says why.
         """
-        if self.current is None:
+        if self.current is None or self.health.is_blocked:
             raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
         return self.current
 
@@ -168,7 +171,7 @@ class LiveModel:
         metadata = verify_version(stored.folder)
         engine = self._load(stored.folder)
         try:
-            _check_classes(engine, metadata, stored.version)
+            _check_shapes(engine, metadata, stored.version)
             engine.warm_up(self._max_batch_size)
         except Exception:
             engine.close()
@@ -182,7 +185,8 @@ class LiveModel:
             del self._fingerprints[stored.version]  # a network drive may come back: tried again at every look
         is_ours = isinstance(error, FlowersError)
         reason = str(error) if is_ours else "it could not be loaded; the service's log says why"
-        reason = reason.replace(f"{self.store.absolute()}/", "")  # /readyz and /models say it to everybody
+        for store in (self.store.absolute(), self.store):
+            reason = reason.replace(f"{store}/", "")  # /readyz and /models say it to everybody
         if self.refused.get(stored.version) == reason:
             return
         self.refused[stored.version] = reason
@@ -192,6 +196,7 @@ class LiveModel:
             model=stored.model,
             version=stored.version,
             reason=str(error) or repr(error),
+            cause=repr(error.__cause__)[:400] if error.__cause__ else None,
             still_live=self.current.version if self.current else None,
             exc_info=None if is_ours else error,
         )
@@ -214,6 +219,11 @@ class LiveModel:
         return await asyncio.wrap_future(job)
 
     async def _look_again_and_again(self) -> None:
+        try:
+            await self._on_thread(self._prepare)
+        except FlowersError as error:
+            self._on_fatal(error)
+            return
         while True:
             try:
                 await self.look()
@@ -241,11 +251,16 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
-def _check_classes(engine: Engine, metadata: Metadata, version: int) -> None:
+def _check_shapes(engine: Engine, metadata: Metadata, version: int) -> None:
     if engine.num_classes != len(metadata.class_names):
         raise InvalidVersion(
             f"the network of version {version} has {engine.num_classes} classes, its metadata names "
             f"{len(metadata.class_names)}: export it again"
+        )
+    if engine.image_size != metadata.preprocessing.image_size:
+        raise InvalidVersion(
+            f"the network of version {version} takes squares of {engine.image_size} pixels, its metadata says "
+            f"{metadata.preprocessing.image_size}: export it again"
         )
 
 

@@ -15,16 +15,17 @@ from service.errors import EngineFailed, FlowersError, ServiceError
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 
-PROBE_AFTER_S = 5.0
-"""Without an answered call for so long, the watchdog makes one: the proof is never older than twice this."""
+PROBE_AFTER_S = 1.0
+"""Without an answered call for so long, the watchdog makes one: a hung engine is found as soon when nobody asks."""
 
-WEDGED_AFTER_S = 4.0
-"""A call that takes longer is taken for hung: the largest batch takes a tenth of it on a slow core."""
+WEDGED_AFTER_S = 3.0
+"""A call that takes longer is taken for hung: the largest batch takes a tenth of it on a slow core. With the probe and
+the ticks before it, readiness is false within 5 s."""
 
 GIVE_UP_AFTER_S = 15.0
 """So long not ready because of the engine, and the process ends."""
 
-_TICK_S = 0.5
+_TICK_S = 0.25
 _PART = "engine"
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()

@@ -25,6 +25,12 @@ class Preprocessing(_Frozen):
     scale: float = Field(description="The network sees pixel * scale + offset.")
     offset: float
 
+    @model_validator(mode="after")
+    def _square_fits(self) -> "Preprocessing":
+        if self.shorter_side < self.image_size:
+            raise ValueError(f"shorter_side is {self.shorter_side}, less than image_size, which is {self.image_size}")
+        return self
+
 
 class Network(_Frozen):
     """Which architecture, and how large."""
@@ -84,6 +90,8 @@ class Metadata(_Frozen):
             raise ValueError(
                 f"network.num_classes is {self.network.num_classes}, class_names has {len(self.class_names)}"
             )
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names has a name twice")
         return self
 
     @property

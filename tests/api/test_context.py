@@ -34,16 +34,20 @@ async def test_a_drain_takes_requests_during_the_delay_and_answers_what_was_acce
         assert (await service.client.post("/predict", content=PHOTO)).json()["type"] == "/problems/draining"
         assert not draining.done()
         loader.engines[1].release()
-        assert await draining
+        assert await draining == 0
         assert (await during_delay).status_code == 200
 
 
-async def test_a_drain_gives_up_after_its_timeout(store: Path, loader: Loader) -> None:
+async def test_what_has_no_answer_after_the_timeout_is_told_that_the_replica_drains(
+    store: Path, loader: Loader
+) -> None:
     async with running(store, loader) as service:
         loader.engines[1].hold()
         stuck = asyncio.create_task(service.client.post("/predict", content=PHOTO))
         while not loader.engines[1].batches:
             await asyncio.sleep(0)
-        assert not await service.service.drain(delay_s=0, timeout_s=0.01)
+        assert await service.service.drain(delay_s=0, timeout_s=0.01) == 1
+        answer = await stuck
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/draining")
+        assert answer.headers["X-Request-ID"] == answer.json()["request_id"]
         loader.engines[1].release()
-        await stuck

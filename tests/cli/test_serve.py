@@ -26,8 +26,10 @@ PHOTO = encode(draw_photograph(2, seed=300))
 
 
 @contextmanager
-def half_sent_photograph(url: str) -> Iterator[Callable[[], http.client.HTTPResponse]]:
-    """A prediction whose body is only half there; to call it sends the rest and gives the answer."""
+def half_sent_photograph(
+    url: str,
+) -> Iterator[tuple[http.client.HTTPConnection, Callable[[], http.client.HTTPResponse]]]:
+    """A prediction whose body is only half there, and what sends the rest and gives the answer."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     connection.putrequest("POST", "/predict")
     connection.putheader("Content-Type", "image/jpeg")
@@ -40,7 +42,7 @@ def half_sent_photograph(url: str) -> Iterator[Callable[[], http.client.HTTPResp
 
     while "flowers_in_flight_requests 2.0" not in httpx.get(f"{url}/metrics").text:
         pass  # the service has not seen the head yet
-    yield finish
+    yield connection, finish
     connection.close()
 
 
@@ -57,7 +59,7 @@ def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(t
 def test_a_signal_lets_what_was_accepted_be_answered_and_ends_with_0(tiny_version: Path) -> None:
     with served(tiny_version, "--drain-delay-s", "0") as service:
         service.wait_for("model loaded")
-        with half_sent_photograph(service.url) as finish:
+        with half_sent_photograph(service.url) as (_, finish):
             service.process.send_signal(signal.SIGTERM)
             assert service.wait_for("draining")["in_flight"] == 1
             refused = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
@@ -65,6 +67,19 @@ def test_a_signal_lets_what_was_accepted_be_answered_and_ends_with_0(tiny_versio
             assert httpx.get(f"{service.url}/livez").status_code == 200
             answer = finish()
             assert (answer.status, json.load(answer)["label"]) == (200, "roses")
+        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.process.wait() == 0
+
+
+@pytest.mark.slow
+def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_code_is_0(tiny_version: Path) -> None:
+    with served(tiny_version, "--drain-delay-s", "0", "--drain-timeout-s", "0.2") as service:
+        service.wait_for("model loaded")
+        with half_sent_photograph(service.url) as (connection, _):
+            service.process.send_signal(signal.SIGTERM)
+            answer = connection.getresponse()
+            assert (answer.status, json.load(answer)["type"]) == (503, "/problems/draining")
+            assert answer.headers["X-Request-ID"]
         assert service.wait_for("stopped")["unanswered"] == 0
         assert service.process.wait() == 0
 
@@ -129,10 +144,13 @@ def test_a_signal_while_the_model_loads_does_not_wait_for_it(tiny_version: Path)
 
 
 @pytest.mark.slow
-def test_a_device_that_is_not_there_ends_it_with_1_and_the_reason(tiny_version: Path) -> None:
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_device_that_is_not_there_ends_it_with_1_and_the_reason(
+    tiny_version: Path, tmp_path: Path, is_empty: bool
+) -> None:
     if list_driver_gpus():
         pytest.skip("there is a GPU here")
-    with served(tiny_version, "--device", "gpu") as service:
+    with served(tmp_path if is_empty else tiny_version, "--device", "gpu") as service:
         assert service.process.stderr is not None
         *_, last = service.process.stderr
         assert service.process.wait() == 1

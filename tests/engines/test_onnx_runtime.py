@@ -130,7 +130,7 @@ def test_a_missing_or_damaged_file_is_an_invalid_version(tmp_path: Path, content
     (folder / "assets.extra").mkdir(parents=True)
     if content is not None:
         (folder / CPU_MODEL_FILES["float32"]).write_bytes(content)
-    with pytest.raises(InvalidVersion, match=r"version 7 has no cpu_model\.onnx that ONNX Runtime"):
+    with pytest.raises(InvalidVersion, match=r"version 7 has no cpu_model\.onnx that can be loaded"):
         OnnxRuntimeEngine(folder, precision="float32", reason="a test")
 
 

@@ -181,6 +181,13 @@ async def test_classes_that_do_not_fit_the_network_are_refused(watch: Watch) -> 
     assert "7 classes" in watch.live_model.refused[1]
 
 
+async def test_squares_that_do_not_fit_the_network_are_refused(watch: Watch) -> None:
+    publish_example(watch.store)
+    watch.loader.engines[1] = FakeEngine(image_size=96)
+    assert await watch.look() is None
+    assert "96 pixels" in watch.live_model.refused[1]
+
+
 async def test_what_a_runtime_says_stays_in_the_log(watch: Watch) -> None:
     publish_example(watch.store)
     engine = watch.loader.engines[1] = FakeEngine()
@@ -219,6 +226,23 @@ async def test_a_device_that_is_not_there_is_fatal(watch: Watch) -> None:
     engine.warm_up_error = DeviceUnavailable("no GPU that can be used")
     await watch.look()
     assert [str(error) for error in watch.fatal] == ["no GPU that can be used"]
+
+
+async def test_what_cannot_be_had_is_fatal_in_an_empty_store_too(tmp_path: Path) -> None:
+    def prepare() -> None:
+        raise DeviceUnavailable("no GPU that can be used")
+
+    fatal: list[FlowersError] = []
+    live_model = LiveModel(
+        tmp_path, "flowers", load=Loader(), prepare=prepare, health=Health(),
+        max_batch_size=4, reload_interval_s=3600, on_fatal=fatal.append,
+    )  # fmt: skip
+    live_model.start()
+    async with asyncio.timeout(60):
+        while not fatal:
+            await asyncio.sleep(0)
+    await live_model.stop()
+    assert str(fatal[0]) == "no GPU that can be used"
 
 
 async def test_the_watch_looks_by_itself_and_survives_surprises(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from fakes import FakeEngine, Loader, fake_version, image_of
 
-from service.errors import EngineFailed, FlowersError
+from service.errors import EngineFailed, FlowersError, NotReady
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
-from service.inference.watchdog import GIVE_UP_AFTER_S, PROBE_AFTER_S, WEDGED_AFTER_S, Watchdog
+from service.inference.watchdog import _TICK_S, GIVE_UP_AFTER_S, PROBE_AFTER_S, WEDGED_AFTER_S, Watchdog
 
 pytestmark = pytest.mark.anyio
 
@@ -69,8 +69,13 @@ async def test_a_hung_call_makes_ready_false_within_5_s_and_an_answer_makes_it_t
     assert watched.fatal == []
     watched.engine.release()
     await answer
+    await watched.settle()
     await watched.check(6)
     assert watched.health.is_ready
+
+
+def test_a_hung_engine_is_found_within_5_s_also_when_nobody_asks() -> None:
+    assert PROBE_AFTER_S + WEDGED_AFTER_S + 2 * _TICK_S <= 5
 
 
 async def test_a_call_that_hangs_for_15_s_more_ends_the_process(tmp_path: Path) -> None:
@@ -119,10 +124,13 @@ async def test_an_engine_that_fails_on_everything_is_not_ready_until_it_answers(
     assert not watched.health.is_ready
     await watched.check(2)
     assert not watched.health.is_ready, "it flaps"
+    with pytest.raises(NotReady, match="fails on every image"):
+        watched.live_model.require()
     watched.engine.error = None
     await watched.check(3)
     await watched.check(4)
     assert watched.health.is_ready
+    watched.live_model.require()
 
 
 async def test_one_failed_batch_alone_does_not_turn_ready_false(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def test_bytes_that_are_no_text_are_an_invalid_version(tmp_path: Path) -> None:
         ({"format": None}, "format"),
         ({"class_names": ["one"]}, "class_names"),
         ({"class_names": ["one", "two"]}, "num_classes is 5, class_names has 2"),
+        ({"class_names": ["one", "two", "three", "four", "two"]}, "class_names has a name twice"),
+        (
+            {"preprocessing": {"shorter_side": 200, "scale": 1, "offset": 0}},
+            "shorter_side is 200, less than image_size",
+        ),
         ({"temperature": 0}, "temperature"),
         ({"network": {"name": "alexnet_v2"}}, "network.num_classes"),
     ],

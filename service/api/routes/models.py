@@ -35,21 +35,19 @@ def _list(live_model: LiveModel) -> ModelList:
             ModelSummary(
                 name=name,
                 live_version=live.version if (live := _live(live_model, name)) else None,
-                versions=list_versions(live_model.store, name),
+                versions=_versions(live_model, name),
             )
-            for name in list_models(live_model.store)
+            for name in _names(live_model)
         ]
     )
 
 
 def _describe(live_model: LiveModel, name: str) -> ModelDetails:
     """Reads the store: on a thread. A name that the store has not listed itself never reaches a path."""
-    if name not in list_models(live_model.store):
+    if name not in _names(live_model):
         raise errors.ModelNotFound(f"No model is called {name[:64]!r}: GET /models lists those there are.")
     live = _live(live_model, name)
-    stored_versions = [
-        resolve_version(live_model.store, name, version) for version in list_versions(live_model.store, name)
-    ]
+    stored_versions = [resolve_version(live_model.store, name, version) for version in _versions(live_model, name)]
     cards = {stored.version: _card(stored) for stored in stored_versions}
     readable = [card for card in cards.values() if card is not None]
     card = readable[-1] if readable else None
@@ -61,6 +59,19 @@ def _describe(live_model: LiveModel, name: str) -> ModelDetails:
         versions=[_summarise(stored, cards[stored.version], live_model, live) for stored in stored_versions],
         card=card,
     )
+
+
+def _names(live_model: LiveModel) -> list[str]:
+    """Those of the store, and the one that is served, whose folder may be gone by now."""
+    names = set(list_models(live_model.store))
+    return sorted(names | {live_model.current.model} if live_model.current else names)
+
+
+def _versions(live_model: LiveModel, name: str) -> list[int]:
+    try:
+        return list_versions(live_model.store, name)
+    except errors.ModelNotFound:  # gone, and served all the same
+        return []
 
 
 def _live(live_model: LiveModel, name: str) -> LiveVersion | None:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -69,6 +70,16 @@ async def test_an_unreadable_card_is_left_out(service: Running, store: Path) -> 
     (store / "flowers/2/assets.extra/metadata.json").write_text("{")
     versions = (await service.client.get("/models/flowers")).json()["versions"]
     assert [version["created"] for version in versions] == ["2026-01-02T03:04:05Z", None]
+
+
+async def test_what_is_served_is_listed_though_its_folder_is_gone(service: Running, store: Path) -> None:
+    shutil.rmtree(store / "flowers")
+    assert (await service.client.get("/models")).json() == {
+        "models": [{"name": "flowers", "live_version": 1, "versions": []}]
+    }
+    details = (await service.client.get("/models/flowers")).json()
+    assert (details["live"]["version"], details["versions"]) == (1, [])
+    assert details["card"]["model"] == "flowers"
 
 
 @pytest.mark.parametrize(
