@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,6 +54,17 @@ class ApiKeys:
         return any(matches)
 
 
+def document_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
+    """Say in an OpenAPI document that every path but `open_paths` wants a key, and in which header."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if is_open(path, open_paths) else [{"bearer": []}, {"header": []}]
+
+
 class Guard:
     """Lets nobody past who has no key, except to the paths in `open_paths` and, but for the probes, below them.
 
@@ -66,15 +78,18 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] == "http" and not self._is_open(scope["path"]) and not self._keys.are_in(Headers(scope=scope)):
+        is_guarded = scope["type"] == "http" and not is_open(scope["path"], self._open_paths)
+        if is_guarded and not self._keys.are_in(Headers(scope=scope)):
             detail = "This service wants an API key: send it as Authorization: Bearer <key>, or as X-API-Key: <key>."
             response = error_response(scope, Unauthorized(detail), {"WWW-Authenticate": 'Bearer realm="flowers"'})
             await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _is_open(self, path: str) -> bool:
-        return path in self._open_paths or any(path.startswith(f"{folder}/") for folder in self._open_paths - PROBES)
+
+def is_open(path: str, open_paths: frozenset[str]) -> bool:
+    """Whether a path is one of `open_paths` or, but for the probes, below one."""
+    return path in open_paths or any(path.startswith(f"{folder}/") for folder in open_paths - PROBES)
 
 
 def _digest(key: str) -> bytes:

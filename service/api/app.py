@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import __version__, errors
 from service.api import problems
-from service.api.access import PROBES, ApiKeys, Guard, read_keys
+from service.api.access import PROBES, ApiKeys, Guard, document_keys, read_keys
 from service.api.connection import LingeringClose
 from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
@@ -129,7 +130,9 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> N
     if api_keys is not None:
         metrics = {"/metrics"} if settings.open_metrics else set()
         documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
-        app.add_middleware(Guard, keys=api_keys, open_paths=PROBES | metrics | documents)
+        open_paths = PROBES | metrics | documents
+        app.add_middleware(Guard, keys=api_keys, open_paths=open_paths)
+        _document_keys(app, open_paths)
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
             CORSMiddleware,
@@ -138,6 +141,17 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> N
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
+
+
+def _document_keys(app: FastAPI, open_paths: frozenset[str]) -> None:
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document_keys(document, open_paths)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:

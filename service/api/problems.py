@@ -66,7 +66,10 @@ INTERNAL_ERROR = Problem(
 
 _PROBLEMS: dict[type[Exception], Problem] = {
     errors.MalformedRequest: Problem(
-        400, "malformed-request", "Malformed request", "The multipart body cannot be parsed, or is cut short."
+        400,
+        "malformed-request",
+        "Malformed request",
+        "The request or its multipart body cannot be parsed, or is cut short.",
     ),
     errors.MissingImage: Problem(
         400, "missing-image", "Missing image", "The body is empty, or the form has no part named `file`."
@@ -191,8 +194,7 @@ def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for status in sorted({problem.status for problem in problems}):
         responses[status] = _document([problem for problem in problems if problem.status == status])
-    schema = json_schema_ref(ProblemDetails)
-    responses["default"] = {"description": "Any other problem", "content": {MEDIA_TYPE: {"schema": schema}}}
+    responses["default"] = {**_document([METHOD_NOT_ALLOWED, HEAD_TOO_LARGE]), "description": "Any other problem"}
     return responses
 
 

@@ -23,6 +23,12 @@ HEAD_TIMEOUT_S = 10.0
 _PREDICT = PATH.encode()
 _SKIPPED_BYTES = 1024 * 1024  # of the body of a request that is turned away; a larger one is the app's to refuse
 
+_UNREADABLE = (
+    "The request cannot be parsed as HTTP/1.1: look at its method, version, lengths and sizes of chunks, or let a "
+    "client library write them."
+)
+_HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_S:g} seconds: send them at once."
+
 _LINGER_S = 2.0  # what a refused sender still writes is thrown away, so that the answer is not lost
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -62,7 +68,7 @@ class BoundedHead(HttpToolsProtocol):
         if self._is_reading:
             self._num_bytes += len(data)
             if self._num_bytes > MAX_HEAD_BYTES:
-                self._refuse(problems.HEAD_TOO_LARGE)
+                self._refuse(problems.HEAD_TOO_LARGE, problems.HEAD_TOO_LARGE.meaning)
                 return
         is_answered = self._is_turned_away or (self.cycle is not None and self.cycle.response_complete)
         if self._is_reading or (is_answered and not self._is_between):
@@ -81,7 +87,7 @@ class BoundedHead(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_reading = False
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
-            self._refuse(problems.HEAD_TOO_LARGE)
+            self._refuse(problems.HEAD_TOO_LARGE, problems.HEAD_TOO_LARGE.meaning)
             raise ValueError  # ends the parsing
         if not self._may_turn_away():
             super().on_headers_complete()
@@ -109,11 +115,11 @@ class BoundedHead(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         if not self._is_refused:
-            self._refuse(problems.of(errors.MalformedRequest))
+            self._refuse(problems.of(errors.MalformedRequest), _UNREADABLE)
 
     def _give_up(self) -> None:
         if self._is_reading:
-            self._refuse(problems.of(errors.BodyTooSlow))
+            self._refuse(problems.of(errors.BodyTooSlow), _HEAD_TOO_SLOW)
         else:
             self.transport.close()
 
@@ -144,11 +150,11 @@ class BoundedHead(HttpToolsProtocol):
             request_id, "POST", PATH, PATH, problem.status, time.perf_counter() - begun_at, problem.name
         )
 
-    def _refuse(self, problem: problems.Problem) -> None:
+    def _refuse(self, problem: problems.Problem, detail: str) -> None:
         self._is_refused = True
         self._stop_timer()
-        request_id = make_request_id()
-        self._write(problem, problem.meaning, request_id, {"Connection": "close"})
+        request_id = make_request_id() if self._is_between else take_request_id(self.headers)
+        self._write(problem, detail, request_id, {"Connection": "close"})
         self.loop.call_later(_LINGER_S, self.transport.close)
         metrics = self._service().metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()

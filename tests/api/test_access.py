@@ -86,6 +86,13 @@ async def test_metrics_may_be_opened_and_documents_closed(store: Path, loader: L
             assert (await service.client.get(path, headers={"X-API-Key": KEY})).status_code == 200, path
 
 
+async def test_openapi_says_where_a_key_goes_and_which_paths_want_none(guarded: Running) -> None:
+    document = (await guarded.client.get("/openapi.json")).json()
+    assert document["components"]["securitySchemes"]["header"]["name"] == "X-API-Key"
+    assert document["paths"]["/predict"]["post"]["security"] == [{"bearer": []}, {"header": []}]
+    assert document["paths"]["/livez"]["get"]["security"] == []
+
+
 async def test_refused_requests_are_counted_under_one_route_and_no_key_is_logged(guarded: Running) -> None:
     with capture_logs() as events:
         for number in range(20):

@@ -232,6 +232,24 @@ async def test_the_caller_cannot_ask_for_more_time_than_the_server_allows(store:
         loader.engines[1].release()
 
 
+@pytest.mark.parametrize(("asked_ms", "status"), [("60", 504), ("9" * 400, 200), (None, 200)])
+async def test_the_callers_deadline_counts_the_upload_and_the_servers_begins_after_it(
+    store: Path, loader: Loader, asked_ms: str | None, status: int
+) -> None:
+    async def dawdle() -> AsyncIterator[bytes]:
+        yield PHOTO[:100]
+        await asyncio.sleep(0.2)
+        yield PHOTO[100:]
+
+    async with running(store, loader, request_timeout_s=0.1) as service:
+        headers = {**JPEG, "X-Request-Timeout-Ms": asked_ms} if asked_ms else JPEG
+        response = await service.client.post("/predict", content=dawdle(), headers=headers)
+        assert response.status_code == status, response.text
+        if status != 200:
+            check(response, "deadline-exceeded", 504)
+            assert "while the body arrived" in response.json()["detail"]
+
+
 async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(service: Running, loader: Loader) -> None:
     loader.engines[1].error = RuntimeError("/opt/secret.so: CUDA_ERROR")
     with capture_logs() as events:

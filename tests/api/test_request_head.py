@@ -41,11 +41,12 @@ class Wire:
         headers = dict(line.lower().split(": ", 1) for line in lines)
         return int(status.split()[1]) if status else 0, headers, body
 
-    async def refused(self, data: bytes, name: str, status: int) -> None:
-        """It is this problem, whole and as every other one, and it is counted."""
+    async def refused(self, data: bytes, name: str, status: int, detail: str = "") -> None:
+        """It is this problem, whole and as every other one, and it is counted; `detail` is a part of its own."""
         answered, headers, body = await self.send(data)
         problem = json.loads(body)
         assert (answered, problem["type"], problem["status"]) == (status, f"/problems/{name}", status)
+        assert detail in problem["detail"]
         assert headers["content-type"] == "application/problem+json"
         assert headers["x-request-id"] == problem["request_id"]
         assert (headers["connection"], headers["x-content-type-options"]) == ("close", "nosniff")
@@ -93,6 +94,12 @@ async def test_a_huge_head_is_refused(wire: Wire, head: bytes) -> None:
     await wire.refused(head, "head-too-large", 431)
 
 
+async def test_a_refused_head_keeps_the_request_id_that_it_had_come_to(wire: Wire) -> None:
+    head = GET + b"X-Request-ID: mine\r\nX-Long: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n"
+    _, headers, _ = await wire.send(head)
+    assert headers["x-request-id"] == "mine"
+
+
 async def test_a_head_of_a_browser_with_many_cookies_is_taken(wire: Wire) -> None:
     cookies = b"Cookie: " + b"c" * (MAX_HEAD_BYTES - 1024) + b"\r\n"
     assert (await wire.send(GET + cookies + b"Connection: close\r\n\r\n"))[0] == 200
@@ -113,14 +120,14 @@ async def test_a_head_of_a_browser_with_many_cookies_is_taken(wire: Wire) -> Non
     ids=["both lengths", "two lengths", "negative", "huge length", "no colon", "nul", "address", "tls"],
 )
 async def test_what_cannot_be_read_is_a_malformed_request(wire: Wire, request_bytes: bytes) -> None:
-    await wire.refused(request_bytes, "malformed-request", 400)
+    await wire.refused(request_bytes, "malformed-request", 400, "cannot be parsed as HTTP/1.1")
 
 
 async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_closed(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.05)
-    await wire.refused(GET + b"X-Slow: ", "body-too-slow", 408)
+    await wire.refused(GET + b"X-Slow: ", "body-too-slow", 408, "headers did not arrive within")
     assert await wire.send(b"") == (0, {}, b"")
 
 

@@ -80,17 +80,23 @@ async def predict(
     """
     service = service_of(request)
     clock = asyncio.get_running_loop().time
-    arrived_at = clock()
+    # What the sender asks for counts from now on. Where the server allows less, its own limit holds alone, and that
+    # counts from the end of the upload, which has a limit of its own.
+    gives_up_at = None
+    if x_request_timeout_ms is not None and x_request_timeout_ms < service.request_timeout_s * 1000:
+        gives_up_at = clock() + x_request_timeout_ms / 1000
     with service.admission.request() as hold:
         service.predictor.check_top_k(top_k)
-        data = await read_image(
-            request, max_image_bytes=service.max_image_bytes, body_timeout_s=service.body_timeout_s, hold=hold
-        )
-        # The server's own limit counts from the end of the upload, which has a limit of its own.
+        try:
+            async with asyncio.timeout_at(gives_up_at):
+                data = await read_image(
+                    request, max_image_bytes=service.max_image_bytes, body_timeout_s=service.body_timeout_s, hold=hold
+                )
+        except TimeoutError:
+            raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
         deadline = clock() + service.request_timeout_s
-        if x_request_timeout_ms is not None:
-            timeout_s = min(x_request_timeout_ms, service.request_timeout_s * 1000) / 1000
-            deadline = min(deadline, arrived_at + timeout_s)
+        if gives_up_at is not None:
+            deadline = min(deadline, gives_up_at)
         work = service.predictor.predict(data, top_k=top_k, deadline=deadline)
         del data  # the predictor lets go of it as soon as it is decoded
         prediction = await unless_hung_up(request, work)
