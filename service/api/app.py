@@ -91,6 +91,7 @@ def create_app(
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
+        openapi_url=None,  # ours is counted as what it is
         docs_url=None,  # ours works offline
         redoc_url=None,
         redirect_slashes=False,

@@ -1,4 +1,4 @@
-"""`GET /docs` and `GET /problems/<name>`: what explains the service, offline."""
+"""`GET /docs`, `GET /openapi.json` and `GET /problems/<name>`: what explains the service, offline."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from service.api import problems
 from service.api.context import request_id_of
@@ -23,6 +23,12 @@ _ASSETS = {
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> JSONResponse:
+    """The description of every path, for programs and for the page below."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs", include_in_schema=False)

@@ -43,6 +43,13 @@ async def test_openapi_shows_every_kind_of_problem_with_an_example(service: Runn
     assert documented == {name: problem.status for name, problem in PROBLEMS.items()}
 
 
+async def test_the_documents_are_counted_as_what_they_are(service: Running) -> None:
+    for path in ("/docs", "/openapi.json"):
+        await service.client.get(path)
+        text = (await service.client.get("/metrics")).text
+        assert f'flowers_requests_total{{method="GET",route="{path}",status="200"}} 1.0' in text
+
+
 async def test_openapi_is_sound(service: Running) -> None:
     document = (await service.client.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
