@@ -125,6 +125,15 @@ class Log(Observer):
     def __init__(self, name: str) -> None:
         self._name = name
 
+    def checking(self, done: int, total: int) -> None:
+        """Silent."""
+
+    def checked(self, *_: object) -> None:
+        """Silent."""
+
+    def stage(self, name: str) -> None:
+        """Silent."""
+
     def teaching(self, what: str, done: int, total: int) -> None:
         """Silent."""
 

@@ -219,7 +219,7 @@ def compare(
                         [sys.executable, __file__, "--work", *map(str, arguments)],
                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                     )  # fmt: skip
-                    facts = {"network": network, "engine": engine, "precision": precision}
+                    facts: dict[str, Any] = {"network": network, "engine": engine, "precision": precision}
                     facts |= {"lanes": lanes, "threads": threads, **read_answer(process)}
                     workers.append((facts, process))
         rates: dict[tuple[int, int], list[float]] = {}
@@ -256,7 +256,7 @@ def read_answer(process: "subprocess.Popen[str]") -> Any:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"a worker has ended without an answer: {process.args}")
+        raise SystemExit(f"a worker has ended without an answer: {process.args!r}")
     return json.loads(line)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import DataCheck, check_folder
 from service.data.folder import read_folder
-from service.data.split import Split, split_photographs
+from service.data.split import Part, Split, split_photographs
 from service.data.views import Views
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
@@ -112,10 +112,11 @@ def learn(
             seconds = time.perf_counter() - begun
             for variable, value in zip(variables, mean or own, strict=True):
                 variable.assign(value)
+            validation_loss, validation_accuracy = validate(network, validation, recipe)
+            images_per_s = num_steps * recipe.batch_size / seconds
             row = Epoch(
-                epoch, loss, accuracy, *validate(network, validation, recipe), float(rates[-1]), seconds,
-                num_steps * recipe.batch_size / seconds,
-            )  # fmt: skip
+                epoch, loss, accuracy, validation_loss, validation_accuracy, float(rates[-1]), seconds, images_per_s
+            )
             history.append(row)
             print(row, flush=True)
     return network, history
@@ -131,7 +132,8 @@ def learn_both(folder: Path, run: Path, recipe: Recipe) -> None:
     check, split = read(folder)
     run.mkdir(parents=True, exist_ok=True)
     validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
-    for name, parts in (("network", ["train"]), ("refit", ["train", "validation"])):
+    rounds: tuple[tuple[str, tuple[Part, ...]], ...] = (("network", ("train",)), ("refit", ("train", "validation")))
+    for name, parts in rounds:
         photographs = [photograph for part in parts for photograph in split.photographs[part]]
         whole = load_whole(photographs, check.class_names, RULE.shorter_side, LIMITS)
         views = Views(whole.images, training_view(recipe, RULE), SEED, recipe.num_views)

@@ -46,12 +46,12 @@ def drawn() -> Iterator[tuple[str, Pixels]]:
             image = Image.new("RGB", (SIZE, SIZE), tuple(map(int, first)))
             draw = ImageDraw.Draw(image)
             for _ in range(12):
-                at = tuple(map(int, random.integers(0, SIZE, 2)))
+                x, y = map(int, random.integers(0, SIZE, 2))
                 color = tuple(map(int, random.integers(0, 256, 3)))
                 if kind == "discs":
-                    draw.circle(at, int(random.integers(5, 50)), color)
+                    draw.circle((x, y), int(random.integers(5, 50)), color)
                 else:
-                    draw.text(at, "".join(map(chr, random.integers(65, 91, 8))), color, font_size=30)
+                    draw.text((x, y), "".join(map(chr, random.integers(65, 91, 8))), color, font_size=30)
             yield kind, np.asarray(image)
 
 

@@ -14,11 +14,13 @@ Writes `benchmarks/results/training.json`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,11 @@ def forever(photographs: LabelledPixels, num_views: int = 0) -> Iterator[tuple[A
             yield batch.images, labels[batch.photographs]
 
 
+def arithmetic_rate(policy: str) -> float:
+    """Images per second if a step were nothing but its matrix products."""
+    return matrix_gflop_per_s(policy) / GFLOP_PER_IMAGE_AND_STEP
+
+
 def matrix_gflop_per_s(policy: str, size: int = 2048, repeats: int = 10) -> float:
     """The rate of one large matrix product, as the backend computes it."""
     dtype = "bfloat16" if policy == "mixed_bfloat16" else "float32"
@@ -123,10 +130,10 @@ def main() -> None:
         model = build(policy)
         anew, kept = forever(photographs), forever(photographs, num_views=2)
         measures |= {
-            f"anew, {policy}": lambda m=model, b=anew: rate(m, b, steps),
-            f"kept, {policy}": lambda m=model, b=kept: rate(m, b, steps),
-            f"step, {policy}": lambda m=model: rate(m, iter(lambda: in_memory, None), steps),
-            f"arithmetic, {policy}": lambda p=policy: matrix_gflop_per_s(p) / GFLOP_PER_IMAGE_AND_STEP,
+            f"anew, {policy}": partial(rate, model, anew, steps),
+            f"kept, {policy}": partial(rate, model, kept, steps),
+            f"step, {policy}": partial(rate, model, itertools.repeat(in_memory), steps),
+            f"arithmetic, {policy}": partial(arithmetic_rate, policy),
         }
     article = build("float32")
     measures["article, float32"] = lambda: article_rate(article, arguments.folder, steps)
