@@ -5,18 +5,25 @@ Only `cli` and `api.app` read these; everybody below receives plain values.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from cyclopts import Parameter
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "FLOWERS_"
 Device = Literal["auto", "gpu", "cpu"]
+
+# As the store has it, which this module must not know; a test holds one to the other.
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
 
 
 class _Settings(BaseSettings):
@@ -29,6 +36,15 @@ class StoreSettings(_Settings):
 
     model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
     model: str = Field("flowers", min_length=1, max_length=64, description="Name of the model in the store.")
+
+    @field_validator("model")
+    @classmethod
+    def _can_be_a_name(cls, model: str) -> str:
+        if not _MODEL_NAME.fullmatch(model):
+            raise PydanticCustomError(
+                "model_name", "give 1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
+            )
+        return model
 
 
 @Parameter(name="*")
@@ -69,7 +85,9 @@ class ServeSettings(EngineSettings):
     max_queue_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=1024**4, description="Most bytes of images, arriving or waiting; more get 429."
     )
-    request_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest that a request may take, in seconds.")
+    request_timeout_s: float = Field(
+        10.0, gt=0, le=600, description="Longest that a request may take, in seconds, from the end of its upload."
+    )
     body_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest that a body may take to arrive, in seconds.")
     drain_delay_s: float = Field(
         5.0, ge=0, le=300, description="Seconds after SIGTERM in which new requests are still taken."
@@ -89,6 +107,16 @@ class ServeSettings(EngineSettings):
     cors_origins: str = Field(
         "", description="Web pages that may ask from a browser: origins, separated by commas; * is any."
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, cors_origins: str) -> str:
+        origins = cors_origins.lower()  # as browsers send them, and they are compared letter by letter
+        if not all(_ORIGIN.fullmatch(origin.strip()) for origin in origins.split(",") if origin.strip()):
+            raise PydanticCustomError(
+                "origins", "give origins such as https://shop.example, without a path, separated by commas, or *"
+            )
+        return origins
 
 
 @Parameter(name="*")
@@ -124,8 +152,11 @@ def check_environment(environment: Mapping[str, str]) -> None:
     """
     known = {f"{ENVIRONMENT_PREFIX}{field}".upper() for program in PROGRAMS for field in program.model_fields}
     for name in sorted(environment):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not name.startswith("FLOWERS_TEST_"):
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        read_as = name.upper()  # pydantic takes `flowers_port`, too
+        # docker-compose.yml reads that one from the shell, in which `flowers` may be called as well.
+        is_anothers = read_as.startswith("FLOWERS_TEST_") or read_as == _OF_DOCKER_COMPOSE
+        if read_as.startswith(ENVIRONMENT_PREFIX) and read_as not in known and not is_anothers:
+            nearest = difflib.get_close_matches(read_as, known, n=1, cutoff=0)
             raise SettingsError(f"{name} is no setting of this program; the nearest is {nearest[0]}")
 
 

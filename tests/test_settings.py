@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from service.errors import SettingsError
+from service.errors import InvalidParameter, SettingsError
 from service.settings import PROGRAMS, ServeSettings, check_environment, describe_invalid_settings
+from service.store.layout import check_model_name
 
 PROMISED = {
     "host": "127.0.0.1",
@@ -43,6 +44,72 @@ def test_a_misspelt_variable_is_refused_and_another_programs_is_not() -> None:
     check_environment({"FLOWERS_PORT": "1", "FLOWERS_SEED": "1", "PATH": "/bin", "FLOWERS_TEST_PHOTOGRAPHS": "x"})
     with pytest.raises(SettingsError, match=r"FLOWERS_PROT.*FLOWERS_PORT"):
         check_environment({"FLOWERS_PROT": "1"})
+
+
+def test_names_of_the_environment_are_checked_whatever_their_case() -> None:
+    check_environment({"flowers_model": "birds"})
+    with pytest.raises(SettingsError, match=r"flowers_prot.*FLOWERS_PORT"):
+        check_environment({"flowers_prot": "1"})
+
+
+def test_what_the_compose_file_reads_from_the_shell_stops_no_command() -> None:
+    check_environment({"FLOWERS_ADDRESS": "0.0.0.0"})
+    with pytest.raises(SettingsError, match=r"the nearest is FLOWERS_(?!ADDRESS)"):
+        check_environment({"FLOWERS_ADRESS": "0.0.0.0"})
+
+
+@pytest.mark.parametrize(
+    "name", ["flowers", "0", "My_garden-2.1", "a" * 64, "a" * 65, "../x", "", ".git", "-x", "a/b", "ä", "x\n", "x "]
+)
+def test_a_model_has_a_name_that_the_store_could_hold(name: str) -> None:
+    try:
+        check_model_name(name)
+    except InvalidParameter:
+        with pytest.raises(ValidationError, match="model"):
+            ServeSettings(model=name)
+    else:
+        assert ServeSettings(model=name).model == name
+
+
+def test_an_impossible_name_is_one_sentence_that_says_what_a_name_is() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ServeSettings(model="../x")
+    sentence = describe_invalid_settings(caught.value)
+    assert sentence.startswith("--model (FLOWERS_MODEL): give 1 to 64 letters, digits")
+    assert sentence.endswith("not '../x'")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        *("", "*", "https://shop.example", "http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:8080"),
+        *("https://a.example, https://b.example", "chrome-extension://abcdef"),
+    ],
+)
+def test_origins_may_ask_from_a_browser(origins: str) -> None:
+    assert ServeSettings(cors_origins=origins).cors_origins == origins
+
+
+def test_origins_are_kept_as_browsers_send_them() -> None:
+    assert ServeSettings(cors_origins="https://Shop.Example").cors_origins == "https://shop.example"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        *("not an origin", "shop.example", "https://", "https://shop.example/", "https://shop.example/page"),
+        *("https://*.example", "https://a@shop.example", "https://shop.example:port", "*, shop.example", "null"),
+    ],
+)
+def test_what_is_no_origin_is_refused_with_an_example(origins: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ServeSettings(cors_origins=origins)
+    sentence = describe_invalid_settings(caught.value)
+    assert sentence.startswith("--cors-origins (FLOWERS_CORS_ORIGINS): give origins such as https://shop.example")
+
+
+def test_the_time_limit_of_a_request_says_from_when_it_counts() -> None:
+    assert "from the end of its upload" in str(ServeSettings.model_fields["request_timeout_s"].description)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
@@ -16,13 +16,19 @@ _OF_TRAINING = ("keras", "tensorflow", "onnx", "matplotlib")
 
 app = App(
     name="flowers",
-    version=__version__,
+    version_flags=[],  # `flowers models show --version 5` would print the version of this program
     help="Train a flower classifier on a folder of photographs, and serve it over HTTP.",
     result_action="return_value",
 )
 for verb in VERBS:
     # A string is imported when its verb is asked for: `flowers models list` never pays for TensorFlow or FastAPI.
     app.command(f"service.cli.{verb}:{verb}", name=verb)
+
+
+@app.command(name="--version")
+def print_version() -> None:
+    """Print the version of this program."""
+    print(__version__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +65,9 @@ def _describe(error: CycloptsError) -> str:
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         return describe_invalid_settings(cause)
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        verb = " ".join(("flowers", *(error.command_chain or ())))
+        return f"{error.unused_tokens[0]!r} is one word too many: `{verb} --help` says what there can be"
     return str(error)
 
 

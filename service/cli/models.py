@@ -24,7 +24,7 @@ from service.store.resolve import (
 )
 from service.store.verify import verify_version
 
-models = App(name="models", help="The store: list, show, verify, use and remove versions.")
+models = App(name="models", version_flags=[], help="The store: list, show, verify, use and remove versions.")
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 

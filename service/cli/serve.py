@@ -32,7 +32,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 10_000
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-def serve(settings: ServeSettings | None = None) -> int:
+def serve(*, settings: ServeSettings | None = None) -> int:
     """Serve a model over HTTP until SIGTERM or Ctrl-C.
 
     The socket is open at once; /startupz and /readyz say when the model is loaded. On SIGTERM, /readyz turns

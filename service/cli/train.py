@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def train(
     folder: Annotated[Path | None, Parameter(help="One folder of photographs per class.")] = None,
     /,
-    settings: TrainSettings | None = None,
     *,
+    settings: TrainSettings | None = None,
     name: Annotated[str | None, Parameter(help="Name of the model; default: the folder's.")] = None,
     json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False,
 ) -> int:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from service import __version__
 from service.cli.main import VERBS, main
+
+NOWHERE = ["--host", "192.0.2.1"]  # no machine's (RFC 5737): a `serve` that ought to be refused ends all the same
+OF_A_MODEL = (
+    *(["serve", *NOWHERE], ["doctor"], ["predict", "tulip.jpg"], ["evaluate", "photos"]),
+    *(["models", "list"], ["models", "show"], ["models", "verify"], ["models", "use", "1"], ["models", "remove", "1"]),
+)
 
 
 def test_python_m_service_is_flowers_and_lists_every_verb() -> None:
@@ -21,6 +28,13 @@ def test_python_m_service_is_flowers_and_lists_every_verb() -> None:
         (["serve", "--port", "70000"], "--port (FLOWERS_PORT)"),
         (["serve", "--max-queue-size", "many"], "--max-queue-size"),
         (["train", "--recipe", "secret"], "default"),
+        (["serve", "extra", *NOWHERE], "'extra' is one word too many: `flowers serve --help`"),
+        (["train", "photos", "other"], "'other' is one word too many"),
+        (["doctor", "extra"], "'extra' is one word too many"),
+        (["evaluate", "photos", "other"], "'other' is one word too many"),
+        (["serve", "--version"], "--version"),
+        (["serve", "--cors-origins", "not an origin", *NOWHERE], "--cors-origins"),
+        *(([*verb, "--model", "../x"], "--model (FLOWERS_MODEL): give 1 to 64 letters") for verb in OF_A_MODEL),
     ],
 )
 def test_asking_wrongly_is_one_sentence_and_exit_code_2(
@@ -49,6 +63,11 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     process.stdout.close()
     _, error = process.communicate()
     assert (process.returncode, error) == (1, "")
+
+
+def test_the_version_of_the_program_is_asked_for_before_any_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("library", ["keras", "onnx"])

@@ -181,7 +181,8 @@ engine = FakeEngine()
 engine.hold()
 select.load_engine = lambda *_, **__: engine
 watchdog.WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0
-sys.exit(serve(ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json")))
+settings = ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json")
+sys.exit(serve(settings=settings))
 """
 
 
