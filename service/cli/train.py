@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from service.cli.terminal import print_result
 from service.settings import TrainSettings
+from service.store.layout import check_model_name
 
 if TYPE_CHECKING:
     from service.data.check import DataCheck
@@ -37,12 +39,14 @@ def train(
     from service.training.recipe import find_recipe
 
     recipe = _adapt(find_recipe(settings.recipe), settings)
+    model = name or (folder.resolve().name if folder else recipe.model_name or "flowers")
+    check_model_name(model)
     with ProgressObserver(Console(stderr=True)) as observer:
         from service.training.train import list_devices, train
 
         devices = list_devices(settings.device)
+        _check_teacher(recipe)
         photographs = folder or _fetch(settings, observer)
-        model = name or recipe.model_name or (photographs.resolve().name if folder else "flowers")
         results = [
             train(
                 photographs, model, recipe, seed=settings.seed, device=device,
@@ -53,7 +57,7 @@ def train(
     if json:
         print(_to_json(results))
     else:
-        Console().print(_to_table(results))
+        print_result(_to_table(results))
     return 0
 
 
@@ -71,6 +75,14 @@ def _adapt(recipe: "Recipe", settings: TrainSettings) -> "Recipe":
         network=settings.network or recipe.network,
         teacher=settings.teacher or recipe.teacher,
     )
+
+
+def _check_teacher(recipe: "Recipe") -> None:
+    """Find out before the photographs are fetched and checked whether there is such a teacher, and its weights."""
+    if recipe.teacher != "none":
+        from service.networks.backbones import load_backbone
+
+        load_backbone(recipe.teacher)
 
 
 def _fetch(settings: TrainSettings, observer: "ProgressObserver") -> Path:

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawing import draw_folder
 
 from service.cli.main import main
+from service.evaluation.metrics import evaluate
+from service.training.checkpoint import Epoch
+from service.training.train import Trained
 
 QUICK = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")
 
@@ -75,6 +79,70 @@ def test_a_gpu_that_is_not_there_fails_with_the_reason(
         pytest.skip("this machine may have a GPU")
     assert main(["train", str(drawn_folder), *places, "--device", "gpu"]) == 1
     assert_one_sentence(capsys.readouterr().err, "GPU")
+
+
+def test_a_teacher_that_nobody_knows_is_refused_before_the_photographs_are_checked(
+    places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(drawn_folder), *places, "--device", "cpu", "--teacher", "foo"]) == 2
+    error = capsys.readouterr().err
+    assert_one_sentence(error, "there is no teacher 'foo'")
+    assert "checking" not in error
+
+
+def test_a_name_that_the_store_could_not_hold_is_refused_before_the_folder_is_read(
+    tmp_path: Path, places: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(tmp_path / "nowhere"), *places, "--name", "../x"]) == 2
+    assert_one_sentence(capsys.readouterr().err, "'../x' cannot be the name of a model: give it 1 to 64 letters")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> list[tuple[Path, str]]:
+    """The folders and names that a training was begun with; none is done, and the data set is the drawn one."""
+    begun: list[tuple[Path, str]] = []
+
+    def begin(folder: Path, name: str, *_: object, device: str, **__: object) -> Trained:
+        begun.append((folder, name))
+        evaluation = evaluate(np.eye(2, dtype=np.float32), np.arange(2), ["daisy", "roses"])
+        epoch = Epoch(0, 1.0, 0.5, None, None, 1e-3, 2.0, 6.0)
+        return Trained(name, 1, device, folder, (epoch,), False, evaluation)
+
+    monkeypatch.setattr("service.training.train.train", begin)
+    monkeypatch.setattr("service.data.fetch.fetch", lambda *_: drawn_folder)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ((), "drawn_flowers"),
+        (("--recipe", "article"), "drawn_flowers"),
+        (("--recipe", "article", "--name", "garden"), "garden"),
+    ],
+)
+def test_a_model_is_named_after_its_folder_whatever_the_recipe(
+    flags: tuple[str, ...], name: str, asked: list[tuple[Path, str]], places: tuple[str, ...], drawn_folder: Path
+) -> None:
+    assert main(["train", str(drawn_folder), *places, *flags, "--device", "cpu"]) == 0
+    assert asked == [(drawn_folder, name)]
+
+
+@pytest.mark.parametrize(("flags", "name"), [((), "flowers"), (("--recipe", "article"), "article")])
+def test_without_a_folder_the_recipe_names_the_model(
+    flags: tuple[str, ...], name: str, asked: list[tuple[Path, str]], places: tuple[str, ...], drawn_folder: Path
+) -> None:
+    assert main(["train", *places, *flags, "--device", "cpu"]) == 0
+    assert asked == [(drawn_folder, name)]
+
+
+def test_the_table_is_not_cut_in_a_pipe(
+    asked: list[tuple[Path, str]], places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a_garden_with_so_long_a_name_that_no_terminal_has_room_for_it"
+    assert main(["train", str(drawn_folder), *places, "--name", name, "--device", "cpu"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    assert "100.00 % (2 of 2)" in row
 
 
 @pytest.mark.slow
