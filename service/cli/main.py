@@ -1,5 +1,6 @@
 """`flowers`: one verb per file; this one gathers them, and turns errors into one sentence and an exit code."""
 
+import errno
 import os
 import signal
 import sys
@@ -13,12 +14,15 @@ from service.settings import check_environment, describe_invalid_settings
 
 VERBS = ("train", "evaluate", "predict", "serve", "models", "bench", "doctor")
 _OF_TRAINING = ("keras", "tensorflow", "onnx", "matplotlib")
+# A full disk is nobody's bug. Every other OSError that comes as far as `main` is one, and keeps its traceback.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = App(
     name="flowers",
     version_flags=[],  # `flowers models show --version 5` would print the version of this program
     help="Train a flower classifier on a folder of photographs, and serve it over HTTP.",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # cyclopts would end the process in silence
 )
 for verb in VERBS:
     # A string is imported when its verb is asked for: `flowers models list` never pays for TensorFlow or FastAPI.
@@ -54,8 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
         remedy = "pip install 'flowers-service[train,teacher]', or [gpu,teacher] with a GPU; `make train` does it"
         return _fail(f"training needs {error.name}, which is not installed: {remedy}", exit_code=1)
     except BrokenPipeError:  # who reads the result has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python itself flushes once more at its end
+        _drop_output()
         return 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _drop_output()
+        return _fail(f"the result cannot be written: {error.strerror}; make room, or write it elsewhere", exit_code=1)
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0
@@ -69,6 +78,11 @@ def _describe(error: CycloptsError) -> str:
         verb = " ".join(("flowers", *(error.command_chain or ())))
         return f"{error.unused_tokens[0]!r} is one word too many: `{verb} --help` says what there can be"
     return str(error)
+
+
+def _drop_output() -> None:
+    """What could not be written; Python itself flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, *, exit_code: int) -> int:

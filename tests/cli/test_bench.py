@@ -1,5 +1,9 @@
 import json
 import re
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +83,23 @@ def test_headers_go_with_each_request() -> None:
         assert main(["bench", f"http://127.0.0.1:{server.port}", *flags]) == 0
     assert all("x-request-timeout-ms: 500\r\n" in head for head in server.heads)
     assert len(server.heads) > 1
+
+
+def test_ctrl_c_while_it_measures_is_said_and_ends_with_130() -> None:
+    is_measuring = threading.Event()
+
+    async def script(number: int) -> bytes:
+        if number > 0:  # the first one is asked before it measures
+            is_measuring.set()
+        return http()
+
+    with scripted_server(script) as server:
+        command = [sys.executable, "-m", "service", "bench", f"http://127.0.0.1:{server.port}", "--connections", "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert is_measuring.wait(60)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate() == ("", "flowers: interrupted\n")
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

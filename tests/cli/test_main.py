@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,38 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     process.stdout.close()
     _, error = process.communicate()
     assert (process.returncode, error) == (1, "")
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_exit_code_1() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this machine has no /dev/full")
+    for verb in ("doctor", "--help"):
+        with full.open("w") as output:
+            process = subprocess.run(
+                [sys.executable, "-m", "service", verb], stdout=output, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert process.returncode == 1
+        assert process.stderr.startswith("flowers: the result cannot be written: No space left on device; make room")
+        assert process.stderr.count("\n") == 1
+
+
+def test_an_error_of_the_system_that_is_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("service.cli.doctor.find_packages", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["doctor"])
+
+
+def test_ctrl_c_is_said_and_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.cli.doctor.find_packages", interrupt)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "flowers: interrupted\n"
 
 
 def test_the_version_of_the_program_is_asked_for_before_any_verb(capsys: pytest.CaptureFixture[str]) -> None:
