@@ -18,7 +18,7 @@ from service.engines.engine import EngineInfo
 from service.engines.select import Machine, find_gpu_problem, inspect_machine, load_engine
 from service.errors import DeviceUnavailable, FlowersError, InvalidVersion, SettingsError, StoreError
 from service.settings import ServeSettings, TrainSettings
-from service.store.resolve import StoredVersion, list_models, list_versions, resolve_version
+from service.store.resolve import StoredVersion, list_candidates, list_models, list_versions
 from service.store.verify import verify_version
 
 
@@ -95,7 +95,7 @@ def try_to_serve(settings: ServeSettings) -> Trial:
     """Verify, load and run what `flowers serve` would: the pinned version, else the newest that is good."""
     findings: list[Finding] = []
     try:
-        for stored in _list_candidates(settings.model_store, settings.model):
+        for stored in list_candidates(settings.model_store, settings.model):
             try:
                 engine = _try_version(stored, settings)
             except (DeviceUnavailable, SettingsError):
@@ -121,13 +121,6 @@ def try_to_serve(settings: ServeSettings) -> Trial:
 def _describe_engine(engine: EngineInfo) -> dict[str, str]:
     """Its warning is among the findings."""
     return {name: value for name, value in asdict(engine).items() if name != "warning"}
-
-
-def _list_candidates(store: Path, model: str) -> list[StoredVersion]:
-    meant = resolve_version(store, model)
-    if meant.pinned:
-        return [meant]
-    return [resolve_version(store, model, number) for number in reversed(list_versions(store, model))]
 
 
 def _try_version(stored: StoredVersion, settings: ServeSettings) -> EngineInfo:

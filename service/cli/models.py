@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -9,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.terminal import print_result
-from service.errors import InvalidVersion, ModelNotFound, StoreError, UsageError
+from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store.layout import METADATA_FILE, parse_version
 from service.store.metadata import Metadata, read_metadata
 from service.store.resolve import (
+    Served,
     StoredVersion,
+    find_served,
     list_models,
     list_versions,
     pin_version,
@@ -39,15 +42,15 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     settings = settings or StoreSettings()
     names = [settings.model] if "model" in settings.model_fields_set else list_models(settings.model_store)
     rows = [row for name in names for row in _list_model(settings, name)]
+    if not rows:
+        _complain(
+            f"there is no model in {settings.model_store}: train one with `flowers train`, or name another "
+            "folder with --model-store"
+        )
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
         print_result(_list_table(rows))
-    else:
-        raise ModelNotFound(
-            f"there is no model in {settings.model_store}: train one with `flowers train`, or name another "
-            "folder with --model-store"
-        )
     return 0
 
 
@@ -60,7 +63,9 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
         as_json: print its metadata.json instead of a table.
     """
     settings = settings or StoreSettings()
-    stored = resolve_version(settings.model_store, settings.model, _number(version))
+    store, model, number = settings.model_store, settings.model, _number(version)
+    served = find_served(store, model).stored if number is None else None
+    stored = served or resolve_version(store, model, number)
     metadata = read_metadata(stored.folder / METADATA_FILE)
     if as_json:
         print(metadata.model_dump_json(indent=2))
@@ -91,23 +96,28 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
 
 
 @models.command
-def use(version: str, /, *, settings: StoreSettings | None = None) -> int:
+def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
     """Pin the version to serve, after verifying it; a running service switches by itself.
 
     Args:
         version: its number, or `latest` to serve the newest again.
+        as_json: print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
     store, model = settings.model_store, settings.model
     if version == "latest":
         unpin(store, model)
-        print(f"{model} serves its newest version, {resolve_version(store, model).version}")
-        return 0
-    number = _number(version)
-    assert number is not None
-    verify_version(resolve_version(store, model, number).folder)
-    pin_version(store, model, number)
-    print(f"{model} serves version {number} until `flowers models use latest`")
+        served = _find_served(store, model)
+        number = served.stored.version if served.stored else None
+        newest = "newest version that is sound" if served.damaged else "newest version"
+        done = f"{model} serves its {newest}, {number}" if number else f"{model} is unpinned; it has no sound version"
+    else:
+        number = _number(version)
+        assert number is not None
+        verify_version(resolve_version(store, model, number).folder)
+        pin_version(store, model, number)
+        done = f"{model} serves version {number} until `flowers models use latest`"
+    print(json.dumps({"model": model, "version": number, "is_pinned": version != "latest"}) if as_json else done)
     return 0
 
 
@@ -118,18 +128,22 @@ def remove(
     *,
     settings: StoreSettings | None = None,
     force: Annotated[bool, Parameter(negative="")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Delete a version; its number is never given again.
 
     Args:
         version: its number.
-        force: delete it even if it is the one that is served.
+        force: delete it even if it is pinned or the one that is served.
+        as_json: print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
     number = _number(version)
     assert number is not None
-    remove_version(settings.model_store, settings.model, number, force=force)
-    print(f"version {number} of {settings.model} is removed")
+    model = settings.model
+    remove_version(settings.model_store, model, number, force=force)
+    done = f"version {number} of {model} is removed"
+    print(json.dumps({"model": model, "version": number, "is_removed": True}) if as_json else done)
     return 0
 
 
@@ -148,34 +162,46 @@ def _find_problem(stored: StoredVersion) -> str | None:
     return None
 
 
+def _find_served(store: Path, model: str) -> Served:
+    """What a service takes; what it passes over is said on stderr, with the reason."""
+    served = find_served(store, model)
+    for problem in served.damaged.values():
+        _complain(f"model {model}: {problem}")
+    return served
+
+
+def _complain(sentence: str) -> None:
+    print(f"flowers: {sentence}", file=sys.stderr)
+
+
 def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
     store = settings.model_store
     versions = list_versions(store, model)
     try:
-        live = resolve_version(store, model)
+        served = _find_served(store, model)
     except StoreError as error:  # a pin that leads nowhere hides no version
-        print(f"flowers: {error}", file=sys.stderr)
-        live = None
-    return [_row(resolve_version(store, model, version), live) for version in versions]
+        _complain(str(error))
+        served = Served(None)
+    return [_row(resolve_version(store, model, version), served) for version in versions]
 
 
-def _row(stored: StoredVersion, live: StoredVersion | None) -> dict[str, Any]:
+def _row(stored: StoredVersion, served: Served) -> dict[str, Any]:
     row = {
         "model": stored.model,
         "version": stored.version,
-        "is_live": stored == live,
+        "is_live": stored == served.stored,
         "is_pinned": stored.pinned,
         "created": None,
         "network": None,
         "accuracy": None,
         "part": None,
         "size_bytes": sum(path.stat().st_size for path in stored.folder.rglob("*") if path.is_file()),
-        "problem": None,
+        "problem": served.damaged.get(stored.version),
     }
     try:
         metadata = read_metadata(stored.folder / METADATA_FILE)
     except InvalidVersion as error:
-        return {**row, "problem": str(error)}
+        return {**row, "problem": row["problem"] or str(error)}
     stated = metadata.stated
     return {
         **row,
@@ -189,9 +215,14 @@ def _row(stored: StoredVersion, live: StoredVersion | None) -> dict[str, Any]:
 def _list_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("model", "version", "serves", "created", "network", "accuracy", "size")
     for row in rows:
-        state = ("pinned" if row["is_pinned"] else "live") if row["is_live"] else ""
+        states = {
+            "pinned": row["is_pinned"],
+            "live": row["is_live"] and not row["is_pinned"],
+            "damaged": row["problem"],
+        }
+        state = ", ".join(word for word, holds in states.items() if holds)
         accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%} on {row['part']}"
-        created = "cannot be read" if row["problem"] else row["created"][:16].replace("T", " ")
+        created = "cannot be read" if row["created"] is None else row["created"][:16].replace("T", " ")
         size = f"{row['size_bytes'] / 1e6:.1f} MB"
         network = Text(row["network"] or "")
         table.add_row(row["model"], str(row["version"]), state, created, network, accuracy, size)

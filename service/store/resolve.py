@@ -5,7 +5,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import InvalidVersion, ModelNotFound, StoreError, UsageError, VersionNotFound
@@ -18,6 +18,7 @@ from service.store.layout import (
     parse_version,
     version_folder,
 )
+from service.store.verify import verify_version
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class StoredVersion:
     version: int
     folder: Path
     pinned: bool
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a service takes of a model: `stored`, or None; `damaged`: version -> why it is passed over, newest first."""
+
+    stored: StoredVersion | None
+    damaged: dict[int, str] = field(default_factory=dict)
 
 
 def list_models(store: Path) -> list[str]:
@@ -86,6 +95,37 @@ def resolve_version(store: Path, model: str, version: int | None = None) -> Stor
     return StoredVersion(model, version, folder, pinned=version == pinned)
 
 
+def list_candidates(store: Path, model: str) -> list[StoredVersion]:
+    """What a service tries, best first: the pinned version alone, else all from the newest down. None is verified.
+
+    Raises:
+        ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
+    """
+    meant = resolve_version(store, model)
+    if meant.pinned:
+        return [meant]
+    return [resolve_version(store, model, version) for version in reversed(list_versions(store, model))]
+
+
+def find_served(store: Path, model: str) -> Served:
+    """The first candidate that is what was published; reads every byte of it, and of those before it.
+
+    Whether an engine can run it only loading it tells.
+
+    Raises:
+        ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
+    """
+    damaged = {}
+    for stored in list_candidates(store, model):
+        try:
+            verify_version(stored.folder)
+        except InvalidVersion as error:
+            damaged[stored.version] = str(error)
+        else:
+            return Served(stored, damaged)
+    return Served(None, damaged)
+
+
 def pinned_version(store: Path, model: str) -> int | None:
     """The integer in `PINNED`, whether there is such a version or not; None without the file.
 
@@ -128,17 +168,18 @@ def remove_version(store: Path, model: str, version: int, *, force: bool = False
     """Delete a version; its number is never given again. It disappears at once, before its files are deleted.
 
     Args:
-        force: delete it even if it is the one that `resolve_version` would serve, and its pin with it.
+        force: delete it even if it is pinned or the one that `find_served` finds, and its pin with it.
 
     Raises:
-        UsageError: it is the one that is served, and `force` is false.
+        UsageError: it is pinned or the one that is served, and `force` is false.
         ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
         StoreError: the store cannot be written.
     """
     stored = resolve_version(store, model, version)
-    if not force and resolve_version(store, model).version == version:
+    if not force and (stored.pinned or find_served(store, model).stored == stored):
+        state = "pinned" if stored.pinned else "the one that is served"
         raise UsageError(
-            f"version {version} of {model} is the one that is served: take another first with "
+            f"version {version} of {model} is {state}: take another first with "
             "`flowers models use`, or remove it all the same with --force"
         )
     folder = stored.folder.parent

@@ -72,6 +72,47 @@ def test_a_broken_version_or_pin_hides_no_other(store: Path, capsys: Capture) ->
     assert "cannot be read" in run("list", capsys=capsys)[1]
 
 
+def test_list_marks_what_a_service_takes_and_says_which_newer_one_is_damaged(store: Path, capsys: Capture) -> None:
+    (store / "flowers" / "3" / "saved_model.pb").write_bytes(b"another")
+    exit_code, out, err = run("list", "--model", "flowers", capsys=capsys)
+    rows = [line.replace("│", " ").split() for line in out.splitlines() if "│" in line]
+    assert [row[:3] for row in rows] == [
+        ["flowers", "1", "2026-01-02"],
+        ["flowers", "2", "live"],
+        ["flowers", "3", "damaged"],
+    ]
+    assert err.startswith("flowers: model flowers: version 3 is not what was published: saved_model.pb was changed")
+    assert exit_code == 0
+    rows = json.loads(run("list", "--json", "--model", "flowers", capsys=capsys)[1])
+    assert [row["is_live"] for row in rows] == [False, True, False]
+    assert [row["problem"] is None for row in rows] == [True, True, False]
+    assert run("remove", "2", capsys=capsys)[0] == 2
+    assert str(store / "flowers" / "2") in run("show", capsys=capsys)[1]
+    assert run("use", "latest", capsys=capsys)[1] == "flowers serves its newest version that is sound, 2\n"
+
+
+def test_a_pinned_version_that_is_damaged_serves_nothing(store: Path, capsys: Capture) -> None:
+    assert run("use", "2", capsys=capsys)[0] == 0
+    (store / "flowers" / "2" / "saved_model.pb").write_bytes(b"another")
+    _, out, err = run("list", "--model", "flowers", capsys=capsys)
+    assert "pinned, damaged" in out
+    assert "live" not in out
+    assert "version 2 is not what was published" in err
+
+
+def test_use_and_remove_tell_programs_what_they_did(store: Path, capsys: Capture) -> None:
+    def tell(*arguments: str) -> object:
+        exit_code, out, _ = run(*arguments, "--json", capsys=capsys)
+        assert exit_code == 0
+        return json.loads(out)
+
+    assert tell("use", "1") == {"model": "flowers", "version": 1, "is_pinned": True}
+    assert tell("use", "latest") == {"model": "flowers", "version": 3, "is_pinned": False}
+    assert tell("remove", "2") == {"model": "flowers", "version": 2, "is_removed": True}
+    (store / "birds" / "1" / "saved_model.pb").write_bytes(b"another")
+    assert tell("use", "latest", "--model", "birds") == {"model": "birds", "version": None, "is_pinned": False}
+
+
 def test_show_prints_what_the_version_says_of_itself(store: Path, capsys: Capture) -> None:
     exit_code, out, _ = run("show", capsys=capsys)
     assert exit_code == 0
@@ -127,7 +168,6 @@ def test_remove_deletes_and_spares_the_served_version(store: Path, capsys: Captu
         (["list", "--model", "rosen"], 1, "no model rosen"),
         (["show", "--model", "../store/flowers"], 2, "a letter or digit first, not '../store/flowers'"),
         (["show", "--version", "2"], 2, "--version"),
-        (["list", "--model-store", "nowhere"], 1, "there is no model in nowhere: train one"),
         (["use", "newest"], 2, "'newest' is no version"),
         (["show", "01"], 2, "'01' is no version"),
         (["use"], 2, "VERSION"),
@@ -144,7 +184,12 @@ def test_what_cannot_be_done_is_one_sentence(
     assert err.count("\n") == 1
 
 
-def test_an_empty_store_is_an_empty_list_for_programs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+@pytest.mark.parametrize(("flags", "out"), [((), ""), (("--json",), "[]\n")])
+def test_an_empty_store_is_listed_and_said_to_be_empty(
+    flags: tuple[str, ...], out: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    assert run("list", "--json", "--model-store", str(tmp_path), capsys=capsys) == (0, "[]\n", "")
+    sentence = (
+        f"flowers: there is no model in {tmp_path}: train one with `flowers train`, or name another folder with "
+        "--model-store\n"
+    )
+    assert run("list", *flags, "--model-store", str(tmp_path), capsys=capsys) == (0, out, sentence)

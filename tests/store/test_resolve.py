@@ -6,7 +6,9 @@ from versions import publish_example
 from service.errors import InvalidVersion, ModelNotFound, UsageError, VersionNotFound
 from service.store.layout import PINNED_FILE
 from service.store.resolve import (
+    Served,
     StoredVersion,
+    find_served,
     list_models,
     list_versions,
     pin_version,
@@ -106,6 +108,41 @@ def test_the_served_version_is_not_removed_unless_forced(store: Path) -> None:
     remove_version(store, "flowers", 1, force=True)
     assert resolve_version(store, "flowers") == StoredVersion("flowers", 2, store / "flowers" / "2", pinned=False)
     assert not list((store / "flowers").glob(".removing-*"))
+
+
+def damage(store: Path, version: int) -> None:
+    (store / "flowers" / str(version) / "saved_model.pb").write_bytes(b"another")
+
+
+def test_a_service_takes_the_newest_version_that_is_what_was_published(store: Path) -> None:
+    assert find_served(store, "flowers") == Served(resolve_version(store, "flowers", 3), {})
+    damage(store, 3)
+    damage(store, 1)  # older than the good one: not even looked at
+    served = find_served(store, "flowers")
+    assert served.stored == resolve_version(store, "flowers", 2)
+    assert list(served.damaged) == [3]
+    assert "saved_model.pb was changed" in served.damaged[3]
+    damage(store, 2)
+    assert find_served(store, "flowers").stored is None
+    assert list(find_served(store, "flowers").damaged) == [3, 2, 1]
+
+
+def test_a_service_takes_no_other_in_place_of_a_pinned_version_that_is_damaged(store: Path) -> None:
+    pin_version(store, "flowers", 2)
+    damage(store, 3)
+    assert find_served(store, "flowers") == Served(resolve_version(store, "flowers", 2), {})
+    damage(store, 2)
+    assert find_served(store, "flowers").stored is None
+    with pytest.raises(UsageError, match="version 2 of flowers is pinned"):
+        remove_version(store, "flowers", 2)
+
+
+def test_with_the_newest_damaged_the_one_before_it_is_spared(store: Path) -> None:
+    damage(store, 3)
+    with pytest.raises(UsageError, match=r"version 2 .* is served"):
+        remove_version(store, "flowers", 2)
+    remove_version(store, "flowers", 3)
+    assert list_versions(store, "flowers") == [1, 2]
 
 
 def test_the_number_of_a_removed_version_is_never_given_again(tmp_path: Path) -> None:
