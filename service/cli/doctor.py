@@ -55,7 +55,8 @@ def doctor(
     settings = settings or ServeSettings()
     packages, machine = find_packages(), inspect_machine()
     trial = try_to_serve(settings)
-    findings = tuple(dict.fromkeys((*find_environment_problems(packages, machine), *trial.findings)))
+    problems = (*find_environment_problems(packages, machine), *find_key_problems(settings), *trial.findings)
+    findings = tuple(dict.fromkeys(problems))
     facts = {
         "version": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -69,8 +70,8 @@ def doctor(
         "settings": list_changed_settings(settings),
     }
     if as_json:
-        problems = [asdict(finding) for finding in findings]
-        print(json.dumps({**facts, "problems": problems}, indent=2, ensure_ascii=False))
+        document = {**facts, "problems": [asdict(finding) for finding in findings]}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         print_result(_to_table(facts, findings))
     return int(any(finding.is_fatal for finding in findings))
@@ -89,6 +90,17 @@ def find_environment_problems(packages: dict[str, str | None], machine: Machine)
         yield Finding(f"{problem.what}: {problem.remedy}", is_fatal=False)
     if packages["onnxruntime"] is None:
         yield Finding("onnxruntime, which serves on the CPU, is missing: install this package anew", is_fatal=False)
+
+
+def find_key_problems(settings: ServeSettings) -> Iterator[Finding]:
+    """Whether `flowers serve` would refuse the API keys."""
+    from service.api.access import read_keys  # brings FastAPI, which nothing else here needs
+
+    inline = None if settings.api_keys is None else settings.api_keys.get_secret_value()
+    try:
+        read_keys(inline, settings.api_keys_file)
+    except SettingsError as error:
+        yield Finding(f"{error}; mend that, or configure no keys, so that everybody may ask", is_fatal=True)
 
 
 def try_to_serve(settings: ServeSettings) -> Trial:
@@ -166,7 +178,7 @@ def list_changed_settings(settings: ServeSettings) -> dict[str, str]:
 
 def _to_table(facts: dict[str, Any], findings: tuple[Finding, ...]) -> Table:
     table = Table(show_header=False)
-    for name, value in facts.items():
+    for name, value in {**facts, "settings": facts["settings"] or "all at their defaults"}.items():
         table.add_row(name, Text(_as_text(value)))
     table.add_section()
     for finding in findings:
@@ -179,7 +191,7 @@ def _to_table(facts: dict[str, Any], findings: tuple[Finding, ...]) -> Table:
 def _as_text(value: Any) -> str:
     match value:
         case dict():
-            return "\n".join(f"{name}: {_as_text(item)}" for name, item in value.items()) or "all at their defaults"
+            return "\n".join(f"{name}: {_as_text(item)}" for name, item in value.items()) or "none"
         case list() | tuple():
             return ", ".join(map(_as_text, value)) or "none"
         case None:

@@ -71,11 +71,20 @@ def test_settings_that_differ_from_their_default_are_shown(
     assert found["settings"] == {"model_store": str(store), "epochs": "3", "port": "8001"}
 
 
+def test_settings_at_their_defaults_are_said_to_be(capsys: Capture) -> None:
+    main(["doctor"])
+    assert "all at their defaults" in capsys.readouterr().out
+
+
 def test_an_empty_store_exits_with_1_and_says_how_to_get_a_model(tmp_path: Path, capsys: Capture) -> None:
     exit_code, found = examine("--model-store", str(tmp_path), capsys=capsys)
     assert exit_code == 1
     assert found["serves"]["version"] is None
     assert "flowers train" in sentences(found, fatal=True)[0]
+    assert main(["doctor", "--model-store", str(tmp_path)]) == 1
+    table = capsys.readouterr().out
+    assert "models: none" in table
+    assert "models: all at their defaults" not in table
 
 
 def test_a_damaged_version_beside_a_good_one_is_a_warning(store: Path, capsys: Capture) -> None:
@@ -150,6 +159,27 @@ def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, mon
     exit_code, found = examine("--model-store", str(store), "--precision", "int8", capsys=capsys)
     assert exit_code == 0
     assert any("sums may overflow" in warning for warning in sentences(found, fatal=False))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("# none yet\n", "there is none"),
+        ("a b", "no header can carry"),
+    ],
+)
+def test_api_keys_that_serve_would_refuse_are_fatal(
+    keys: str | None, said: str, store: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "keys"
+    if keys is not None:
+        file.write_text(keys)
+    exit_code, found = examine("--model-store", str(store), "--api-keys-file", str(file), capsys=capsys)
+    assert exit_code == 1
+    (sentence,) = sentences(found, fatal=True)
+    assert said in sentence
+    assert "mend that, or configure no keys" in sentence
 
 
 def test_an_api_key_is_never_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
