@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.predict import IMAGE_SUFFIXES
+from service.cli.remote import HeaderLines, check_headers
 from service.cli.terminal import print_result, progress_bar
 from service.errors import InvalidParameter, ServiceError
 from service.load.answers import find_error, read_problem
@@ -33,7 +34,7 @@ def bench(
     warm_up_s: float = 2.0,
     timeout_s: float = 30.0,
     image: Path | None = None,
-    header: tuple[str, ...] = (),
+    header: HeaderLines = (),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Put load on a running service: throughput, latency percentiles, errors by kind.
@@ -54,7 +55,7 @@ def bench(
         as_json: print JSON instead of a table.
     """
     _check_seconds(duration_s=duration_s, warm_up_s=warm_up_s, timeout_s=timeout_s)
-    _check_headers(header)
+    check_headers(header)
     rates = _parse_list("--rate", rate, float, _MAX_RATE) if rate else [None]
     counts = _parse_list("--connections", connections or (_OPEN_LOOP if rate else _CLOSED_LOOP), int, _MAX_CONNECTIONS)
     loads = [Load(count, per_s, warm_up_s, duration_s, timeout_s) for count in counts for per_s in rates]
@@ -91,13 +92,6 @@ def _check_seconds(**flags: float) -> None:
         least = 0.0 if name == "warm_up_s" else 0.1
         if not least <= seconds <= 3600:
             raise InvalidParameter(f"--{name.replace('_', '-')} is {seconds:g}: give {least:g} to 3600 seconds")
-
-
-def _check_headers(lines: tuple[str, ...]) -> None:
-    for line in lines:
-        name, colon, _ = line.partition(":")
-        if not colon or not name.strip() or not line.isprintable() or not line.isascii():
-            raise InvalidParameter('--header is not of the form "Name: value", in printable ASCII')
 
 
 def _parse_list(flag: str, text: str, number: Callable[[str], _Number], most: int) -> list[_Number]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +41,8 @@ def evaluate(
         report: also write a page, self-contained HTML, to this file.
     """
     settings = settings or EngineSettings()
+    if report is not None:
+        _check_report(report)
     photographs = read_folder(folder)
     with open_local_model(
         settings.model_store,
@@ -50,6 +53,7 @@ def evaluate(
         # The metadata states what the network is worth in float32, to the photograph.
         precision="float32" if check and settings.precision == "auto" else settings.precision,
         threads=settings.engine_threads,
+        gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
     ) as local:
         stated = _find_stated(local, part) if check else None
         limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
@@ -78,11 +82,17 @@ def evaluate(
     return 1 if complaints or differences else 0
 
 
+def _check_report(path: Path) -> None:
+    """Refuse before minutes of measuring what could not be written after them."""
+    if find_spec("matplotlib") is None:
+        raise SettingsError("--report draws with matplotlib: install the extra `train`")
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingsError(f"--report is {str(path)!r}: name a file, in a folder that exists")
+
+
 def _write_report(path: Path, title: str, result: FolderEvaluation, local: LocalModel, limits: ImageLimits) -> None:
-    try:
-        from service.evaluation.page import render_page  # draws with matplotlib, which serving does not need
-    except ImportError as error:
-        raise SettingsError("--report draws with matplotlib: install the extra `train`") from error
+    from service.evaluation.page import render_page  # draws with matplotlib, which serving does not need
+
     page = render_page(title, result.evaluation, result.answers, local.rule, limits)
     try:
         path.write_text(page, encoding="utf-8")

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.remote import Row, Score, predict_remotely
+from service.cli.remote import HeaderLines, Row, Score, check_headers, predict_remotely
 from service.cli.terminal import print_result, progress_bar
 from service.errors import InvalidParameter, UsageError
 from service.evaluation.local_model import LocalModel, open_local_model
@@ -31,6 +31,7 @@ IMAGE_SUFFIXES = (
 def predict(
     *paths: Path,
     url: str | None = None,
+    header: HeaderLines = (),
     top_k: int | None = None,
     output_format: Annotated[Literal["table", "json", "csv"], Parameter(name="--format")] = "table",
     settings: EngineSettings | None = None,
@@ -40,13 +41,17 @@ def predict(
     Args:
         paths: photographs, and folders of them with all that lies below.
         url: ask a running service, such as http://localhost:8000, instead of a model in the store.
+        header: a line sent with each request to --url, such as "X-API-Key: ...".
         top_k: how many classes to print; without it, all.
         output_format: how to print them.
     """
     settings = settings or EngineSettings()
+    if header and url is None:
+        raise UsageError("--header goes with --url: a model in the store is asked without HTTP")
+    check_headers(header)
     files = _find_files(paths)
     rows = []
-    answers = _predict_locally(files, top_k, settings) if url is None else predict_remotely(files, top_k, url)
+    answers = _predict_locally(files, top_k, settings) if url is None else predict_remotely(files, top_k, url, header)
     with progress_bar("scoring") as progress:
         for row in answers:
             rows.append(row)
@@ -81,6 +86,7 @@ def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineS
         device=settings.device,
         precision=settings.precision,
         threads=settings.engine_threads,
+        gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
     ) as local:
         num_classes = len(local.metadata.class_names)
         if top_k is not None and not 1 <= top_k <= num_classes:

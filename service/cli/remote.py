@@ -1,15 +1,20 @@
-"""Ask a running service: a file goes to POST /predict, its answer becomes a row."""
+"""Ask a running service: a file goes to POST /predict, its answer becomes a row; and the headers that go along."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from service.errors import InvalidParameter, ServiceError
 
 if TYPE_CHECKING:
     import httpx
+
+HeaderLines = Annotated[tuple[str, ...], Parameter(name="--header", negative="")]
+"""Lines such as "X-API-Key: ...", one for each --header."""
 
 _NUM_CONNECTIONS = 4
 _TIMEOUT_S = 60.0
@@ -33,8 +38,22 @@ class Row:
     error: str | None = None
 
 
-def predict_remotely(files: Sequence[Path], top_k: int | None, url: str) -> Iterator[Row]:
+def check_headers(lines: Sequence[str]) -> None:
+    """Refuse what HTTP could not carry; a line may hold a key, so it is not repeated. Raises `InvalidParameter`."""
+    for line in lines:
+        name, colon, _ = line.partition(":")
+        if not colon or not name.strip() or not line.isprintable() or not line.isascii():
+            raise InvalidParameter('--header is not of the form "Name: value", in printable ASCII')
+
+
+def predict_remotely(files: Sequence[Path], top_k: int | None, url: str, header: Sequence[str] = ()) -> Iterator[Row]:
     """The service's answers, in the order of the files; a few are asked for at a time.
+
+    Args:
+        files: photographs.
+        top_k: how many classes to ask for; None: all.
+        url: of the service.
+        header: lines to send with each request, as `check_headers` lets them pass.
 
     Raises:
         InvalidParameter: `url` is not the address of a service.
@@ -50,8 +69,9 @@ def predict_remotely(files: Sequence[Path], top_k: int | None, url: str) -> Iter
     if address.scheme not in ("http", "https") or not address.host:
         raise InvalidParameter(f"--url is {url!r}, no address of a service: write it like http://localhost:8000")
 
+    fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
     executor = ThreadPoolExecutor(_NUM_CONNECTIONS)
-    with httpx.Client(base_url=address, params=parameters, timeout=_TIMEOUT_S) as client:
+    with httpx.Client(base_url=address, params=parameters, headers=fields, timeout=_TIMEOUT_S) as client:
         try:
             yield from executor.map(lambda path: _ask(client, path), files)
         except httpx.ConnectError as error:

@@ -39,12 +39,13 @@ def open_local_model(
     device: Literal["auto", "gpu", "cpu"] = "auto",
     precision: Literal["auto", "float32", "int8"] = "auto",
     threads: int = 0,
+    gpu_memory_limit_mb: int = 0,
 ) -> Iterator[LocalModel]:
     """Resolve, verify and load a version; its engine is closed at the end of the block.
 
     Args:
         version: None: the one that serving would take.
-        engine, device, precision, threads: as `load_engine` takes them.
+        engine, device, precision, threads, gpu_memory_limit_mb: as `load_engine` takes them.
 
     Raises:
         ModelNotFound, VersionNotFound: there is none.
@@ -52,7 +53,14 @@ def open_local_model(
     """
     stored = resolve_version(store, model, version)
     metadata = verify_version(stored.folder)
-    loaded = load_engine(stored.folder, engine=engine, device=device, precision=precision, threads=threads)
+    loaded = load_engine(
+        stored.folder,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads,
+        gpu_memory_limit_mb=gpu_memory_limit_mb,
+    )
     try:
         yield LocalModel(stored, metadata, loaded)
     finally:

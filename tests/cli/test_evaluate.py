@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from drawing import CLASS_NAMES, draw_photograph, encode
 from service.cli.main import main
 from service.data.folder import read_folder
 from service.data.split import read_split
+from service.engines.engine import Engine
 from service.engines.select import load_engine
 from service.evaluation.score import score_photographs
 from service.imaging.pixels import ImageLimits, ResizeRule
@@ -100,6 +102,35 @@ def test_check_fails_when_photographs_have_changed(folder: Path, capsys: Capture
         shutil.copy(roses[0], path)
     assert main(["evaluate", str(folder), "--part", "test", "--check"]) == 1
     assert "has changed since the split was made" in capsys.readouterr().err
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    measured: list[object] = []
+    monkeypatch.setattr("service.cli.evaluate.evaluate_folder", lambda *_, **__: measured.append(True))
+    for report in (tmp_path / "nowhere" / "report.html", tmp_path):
+        assert main(["evaluate", str(folder), "--report", str(report)]) == 2
+        assert "name a file, in a folder that exists" in capsys.readouterr().err
+    assert not measured
+
+
+def test_a_report_is_written(folder: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(folder), "--report", str(tmp_path / "report.html")]) == 0
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_the_limit_of_gpu_memory_reaches_the_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+
+    def load(version: Path, *, gpu_memory_limit_mb: int = 0, **wishes: Any) -> Engine:
+        limits.append(gpu_memory_limit_mb)
+        return load_engine(version, **wishes)
+
+    monkeypatch.setattr("service.evaluation.local_model.load_engine", load)
+    assert main(["evaluate", str(folder), "--gpu-memory-limit-mb", "700"]) == 0
+    assert main(["predict", str(folder), "--gpu-memory-limit-mb", "800"]) == 0
+    assert limits == [700, 800]
 
 
 def test_an_unreadable_photograph_is_named_and_the_exit_code_is_1(folder: Path, capsys: Capture) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from drawing import CLASS_NAMES, draw_photograph, encode
+from scripted_server import http, scripted_server
 
 from service.api.app import create_app
 from service.cli.main import main
@@ -123,6 +124,20 @@ def test_top_k_takes_the_best(photographs: Path, url: str, capsys: Capture) -> N
         assert [score["label"] for score in best] == [score["label"] for score in everything[:2]]
 
 
+def test_headers_go_with_each_request_to_a_service(photographs: Path, capsys: Capture) -> None:
+    answer = b'{"confident": true, "predictions": [{"label": "roses", "probability": 1}]}'
+
+    async def script(_: int) -> bytes:
+        return http(body=answer)
+
+    with scripted_server(script) as server:
+        flags = ("--url", f"http://127.0.0.1:{server.port}", "--header", "X-API-Key: garden", "--header", "X-More:1")
+        exit_code, rows = predict_json(*flags, photographs, capsys=capsys)
+    assert (exit_code, len(rows)) == (0, 5)
+    assert len(server.heads) == 5
+    assert all("x-api-key: garden\r\n" in head and "x-more: 1\r\n" in head for head in server.heads)
+
+
 def test_csv_has_a_line_per_file_and_the_same_columns_in_each(photographs: Path, capsys: Capture) -> None:
     (photographs / "broken, really.jpg").write_text("no image")
     assert main(["predict", str(photographs), "--format", "csv", "--top-k", "2"]) == 1
@@ -155,6 +170,8 @@ def test_the_table_shows_files_labels_and_errors_as_they_are(photographs: Path, 
         (["{file}", "--top-k", "0"], "--top-k is 0; this model has 5 classes"),
         (["{file}", "--top-k", "6"], "--top-k is 6"),
         (["{file}", "--format", "xml"], "--format"),
+        (["{file}", "--header", "X-API-Key: garden"], "--header goes with --url"),
+        (["{file}", "--url", "http://localhost:1", "--header", "garden"], '--header is not of the form "Name: value"'),
     ],
 )
 def test_asking_wrongly_is_one_sentence(
