@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        print(end="", flush=True)  # unlike sys.stdout.flush(), where that is closed, too
     except UsageError as error:
         return _fail(str(error), exit_code=2)
     except CycloptsError as error:

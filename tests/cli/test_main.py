@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,17 @@ def test_a_disk_that_is_full_is_one_sentence_and_exit_code_1() -> None:
         assert process.returncode == 1
         assert process.stderr.startswith("flowers: the result cannot be written: No space left on device; make room")
         assert process.stderr.count("\n") == 1
+
+
+def test_without_standard_output_a_verb_does_its_work_all_the_same() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "service", "--version"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.close(1),
+    )
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_an_error_of_the_system_that_is_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
