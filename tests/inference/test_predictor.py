@@ -43,7 +43,10 @@ class Parts:
         )
         self.batcher = MicroBatcher(max_batch_size=4, max_queue_size=2)
         self.admission = Admission(
-            max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: self.batcher.num_computing
+            max_queue_size=2,
+            max_queue_bytes=10**9,
+            num_computing=lambda: self.batcher.num_computing,
+            largest_call=lambda: 8,
         )
         self.predictor = Predictor(
             self.live_model, self.admission, self.batcher, limits=ImageLimits(), decode_threads=1
@@ -245,7 +248,9 @@ async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_th
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = Parts(store)
-    parts.admission = Admission(max_queue_size=8, max_queue_bytes=10**9, num_computing=lambda: 0)
+    parts.admission = Admission(
+        max_queue_size=8, max_queue_bytes=10**9, num_computing=lambda: 0, largest_call=lambda: 8
+    )
     parts.predictor = Predictor(
         parts.live_model,
         parts.admission,
