@@ -57,10 +57,12 @@ def test_an_unknown_environment_setting_is_refused_with_the_nearest_known_one(
     assert "FLOWERS_MAX_QUEUE_SIZE" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_read_enough_is_no_error() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "doctor", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize("verb", [("doctor", "--json"), ("models", "list", "--json")], ids=" ".join)
+def test_a_reader_that_has_read_enough_is_no_error(verb: tuple[str, ...]) -> None:
+    """What is short is written at the end, what is long as it comes."""
+    command = [sys.executable, "-m", "service", *verb]
+    as_users_have_it = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=as_users_have_it)
     assert process.stdout is not None
     process.stdout.close()
     _, error = process.communicate()
