@@ -13,14 +13,14 @@ FlowersError
 │   ├── UnsupportedImageFormat  not one of the accepted formats
 │   └── InvalidImage            broken, truncated or hostile
 ├── RequestError                the request cannot be read
-│   ├── MalformedRequest        multipart that cannot be parsed
+│   ├── MalformedRequest        it, or its multipart body, cannot be parsed
 │   ├── UnsupportedMediaType    another kind of body
 │   ├── UnsupportedEncoding     a Content-Encoding
 │   ├── BodyTooSlow             did not arrive within `body_timeout_s`
 │   └── Unauthorized            an API key is wanted and none valid came
 ├── ServiceError                the request is fine, the service cannot answer it now
 │   ├── QueueFull               `max_queue_size` images already wait
-│   ├── NotReady                no verified, warmed model
+│   ├── NotReady                no verified, warmed model, or its engine in trouble
 │   ├── Draining                shutting down
 │   ├── DeadlineExceeded        the caller's or the server's own deadline has passed
 │   └── EngineFailed            the engine raised; its batch has no answer
@@ -89,7 +89,7 @@ class RequestError(FlowersError):
 
 
 class MalformedRequest(RequestError):
-    """The multipart body cannot be parsed."""
+    """The request or its multipart body cannot be parsed."""
 
 
 class UnsupportedMediaType(RequestError):
@@ -117,7 +117,7 @@ class QueueFull(ServiceError):
 
 
 class NotReady(ServiceError):
-    """No verified, warmed model can answer."""
+    """No verified, warmed model can answer, or its engine is in trouble."""
 
 
 class Draining(ServiceError):

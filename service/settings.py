@@ -35,7 +35,9 @@ class StoreSettings(_Settings):
     """Where models live, and which one is meant."""
 
     model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
-    model: str = Field("flowers", min_length=1, max_length=64, description="Name of the model in the store.")
+    model: str = Field(
+        "flowers", description="Name of the model in the store: up to 64 letters, digits, `.`, `-`, `_`."
+    )
 
     @field_validator("model")
     @classmethod

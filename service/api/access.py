@@ -5,6 +5,7 @@ import hmac
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,7 +16,7 @@ PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 """Open always: an orchestrator has no key."""
 
 
-def read_keys(inline: str | None, file: Path | None) -> frozenset[bytes]:
+def read_keys(inline: SecretStr | None, file: Path | None) -> frozenset[bytes]:
     """The digests of the keys: `inline` separates them by commas, `file` has one a line, `#` begins a remark.
 
     None is an answer only where neither was given: a secret that came out empty must not open the service.
@@ -24,16 +25,20 @@ def read_keys(inline: str | None, file: Path | None) -> frozenset[bytes]:
         SettingsError: the file cannot be read, a key has other characters than printable ASCII without spaces, or
             keys were configured and none is there.
     """
-    keys = [key.strip() for key in (inline or "").split(",")]
+    keys = [key.strip() for key in (inline.get_secret_value() if inline else "").split(",")]
     if file is not None:
         try:
             keys += [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise SettingsError(f"--api-keys-file (FLOWERS_API_KEYS_FILE) cannot be read: {reason}") from None
+            raise SettingsError(
+                f"--api-keys-file (FLOWERS_API_KEYS_FILE) cannot be read: {reason}; name a file with one key a line"
+            ) from None
     keys = [key for key in keys if key]
     if not keys and (inline, file) != (None, None):
-        raise SettingsError("API keys are configured, but there is none: the service would be open to everybody")
+        raise SettingsError(
+            "API keys are configured, but there is none, and the service would be open to everybody: give it one"
+        )
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise SettingsError("an API key has characters that no header can carry: make one with `openssl rand -hex 32`")
     return frozenset(map(_digest, keys))

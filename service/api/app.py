@@ -62,7 +62,7 @@ def create_app(
         max_queue_size=settings.max_queue_size,
         max_queue_bytes=max(settings.max_queue_bytes, settings.max_image_bytes),  # one image always fits
         num_computing=lambda: batcher.num_computing,
-        largest_call=lambda: live_model.current.engine.max_batch_size if live_model.current else 1,
+        largest_call=lambda: batcher.largest_call(live_model.current.engine) if live_model.current else 1,
     )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model))
     predictor = Predictor(
@@ -122,8 +122,7 @@ def create_app(
 
 
 def _read_api_keys(settings: ServeSettings) -> ApiKeys | None:
-    inline = None if settings.api_keys is None else settings.api_keys.get_secret_value()
-    keys = read_keys(inline, settings.api_keys_file)
+    keys = read_keys(settings.api_keys, settings.api_keys_file)
     return ApiKeys(keys) if keys else None
 
 
@@ -134,7 +133,7 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> N
         documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
         open_paths = PROBES | metrics | documents
         app.add_middleware(Guard, keys=api_keys, open_paths=open_paths)
-        _document_keys(app, open_paths)
+        _say_where_keys_go(app, open_paths)
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
             CORSMiddleware,
@@ -145,7 +144,7 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> N
         )
 
 
-def _document_keys(app: FastAPI, open_paths: frozenset[str]) -> None:
+def _say_where_keys_go(app: FastAPI, open_paths: frozenset[str]) -> None:
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -158,10 +157,9 @@ def _document_keys(app: FastAPI, open_paths: frozenset[str]) -> None:
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:
     def prepare() -> None:
-        if settings.device == "gpu":
-            from service.engines.select import require_gpu  # on the loading thread, as below
+        from service.engines.select import check_device  # on the loading thread, as below
 
-            require_gpu()
+        check_device(engine=settings.engine, device=settings.device, precision=settings.precision)
 
     def load(folder: Path) -> Engine:
         from service.engines.select import load_engine  # on the loading thread: the import may take seconds

@@ -12,7 +12,7 @@ from service.inference.health import Health
 
 _DISCARDED_BYTES = 1024 * 1024  # an unread rest of this size costs less than a new connection
 _LINGER_S = 2.0
-_LAST_LINGER_S = 1.0  # where the process is about to end
+_LAST_LINGER_S = 1.0  # while the service drains: the process may be about to end
 
 T = TypeVar("T")
 
@@ -52,8 +52,8 @@ class LingeringClose:
 
     Closing at once makes the kernel reset the connection while the sender still writes, and the answer is
     lost; reading on lets a sender write for ever. So the answer goes out, what arrives in the next two
-    seconds is thrown away, then the connection closes. While the service drains, every answer closes its
-    connection, so that clients turn to another replica.
+    seconds (one, while the service drains) is thrown away, then the connection closes. While the service
+    drains, every answer closes its connection, so that clients turn to another replica.
 
     Source: nginx, `lingering_close` and `lingering_time`.
     """

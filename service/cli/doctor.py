@@ -13,10 +13,10 @@ from rich.text import Text
 
 from service import __version__
 from service.cli.machine import describe_cpu, describe_memory, find_packages
-from service.cli.terminal import print_result
-from service.engines.engine import EngineInfo
+from service.cli.terminal import describe_error, print_result
+from service.engines.engine import EngineInfo, check_shapes
 from service.engines.select import Machine, find_gpu_problem, inspect_machine, load_engine
-from service.errors import DeviceUnavailable, FlowersError, InvalidVersion, SettingsError, StoreError
+from service.errors import DeviceUnavailable, FlowersError, SettingsError, StoreError
 from service.settings import ServeSettings, TrainSettings
 from service.store.resolve import StoredVersion, list_candidates, list_models, list_versions
 from service.store.verify import verify_version
@@ -47,7 +47,7 @@ def doctor(
     """Say what was found: devices, engines, packages, store, settings; and each problem with its remedy.
 
     The model that `flowers serve` would take with the same flags is verified, loaded and run once. Exits
-    with 1 if that fails.
+    with 1 if that fails, or if the API keys would be refused.
 
     Args:
         as_json: print JSON instead of a table.
@@ -96,11 +96,10 @@ def find_key_problems(settings: ServeSettings) -> Iterator[Finding]:
     """Whether `flowers serve` would refuse the API keys."""
     from service.api.access import read_keys  # brings FastAPI, which nothing else here needs
 
-    inline = None if settings.api_keys is None else settings.api_keys.get_secret_value()
     try:
-        read_keys(inline, settings.api_keys_file)
+        read_keys(settings.api_keys, settings.api_keys_file)
     except SettingsError as error:
-        yield Finding(f"{error}; mend that, or configure no keys, so that everybody may ask", is_fatal=True)
+        yield Finding(str(error), is_fatal=True)
 
 
 def try_to_serve(settings: ServeSettings) -> Trial:
@@ -113,7 +112,9 @@ def try_to_serve(settings: ServeSettings) -> Trial:
             except (DeviceUnavailable, SettingsError):
                 raise
             except FlowersError as error:
-                findings.append(Finding(f"version {stored.version} cannot be served: {error}", is_fatal=False))
+                findings.append(
+                    Finding(f"version {stored.version} cannot be served: {describe_error(error)}", is_fatal=False)
+                )
             else:
                 if engine.warning:
                     findings.append(Finding(engine.warning, is_fatal=False))
@@ -146,11 +147,7 @@ def _try_version(stored: StoredVersion, settings: ServeSettings) -> EngineInfo:
         gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
     )
     try:
-        if engine.num_classes != len(metadata.class_names):
-            raise InvalidVersion(
-                f"its network has {engine.num_classes} classes, its metadata names "
-                f"{len(metadata.class_names)}: export it again"
-            )
+        check_shapes(engine, stored.version, len(metadata.class_names), metadata.preprocessing.image_size)
         engine.warm_up(1)
         return engine.info
     finally:

@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
+from service.cli.terminal import describe_error
 from service.errors import FlowersError, UsageError
 from service.settings import check_environment, describe_invalid_settings
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         return _fail(describe_invalid_settings(error), exit_code=2)
     except FlowersError as error:
-        return _fail(str(error), exit_code=1)
+        return _fail(describe_error(error), exit_code=1)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _OF_TRAINING:
             raise
@@ -64,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in _NO_ROOM:
             raise
         _drop_output()
-        return _fail(f"the result cannot be written: {error.strerror}; make room, or write it elsewhere", exit_code=1)
+        what = error.filename or "the result"
+        return _fail(f"{what} cannot be written: {error.strerror}; make room, or write it elsewhere", exit_code=1)
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0
@@ -82,7 +84,8 @@ def _describe(error: CycloptsError) -> str:
 
 def _drop_output() -> None:
     """What could not be written; Python itself flushes once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, *, exit_code: int) -> int:

@@ -18,6 +18,7 @@ from service.store.resolve import (
     Served,
     StoredVersion,
     find_served,
+    find_version,
     list_models,
     list_versions,
     pin_version,
@@ -63,9 +64,7 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
         as_json: print its metadata.json instead of a table.
     """
     settings = settings or StoreSettings()
-    store, model, number = settings.model_store, settings.model, _number(version)
-    served = find_served(store, model).stored if number is None else None
-    stored = served or resolve_version(store, model, number)
+    stored = find_version(settings.model_store, settings.model, _number(version))
     metadata = read_metadata(stored.folder / METADATA_FILE)
     if as_json:
         print(metadata.model_dump_json(indent=2))

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -48,14 +49,11 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     server.run(sockets=[listener])
     if isinstance(server.failure, EngineFailed):
         log.error("giving up", reason=str(server.failure))
-        _leave(1)  # a thread hangs in the engine: leaving in the ordinary way would wait for it
+        _leave(1)
     if server.failure is not None:
         raise server.failure
     log.info("stopped", unanswered=server.num_unanswered)
-    if server.num_unanswered or server.is_loading:
-        # A thread hangs in the engine or is still loading; leaving in the ordinary way would wait for it.
-        _leave(1 if server.num_unanswered else 0)
-    return 0
+    _leave(1 if server.num_unanswered else 0)  # a thread may hang in the engine, or still be loading
 
 
 class _Server(uvicorn.Server):
@@ -82,11 +80,6 @@ class _Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         self.failure: FlowersError | None = None
         self.num_unanswered = 0
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether the loading thread is at work."""
-        return self._service.live_model.is_loading
 
     def fail(self, error: FlowersError) -> None:
         """End with exit code 1 and this reason."""
@@ -150,8 +143,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise FlowersError(reason) from error
 
 
-def _leave(exit_code: int) -> None:
-    """End the process now, whatever its threads are at."""
+def _leave(exit_code: int) -> NoReturn:
+    """End the process now, whatever its threads are at: to leave in the ordinary way would be to wait for them."""
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -8,6 +8,8 @@ from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.errors import EngineFailed, FlowersError, InvalidVersion
+
 _WIDE = 10_000  # columns
 
 
@@ -18,6 +20,14 @@ def print_result(result: RenderableType) -> None:
         options = console.options.update(max_width=_WIDE)
         console.width = max(console.width, Measurement.get(console, options, result).maximum)
     console.print(result)
+
+
+def describe_error(error: FlowersError) -> str:
+    """Its sentence; of a network that cannot be loaded or run also what the runtime said, which no stranger is told."""
+    cause = error.__cause__
+    if not isinstance(error, EngineFailed | InvalidVersion) or isinstance(cause, OSError | ValueError | None):
+        return str(error)
+    return f"{error} ({(str(cause).strip() or repr(cause)).splitlines()[0][:200]})"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service.cli.terminal import print_result
+from service.errors import InvalidParameter
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
 
@@ -27,7 +28,9 @@ def train(
     /,
     *,
     settings: TrainSettings | None = None,
-    name: Annotated[str | None, Parameter(help="Name of the model; default: the folder's.")] = None,
+    name: Annotated[
+        str | None, Parameter(help="Name of the model; default: the folder's, or without one the recipe's or flowers.")
+    ] = None,
     json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False,
 ) -> int:
     """Train on FOLDER and publish a new version; without FOLDER, fetch flower_photos and train `flowers`.
@@ -40,7 +43,10 @@ def train(
 
     recipe = _adapt(find_recipe(settings.recipe), settings)
     model = name or (folder.resolve().name if folder else recipe.model_name or "flowers")
-    check_model_name(model)
+    try:
+        check_model_name(model)
+    except InvalidParameter as error:
+        raise error if name else InvalidParameter(f"{error}: name it with --name") from None
     with ProgressObserver(Console(stderr=True)) as observer:
         from service.training.train import list_devices, train
 

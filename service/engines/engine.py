@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import InvalidVersion
 from service.imaging.pixels import Pixels
 
 Probabilities = NDArray[np.float32]
@@ -78,3 +79,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the memory back; the engine is not used afterwards."""
+
+
+def check_shapes(engine: Engine, version: int, num_classes: int, image_size: int) -> None:
+    """Raises `InvalidVersion` where the network is not what the metadata of its version say."""
+    if engine.num_classes != num_classes:
+        raise InvalidVersion(
+            f"the network of version {version} has {engine.num_classes} classes, its metadata names {num_classes}: "
+            "export it again"
+        )
+    if engine.image_size != image_size:
+        raise InvalidVersion(
+            f"the network of version {version} takes squares of {engine.image_size} pixels, its metadata says "
+            f"{image_size}: export it again"
+        )

@@ -145,9 +145,15 @@ def choose_engine(
     return Choice("savedmodel", "cpu", "float32", why, warning)
 
 
-def require_gpu() -> None:
-    """For `--device gpu`, before there is a version to load. Raises `DeviceUnavailable` where TensorFlow has no GPU."""
-    if missing := find_gpu_problem(inspect_machine()):
+def check_device(*, engine: str, device: Literal["auto", "gpu", "cpu"], precision: str) -> None:
+    """What `load_engine` would refuse whatever the version, said before there is one.
+
+    Raises:
+        DeviceUnavailable: a GPU was asked for, and TensorFlow has none.
+        SettingsError: no such engine, or wishes that do not go together.
+    """
+    _check_wishes(engine, device, precision)
+    if device == "gpu" and (missing := find_gpu_problem(inspect_machine())):
         raise _no_gpu(missing)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.engines.engine import Engine
+from service.engines.engine import Engine, check_shapes
 from service.engines.select import load_engine
 from service.imaging.pixels import ResizeRule
 from service.store.metadata import Metadata
-from service.store.resolve import StoredVersion, resolve_version
+from service.store.resolve import StoredVersion, find_version
 from service.store.verify import verify_version
 
 
@@ -51,7 +51,7 @@ def open_local_model(
         ModelNotFound, VersionNotFound: there is none.
         InvalidVersion, DeviceUnavailable: it cannot be used, or not here.
     """
-    stored = resolve_version(store, model, version)
+    stored = find_version(store, model, version)
     metadata = verify_version(stored.folder)
     loaded = load_engine(
         stored.folder,
@@ -62,6 +62,7 @@ def open_local_model(
         gpu_memory_limit_mb=gpu_memory_limit_mb,
     )
     try:
+        check_shapes(loaded, stored.version, len(metadata.class_names), metadata.preprocessing.image_size)
         yield LocalModel(stored, metadata, loaded)
     finally:
         loaded.close()

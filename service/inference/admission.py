@@ -14,6 +14,7 @@ _LONG_WAIT_S = 0.012
 _STANDS_AFTER_S = 2.0  # a replica that starts on the same cores takes them for less
 _NO_WAIT_S = 0.006
 _GROWS_EVERY_S = 0.5
+_SHORTEST_QUEUE = 16  # images; or fewer, where an engine call takes fewer
 
 _FULL = "as many as may: send it again after the seconds in Retry-After."
 
@@ -27,7 +28,7 @@ class Admission:
         max_queue_size: most images that may wait; fewer while the overload lasts.
         max_queue_bytes: most bytes of bodies, those included that are still arriving.
         num_computing: how many images are in lanes at this moment; they do not wait any more.
-        largest_call: images that the engine wants in one call, at most; fewer than that may always wait.
+        largest_call: most images in one engine call; so many may always wait, up to 16.
         clock: seconds, monotonic.
     """
 
@@ -85,7 +86,7 @@ class Admission:
         Gives what is to be told of each piece of the body (bytes), and raises `QueueFull` when that is too much.
 
         Raises:
-            Draining: `close` was called; or, in the midst of it, `give_up`.
+            Draining: `close` was called; or `give_up`, before the answer was there.
             QueueFull: as many images as may wait already; its body need not even be read.
         """
         if self._is_closed:
@@ -148,7 +149,8 @@ class Admission:
         if not is_standing:
             self.room = min(self._max_queue_size, self.room * 2)
         elif self._shortest_wait_s > _LONG_WAIT_S and self._refused_at >= self._judging_since:
-            fitting = max(self._largest_call(), int(self.room * _LONG_WAIT_S / self._shortest_wait_s))
+            shortest = min(_SHORTEST_QUEUE, self._largest_call())
+            fitting = max(shortest, int(self.room * _LONG_WAIT_S / self._shortest_wait_s))
             self.room = min(self._max_queue_size, fitting)
         self._judging_since = None
 

@@ -8,17 +8,16 @@ after its last use.
 import asyncio
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
-from service.engines.engine import Engine
+from service.engines.engine import Engine, check_shapes
 from service.errors import (
     DeviceUnavailable,
     FlowersError,
-    InvalidVersion,
     ModelNotFound,
     NotReady,
     SettingsError,
@@ -27,8 +26,7 @@ from service.errors import (
 from service.inference.health import Health
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import step_back
-from service.store.metadata import Metadata
-from service.store.resolve import StoredVersion, list_versions, resolve_version
+from service.store.resolve import StoredVersion, list_candidates
 from service.store.verify import verify_version
 
 R = TypeVar("R")
@@ -44,7 +42,8 @@ class LiveModel:
     Args:
         store, model: the folder to watch is `<store>/<model>`; it need not exist yet.
         load: a version's folder -> its engine, not warmed up; called on a thread, after verification.
-        prepare: called there before the first look, whether or not the store has a version; what it raises is fatal.
+        prepare: called there before the first look, whether or not the store has a version; what it raises of
+            `FlowersError` is fatal.
         health: told what stands in the way, and when nothing does.
         max_batch_size: the largest batch to warm up.
         reload_interval_s: seconds between looks at the store.
@@ -80,13 +79,7 @@ class LiveModel:
         self._empty_because = ""
         self._looking = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-        self._job: Future[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether its thread is at work, which may go on for seconds after `stop`."""
-        return self._job is not None and not self._job.done()
 
     def require(self) -> LoadedVersion:
         """The version in use; it stays open within its `in_use`.
@@ -171,7 +164,7 @@ class LiveModel:
         metadata = verify_version(stored.folder)
         engine = self._load(stored.folder)
         try:
-            _check_shapes(engine, metadata, stored.version)
+            check_shapes(engine, stored.version, len(metadata.class_names), metadata.preprocessing.image_size)
             engine.warm_up(self._max_batch_size)
         except Exception:
             engine.close()
@@ -215,8 +208,7 @@ class LiveModel:
             self.health.block("model", reason)
 
     async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:
-        self._job = job = self._thread.submit(function, *args)
-        return await asyncio.wrap_future(job)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def _look_again_and_again(self) -> None:
         try:
@@ -224,6 +216,8 @@ class LiveModel:
         except FlowersError as error:
             self._on_fatal(error)
             return
+        except Exception:
+            log.exception("the device could not be looked for")  # the watch must outlive any surprise
         while True:
             try:
                 await self.look()
@@ -234,11 +228,10 @@ class LiveModel:
 
 def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[StoredVersion, str]]:
     """The versions that may be served, best first, down to that in use, with their fingerprints; or the pinned one."""
-    candidates = [resolve_version(store, model)]
-    if not candidates[0].pinned:
-        versions = list_versions(store, model)
-        newer = versions[versions.index(in_use) :] if in_use in versions else versions
-        candidates = [resolve_version(store, model, version) for version in reversed(newer)]
+    candidates = list_candidates(store, model)
+    versions = [stored.version for stored in candidates]
+    if in_use in versions:
+        candidates = candidates[: versions.index(in_use) + 1]
     try:
         return [(stored, _fingerprint(stored.folder)) for stored in candidates]
     except OSError as error:
@@ -249,19 +242,6 @@ def _fingerprint(folder: Path) -> str:
     """Changes when a file of the version does: names, sizes, times; `verify_version` reads the contents."""
     files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     return hashlib.sha256(repr(files).encode()).hexdigest()
-
-
-def _check_shapes(engine: Engine, metadata: Metadata, version: int) -> None:
-    if engine.num_classes != len(metadata.class_names):
-        raise InvalidVersion(
-            f"the network of version {version} has {engine.num_classes} classes, its metadata names "
-            f"{len(metadata.class_names)}: export it again"
-        )
-    if engine.image_size != metadata.preprocessing.image_size:
-        raise InvalidVersion(
-            f"the network of version {version} takes squares of {engine.image_size} pixels, its metadata says "
-            f"{metadata.preprocessing.image_size}: export it again"
-        )
 
 
 def _is_from_the_machine(error: BaseException | None) -> bool:

@@ -16,11 +16,11 @@ from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 
 PROBE_AFTER_S = 1.0
-"""Without an answered call for so long, the watchdog makes one: a hung engine is found as soon when nobody asks."""
+"""Without an answered call for so long, the watchdog makes one of its own."""
 
 WEDGED_AFTER_S = 3.0
-"""A call that takes longer is taken for hung: the largest batch takes a tenth of it on a slow core. With the probe and
-the ticks before it, readiness is false within 5 s."""
+"""A call that takes longer is taken for hung: 32 images take a tenth of it on a slow core. With the wait for the
+watchdog's own call before it, readiness is false within 5 s though nobody asks."""
 
 GIVE_UP_AFTER_S = 15.0
 """So long not ready because of the engine, and the process ends."""
@@ -84,7 +84,9 @@ class Watchdog:
         longest_s = self._batcher.longest_call_s(now)
         if longest_s >= WEDGED_AFTER_S:
             return f"the engine has not answered for {longest_s:.0f} s"
-        if self._batcher.is_failing and self._probe_failed:
+        if not self._batcher.is_failing:
+            self._probe_failed = False  # somebody has been answered since
+        elif self._probe_failed:
             return "the engine fails on every image"
         is_asking = self._probe is not None and not self._probe.done()
         unanswered_s = now - max(self._probe_began_at, self._batcher.last_success_at)
@@ -111,7 +113,7 @@ class Watchdog:
             self._probe_failed = False
         except EngineFailed as error:
             self._probe_failed = True
-            log.warning("watchdog prediction failed", reason=str(error))
+            log.warning("watchdog prediction failed", reason=str(error), exc_info=error)
         except ServiceError:
             pass  # the queue is full: others are asking
 

@@ -126,6 +126,16 @@ def find_served(store: Path, model: str) -> Served:
     return Served(None, damaged)
 
 
+def find_version(store: Path, model: str, version: int | None = None) -> StoredVersion:
+    """The version asked for, else what a service takes; the newest where none is sound, for its fault to be said.
+
+    Raises:
+        ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
+    """
+    served = find_served(store, model).stored if version is None else None
+    return served or resolve_version(store, model, version)
+
+
 def pinned_version(store: Path, model: str) -> int | None:
     """The integer in `PINNED`, whether there is such a version or not; None without the file.
 

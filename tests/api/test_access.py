@@ -8,6 +8,7 @@ import httpx
 import pytest
 from drawing import draw_photograph, encode
 from fakes import Loader
+from pydantic import SecretStr
 from running import Running, running
 from structlog.testing import capture_logs
 
@@ -110,15 +111,15 @@ async def test_refused_requests_are_counted_under_one_route_and_no_key_is_logged
 def test_keys_come_from_a_file_and_the_environment_together(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# the garden's\n{KEY}   # mobile app\n\n{OTHER_KEY}\n")
-    assert len(read_keys("third", file)) == 3
-    assert read_keys(f"{KEY},{OTHER_KEY}", None) == read_keys(None, file)
+    assert len(read_keys(SecretStr("third"), file)) == 3
+    assert read_keys(SecretStr(f"{KEY},{OTHER_KEY}"), None) == read_keys(None, file)
     assert read_keys(None, None) == frozenset()
 
 
 @pytest.mark.parametrize("inline", ["", " , ", "two words", "Blüte", "tab\there"])
 def test_keys_that_would_open_the_service_or_never_match_are_refused_without_showing_them(inline: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        read_keys(inline, None)
+        read_keys(SecretStr(inline), None)
     assert not inline.strip(" ,") or inline not in str(caught.value)
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from service import errors
 from service.api.problems import MEDIA_TYPE, PROBLEMS
+from service.inference.predictor import Prediction
 
 pytestmark = pytest.mark.anyio
 
@@ -232,22 +234,40 @@ async def test_the_caller_cannot_ask_for_more_time_than_the_server_allows(store:
         loader.engines[1].release()
 
 
-@pytest.mark.parametrize(("asked_ms", "status"), [("60", 504), ("9" * 400, 200), (None, 200)])
-async def test_the_callers_deadline_counts_the_upload_and_the_servers_begins_after_it(
-    store: Path, loader: Loader, asked_ms: str | None, status: int
-) -> None:
-    async def dawdle() -> AsyncIterator[bytes]:
+async def test_a_deadline_of_the_caller_counts_the_upload(service: Running, loader: Loader) -> None:
+    async def never_end() -> AsyncIterator[bytes]:
         yield PHOTO[:100]
-        await asyncio.sleep(0.2)
+        await asyncio.Event().wait()
+
+    headers = {**JPEG, "X-Request-Timeout-Ms": "20"}
+    response = await service.client.post("/predict", content=never_end(), headers=headers)
+    assert "while the body arrived" in check(response, "deadline-exceeded", 504)["detail"]
+    assert loader.engines[1].batches == []
+
+
+@pytest.mark.parametrize("asked_ms", [None, "15000"])
+async def test_the_servers_own_deadline_begins_when_the_body_has_arrived(
+    service: Running, asked_ms: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = asyncio.get_running_loop().time
+    arrived_at, deadlines = math.inf, []
+    predict = service.service.predictor.predict
+
+    async def dawdle() -> AsyncIterator[bytes]:
+        nonlocal arrived_at
+        yield PHOTO[:100]
+        await asyncio.sleep(0.05)
+        arrived_at = clock()
         yield PHOTO[100:]
 
-    async with running(store, loader, request_timeout_s=0.1) as service:
-        headers = {**JPEG, "X-Request-Timeout-Ms": asked_ms} if asked_ms else JPEG
-        response = await service.client.post("/predict", content=dawdle(), headers=headers)
-        assert response.status_code == status, response.text
-        if status != 200:
-            check(response, "deadline-exceeded", 504)
-            assert "while the body arrived" in response.json()["detail"]
+    def note(data: bytes, *, top_k: int | None, deadline: float) -> Coroutine[Any, Any, Prediction]:
+        deadlines.append(deadline)
+        return predict(data, top_k=top_k, deadline=deadline)
+
+    monkeypatch.setattr(service.service.predictor, "predict", note)
+    headers = {**JPEG, "X-Request-Timeout-Ms": asked_ms} if asked_ms else JPEG
+    assert (await service.client.post("/predict", content=dawdle(), headers=headers)).status_code == 200
+    assert deadlines[0] >= arrived_at + service.service.request_timeout_s
 
 
 async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(service: Running, loader: Loader) -> None:

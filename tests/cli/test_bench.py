@@ -85,6 +85,11 @@ def test_headers_go_with_each_request() -> None:
     assert len(server.heads) > 1
 
 
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background has this signal ignored, and so have its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_it_measures_is_said_and_ends_with_130() -> None:
     is_measuring = threading.Event()
 
@@ -95,7 +100,9 @@ def test_ctrl_c_while_it_measures_is_said_and_ends_with_130() -> None:
 
     with scripted_server(script) as server:
         command = [sys.executable, "-m", "service", "bench", f"http://127.0.0.1:{server.port}", "--connections", "1"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c
+        ) as process:
             assert is_measuring.wait(60)
             process.send_signal(signal.SIGINT)
             assert process.communicate() == ("", "flowers: interrupted\n")

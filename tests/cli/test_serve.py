@@ -198,6 +198,17 @@ def test_an_engine_that_hangs_makes_it_unready_and_then_ends_the_process_with_1_
         assert process.wait() == 1
 
 
+def test_a_signal_ends_a_process_whose_engine_hangs(tmp_path: Path) -> None:
+    publish_example(tmp_path)
+    command = [sys.executable, "-c", WITH_AN_ENGINE_THAT_HANGS, str(Path(__file__).parents[1]), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        service = Served(process)
+        service.wait_for("engine in trouble")
+        process.send_signal(signal.SIGTERM)
+        assert service.wait_for("stopped")["unanswered"] == 0
+        assert process.wait(60) == 0
+
+
 def test_a_taken_port_is_said_in_one_sentence_and_ends_with_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

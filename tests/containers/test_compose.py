@@ -66,7 +66,7 @@ def test_every_service_is_shut_in_and_given_time_to_drain(engine: None, name: st
 
 @pytest.mark.parametrize("name", ["flowers", "cpu"])
 def test_settings_of_the_shell_reach_the_service(engine: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = {"model_store", "host", "port", "api_keys_file"}  # by the image and its mounts
+    fixed = {"model_store", "host", "port"}  # by the image and its mounts
     settings = [f"FLOWERS_{setting.upper()}" for setting in ServeSettings.model_fields if setting not in fixed]
     for setting in settings:
         monkeypatch.setenv(setting, "7")

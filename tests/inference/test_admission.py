@@ -97,6 +97,36 @@ def test_pixels_being_decoded_at_the_same_time_are_bounded_and_nobody_is_passed_
                 event.set()
 
 
+@pytest.mark.anyio
+async def test_to_give_up_is_to_end_every_request_and_no_other_cancellation_is_mistaken_for_it() -> None:
+    admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0, largest_call=lambda: 8)
+
+    async def ask() -> None:
+        with admission.request(), admission.image():
+            await asyncio.Event().wait()
+
+    async def ask_and_go_on() -> str:
+        with admission.request():
+            pass
+        await answered.wait()
+        return "answered"
+
+    answered = asyncio.Event()
+    long_answered = asyncio.create_task(ask_and_go_on())
+    hung_up, given_up = (asyncio.create_task(ask()) for _ in range(2))
+    await asyncio.sleep(0)
+    hung_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hung_up
+    assert admission.num_images == 1
+    admission.give_up()
+    with pytest.raises(Draining, match="before the answer was there"):
+        await given_up
+    assert (admission.num_requests, admission.num_images) == (0, 0)
+    answered.set()
+    assert await long_answered == "answered"
+
+
 def test_a_picture_larger_than_the_budget_is_decoded_alone() -> None:
     with PixelBudget(10).hold(11):
         pass

@@ -174,6 +174,26 @@ async def test_nothing_is_loaded_twice_while_the_store_stays_as_it_is(watch: Wat
     assert watch.loader.loads == [1]
 
 
+async def test_a_look_reads_nothing_of_versions_older_than_that_in_use(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        publish_example(watch.store)
+    pin_version(watch.store, "flowers", 2)
+    assert await watch.look() == 2
+    unpin(watch.store, "flowers")
+    spoil(watch.store, 3)
+    seen: list[str] = []
+
+    def note(folder: Path) -> str:
+        seen.append(folder.name)
+        return ""
+
+    monkeypatch.setattr("service.inference.live_model._fingerprint", note)
+    assert await watch.look() == 2
+    assert seen == ["3", "2"]
+
+
 async def test_classes_that_do_not_fit_the_network_are_refused(watch: Watch) -> None:
     publish_example(watch.store)
     watch.loader.engines[1] = FakeEngine(num_classes=7)
@@ -265,12 +285,12 @@ async def test_the_watch_looks_by_itself_and_survives_surprises(watch: Watch, mo
     assert events[0]["event"] == "the look at the model store failed"
 
 
-async def test_a_stop_does_not_wait_for_a_load_but_tells_that_it_goes_on(watch: Watch) -> None:
+async def test_a_stop_does_not_wait_for_a_load(watch: Watch) -> None:
     publish_example(watch.store)
     watch.loader.may_load.clear()
     watch.live_model.start()
     while not watch.loader.loads:
         await asyncio.sleep(0)
     await watch.live_model.stop()
-    assert watch.live_model.is_loading
+    assert watch.live_model.current is None
     watch.loader.may_load.set()

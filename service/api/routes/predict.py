@@ -16,6 +16,7 @@ from service.api.upload import FIELD, read_image
 from service.inference.predictor import Prediction, Timings
 
 PATH = "/predict"
+_LONGEST_MS = 10**9  # a number that a float holds; no server allows as much
 
 router = APIRouter(tags=["predict"])
 
@@ -71,7 +72,10 @@ async def predict(
     top_k: Annotated[int | None, Query(ge=1, le=100_000, description="How many scores; default: all classes.")] = None,
     x_request_timeout_ms: Annotated[
         int | None,
-        Header(ge=1, description="Milliseconds that the answer is worth waiting for; the server has its own cap."),
+        Header(
+            ge=1,
+            description="Milliseconds that the answer is worth waiting for, the upload included; the server has a cap.",
+        ),
     ] = None,
 ) -> Response:
     """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`).
@@ -80,11 +84,7 @@ async def predict(
     """
     service = service_of(request)
     clock = asyncio.get_running_loop().time
-    # What the sender asks for counts from now on. Where the server allows less, its own limit holds alone, and that
-    # counts from the end of the upload, which has a limit of its own.
-    gives_up_at = None
-    if x_request_timeout_ms is not None and x_request_timeout_ms < service.request_timeout_s * 1000:
-        gives_up_at = clock() + x_request_timeout_ms / 1000
+    gives_up_at = None if x_request_timeout_ms is None else clock() + min(x_request_timeout_ms, _LONGEST_MS) / 1000
     with service.admission.request() as hold:
         service.predictor.check_top_k(top_k)
         try:
@@ -94,6 +94,7 @@ async def predict(
                 )
         except TimeoutError:
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
+        # The server's own limit counts from the end of the upload, which has a limit of its own.
         deadline = clock() + service.request_timeout_s
         if gives_up_at is not None:
             deadline = min(deadline, gives_up_at)
