@@ -109,6 +109,8 @@ class ProgressObserver:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
+            transient=True,  # the last bar would stand beside the result, or the error
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=None, figures="")
 
