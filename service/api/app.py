@@ -62,7 +62,6 @@ def create_app(
         max_queue_size=settings.max_queue_size,
         max_queue_bytes=max(settings.max_queue_bytes, settings.max_image_bytes),  # one image always fits
         num_computing=lambda: batcher.num_computing,
-        largest_call=lambda: batcher.largest_call(live_model.current.engine) if live_model.current else 1,
     )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model))
     predictor = Predictor(

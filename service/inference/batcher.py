@@ -95,10 +95,6 @@ class MicroBatcher:
         """Age of the oldest engine call that has not ended, in seconds; 0 when none runs."""
         return max((now - began for began in tuple(self._calls.values())), default=0.0)  # lanes come and go meanwhile
 
-    def largest_call(self, engine: Engine) -> int:
-        """Most images that one call of `engine` gets."""
-        return min(self._max_batch_size, engine.max_batch_size)
-
     async def submit(
         self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
     ) -> Scored:
@@ -178,7 +174,7 @@ class MicroBatcher:
         batch: list[_Waiting] = []
         # Not all: the other lanes come free as soon, and would have nothing to do.
         share = math.ceil(len(self._waiting) / max(1, self._count_lanes() - 1))
-        size = min(share, self.largest_call(self._waiting[0].loaded.engine))
+        size = min(share, self._max_batch_size, self._waiting[0].loaded.engine.max_batch_size)
         while self._waiting and len(batch) < size:
             first = self._waiting[0]
             if first.deadline is not None and first.deadline <= now:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> None:
-    admission = Admission(max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: 0, largest_call=lambda: 8)
+    admission = Admission(max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: 0)
     with ExitStack() as waiting, ExitStack() as uploading:
         uploading.enter_context(admission.request())
         for _ in range(2):
@@ -27,9 +27,7 @@ async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> 
 
 async def test_images_in_a_lane_do_not_wait() -> None:
     num_computing = 0
-    admission = Admission(
-        max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: num_computing, largest_call=lambda: 8
-    )
+    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: num_computing)
     with admission.image():
         num_computing = 1
         with admission.image():
@@ -37,7 +35,7 @@ async def test_images_in_a_lane_do_not_wait() -> None:
 
 
 async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaited() -> None:
-    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: 0, largest_call=lambda: 8)
+    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: 0)
     with admission.request():
         admission.close()
         with pytest.raises(Draining), admission.request():
@@ -52,7 +50,7 @@ async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaite
 
 
 async def test_the_bytes_of_all_bodies_together_are_bounded_and_given_back() -> None:
-    admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0, largest_call=lambda: 8)
+    admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0)
     with admission.request() as hold:
         hold(60)
         with admission.request() as hold_more:
@@ -99,7 +97,7 @@ def test_pixels_being_decoded_at_the_same_time_are_bounded_and_nobody_is_passed_
 
 @pytest.mark.anyio
 async def test_to_give_up_is_to_end_every_request_and_no_other_cancellation_is_mistaken_for_it() -> None:
-    admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0, largest_call=lambda: 8)
+    admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0)
 
     async def ask() -> None:
         with admission.request(), admission.image():
@@ -143,9 +141,7 @@ class Clock:
 
 def crowded(max_queue_size: int) -> tuple[Admission, Clock]:
     clock = Clock()
-    admission = Admission(
-        max_queue_size=max_queue_size, max_queue_bytes=1, num_computing=lambda: 0, largest_call=lambda: 8, clock=clock
-    )
+    admission = Admission(max_queue_size=max_queue_size, max_queue_bytes=1, num_computing=lambda: 0, clock=clock)
     return admission, clock
 
 
@@ -172,11 +168,11 @@ def test_a_standing_queue_is_shortened_to_what_is_answered_soon() -> None:
     waits(admission, clock, 0.1, duration_s=1.9)
     assert admission.room == 128  # it may still be a burst, or another process that starts
     waits(admission, clock, 0.1, duration_s=1)
-    assert admission.room == 15  # all wait for 0.1 s: an eighth waits for 0.012 s
-    waits(admission, clock, 0.012, duration_s=4)
-    assert admission.room == 15
+    assert admission.room == 32  # all wait for 0.1 s: a quarter wait for 0.025 s
+    waits(admission, clock, 0.025, duration_s=4)
+    assert admission.room == 32
     waits(admission, clock, 5, duration_s=4)
-    assert admission.room == 8  # never fewer than fill a call
+    assert admission.room == 16  # never so few that lanes run dry
 
 
 def test_its_room_is_back_two_seconds_after_the_last_refusal() -> None:
@@ -185,10 +181,10 @@ def test_its_room_is_back_two_seconds_after_the_last_refusal() -> None:
     refuse(admission)
     clock.now += 1.9
     with ExitStack() as waiting:
-        for _ in range(8):
+        for _ in range(16):
             waiting.enter_context(admission.image())
         clock.now += 0.2
-        for _ in range(128 - 8):
+        for _ in range(128 - 16):
             waiting.enter_context(admission.image())
         with pytest.raises(QueueFull, match="128 images already wait"):
             admission.check_room()

@@ -46,7 +46,6 @@ class Parts:
             max_queue_size=2,
             max_queue_bytes=10**9,
             num_computing=lambda: self.batcher.num_computing,
-            largest_call=lambda: 8,
         )
         self.predictor = Predictor(
             self.live_model, self.admission, self.batcher, limits=ImageLimits(), decode_threads=1
@@ -248,9 +247,7 @@ async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_th
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = Parts(store)
-    parts.admission = Admission(
-        max_queue_size=8, max_queue_bytes=10**9, num_computing=lambda: 0, largest_call=lambda: 8
-    )
+    parts.admission = Admission(max_queue_size=8, max_queue_bytes=10**9, num_computing=lambda: 0)
     parts.predictor = Predictor(
         parts.live_model,
         parts.admission,
