@@ -180,7 +180,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         each = ", ".join(f"{100 * run['accuracy']:.1f}" for run in runs)
         gain = f"{100 * (means[rung.name] - means[rung.below]):+.1f}" if rung.below in means else ""
         mirror = statistics.mean(run["with_mirror"] for run in runs)
-        seconds = statistics.median(run["seconds_per_epoch"] for run in runs)
+        seconds = min(run["seconds_per_epoch"] for run in runs)
         lines.append(
             f"| {rung.name} | {rung.says} | {rung.below or ''} | {each} | {100 * means[rung.name]:.1f} | {gain} "
             f"| {100 * mirror:.1f} | {seconds:.0f} |"
