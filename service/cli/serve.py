@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -53,7 +55,9 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     if server.failure is not None:
         raise server.failure
     log.info("stopped", unanswered=server.num_unanswered)
-    _leave(1 if server.num_unanswered else 0)  # a thread may hang in the engine, or still be loading
+    if server.num_unanswered or _is_thread_at_work():
+        _leave(1 if server.num_unanswered else 0)
+    return 0
 
 
 class _Server(uvicorn.Server):
@@ -141,6 +145,17 @@ def _listen(host: str, port: int) -> socket.socket:
         else:
             reason = f"cannot listen on port {port} of {host}: {error.strerror}; choose others with --host, --port"
         raise FlowersError(reason) from error
+
+
+def _is_thread_at_work() -> bool:
+    """Whether a thread hangs in the engine, or is still loading, now that all have been told to end."""
+    ends_at = time.monotonic() + _LAST_WORDS_S
+    threads = [
+        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    for thread in threads:
+        thread.join(max(0.0, ends_at - time.monotonic()))
+    return any(thread.is_alive() for thread in threads)
 
 
 def _leave(exit_code: int) -> NoReturn:
