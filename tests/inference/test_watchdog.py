@@ -41,6 +41,13 @@ class Watched:
         self.watchdog.check(self.now + after_s)
         await self.settle()
 
+    async def fail_a_batch(self) -> None:
+        """One image whose call fails; the next one's does not."""
+        self.engine.error = RuntimeError("once")
+        with pytest.raises(EngineFailed):
+            await self.batcher.submit(image_of(7), fake_version(self.engine))
+        self.engine.error = None
+
     async def settle(self) -> None:
         await asyncio.sleep(0)  # the probe begins
         while self.batcher.num_computing and (self.engine._open.is_set() or not self.batcher._calls):
@@ -101,10 +108,7 @@ async def test_a_probe_that_failed_long_ago_says_nothing_of_a_batch_that_fails_n
     watched.engine.error = None
     await watched.batcher.submit(image_of(7), fake_version(watched.engine))
     await watched.check(0.5)
-    watched.engine.error = RuntimeError("once more")
-    with pytest.raises(EngineFailed):
-        await watched.batcher.submit(image_of(7), fake_version(watched.engine))
-    watched.engine.error = None
+    await watched.fail_a_batch()
     await watched.check(0.75)
     assert watched.health.is_ready
 
@@ -166,10 +170,7 @@ async def test_an_engine_that_fails_on_everything_is_not_ready_until_it_answers(
 
 async def test_one_failed_batch_alone_does_not_turn_ready_false(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
-    watched.engine.error = RuntimeError("once")
-    with pytest.raises(EngineFailed):
-        await watched.batcher.submit(image_of(7), fake_version(watched.engine))
-    watched.engine.error = None
+    await watched.fail_a_batch()
     await watched.check(0.5)
     assert watched.health.is_ready
     await watched.check(1)
