@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from python_multipart.multipart import MultipartParser
 from running import Running, running
 from starlette.requests import Request
 
+from service.api import upload
 from service.api.upload import read_image
 from service.errors import FlowersError, RequestError
 
@@ -50,7 +52,7 @@ async def test_a_form_is_gone_without_a_collection(end: bytes) -> None:
         gc.enable()
 
 
-async def read(body: bytes, content_type: str, sizes: list[int]) -> bytes:
+async def read(body: bytes, content_type: str, sizes: list[int], is_busy: Callable[[], bool] = lambda: False) -> bytes:
     """`read_image` of a body that arrives in chunks of these sizes, over and over."""
     position, turn = 0, 0
 
@@ -63,7 +65,53 @@ async def read(body: bytes, content_type: str, sizes: list[int]) -> bytes:
 
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-    return await read_image(request, max_image_bytes=1_000_000, body_timeout_s=30)
+    return await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)
+
+
+@pytest.mark.parametrize(("num_mebibytes", "is_busy", "pauses"), [(4, True, 0), (10, False, 0), (10, True, 6)])
+async def test_a_large_body_steps_back_for_those_that_are_computed(
+    monkeypatch: pytest.MonkeyPatch, num_mebibytes: int, is_busy: bool, pauses: int
+) -> None:
+    monkeypatch.setattr(upload, "_PAUSE_S", 0.05)
+    begun = time.perf_counter()
+    body = bytes(num_mebibytes * 1024 * 1024)
+    turns = await count_turns_beside(read(body, "image/jpeg", [1024 * 1024], lambda: is_busy))
+    assert time.perf_counter() - begun >= pauses * 0.05
+    assert (turns > 0) is (pauses > 0)
+
+
+async def count_turns_beside(reading: Coroutine[Any, Any, bytes]) -> int:
+    """How often the event loop came round while a body was read that never had to be waited for."""
+    task = asyncio.create_task(reading)
+    turns = -1  # the one in which it begins
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await task
+    return turns
+
+
+async def test_a_large_body_is_told_that_others_are_computed(
+    store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_PAUSE_S", 0.2)
+    async with running(store, loader) as service:
+        loader.engines[1].hold()
+        other = asyncio.create_task(service.client.post("/predict", content=PHOTO))
+        while not loader.engines[1].batches:
+            await asyncio.sleep(0.01)
+        begun = time.perf_counter()
+        response = await service.client.post("/predict", content=pieces_of(6))
+        assert time.perf_counter() - begun >= 2 * 0.2
+        assert response.status_code == 415
+        loader.engines[1].release()
+        assert (await other).status_code == 200
+
+
+async def pieces_of(num_mebibytes: int) -> AsyncIterator[bytes]:
+    """A body that is no image."""
+    for _ in range(num_mebibytes):
+        yield bytes(1024 * 1024)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,11 @@ async def predict(
         try:
             async with asyncio.timeout_at(gives_up_at):
                 data = await read_image(
-                    request, max_image_bytes=service.max_image_bytes, body_timeout_s=service.body_timeout_s, hold=hold
+                    request,
+                    max_image_bytes=service.max_image_bytes,
+                    body_timeout_s=service.body_timeout_s,
+                    hold=hold,
+                    is_busy=lambda: service.admission.num_images > 0,
                 )
         except TimeoutError:
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
