@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.replica import Result, ask, capacity, p99_ms, replica, store_of_its_own
+from benchmarks.reliability.replica import Result, ask, capacity, cores_apart, p99_ms, replica, store_of_its_own
 from service.load.connection import Connection, Response, parse_target
 from service.load.generator import Load
 from service.load.photographs import draw_flower
@@ -141,7 +141,11 @@ def measure(scale: float, engine: str) -> Result:
     """At 30 % of the capacity, with two senders of hostile files; then 200 large photographs and /livez."""
     result = Result()
     hostile = hostile_files()
-    with store_of_its_own() as store, replica(store, "--engine", engine) as service:
+    with (
+        cores_apart() as cores,
+        store_of_its_own() as store,
+        replica(store, "--engine", engine, cores=cores) as service,
+    ):
         post = parse_target(service.url, "/predict").post
         rate = 0.3 * capacity(service.url, 10 * scale)
         load = Load(connections=128, rate=rate, duration_s=30 * scale)

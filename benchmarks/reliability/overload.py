@@ -15,6 +15,7 @@ from benchmarks.reliability.replica import (
     Result,
     ask,
     capacity,
+    cores_apart,
     p99_ms,
     question,
     replica,
@@ -85,7 +86,11 @@ async def _ask_until(url: str, pid: int, is_over: Callable[[], bool]) -> Seen:
 def measure(scale: float, engine: str) -> Result:
     """90 % of the capacity, then 500 %, then 50 % again."""
     result = Result()
-    with store_of_its_own() as store, replica(store, "--engine", engine) as service:
+    with (
+        cores_apart() as cores,
+        store_of_its_own() as store,
+        replica(store, "--engine", engine, cores=cores) as service,
+    ):
         peak = capacity(service.url, 20 * scale)
         busy = ask(service.url, Load(connections=512, rate=0.9 * peak, duration_s=30 * scale))
         calm_mb = service.resident_mb()

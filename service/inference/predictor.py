@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import Undecoded, decode_square
+from service.imaging.formats import detect_format
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher, Scored
+from service.inference.decode_process import DecodeProcesses
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import DECODERS, compute_threads
@@ -20,6 +22,8 @@ from service.resources import count_cores
 # What a lane decodes by itself: its neighbours in the batch wait for it meanwhile.
 _SMALL_PIXELS = 1_000_000
 _SMALL_BYTES = 256 * 1024
+# What a thread decodes without holding up the others noticeably; a JPEG of any size.
+_MIDDLING_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ class Predictor:
         admission: who may wait.
         batcher: the way to the engine.
         limits: what one image may ask of the machine; those being decoded ahead share twice `max_image_pixels`.
-        decode_threads: threads that decode what lanes do not; 0: one more than cores, so that a slow picture on
-            each leaves a thread to the others.
+        decode_threads: threads that decode what lanes do not, or wait for a process that does; 0: one more than
+            cores, so that a slow picture on each leaves a thread to the others.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Predictor:
         self._batcher = batcher
         self._limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
+        self._processes = DecodeProcesses(limits)
         self._decoders = compute_threads(decode_threads or count_cores() + 1, "decode", DECODERS)
 
     def check_top_k(self, top_k: int | None) -> None:
@@ -118,7 +123,7 @@ class Predictor:
                     if (scored := await self._score_small(data, loaded, deadline)) is not None:
                         decode_s = scored.make_s
                     else:
-                        decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule)
+                        decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule, deadline)
                         del data  # up to 20 MiB each: only pixels wait in the queue
                         try:
                             image, decode_s = await decoding
@@ -141,7 +146,7 @@ class Predictor:
         except Undecoded:
             return None
 
-    def _decode(self, data: bytes, rule: ResizeRule) -> tuple[Pixels, float]:
+    def _decode(self, data: bytes, rule: ResizeRule, deadline: float) -> tuple[Pixels, float]:
         """In a decoding thread: the square that the network sees, and the seconds it took."""
         with ExitStack() as held:
             started_at = time.perf_counter()
@@ -150,13 +155,19 @@ class Predictor:
                 nonlocal started_at
                 held.enter_context(self._budget.hold(num_pixels))
                 started_at = time.perf_counter()
+                if num_pixels > _MIDDLING_PIXELS and detect_format(data) != "JPEG":
+                    raise Undecoded
 
-            image = decode_square(data, rule, self._limits, wait_for_room)
+            try:
+                image = decode_square(data, rule, self._limits, wait_for_room)
+            except Undecoded:
+                image = self._processes.decode_square(data, rule, deadline)
             return image, time.perf_counter() - started_at
 
     def close(self) -> None:
-        """End the decoding threads; what they are at ends by itself."""
+        """End the decoding threads and processes; what a thread itself decodes ends by itself."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()
 
 
 def _leave_large(num_pixels: int) -> None:

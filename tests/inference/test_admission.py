@@ -139,9 +139,11 @@ class Clock:
         return self.now
 
 
-def crowded(max_queue_size: int) -> tuple[Admission, Clock]:
+def crowded(max_queue_size: int, num_cores: int = 2) -> tuple[Admission, Clock]:
     clock = Clock()
-    admission = Admission(max_queue_size=max_queue_size, max_queue_bytes=1, num_computing=lambda: 0, clock=clock)
+    admission = Admission(
+        max_queue_size=max_queue_size, max_queue_bytes=1, num_computing=lambda: 0, num_cores=num_cores, clock=clock
+    )
     return admission, clock
 
 
@@ -172,7 +174,14 @@ def test_a_standing_queue_is_shortened_to_what_is_answered_soon() -> None:
     waits(admission, clock, 0.025, duration_s=4)
     assert admission.room == 32
     waits(admission, clock, 5, duration_s=4)
-    assert admission.room == 16  # never so few that lanes run dry
+    assert admission.room == 16  # never so few that the lanes of two cores run dry
+
+
+@pytest.mark.parametrize(("num_cores", "room"), [(1, 8), (4, 32), (64, 128)])
+def test_the_more_cores_the_more_may_always_wait(num_cores: int, room: int) -> None:
+    admission, clock = crowded(128, num_cores)
+    waits(admission, clock, 5, duration_s=5)
+    assert admission.room == room
 
 
 def test_its_room_is_back_two_seconds_after_the_last_refusal() -> None:

@@ -1,0 +1,202 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawing import draw_photograph, encode
+
+from service.errors import DeadlineExceeded, ImageTooLarge, InvalidImage
+from service.imaging.decode import decode_square
+from service.imaging.pixels import ImageLimits, ResizeRule
+from service.inference import decode_process
+from service.inference.decode_process import DecodeProcesses
+
+RULE = ResizeRule(image_size=64, shorter_side=80)
+PHOTO = draw_photograph(0, seed=1)
+FORMATS = ("PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG")
+# A process that takes what comes in and does nothing.
+SLEEPER = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
+
+
+@pytest.fixture
+def processes() -> Iterator[DecodeProcesses]:
+    processes = DecodeProcesses(ImageLimits(max_image_pixels=1_000_000))
+    yield processes
+    processes.close()
+
+
+def soon(seconds: float = 60) -> float:
+    return time.monotonic() + seconds
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
+
+
+def only_one(processes: DecodeProcesses) -> subprocess.Popen[bytes]:
+    (process,) = processes._running
+    return process
+
+
+def test_the_pixels_are_those_of_this_process_in_one_other_for_all(processes: DecodeProcesses) -> None:
+    for image_format in FORMATS:
+        data = encode(PHOTO, image_format)
+        assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
+    assert only_one(processes).pid != os.getpid()
+
+
+def test_threads_that_ask_at_the_same_time_have_a_process_each(processes: DecodeProcesses) -> None:
+    photos = [encode(draw_photograph(number, seed=1), "PNG") for number in range(3)]
+    answers: dict[int, bool] = {}
+
+    def ask(number: int) -> None:
+        for _ in range(10):
+            found = processes.decode_square(photos[number], RULE, soon())
+            answers[number] = answers.get(number, True) and np.array_equal(found, decode_square(photos[number], RULE))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {0: True, 1: True, 2: True}
+    assert 1 <= len(processes._running) == len(processes._idle) <= 3
+
+
+def test_what_is_wrong_with_a_picture_is_said_as_here(processes: DecodeProcesses) -> None:
+    broken = encode(PHOTO, "PNG")
+    for data, kind in [
+        (broken[:2000], InvalidImage),
+        (broken[:-40] + bytes(40), InvalidImage),
+        (encode(PHOTO.resize((1001, 1000)), "PNG"), ImageTooLarge),
+    ]:
+        with pytest.raises(kind) as here:
+            decode_square(data, RULE, ImageLimits(max_image_pixels=1_000_000))
+        with pytest.raises(kind) as there:
+            processes.decode_square(data, RULE, soon())
+        assert str(there.value) == str(here.value)
+    assert len(processes._running) == 1  # none of them has ended it
+
+
+def test_one_that_was_idle_and_has_ended_is_replaced(processes: DecodeProcesses) -> None:
+    data = encode(PHOTO, "PNG")
+    processes.decode_square(data, RULE, soon())
+    old = only_one(processes)
+    old.kill()
+    old.wait()
+    assert processes.decode_square(data, RULE, soon()).shape == (64, 64, 3)
+    assert only_one(processes) is not old
+
+
+def test_it_ends_when_nobody_has_asked_for_long(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_soon = "from service.inference import decode_process as d; d._IDLE_S = 0.1; d.main()"
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", end_soon])
+    processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    wait_until(lambda: only_one(processes).poll() == 0)
+
+
+def test_a_picture_that_brings_the_decoder_down_is_at_fault(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", "import os; os.abort()"])
+    with pytest.raises(InvalidImage, match="brings the decoder down"):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    monkeypatch.undo()
+    assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "0, 12", "9, 0", "1, 2**40"], ids=["nothing", "few pixels", "unknown", "a long sentence"]
+)
+def test_an_answer_that_is_none_is_not_believed(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """What decodes hostile bytes may have been taken over by them."""
+    say = answer and f"import os, struct; os.write(1, struct.pack('<2Q', {answer}) + bytes(99))"
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", say])
+    with pytest.raises(InvalidImage, match="brings the decoder down"):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+
+
+def test_what_takes_too_long_is_ended(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", SLEEPER)
+    with pytest.raises(DeadlineExceeded):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon(0.3))
+    assert not processes._running
+    with pytest.raises(DeadlineExceeded):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon(-1))
+    assert not processes._running  # it was not even begun
+
+
+def test_where_no_process_can_be_had_the_thread_decodes(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", ["/no/such/program"])
+    data = encode(PHOTO, "PNG")
+    assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
+
+
+def test_all_end_at_the_close_whatever_they_are_at(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    idle = processes._idle.pop()  # so that the next is not it
+    monkeypatch.setattr(decode_process, "_COMMAND", SLEEPER)
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+        except InvalidImage as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: len(processes._running) == 2)
+    processes._idle.append(idle)
+    processes.close()
+    asking.join(30)
+    assert len(failures) == 1
+    assert idle.returncode == -signal.SIGKILL
+    assert not processes._running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_none_outlives_its_service(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "photo.png").write_bytes(encode(PHOTO, "PNG"))
+    program = (
+        "import pathlib, sys, time\n"
+        "from service.imaging.pixels import ImageLimits, ResizeRule\n"
+        "from service.inference.decode_process import DecodeProcesses\n"
+        "processes = DecodeProcesses(ImageLimits())\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "processes.decode_square(data, ResizeRule(), time.monotonic() + 60)\n"
+        "print(*[process.pid for process in processes._running], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "photo.png")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        decoder = int(service.stdout.readline())
+        os.kill(decoder, signal.SIGTERM)  # some supervisors send it to all
+        os.kill(decoder, signal.SIGINT)
+        time.sleep(0.1)
+        assert Path(f"/proc/{decoder}").exists()
+        service.send_signal(number)
+    wait_until(lambda: not Path(f"/proc/{decoder}").exists() or is_gone(decoder))
+
+
+def is_gone(pid: int) -> bool:
+    """Whether it has ended, and only waits for whoever has taken it over to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
