@@ -72,6 +72,21 @@ def test_a_signal_lets_what_was_accepted_be_answered_and_ends_with_0(tiny_versio
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_large_picture_has_a_process_of_its_own_which_ends_with_the_service(tiny_version: Path) -> None:
+    photo = encode(draw_photograph(2, seed=300, size=(2400, 1800)), "PNG", compress_level=1)
+    with served(tiny_version, "--drain-delay-s", "0") as service:
+        service.wait_for("model loaded")
+        answer = httpx.post(f"{service.url}/predict", content=photo, timeout=60)
+        assert (answer.status_code, answer.json()["label"]) == (200, "roses")
+        threads = Path(f"/proc/{service.process.pid}/task").iterdir()
+        (decoder,) = " ".join((thread / "children").read_text() for thread in threads).split()
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait() == 0
+        assert not Path(f"/proc/{decoder}").exists()
+
+
+@pytest.mark.slow
 def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_code_is_0(tiny_version: Path) -> None:
     with served(tiny_version, "--drain-delay-s", "0", "--drain-timeout-s", "0.2") as service:
         service.wait_for("model loaded")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from conftest import REPOSITORY
 from containers.conftest import PHOTO, Compose, Stack, predict, run
-from drawing import draw_folder
+from drawing import draw_folder, draw_photograph, encode
 
 from service.settings import ServeSettings
 
@@ -77,6 +77,13 @@ def test_a_photograph_is_answered_through_the_published_port(stack: Stack) -> No
     response = predict(stack.published_url)
     assert response.status_code == 200
     assert sum(row["probability"] for row in response.json()["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_large_picture_is_decoded_in_a_process_beside_the_service(stack: Stack) -> None:
+    photo = encode(draw_photograph(0, seed=1, size=(2400, 1800)), "PNG", compress_level=1)
+    response = httpx.post(f"{stack.direct_url}/predict", content=photo, timeout=60)
+    assert response.status_code == 200, response.text
+    assert "decode_process" in run("docker", "top", stack.container)
 
 
 def test_it_runs_as_nobody_in_particular_on_a_read_only_root(stack: Stack) -> None:
