@@ -121,8 +121,14 @@ def test_an_answer_that_is_none_is_not_believed(
     processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     """What decodes hostile bytes may have been taken over by them."""
-    say = answer and f"import os, struct; os.write(1, struct.pack('<2Q', {answer}) + bytes(99))"
-    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", say])
+    program = (
+        "import os, struct, sys\n"
+        "(num_bytes, *_) = struct.unpack('<5Q', sys.stdin.buffer.read(40))\n"
+        "sys.stdin.buffer.read(num_bytes)\n"
+    )
+    if answer:
+        program += f"os.write(1, struct.pack('<2Q', {answer}) + bytes(99))\n"
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", program])
     with pytest.raises(InvalidImage, match="brings the decoder down"):
         processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
 
@@ -189,9 +195,9 @@ def test_none_outlives_its_service(tmp_path: Path, number: signal.Signals) -> No
         os.kill(decoder, signal.SIGTERM)  # some supervisors send it to all
         os.kill(decoder, signal.SIGINT)
         time.sleep(0.1)
-        assert Path(f"/proc/{decoder}").exists()
+        assert not is_gone(decoder)
         service.send_signal(number)
-    wait_until(lambda: not Path(f"/proc/{decoder}").exists() or is_gone(decoder))
+    wait_until(lambda: is_gone(decoder))
 
 
 def is_gone(pid: int) -> bool:
