@@ -12,13 +12,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.replica import Result, ask, capacity, cores_apart, p99_ms, replica, store_of_its_own
+from benchmarks.reliability.replica import (
+    Result,
+    ask,
+    capacity,
+    cores_apart,
+    p99_ms,
+    replica,
+    store_of_its_own,
+    weighed,
+)
 from service.load.connection import Connection, Response, parse_target
 from service.load.generator import Load
 from service.load.photographs import draw_flower
 
 NUM_LARGE = 200
 LARGE = (4000, 3000)
+LONG_BODY = "JPEG of 2,000 scans"  # 13 MB, refused as soon as they are there
 
 Answer = tuple[int, int, float]
 """Which request, the status, seconds."""
@@ -59,7 +69,8 @@ def hostile_files() -> dict[str, bytes]:
         ),
         "GIF of 2,000 frames": animation("GIF"),
         "WebP of 2,000 frames": animation("WEBP"),
-        "JPEG of 2,000 scans": progressive[:-2] + last_scan * 2_000 + b"\xff\xd9",
+        LONG_BODY: progressive[:-2] + last_scan * 2_000 + b"\xff\xd9",
+        "JPEG of 1,000 x 49,000": encode(Image.new("RGB", (1_000, 49_000), "gold"), "JPEG"),
         "JPEG cut short": draw_flower()[:-2000],
     }
 
@@ -138,7 +149,7 @@ def _ask_beside(
 
 
 def measure(scale: float, engine: str) -> Result:
-    """At 30 % of the capacity, with two senders of hostile files; then 200 large photographs and /livez."""
+    """At 30 % of the capacity two senders of hostile files, then of long bodies; 200 large photographs and /livez."""
     result = Result()
     hostile = hostile_files()
     with (
@@ -151,10 +162,14 @@ def measure(scale: float, engine: str) -> Result:
         load = Load(connections=128, rate=rate, duration_s=30 * scale)
         calm = ask(service.url, load)
         calm_mb = service.resident_mb()
-        senders = Beside(service.url, [post(data, "image/png") for data in hostile.values()], 2, is_endless=True)
-        beside = ask(service.url, load)
-        hostile_answers = senders.stop()
+        with weighed(service.process.pid) as weights:
+            senders = Beside(service.url, [post(data, "image/png") for data in hostile.values()], 2, is_endless=True)
+            beside = ask(service.url, load)
+            hostile_answers = senders.stop()
         hostile_mb = service.resident_mb()
+        bodies = Beside(service.url, [post(hostile[LONG_BODY], "image/jpeg")], 2, is_endless=True)
+        beside_bodies = ask(service.url, load)
+        num_bodies = len(bodies.stop())
 
         buffer = io.BytesIO()
         Image.open(io.BytesIO(draw_flower())).resize(LARGE).save(buffer, "JPEG", quality=90)
@@ -176,13 +191,21 @@ def measure(scale: float, engine: str) -> Result:
             "rate": rate,
             "calm": calm.to_json(),
             "beside_hostile": beside.to_json(),
+            "beside_large_bodies": beside_bodies.to_json(),
+            "large_bodies_per_s": num_bodies / load.duration_s,
             "hostile_statuses": statuses,
             "hostile_slowest_s": slowest,
-            "resident_mb": {"calm": calm_mb, "hostile": hostile_mb, "large": service.resident_mb()},
+            "resident_mb": {
+                "calm": calm_mb,
+                "most_beside_hostile": max(weights),
+                "after_hostile": hostile_mb,
+                "after_large": service.resident_mb(),
+            },
             "large_s": round(sum(seconds for *_, seconds in large_answers) / len(large_answers), 3),
         }
         result.at_most(2, "p99 beside hostile files / p99 without", p99_ms(beside) / p99_ms(calm))
-        result.at_most(0, "failed or wrong answers beside hostile files", beside.num_errors)
+        result.at_most(2, "p99 beside large bodies / p99 without", p99_ms(beside_bodies) / p99_ms(calm))
+        result.at_most(0, "failed or wrong answers beside them", beside.num_errors + beside_bodies.num_errors)
         result.at_most(0, "hostile files answered with 5xx", sum(status >= 500 for _, status, _ in hostile_answers))
         result.at_most(0, "large photographs not answered", sum(status != 200 for _, status, _ in large_answers))
         result.at_most(50, "p99 of /livez while large photographs are decoded, ms", livez_ms)

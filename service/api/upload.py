@@ -29,9 +29,9 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of 
 FIELD = "file"
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
-# What comes after the size of a photograph waits between its pieces (up to 256 KiB) while others are computed: two
-# senders of 13 MB at the speed of this machine's memory, who keep the event loop busy, raised the others' median from
-# 4 to 28 ms; so it is 6.
+# What comes after the size of a photograph waits between its pieces (up to 256 KiB) while others are computed: else two
+# senders of large bodies on a fast network keep the event loop busy, before which the lanes step back
+# (`benchmarks/reliability`, neighbours).
 _SWIFT_BYTES = 4 * 1024 * 1024
 _PAUSE_S = 0.005
 

@@ -44,12 +44,15 @@ _TO_UPRIGHT = {
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
 
+BeforeDecoding = Callable[[int, int], None]
+
+
 class Undecoded(Exception):
     """For `before_decoding` to raise: the picture is left as it is."""
 
 
 def decode_image(
-    data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: Callable[[int], None] = lambda _: None
+    data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: BeforeDecoding = lambda _, __: None
 ) -> Pixels:
     """The picture in a file, upright, in sRGB, as it would be printed on white paper.
 
@@ -60,8 +63,8 @@ def decode_image(
     Args:
         data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.
         limits: how many bytes the file and how many pixels the picture may have.
-        before_decoding: told how many pixels will be decoded, when only decoding is left to do; it may wait, or
-            raise `Undecoded`, which is passed on.
+        before_decoding: told how many pixels the picture has, and how many it is decoded to, when only decoding is
+            left to do; it may wait, or raise `Undecoded`, which is passed on.
 
     Returns:
         uint8, shape (height, width, 3), RGB, 0-255, read-only.
@@ -80,7 +83,7 @@ def decode_square(
     data: bytes,
     rule: ResizeRule,
     limits: ImageLimits = _DEFAULT_LIMITS,
-    before_decoding: Callable[[int], None] = lambda _: None,
+    before_decoding: BeforeDecoding = lambda _, __: None,
 ) -> Pixels:
     """`resize(decode_image(data, ...), rule)`, bit for bit, without the whole picture as an array in between.
 
@@ -92,7 +95,7 @@ def decode_square(
 def _guarded(
     data: bytes,
     limits: ImageLimits,
-    before_decoding: Callable[[int], None],
+    before_decoding: BeforeDecoding,
     finish: Callable[[Image.Image], Pixels],
 ) -> Pixels:
     if not data:
@@ -118,7 +121,7 @@ def _decode(
     data: bytes,
     image_format: str,
     limits: ImageLimits,
-    before_decoding: Callable[[int], None],
+    before_decoding: BeforeDecoding,
     finish: Callable[[Image.Image], Pixels],
 ) -> Pixels:
     announced = announced_pixels(data, image_format)
@@ -128,10 +131,12 @@ def _decode(
         width, height = image.size
         _check_pixels(width * height, limits)
         # A format that does not say what it will decode is taken for the largest.
-        before_decoding(limits.max_image_pixels if announced is None else max(announced, width * height))
+        pixels = limits.max_image_pixels if announced is None else max(announced, width * height)
         if image_format == "JPEG":
             # The decoder itself halves, quarters or eighths, each block at once; it takes the least that is no less.
             image.draft(None, (_ENOUGH, _ENOUGH))
+        is_reduced = image.size != (width, height)
+        before_decoding(pixels, image.width * image.height if is_reduced else pixels)
         image.load()
         upright = _TO_UPRIGHT.get(_orientation(image))
         colours = to_srgb(image)

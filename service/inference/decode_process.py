@@ -1,8 +1,8 @@
-"""Processes that decode what would hold up all threads of this one: large pictures that are no JPEGs.
+"""Processes that decode large pictures, which would hold up all threads of this one.
 
-To hand over such a picture, and to free it, Pillow holds Python's lock for 10 to 100 ms, in which the event loop
-answers nobody; a process of its own has a lock of its own. Its memory goes when it ends, a decoder that crashes takes
-only its picture along, and one that is too late is ended. JPEGs are made small while they are decoded, and stay here.
+To hand over a picture of many pixels, and to free it, Pillow holds Python's lock for 10 to 100 ms, in which the event
+loop answers nobody; a process of its own has a lock of its own. Its memory goes when it ends, a decoder that crashes
+takes only its picture along, and one that is too late is ended.
 """
 
 import os
@@ -18,23 +18,26 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import structlog
 
 from service.errors import DeadlineExceeded, ImageError, ImageTooLarge, InvalidImage
 from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
-from service.inference.threads import DECODERS, step_back
 
 _COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: never from the current folder
 _IDLE_S = 60.0  # one that has had nothing to do for so long ends
 
-_REQUEST = struct.Struct("<5Q")  # bytes of the file, which follows, and the fields of limits and rule
+_READY = b"\n"
+_REQUEST = struct.Struct("<d5Q")  # seconds that it may take, bytes of the file that follows, fields of limits and rule
 _ANSWER = struct.Struct("<2Q")  # which of `_OUTCOMES`, and the bytes of what follows: pixels, or a sentence
 _OUTCOMES: tuple[type[ImageError] | None, ...] = (None, InvalidImage, ImageTooLarge)
 _MAX_SENTENCE_BYTES = 1_000
 
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
 
 class DecodeProcesses:
-    """As many as threads need at the same time, each started (0.2 s) when none is idle.
+    """As many as threads need at the same time, each started when none is idle: 0.2 s, and more under load.
 
     Args:
         limits: what one image may ask of the machine.
@@ -42,6 +45,7 @@ class DecodeProcesses:
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
+        self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._idle: list[subprocess.Popen[bytes]] = []  # the last to be used is the first to be used again
         self._is_closed = False
@@ -58,81 +62,107 @@ class DecodeProcesses:
             ImageError: the image is at fault, or has brought its process down.
             DeadlineExceeded: the deadline passed.
         """
-        while time.monotonic() < deadline:
+        is_new = False
+        while time.monotonic() < deadline and not is_new:
+            process = self._take_idle()
+            is_new = process is None
             try:
-                process, is_new = self._take()
-            except OSError:  # no process can be had: better here than not at all
-                return decode_square(data, rule, self._limits)
-            too_late = threading.Timer(deadline - time.monotonic(), process.kill)
-            too_late.daemon = True
-            too_late.start()
+                process = process or self._start()
+            except (EOFError, OSError) as error:
+                log.warning("no process for a large picture", reason=repr(error))
+                return decode_square(data, rule, self._limits)  # better here than not at all
+            if (left_s := deadline - time.monotonic()) <= 0:
+                self._give_back(process)  # it took long to start, and the next one need not wait for it
+                break
             try:
-                error, answer = _ask(process, data, rule, self._limits)
-            except (EOFError, OSError):  # it has ended: in vain for this picture, unless it had been idle too long
+                outcome, answer = _ask(process, left_s, data, rule, self._limits)
+            except (EOFError, OSError):  # in vain for this picture, unless it had just been idle for too long
                 self._end(process)
-                if (is_new or self._is_closed) and time.monotonic() < deadline:
-                    raise InvalidImage(
-                        "The picture brings the decoder down: send a smaller copy, or one saved as JPEG."
-                    ) from None
                 continue
-            finally:
-                too_late.cancel()
-            self._idle.append(process)
-            if error is not None:
-                raise error(answer.decode(errors="replace"))
+            self._give_back(process)
+            if (error_type := _OUTCOMES[outcome]) is not None:
+                raise error_type(answer.decode(errors="replace"))
             return np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
+        if time.monotonic() < deadline:
+            log.warning("a picture has brought its decoder down", num_bytes=len(data))
+            raise InvalidImage("The picture brings the decoder down: send a smaller copy, or one saved as JPEG.")
         raise DeadlineExceeded("The deadline passed before the picture was decoded: allow more time.")
 
     def close(self) -> None:
         """End them all, whatever they are at."""
-        self._is_closed = True
-        for process in tuple(self._running):
-            process.kill()
-        while self._idle:
-            self._end(self._idle.pop())
+        with self._lock:
+            self._is_closed = True
+            for process in self._running:
+                process.kill()
+        self._take_idle()
 
-    def _take(self) -> tuple[subprocess.Popen[bytes], bool]:
-        """An idle one, or a new one, and whether it is that. Raises OSError."""
-        with suppress(IndexError):
-            return self._idle.pop(), False
+    def _take_idle(self) -> subprocess.Popen[bytes] | None:
+        """None where there is none; those that have ended, or shall by now, are cleared away."""
+        with self._lock:
+            ended = [process for process in self._idle if process.poll() is not None or self._is_closed]
+            self._idle = [process for process in self._idle if process not in ended]
+            taken = self._idle.pop() if self._idle else None
+        for process in ended:
+            self._end(process)
+        return taken
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """One that is ready. Raises EOFError or OSError where none can be had."""
+        here = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        others = {name: value for name, value in os.environ.items() if not name.startswith("FLOWERS_")}  # no keys
         process = subprocess.Popen(  # noqa: S603 - of our own words
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+            env={**others, "PYTHONPATH": here, "OPENBLAS_NUM_THREADS": "1"},  # else NumPy starts a thread per core
             process_group=0,  # Ctrl-C is for this one, which then closes its end of the pipe
         )
-        self._running.add(process)
-        return process, True
+        with self._lock:
+            self._running.add(process)
+            if self._is_closed:
+                process.kill()
+        try:
+            _read(process.stdout, len(_READY))
+        except EOFError:
+            self._end(process)
+            raise
+        return process
+
+    def _give_back(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._idle.append(process)
+            is_closed = self._is_closed
+        if is_closed:
+            self._take_idle()
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        self._running.discard(process)
+        with self._lock:
+            self._running.discard(process)
         process.kill()
         with suppress(OSError), process:  # waits for it, and closes the pipes, in one of which something may be left
             pass
 
 
 def _ask(
-    process: subprocess.Popen[bytes], data: bytes, rule: ResizeRule, limits: ImageLimits
-) -> tuple[type[ImageError] | None, bytes]:
-    """Raises EOFError or OSError when it has ended, or answers what it should not."""
+    process: subprocess.Popen[bytes], left_s: float, data: bytes, rule: ResizeRule, limits: ImageLimits
+) -> tuple[int, bytes]:
+    """Which of `_OUTCOMES`, and the answer. Raises EOFError or OSError when it has ended, or answers nonsense."""
+    numbers = (limits.max_image_bytes, limits.max_image_pixels, rule.image_size, rule.shorter_side)
     assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(
-        _REQUEST.pack(len(data), limits.max_image_bytes, limits.max_image_pixels, rule.image_size, rule.shorter_side)
-    )
+    process.stdin.write(_REQUEST.pack(left_s, len(data), *numbers))
     process.stdin.write(data)
     process.stdin.flush()
     outcome, num_bytes = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
-    if outcome == 0 and num_bytes != rule.image_size**2 * 3:
+    if outcome >= len(_OUTCOMES):
         raise EOFError
-    if outcome >= len(_OUTCOMES) or (outcome > 0 and num_bytes > _MAX_SENTENCE_BYTES):
+    if num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
         raise EOFError
-    return _OUTCOMES[outcome], _read(process.stdout, num_bytes)
+    return outcome, _read(process.stdout, num_bytes)
 
 
-def _read(stream: IO[bytes], num_bytes: int) -> bytes:
+def _read(stream: IO[bytes] | None, num_bytes: int) -> bytes:
     """All of them, or EOFError."""
+    assert stream is not None
     data = stream.read(num_bytes)
     if len(data) < num_bytes:
         raise EOFError
@@ -140,16 +170,23 @@ def _read(stream: IO[bytes], num_bytes: int) -> bytes:
 
 
 def main() -> None:
-    """The process: decode what comes in, until nobody is there to ask, or nobody has asked for a minute."""
+    """The process: decode what comes in, until nobody is there to ask, or nobody has asked for a minute.
+
+    It has the niceness of the thread that started it.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # some supervisors send them to all; who drains still decodes
         signal.signal(number, signal.SIG_IGN)
-    step_back(DECODERS)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     with suppress(EOFError, BrokenPipeError):
-        while sys.platform == "win32" or select.select([asked], [], [], _IDLE_S)[0]:
-            num_bytes, *numbers = _REQUEST.unpack(_read(asked, _REQUEST.size))
+        answers.write(_READY)
+        answers.flush()
+        while select.select([asked], [], [], _IDLE_S)[0]:
+            left_s, num_bytes, *numbers = _REQUEST.unpack(_read(asked, _REQUEST.size))
+            signal.setitimer(signal.ITIMER_REAL, left_s)  # nobody handles it: it ends the process, whatever that is at
             outcome, body = _decode(_read(asked, num_bytes), ImageLimits(*numbers[:2]), ResizeRule(*numbers[2:]))
+            signal.setitimer(signal.ITIMER_REAL, 0)
             answers.write(_ANSWER.pack(outcome, len(body)) + body)
             answers.flush()
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import Undecoded, decode_square
-from service.imaging.formats import detect_format
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher, Scored
@@ -22,7 +21,7 @@ from service.resources import count_cores
 # What a lane decodes by itself: its neighbours in the batch wait for it meanwhile.
 _SMALL_PIXELS = 1_000_000
 _SMALL_BYTES = 256 * 1024
-# What a thread decodes without holding up the others noticeably; a JPEG of any size.
+# What a picture is decoded to by a thread without holding up the others noticeably.
 _MIDDLING_PIXELS = 4_000_000
 
 
@@ -123,7 +122,8 @@ class Predictor:
                     if (scored := await self._score_small(data, loaded, deadline)) is not None:
                         decode_s = scored.make_s
                     else:
-                        decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule, deadline)
+                        gives_up_at = time.monotonic() + deadline - loop.time()
+                        decoding = loop.run_in_executor(self._decoders, self._decode, data, loaded.rule, gives_up_at)
                         del data  # up to 20 MiB each: only pixels wait in the queue
                         try:
                             image, decode_s = await decoding
@@ -146,22 +146,22 @@ class Predictor:
         except Undecoded:
             return None
 
-    def _decode(self, data: bytes, rule: ResizeRule, deadline: float) -> tuple[Pixels, float]:
+    def _decode(self, data: bytes, rule: ResizeRule, gives_up_at: float) -> tuple[Pixels, float]:
         """In a decoding thread: the square that the network sees, and the seconds it took."""
         with ExitStack() as held:
             started_at = time.perf_counter()
 
-            def wait_for_room(num_pixels: int) -> None:
+            def wait_for_room(num_pixels: int, num_decoded: int) -> None:
                 nonlocal started_at
                 held.enter_context(self._budget.hold(num_pixels))
                 started_at = time.perf_counter()
-                if num_pixels > _MIDDLING_PIXELS and detect_format(data) != "JPEG":
+                if num_decoded > _MIDDLING_PIXELS:
                     raise Undecoded
 
             try:
                 image = decode_square(data, rule, self._limits, wait_for_room)
             except Undecoded:
-                image = self._processes.decode_square(data, rule, deadline)
+                image = self._processes.decode_square(data, rule, gives_up_at)
             return image, time.perf_counter() - started_at
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class Predictor:
         self._processes.close()
 
 
-def _leave_large(num_pixels: int) -> None:
+def _leave_large(num_pixels: int, _: int) -> None:
     if num_pixels > _SMALL_PIXELS:
         raise Undecoded
 

@@ -5,11 +5,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode
+from PIL import Image
+from structlog.testing import capture_logs
 
 from service.errors import DeadlineExceeded, ImageTooLarge, InvalidImage
 from service.imaging.decode import decode_square
@@ -17,11 +20,20 @@ from service.imaging.pixels import ImageLimits, ResizeRule
 from service.inference import decode_process
 from service.inference.decode_process import DecodeProcesses
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
 RULE = ResizeRule(image_size=64, shorter_side=80)
 PHOTO = draw_photograph(0, seed=1)
 FORMATS = ("PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG")
-# A process that takes what comes in and does nothing.
-SLEEPER = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
+
+
+def command(program: str) -> list[str]:
+    """A process that is ready at once, and then does as `program` says."""
+    return [sys.executable, "-c", f"import os, struct, sys, time\nos.write(1, b'\\n')\n{program}"]
+
+
+TAKES_A_REQUEST = "sys.stdin.buffer.read(struct.unpack('<d5Q', sys.stdin.buffer.read(48))[1])\n"
+SLEEPER = command("sys.stdin.buffer.read()")
 
 
 @pytest.fixture
@@ -98,18 +110,22 @@ def test_one_that_was_idle_and_has_ended_is_replaced(processes: DecodeProcesses)
 
 
 def test_it_ends_when_nobody_has_asked_for_long(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
-    end_soon = "from service.inference import decode_process as d; d._IDLE_S = 0.1; d.main()"
+    end_soon = "from service.inference import decode_process as d; d._IDLE_S = 1; d.main()"
     monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", end_soon])
     processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
-    wait_until(lambda: only_one(processes).poll() == 0)
+    process = only_one(processes)
+    assert process.wait(30) == 0
+    assert processes._take_idle() is None
+    assert not processes._running  # it was cleared away
 
 
 def test_a_picture_that_brings_the_decoder_down_is_at_fault(
     processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", "import os; os.abort()"])
-    with pytest.raises(InvalidImage, match="brings the decoder down"):
+    monkeypatch.setattr(decode_process, "_COMMAND", command(TAKES_A_REQUEST + "os.abort()"))
+    with capture_logs() as logs, pytest.raises(InvalidImage, match="brings the decoder down"):
         processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    assert [entry["event"] for entry in logs] == ["a picture has brought its decoder down"]
     monkeypatch.undo()
     assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
 
@@ -121,47 +137,64 @@ def test_an_answer_that_is_none_is_not_believed(
     processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     """What decodes hostile bytes may have been taken over by them."""
-    program = (
-        "import os, struct, sys\n"
-        "(num_bytes, *_) = struct.unpack('<5Q', sys.stdin.buffer.read(40))\n"
-        "sys.stdin.buffer.read(num_bytes)\n"
-    )
-    if answer:
-        program += f"os.write(1, struct.pack('<2Q', {answer}) + bytes(99))\n"
-    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", program])
+    say = f"os.write(1, struct.pack('<2Q', {answer}) + bytes(99))" if answer else ""
+    monkeypatch.setattr(decode_process, "_COMMAND", command(TAKES_A_REQUEST + say))
     with pytest.raises(InvalidImage, match="brings the decoder down"):
         processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
 
 
-def test_what_takes_too_long_is_ended(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_process, "_COMMAND", SLEEPER)
+def test_what_takes_too_long_is_ended(processes: DecodeProcesses) -> None:
+    processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    process = only_one(processes)
+    large = encode(Image.effect_noise((4000, 4000), 50), "PNG", compress_level=0)
+    limits, processes._limits = processes._limits, ImageLimits()
     with pytest.raises(DeadlineExceeded):
-        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon(0.3))
+        processes.decode_square(large, RULE, soon(0.02))
+    processes._limits = limits
+    assert process.returncode == -signal.SIGALRM
     assert not processes._running
+
+
+def test_a_slow_start_is_not_in_vain(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else requests that wait less long than a start takes would be answered never."""
+    slow = "import time; time.sleep(0.5); from service.inference.decode_process import main; main()"
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", slow])
+    with pytest.raises(DeadlineExceeded):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon(0.2))
+    (process,) = processes._idle
+    assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
+    assert processes._idle == [process]
     with pytest.raises(DeadlineExceeded):
         processes.decode_square(encode(PHOTO, "PNG"), RULE, soon(-1))
-    assert not processes._running  # it was not even begun
 
 
+@pytest.mark.parametrize("program", [["/no/such/program"], [sys.executable, "-c", "import no_such_module"]])
 def test_where_no_process_can_be_had_the_thread_decodes(
-    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, program: list[str]
 ) -> None:
-    monkeypatch.setattr(decode_process, "_COMMAND", ["/no/such/program"])
+    monkeypatch.setattr(decode_process, "_COMMAND", program)
     data = encode(PHOTO, "PNG")
-    assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
+    with capture_logs() as logs:
+        assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
+    assert [entry["event"] for entry in logs] == ["no process for a large picture"]
+    assert not processes._running
+
+
+def test_keys_are_not_handed_on(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWERS_API_KEYS", "secret")
+    processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    process = only_one(processes)
+    assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
 
 
 def test_all_end_at_the_close_whatever_they_are_at(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
     processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
     idle = processes._idle.pop()  # so that the next is not it
     monkeypatch.setattr(decode_process, "_COMMAND", SLEEPER)
-    failures: list[BaseException] = []
 
     def ask() -> None:
-        try:
+        with suppress(InvalidImage):
             processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
-        except InvalidImage as error:
-            failures.append(error)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -169,14 +202,15 @@ def test_all_end_at_the_close_whatever_they_are_at(processes: DecodeProcesses, m
     processes._idle.append(idle)
     processes.close()
     asking.join(30)
-    assert len(failures) == 1
+    assert not asking.is_alive()
     assert idle.returncode == -signal.SIGKILL
+    assert not processes._running
+    assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)  # by a thread that is late
     assert not processes._running
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_none_outlives_its_service(tmp_path: Path, number: signal.Signals) -> None:
+def test_one_that_is_idle_ends_with_its_service_and_not_before(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "photo.png").write_bytes(encode(PHOTO, "PNG"))
     program = (
         "import pathlib, sys, time\n"
@@ -184,24 +218,27 @@ def test_none_outlives_its_service(tmp_path: Path, number: signal.Signals) -> No
         "from service.inference.decode_process import DecodeProcesses\n"
         "processes = DecodeProcesses(ImageLimits())\n"
         "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
-        "processes.decode_square(data, ResizeRule(), time.monotonic() + 60)\n"
-        "print(*[process.pid for process in processes._running], flush=True)\n"
-        "time.sleep(60)\n"
+        "while True:\n"
+        "    processes.decode_square(data, ResizeRule(), time.monotonic() + 60)\n"
+        "    print(*[process.pid for process in processes._running], flush=True)\n"
+        "    sys.stdin.readline()\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "photo.png")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+    start = [sys.executable, "-c", program, str(tmp_path / "photo.png")]
+    with subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdin is not None
         assert service.stdout is not None
         decoder = int(service.stdout.readline())
-        os.kill(decoder, signal.SIGTERM)  # some supervisors send it to all
+        os.kill(decoder, signal.SIGTERM)  # some supervisors send them to all
         os.kill(decoder, signal.SIGINT)
-        time.sleep(0.1)
-        assert not is_gone(decoder)
+        service.stdin.write("once more\n")
+        service.stdin.flush()
+        assert int(service.stdout.readline()) == decoder
         service.send_signal(number)
     wait_until(lambda: is_gone(decoder))
 
 
 def is_gone(pid: int) -> bool:
-    """Whether it has ended, and only waits for whoever has taken it over to notice."""
+    """Whether it has ended, or only waits for whoever has taken it over to notice."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

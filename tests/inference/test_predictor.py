@@ -151,10 +151,22 @@ async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
         (PHOTO + bytes(512 * 1024), True, ["decode"]),
         (encode(Image.new("RGB", (2000, 2000)), "PNG"), True, ["decode"]),
         (encode(Image.new("RGB", (2001, 2000)), "PNG"), True, []),
-        (encode(Image.new("RGB", (2001, 2000))), True, ["decode"]),
+        (encode(Image.new("RGB", (7000, 7000))), True, ["decode"]),
+        (encode(Image.new("RGB", (1000, 4001))), True, []),
         (encode(draw_photograph(0, seed=1), "AVIF"), True, []),
     ],
-    ids=["small", "engine", "many pixels", "just small", "many bytes", "middling", "large", "JPEG", "unknown size"],
+    ids=[
+        "small",
+        "engine",
+        "many pixels",
+        "just small",
+        "many bytes",
+        "middling",
+        "large",
+        "large JPEG",
+        "narrow JPEG",
+        "unknown size",
+    ],
 )
 async def test_lanes_decode_what_is_small_and_processes_what_is_large(
     store: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, lanes_decode: bool, where: list[str]
