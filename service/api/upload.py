@@ -33,7 +33,7 @@ _MAX_PARTS = 32
 # senders of large bodies on a fast network keep the event loop busy, before which the lanes step back
 # (`benchmarks/reliability`, neighbours).
 _SWIFT_BYTES = 4 * 1024 * 1024
-_PAUSE_S = 0.005
+_PAUSE_S = 0.01
 
 
 async def read_image(
