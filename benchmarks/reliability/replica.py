@@ -168,11 +168,10 @@ def status_of(url: str) -> int:
 
 def resident_mb(pid: int) -> float:
     """Resident memory of a process and those that it has started, in 10^6 bytes."""
-    total = 0.0
-    with suppress(FileNotFoundError, ProcessLookupError, IndexError):  # one may end meanwhile
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-        total = int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
-        for thread in Path(f"/proc/{pid}/task").iterdir():
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    total = int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError, IndexError):  # one may end meanwhile
             total += sum(resident_mb(int(child)) for child in (thread / "children").read_text().split())
     return total
 

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +26,7 @@ from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 
 _COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: never from the current folder
+_START_S = 30.0  # more than a start takes on a busy machine
 _IDLE_S = 60.0  # one that has had nothing to do for so long ends
 
 _READY = b"\n"
@@ -38,6 +40,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 class DecodeProcesses:
     """As many as threads need at the same time, each started when none is idle: 0.2 s, and more under load.
+
+    One that has ended is cleared away when the next is wanted.
 
     Args:
         limits: what one image may ask of the machine.
@@ -62,13 +66,14 @@ class DecodeProcesses:
             ImageError: the image is at fault, or has brought its process down.
             DeadlineExceeded: the deadline passed.
         """
-        is_new = False
-        while time.monotonic() < deadline and not is_new:
-            process = self._take_idle()
-            is_new = process is None
+        has_failed = False
+        while time.monotonic() < deadline and not self._is_closed:
+            idle = None if has_failed else self._take_idle()
             try:
-                process = process or self._start()
+                process = idle or self._start()
             except (EOFError, OSError) as error:
+                if self._is_closed:
+                    break
                 log.warning("no process for a large picture", reason=repr(error))
                 return decode_square(data, rule, self._limits)  # better here than not at all
             if (left_s := deadline - time.monotonic()) <= 0:
@@ -76,16 +81,21 @@ class DecodeProcesses:
                 break
             try:
                 outcome, answer = _ask(process, left_s, data, rule, self._limits)
-            except (EOFError, OSError):  # in vain for this picture, unless it had just been idle for too long
+            except BaseException as error:
                 self._end(process)
+                if not isinstance(error, (EOFError, OSError)):
+                    raise
+                if idle is None and time.monotonic() < deadline and not self._is_closed:
+                    log.warning("a picture has brought its decoder down", num_bytes=len(data))
+                    raise InvalidImage(
+                        "The picture brings the decoder down: send a smaller copy, or one saved as JPEG."
+                    ) from None
+                has_failed = True  # or it had just been idle for too long: once more, with a new one
                 continue
             self._give_back(process)
             if (error_type := _OUTCOMES[outcome]) is not None:
                 raise error_type(answer.decode(errors="replace"))
             return np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
-        if time.monotonic() < deadline:
-            log.warning("a picture has brought its decoder down", num_bytes=len(data))
-            raise InvalidImage("The picture brings the decoder down: send a smaller copy, or one saved as JPEG.")
         raise DeadlineExceeded("The deadline passed before the picture was decoded: allow more time.")
 
     def close(self) -> None:
@@ -122,7 +132,8 @@ class DecodeProcesses:
             if self._is_closed:
                 process.kill()
         try:
-            _read(process.stdout, len(_READY))
+            with _killed_after(process, _START_S):
+                _read(process.stdout, len(_READY))
         except EOFError:
             self._end(process)
             raise
@@ -149,15 +160,28 @@ def _ask(
     """Which of `_OUTCOMES`, and the answer. Raises EOFError or OSError when it has ended, or answers nonsense."""
     numbers = (limits.max_image_bytes, limits.max_image_pixels, rule.image_size, rule.shorter_side)
     assert process.stdin is not None
-    process.stdin.write(_REQUEST.pack(left_s, len(data), *numbers))
-    process.stdin.write(data)
-    process.stdin.flush()
-    outcome, num_bytes = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
-    if outcome >= len(_OUTCOMES):
-        raise EOFError
-    if num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
-        raise EOFError
-    return outcome, _read(process.stdout, num_bytes)
+    with _killed_after(process, left_s + 1):  # it ends itself in time, unless it is stopped or taken over
+        process.stdin.write(_REQUEST.pack(left_s, len(data), *numbers))
+        process.stdin.write(data)
+        process.stdin.flush()
+        outcome, num_bytes = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
+        if outcome >= len(_OUTCOMES):
+            raise EOFError
+        if num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
+            raise EOFError
+        return outcome, _read(process.stdout, num_bytes)
+
+
+@contextmanager
+def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    with suppress(RuntimeError):  # no thread can be had: its own alarm is left
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read(stream: IO[bytes] | None, num_bytes: int) -> bytes:

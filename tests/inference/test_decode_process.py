@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode
-from PIL import Image
 from structlog.testing import capture_logs
 
 from service.errors import DeadlineExceeded, ImageTooLarge, InvalidImage
@@ -110,7 +109,7 @@ def test_one_that_was_idle_and_has_ended_is_replaced(processes: DecodeProcesses)
 
 
 def test_it_ends_when_nobody_has_asked_for_long(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
-    end_soon = "from service.inference import decode_process as d; d._IDLE_S = 1; d.main()"
+    end_soon = "from service.inference import decode_process as d; d._IDLE_S = 3; d.main()"
     monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", end_soon])
     processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
     process = only_one(processes)
@@ -143,16 +142,42 @@ def test_an_answer_that_is_none_is_not_believed(
         processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
 
 
-def test_what_takes_too_long_is_ended(processes: DecodeProcesses) -> None:
-    processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
-    process = only_one(processes)
-    large = encode(Image.effect_noise((4000, 4000), 50), "PNG", compress_level=0)
-    limits, processes._limits = processes._limits, ImageLimits()
+SLOW = "import time; from service.inference import decode_process as d; d._decode = lambda *_: time.sleep(60); d.main()"
+
+
+@pytest.mark.parametrize(
+    ("program", "number"),
+    [([sys.executable, "-c", SLOW], signal.SIGALRM), (SLEEPER, signal.SIGKILL)],
+    ids=["by itself", "by the service"],
+)
+def test_what_takes_too_long_is_ended(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, program: list[str], number: signal.Signals
+) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", program)
+    process = processes._start()
+    processes._give_back(process)
     with pytest.raises(DeadlineExceeded):
-        processes.decode_square(large, RULE, soon(0.02))
-    processes._limits = limits
-    assert process.returncode == -signal.SIGALRM
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon(1))
+    assert process.returncode == -number
     assert not processes._running
+
+
+def test_one_that_never_gets_up_is_ended(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(decode_process, "_START_S", 0.2)
+    data = encode(PHOTO, "PNG")
+    assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
+    assert not processes._running
+
+
+def test_a_picture_costs_no_more_than_two_decoders(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", command(TAKES_A_REQUEST))
+    warm = [processes._start() for _ in range(3)]
+    for process in warm:
+        processes._give_back(process)
+    with pytest.raises(InvalidImage):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    assert processes._idle == warm[:2]
 
 
 def test_a_slow_start_is_not_in_vain(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +218,7 @@ def test_all_end_at_the_close_whatever_they_are_at(processes: DecodeProcesses, m
     monkeypatch.setattr(decode_process, "_COMMAND", SLEEPER)
 
     def ask() -> None:
-        with suppress(InvalidImage):
+        with suppress(DeadlineExceeded):
             processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
 
     asking = threading.Thread(target=ask)
@@ -205,7 +230,8 @@ def test_all_end_at_the_close_whatever_they_are_at(processes: DecodeProcesses, m
     assert not asking.is_alive()
     assert idle.returncode == -signal.SIGKILL
     assert not processes._running
-    assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)  # by a thread that is late
+    with pytest.raises(DeadlineExceeded):  # a thread that is late
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
     assert not processes._running
 
 
