@@ -66,37 +66,23 @@ class DecodeProcesses:
             ImageError: the image is at fault, or has brought its process down.
             DeadlineExceeded: the deadline passed.
         """
-        has_failed = False
-        while time.monotonic() < deadline and not self._is_closed:
-            idle = None if has_failed else self._take_idle()
-            try:
-                process = idle or self._start()
-            except (EOFError, OSError) as error:
-                if self._is_closed:
-                    break
-                log.warning("no process for a large picture", reason=repr(error))
-                return decode_square(data, rule, self._limits)  # better here than not at all
-            if (left_s := deadline - time.monotonic()) <= 0:
-                self._give_back(process)  # it took long to start, and the next one need not wait for it
-                break
-            try:
-                outcome, answer = _ask(process, left_s, data, rule, self._limits)
-            except BaseException as error:
-                self._end(process)
-                if not isinstance(error, (EOFError, OSError)):
-                    raise
-                if idle is None and time.monotonic() < deadline and not self._is_closed:
-                    log.warning("a picture has brought its decoder down", num_bytes=len(data))
-                    raise InvalidImage(
-                        "The picture brings the decoder down: send a smaller copy, or one saved as JPEG."
-                    ) from None
-                has_failed = True  # or it had just been idle for too long: once more, with a new one
-                continue
-            self._give_back(process)
-            if (error_type := _OUTCOMES[outcome]) is not None:
-                raise error_type(answer.decode(errors="replace"))
-            return np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
-        raise DeadlineExceeded("The deadline passed before the picture was decoded: allow more time.")
+        self._check_time(deadline)
+        if (process := self._take_idle()) is not None:
+            with suppress(EOFError):  # it had just been idle for too long, or not: once more, with a new one
+                return self._decode_in(process, data, rule, deadline)
+        try:
+            process = self._start()
+        except (EOFError, OSError) as error:
+            self._check_time(deadline)
+            log.warning("no process for a large picture", reason=repr(error))
+            return decode_square(data, rule, self._limits)  # better here than not at all
+        try:
+            return self._decode_in(process, data, rule, deadline)
+        except EOFError:
+            log.warning("a picture has brought its decoder down", num_bytes=len(data))
+            raise InvalidImage(
+                "The picture brings the decoder down: send a smaller copy, or one saved as JPEG."
+            ) from None
 
     def close(self) -> None:
         """End them all, whatever they are at."""
@@ -105,6 +91,29 @@ class DecodeProcesses:
             for process in self._running:
                 process.kill()
         self._take_idle()
+
+    def _check_time(self, deadline: float) -> None:
+        if self._is_closed or time.monotonic() >= deadline:
+            raise DeadlineExceeded("The deadline passed before the picture was decoded: allow more time.")
+
+    def _decode_in(self, process: subprocess.Popen[bytes], data: bytes, rule: ResizeRule, deadline: float) -> Pixels:
+        """In one that is ready. Raises EOFError when it has ended, or answers nonsense."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:  # it took long to start, and the next one need not wait for it
+            self._give_back(process)
+            self._check_time(deadline)
+        try:
+            outcome, answer = _ask(process, left_s, data, rule, self._limits)
+        except BaseException as error:
+            self._end(process)
+            if not isinstance(error, (EOFError, OSError)):
+                raise
+            self._check_time(deadline)
+            raise EOFError from None
+        self._give_back(process)
+        if (error_type := _OUTCOMES[outcome]) is not None:
+            raise error_type(answer.decode(errors="replace"))
+        return np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
 
     def _take_idle(self) -> subprocess.Popen[bytes] | None:
         """None where there is none; those that have ended, or shall by now, are cleared away."""
