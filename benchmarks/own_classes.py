@@ -2,7 +2,8 @@
 
 What somebody with a few photographs of their own gets. The photographs are drawn from the data set; the version is
 measured on all others of these classes, which no part of its training has seen. With the recipe's own epochs a seed
-takes about two hours on two cores. Writes `benchmarks/results/own_classes.json`, anew after each training.
+takes about two hours on two cores. `benchmarks/results/own_classes.json` gets a row after each training; those of other
+seeds and lengths stay there.
 """
 
 import argparse
@@ -43,34 +44,35 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
     parser.add_argument("--epochs", type=int, default=320, help="the recipe `default` has 320")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--teachers", nargs="+", default=["efficientnet_lite2", "none"])
     asked = parser.parse_args()
-    results: list[dict[str, Any]] = []
     for seed in asked.seeds:
         with tempfile.TemporaryDirectory(prefix="flowers-own-") as scratch:
             mine, others = Path(scratch, "mine"), Path(scratch, "others")
             share_out(asked.folder, mine, others, seed)
-            for teacher in ("efficientnet_lite2", "none"):
+            for teacher in asked.teachers:
                 store = ("--model-store", f"{scratch}/{teacher}")
                 places = (*store, "--runs", f"{scratch}/runs", "--seed", str(seed))
                 flowers("train", str(mine), *places, "--teacher", teacher, "--epochs", str(asked.epochs))
                 found = flowers("evaluate", str(others), *store, "--model", "mine")
-                row = {"teacher": teacher, "seed": seed}
+                row = {"teacher": teacher, "epochs": asked.epochs, "seed": seed}
                 row |= {key: found[key] for key in ("accuracy", "num_correct", "num_photographs")}
-                results.append(row)
                 print(f"{teacher}: {row['accuracy']:.1%} of {row['num_photographs']}", file=sys.stderr, flush=True)
-                write(asked.epochs, results)
+                keep(row)
 
 
-def write(epochs: int, results: list[dict[str, Any]]) -> None:
-    """The figures so far, with the machine."""
+def keep(row: dict[str, Any]) -> None:
+    """Add it to the figures, in the place of the like of it."""
+    file = RESULTS / "own_classes.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else []
+    others = [other for other in rows if any(other[key] != row[key] for key in ("teacher", "epochs", "seed"))]
     document = {
         "machine": describe_machine(),
         "classes": CLASS_NAMES,
         "photographs_per_class": PER_CLASS,
-        "epochs": epochs,
-        "results": results,
+        "results": [*others, row],
     }
-    (RESULTS / "own_classes.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
