@@ -148,6 +148,16 @@ def _ask_beside(
     pipe.send(answers)
 
 
+def send_large_photographs(url: str, num_photographs: int) -> tuple[list[Answer], list[Answer]]:
+    """12 million pixels each, 16 at a time, and /livez asked without a pause meanwhile; the answers of both."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(draw_flower())).resize(LARGE).save(buffer, "JPEG", quality=90)
+    photograph = parse_target(url, "/predict").post(buffer.getvalue(), "image/jpeg")
+    probes = Beside(url, [b"GET /livez HTTP/1.1\r\nHost: flowers\r\n\r\n"], 1, is_endless=True)
+    answers = Beside(url, [photograph] * num_photographs, 16, is_endless=False).join()
+    return answers, probes.stop()
+
+
 def measure(scale: float, engine: str) -> Result:
     """At 30 % of the capacity two senders of hostile files, then of long bodies; 200 large photographs and /livez."""
     result = Result()
@@ -171,20 +181,9 @@ def measure(scale: float, engine: str) -> Result:
         beside_bodies = ask(service.url, load)
         num_bodies = len(bodies.stop())
 
-        buffer = io.BytesIO()
-        Image.open(io.BytesIO(draw_flower())).resize(LARGE).save(buffer, "JPEG", quality=90)
-        probe = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n\r\n"
-        probes = Beside(service.url, [probe], 1, is_endless=True)
-        photographs = [post(buffer.getvalue(), "image/jpeg")] * round(NUM_LARGE * scale)
-        large_answers = Beside(service.url, photographs, 16, is_endless=False).join()
-        probe_answers = probes.stop()
-        slowest = {
-            name: max((seconds for index, _, seconds in hostile_answers if index == number), default=0.0)
-            for number, name in enumerate(hostile)
-        }
-        statuses = {
-            name: sorted({status for index, status, _ in hostile_answers if index == number})
-            for number, name in enumerate(hostile)
+        large_answers, probe_answers = send_large_photographs(service.url, round(NUM_LARGE * scale))
+        of_each = {
+            name: [answer for answer in hostile_answers if answer[0] == number] for number, name in enumerate(hostile)
         }
         livez_ms = float(np.percentile([seconds for _, _, seconds in probe_answers], 99)) * 1000
         result.figures = {
@@ -193,8 +192,10 @@ def measure(scale: float, engine: str) -> Result:
             "beside_hostile": beside.to_json(),
             "beside_large_bodies": beside_bodies.to_json(),
             "large_bodies_per_s": num_bodies / load.duration_s,
-            "hostile_statuses": statuses,
-            "hostile_slowest_s": slowest,
+            "hostile_statuses": {name: sorted({status for _, status, _ in each}) for name, each in of_each.items()},
+            "hostile_slowest_s": {
+                name: max((seconds for *_, seconds in each), default=0.0) for name, each in of_each.items()
+            },
             "resident_mb": {
                 "calm": calm_mb,
                 "most_beside_hostile": max(weights),

@@ -29,10 +29,10 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of 
 FIELD = "file"
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
-# What comes after the size of a photograph waits between its pieces (up to 256 KiB) while others are computed: else two
+# What comes after the size of a photograph waits after each piece (up to 256 KiB) while others are computed: else two
 # senders of large bodies on a fast network keep the event loop busy, before which the lanes step back
 # (`benchmarks/reliability`, neighbours).
-_SWIFT_BYTES = 4 * 1024 * 1024
+_UNPACED_BYTES = 4 * 1024 * 1024
 _PAUSE_S = 0.01
 
 
@@ -87,7 +87,7 @@ async def read_image(
                     raise _too_large(max_image_bytes)
                 hold(len(chunk))
                 sink.write(chunk)
-                if num_bytes > _SWIFT_BYTES and is_busy():
+                if num_bytes > _UNPACED_BYTES and is_busy():
                     await asyncio.sleep(_PAUSE_S)
         if not num_bytes:
             raise _no_body()

@@ -43,8 +43,8 @@ _TO_UPRIGHT = {
 }
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
-
 BeforeDecoding = Callable[[int, int], None]
+"""Told the pixels (width x height) that a picture announces, and those that it is decoded to: fewer for large JPEGs."""
 
 
 class Undecoded(Exception):
@@ -63,8 +63,7 @@ def decode_image(
     Args:
         data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.
         limits: how many bytes the file and how many pixels the picture may have.
-        before_decoding: told how many pixels the picture has, and how many it is decoded to, when only decoding is
-            left to do; it may wait, or raise `Undecoded`, which is passed on.
+        before_decoding: called when only decoding is left to do; it may wait, or raise `Undecoded`, which is passed on.
 
     Returns:
         uint8, shape (height, width, 3), RGB, 0-255, read-only.
@@ -131,12 +130,12 @@ def _decode(
         width, height = image.size
         _check_pixels(width * height, limits)
         # A format that does not say what it will decode is taken for the largest.
-        pixels = limits.max_image_pixels if announced is None else max(announced, width * height)
+        num_pixels = num_decoded = limits.max_image_pixels if announced is None else max(announced, width * height)
         if image_format == "JPEG":
             # The decoder itself halves, quarters or eighths, each block at once; it takes the least that is no less.
             image.draft(None, (_ENOUGH, _ENOUGH))
-        is_reduced = image.size != (width, height)
-        before_decoding(pixels, image.width * image.height if is_reduced else pixels)
+            num_decoded = image.width * image.height
+        before_decoding(num_pixels, num_decoded)
         image.load()
         upright = _TO_UPRIGHT.get(_orientation(image))
         colours = to_srgb(image)

@@ -21,7 +21,15 @@ from typing import IO
 import numpy as np
 import structlog
 
-from service.errors import DeadlineExceeded, ImageError, ImageTooLarge, InvalidImage
+from service.errors import (
+    DeadlineExceeded,
+    ImageBytesTooLarge,
+    ImageError,
+    ImageTooLarge,
+    InvalidImage,
+    MissingImage,
+    UnsupportedImageFormat,
+)
 from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 
@@ -32,8 +40,12 @@ _IDLE_S = 60.0  # one that has had nothing to do for so long ends
 _READY = b"\n"
 _REQUEST = struct.Struct("<d5Q")  # seconds that it may take, bytes of the file that follows, fields of limits and rule
 _ANSWER = struct.Struct("<2Q")  # which of `_OUTCOMES`, and the bytes of what follows: pixels, or a sentence
-_OUTCOMES: tuple[type[ImageError] | None, ...] = (None, InvalidImage, ImageTooLarge)
+_OUTCOMES: tuple[type[ImageError] | None, ...] = (
+    None, MissingImage, ImageBytesTooLarge, ImageTooLarge, UnsupportedImageFormat, InvalidImage,
+)  # fmt: skip
 _MAX_SENTENCE_BYTES = 1_000
+
+_TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -61,6 +73,9 @@ class DecodeProcesses:
             data: the image file.
             rule: the square that is wanted.
             deadline: on the clock of `time.monotonic` (seconds); what is not done by then is given up.
+
+        Returns:
+            uint8, shape (image_size, image_size, 3), RGB, 0-255, read-only.
 
         Raises:
             ImageError: the image is at fault, or has brought its process down.
@@ -94,14 +109,14 @@ class DecodeProcesses:
 
     def _check_time(self, deadline: float) -> None:
         if self._is_closed or time.monotonic() >= deadline:
-            raise DeadlineExceeded("The deadline passed before the picture was decoded: allow more time.")
+            raise DeadlineExceeded(_TOO_LATE)
 
     def _decode_in(self, process: subprocess.Popen[bytes], data: bytes, rule: ResizeRule, deadline: float) -> Pixels:
-        """In one that is ready. Raises EOFError when it has ended, or answers nonsense."""
+        """`decode_square` in one process that is ready. Raises EOFError when it has ended, or answers nonsense."""
         left_s = deadline - time.monotonic()
-        if left_s <= 0:  # it took long to start, and the next one need not wait for it
-            self._give_back(process)
-            self._check_time(deadline)
+        if left_s <= 0:
+            self._give_back(process)  # it took long to start, and the next one need not wait for it
+            raise DeadlineExceeded(_TOO_LATE)
         try:
             outcome, answer = _ask(process, left_s, data, rule, self._limits)
         except BaseException as error:
@@ -228,8 +243,7 @@ def _decode(data: bytes, limits: ImageLimits, rule: ResizeRule) -> tuple[int, by
     try:
         return 0, decode_square(data, rule, limits).tobytes()
     except ImageError as error:
-        outcome = _OUTCOMES.index(type(error)) if type(error) in _OUTCOMES else _OUTCOMES.index(InvalidImage)
-        return outcome, str(error).encode()[:_MAX_SENTENCE_BYTES]
+        return _OUTCOMES.index(type(error)), str(error).encode()[:_MAX_SENTENCE_BYTES]
 
 
 if __name__ == "__main__":

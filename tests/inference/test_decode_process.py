@@ -13,7 +13,14 @@ import pytest
 from drawing import draw_photograph, encode
 from structlog.testing import capture_logs
 
-from service.errors import DeadlineExceeded, ImageTooLarge, InvalidImage
+from service.errors import (
+    DeadlineExceeded,
+    ImageBytesTooLarge,
+    ImageTooLarge,
+    InvalidImage,
+    MissingImage,
+    UnsupportedImageFormat,
+)
 from service.imaging.decode import decode_square
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.inference import decode_process
@@ -89,6 +96,9 @@ def test_what_is_wrong_with_a_picture_is_said_as_here(processes: DecodeProcesses
         (broken[:2000], InvalidImage),
         (broken[:-40] + bytes(40), InvalidImage),
         (encode(PHOTO.resize((1001, 1000)), "PNG"), ImageTooLarge),
+        (broken + bytes(20 * 1024 * 1024), ImageBytesTooLarge),
+        (b"a text", UnsupportedImageFormat),
+        (b"", MissingImage),
     ]:
         with pytest.raises(kind) as here:
             decode_square(data, RULE, ImageLimits(max_image_pixels=1_000_000))
