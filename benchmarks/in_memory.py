@@ -1,36 +1,45 @@
 """A recipe with everything in a GPU's memory: fifty milliseconds an epoch, so that thousands of them take minutes.
 
-    KERAS_BACKEND=jax python benchmarks/in_memory.py learn FOLDER RUN [--recipe patient]
-    python benchmarks/in_memory.py publish FOLDER RUN [--name flowers]
+    KERAS_BACKEND=jax python -m benchmarks.in_memory learn FOLDER RUN [--recipe patient] [--networks whole fold-0 ...]
+    python -m benchmarks.in_memory publish FOLDER RUN [--name flowers]
 
 `flowers train` hands each batch to the GPU anew, and most of a step is that. Here the views of a recipe with a teacher
 and their lesson, both made as there, lie on the GPU, and an epoch is one compiled call: the same views, targets,
-network, losses, optimizer, schedule and mean of weights, for Keras on JAX. `learn` needs no TensorFlow, which may be
-missing for the GPU, and leaves the weights of both networks in RUN; `publish` calibrates, exports, evaluates and
-publishes them as `flowers train` does, on any machine with the same photographs. The recipe `patient` takes 15 GB.
+network, losses, optimizer, schedule and mean of weights, for Keras on JAX. There is no running average of the weights,
+which `flowers train` evaluates before the mean of the last epochs begins.
 
-An earlier form of this trained the shipped version. Its views were blended, or pasted into, with one of six of
-another photograph's instead of one of their own; and whole epochs were unmixed instead of as many single views. Its
-photographs, those it was validated on as well, had been made smaller for the journey: the shorter side at 256 pixels,
-as training has it, in AVIF. There is no running average of the weights here, which `flowers train` evaluates before
-the mean of the last epochs begins.
+`learn` trains `whole`, which learns from training and validation part and is what is published, and four networks for
+the cross-validation, `fold-0` to `fold-3`: each of them, and each one's teacher, learns from three quarters of these
+photographs and is asked about the fourth. Temperature and threshold come from all answers together. `learn` needs no
+TensorFlow, which may be missing for the GPU, and leaves weights in RUN; the recipe `patient` takes 15 GB of the GPU's
+memory, and 60 GB of the machine's. `publish` calibrates, exports, evaluates and publishes as `flowers train` does, on
+any machine with the same photographs.
+
+An earlier form of this trained the shipped version. It had no cross-validation, but one network that had not learned
+the validation part. Its views were blended, or pasted into, with one of six of another photograph's instead of one of
+their own; and whole epochs were unmixed instead of as many single views. Its photographs, those it was validated on as
+well, had been made smaller for the journey: the shorter side at 256 pixels, as training has it, in AVIF. The form here
+has been run on drawn photographs only.
 """
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from service.data.batches import LabelledPixels, load_squares, load_whole
-from service.data.check import DataCheck, check_folder
+from benchmarks.view_makers import MadeViews, ViewMakers
+from service.data.batches import LabelledPixels, load_squares, load_whole, made_ahead
+from service.data.check import CheckedPhotograph, DataCheck, check_folder
 from service.data.folder import read_folder
-from service.data.split import Part, Split, split_photographs
+from service.data.split import Split, split_photographs
 from service.data.views import Views
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
@@ -44,13 +53,14 @@ from service.training.recipe import Augmentation, Recipe, find_recipe
 from service.training.teach import Lesson, prepare_lesson
 
 RULE, LIMITS = ResizeRule(), ImageLimits()
-SEED = 0
+SEED, NUM_FOLDS = 0, 4
+_EVERY = 40  # epochs: so often the network is measured on the way
 
 
 def learn(
     recipe: Recipe, num_classes: int, views: Views, lesson: Lesson, validation: LabelledPixels | None
 ) -> tuple[keras.Model, list[Epoch]]:
-    """The network that the recipe trains, with the mean of its weights, and every twentieth epoch on the way."""
+    """The network that the recipe trains, with the mean of its weights, and its figures on the way."""
     import jax
     import jax.numpy as jnp
 
@@ -107,11 +117,11 @@ def learn(
         num_averaged = epoch + 1 - first_of_mean(recipe)
         if num_averaged > 0:
             mean = [_averaged(a, b, num_averaged) for a, b in zip(mean or own, own, strict=True)]
-        if epoch % 20 == 19 or epoch == recipe.epochs - 1:
+        if epoch % _EVERY == _EVERY - 1 or epoch == recipe.epochs - 1:
             loss, accuracy = np.asarray(found).mean(axis=0).tolist()
             seconds = time.perf_counter() - begun
             for variable, value in zip(variables, mean or own, strict=True):
-                variable.assign(value)
+                variable.assign(jnp.copy(value))  # what validates gives its buffers away
             validation_loss, validation_accuracy = validate(network, validation, recipe)
             images_per_s = num_steps * recipe.batch_size / seconds
             row = Epoch(
@@ -127,61 +137,105 @@ def _averaged(mean: Any, value: Any, count: int) -> Any:
     return mean + (value - mean) / count if mean.dtype == np.float32 else value
 
 
-def learn_both(folder: Path, run: Path, recipe: Recipe) -> None:
-    """Train the first network, to be calibrated, and the second, on the validation part as well, to be published."""
-    check, split = read(folder)
-    run.mkdir(parents=True, exist_ok=True)
-    validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
-    rounds: tuple[tuple[str, tuple[Part, ...]], ...] = (("network", ("train",)), ("refit", ("train", "validation")))
-    for name, parts in rounds:
-        photographs = [photograph for part in parts for photograph in split.photographs[part]]
-        whole = load_whole(photographs, check.class_names, RULE.shorter_side, LIMITS)
-        views = Views(whole.images, training_view(recipe, RULE), SEED, recipe.num_views)
-        unseen = validation if name == "network" else None
-        lesson = prepare_lesson(
-            load_backbone(recipe.teacher), recipe, len(check.class_names), whole, views, unseen,
-            rule=RULE, seed=SEED, cache=run / f"{name}-lesson.npz", progress=lambda *done: print(*done, flush=True),
-        )  # fmt: skip
-        network, history = learn(recipe, len(check.class_names), views, lesson, unseen)
-        np.savez(run / f"{name}.npz", *network.get_weights())
-        learned = {
-            "recipe": asdict(recipe),
-            "teacher_accuracy": lesson.accuracy,
-            "history": [asdict(epoch) for epoch in history],
-        }
-        (run / f"{name}.json").write_text(json.dumps(learned, indent=1) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class Round:
+    """One training: which photographs the network learns from, and which it is asked about afterwards, if any."""
+
+    name: str
+    learned: tuple[CheckedPhotograph, ...]
+    unseen: tuple[CheckedPhotograph, ...]
+
+
+def rounds(check: DataCheck, split: Split) -> list[Round]:
+    """The training that is published, then those of the cross-validation. Near-duplicates are in one fold together."""
+    known = (*split.photographs["train"], *split.photographs["validation"])
+    first_of = {photograph: group[0] for group in check.near_duplicates for photograph in group}
+
+    def fold_of(photograph: CheckedPhotograph) -> int:
+        digest = hashlib.sha256(f"{SEED}:fold:{first_of.get(photograph, photograph).pixels_digest}".encode()).digest()
+        return int.from_bytes(digest[:8]) % NUM_FOLDS
+
+    folds = [fold_of(photograph) for photograph in known]
+    parts = [tuple(one for one, own in zip(known, folds, strict=True) if own == fold) for fold in range(NUM_FOLDS)]
+    others = [tuple(one for one, own in zip(known, folds, strict=True) if own != fold) for fold in range(NUM_FOLDS)]
+    return [Round("whole", known, ()), *(Round(f"fold-{n}", others[n], parts[n]) for n in range(NUM_FOLDS))]
+
+
+def learn_all(trainings: Sequence[Round], check: DataCheck, recipe: Recipe, run: Path) -> None:
+    """Train the networks one after the other; the views of the next are made meanwhile."""
+    known = list(dict.fromkeys(photograph for one in trainings for photograph in one.learned))
+    whole = load_whole(known, check.class_names, RULE.shorter_side, LIMITS)
+    selections = [np.array([known.index(photograph) for photograph in one.learned]) for one in trainings]
+    with ViewMakers(whole.images, training_view(recipe, RULE)) as makers:
+
+        def make(selection: NDArray[np.int64]) -> MadeViews:
+            return MadeViews(makers, selection, SEED, recipe.num_views)
+
+        for one, selection, views in zip(trainings, selections, made_ahead(make, selections, workers=1), strict=True):
+            learned = LabelledPixels([whole.images[place] for place in selection], whole.class_indices[selection])
+            train_round(one, learned, views, check, recipe, run)
+
+
+def train_round(one: Round, learned: LabelledPixels, views: Views, check: DataCheck, recipe: Recipe, run: Path) -> None:
+    """Train one network, and leave its weights and its history in `run`."""
+    num_classes = len(check.class_names)
+    unseen = load_squares(one.unseen, check.class_names, RULE, LIMITS) if one.unseen else None
+    lesson = prepare_lesson(
+        load_backbone(recipe.teacher), recipe, num_classes, learned, views, unseen,
+        rule=RULE, seed=SEED, cache=run / f"{one.name}-lesson.npz", progress=lambda *done: print(*done, flush=True),
+    )  # fmt: skip
+    print(f"{one.name}: the teacher is right on {lesson.accuracy}", flush=True)
+    network, history = learn(recipe, num_classes, views, lesson, unseen)
+    np.savez(run / f"{one.name}.npz", *network.get_weights())
+    described = {
+        "recipe": asdict(recipe),
+        "teacher_accuracy": lesson.accuracy,
+        "history": [asdict(epoch) for epoch in history],
+    }
+    (run / f"{one.name}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def publish(folder: Path, run: Path, name: str, store: Path) -> None:
-    """Publish what `learn_both` left in `run`."""
+    """Publish what the trainings left in `run`."""
     from service.training.train import publish_network  # knows TensorFlow
     from service.training.version_files import TrainedNetwork
 
-    learned = json.loads((run / "network.json").read_text(encoding="utf-8"))
-    recipe = Recipe(**learned["recipe"] | {"augmentation": Augmentation(**learned["recipe"]["augmentation"])})
-    history = [Epoch(**row) for row in learned["history"]]
     check, split = read(folder)
-    validation, unseen = (
-        load_squares(split.photographs[part], check.class_names, RULE, LIMITS) for part in ("validation", "test")
-    )
-    first, second = (
-        load_network(run / f"{which}.npz", recipe, len(check.class_names)) for which in ("network", "refit")
-    )
+    whole, *folds = rounds(check, split)
+    learned = {one.name: json.loads((run / f"{one.name}.json").read_text(encoding="utf-8")) for one in (whole, *folds)}
+    recipe = Recipe(**(given := learned["whole"]["recipe"]) | {"augmentation": Augmentation(**given["augmentation"])})
+    logits, class_indices = [], []
+    for fold in folds:
+        unseen = load_squares(fold.unseen, check.class_names, RULE, LIMITS)
+        logits.append(predict_logits(load_network(run / f"{fold.name}.npz", recipe, check), unseen, recipe))
+        class_indices.append(unseen.class_indices)
+        print(f"{fold.name}: {(logits[-1].argmax(axis=1) == unseen.class_indices).mean():.1%} of {len(fold.unseen)}")
+    calibration = calibrate(np.concatenate(logits), np.concatenate(class_indices), "cross-validation")
+    accuracies = [learned[fold.name]["teacher_accuracy"] for fold in folds]
     described = {
-        **asdict(recipe), "seed": SEED, "device": "gpu", "epochs_done": history[-1].epoch + 1,
-        "teacher_accuracy": learned["teacher_accuracy"],
+        **asdict(recipe), "seed": SEED, "device": "gpu", "epochs_done": recipe.epochs, "folds": NUM_FOLDS,
+        "teacher_accuracy": float(np.average(accuracies, weights=[len(fold.unseen) for fold in folds])),
     }  # fmt: skip
-    calibration = calibrate(predict_logits(first, validation, recipe), validation.class_indices)
-    trained = TrainedNetwork(name, second, recipe, described, calibration, check, split, validation, unseen)
-    version, test = publish_network(trained, store, run, history)
-    print(f"{name} {version}: {test.num_correct} of {test.num_photographs} on the test part")
+    network = load_network(run / "whole.npz", recipe, check)
+    test = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
+    trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, test)
+    histories = [[Epoch(**row) for row in learned[fold.name]["history"]] for fold in folds]
+    history = [mean_epoch(rows) for rows in zip(*histories, strict=True)]
+    version, measured = publish_network(trained, store, run, history)
+    print(f"{name} {version}: {measured.num_correct} of {measured.num_photographs} on the test part")
 
 
-def load_network(path: Path, recipe: Recipe, num_classes: int) -> keras.Model:
+def mean_epoch(rows: Sequence[Epoch]) -> Epoch:
+    """The same epoch of several trainings, as one row of figures."""
+    means = {key: float(np.mean([getattr(row, key) for row in rows])) for key in asdict(rows[0]) if key != "epoch"}
+    return Epoch(epoch=rows[0].epoch, **means)
+
+
+def load_network(path: Path, recipe: Recipe, check: DataCheck) -> keras.Model:
     """The trained network whose weights were saved, batch normalisation folded."""
     from service.training.train import plain_network
 
-    network = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
+    network = NETWORKS[recipe.network](len(check.class_names), batch_norm=recipe.batch_norm, dropout=recipe.dropout)
     with np.load(path, allow_pickle=False) as file:
         network.set_weights([file[f"arr_{number}"] for number in range(len(file.files))])
     return plain_network(network, recipe)
@@ -201,12 +255,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="where the weights are left, and found")
     parser.add_argument("--recipe", default="patient")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--networks", nargs="+", help="which to learn, instead of all: whole, fold-0, ...")
     parser.add_argument("--name", default="flowers", help="of the model that is published")
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     asked = parser.parse_args(arguments)
     if asked.verb == "learn":
         recipe = find_recipe(asked.recipe)
-        learn_both(asked.folder, asked.run, replace(recipe, epochs=asked.epochs or recipe.epochs))
+        check, split = read(asked.folder)
+        asked.run.mkdir(parents=True, exist_ok=True)
+        wanted = [one for one in rounds(check, split) if not asked.networks or one.name in asked.networks]
+        learn_all(wanted, check, replace(recipe, epochs=asked.epochs or recipe.epochs), asked.run)
     else:
         publish(asked.folder, asked.run, asked.name, asked.store)
 

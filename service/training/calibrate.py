@@ -10,19 +10,25 @@ from numpy.typing import NDArray
 class Calibration:
     """What makes the scores mean something, from photographs that the network has not been trained on.
 
-    `probabilities`, float32 (N, num_classes), are those of these photographs at `temperature`.
+    `probabilities`, float32 (N, num_classes), are those of these photographs at `temperature`, `class_indices`, int64
+    (N,), their classes; `part` says which photographs they are.
     """
 
     temperature: float
     confidence_threshold: float
     probabilities: NDArray[np.float32]
+    class_indices: NDArray[np.int64]
+    part: str
 
 
-def calibrate(logits: NDArray[np.floating], class_indices: NDArray[np.int64]) -> Calibration:
-    """Temperature and threshold from logits (N, num_classes) of N photographs never trained on, and their classes."""
+def calibrate(logits: NDArray[np.floating], class_indices: NDArray[np.int64], part: str = "validation") -> Calibration:
+    """Temperature and threshold from logits (N, num_classes) of N photographs never trained on, and their classes.
+
+    With cross-validation each photograph's logits are those of the network that has not learned it.
+    """
     temperature = fit_temperature(logits, class_indices)
     probabilities = softmax(logits, temperature).astype(np.float32)
-    return Calibration(temperature, confidence_threshold(probabilities), probabilities)
+    return Calibration(temperature, confidence_threshold(probabilities), probabilities, class_indices, part)
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:

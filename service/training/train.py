@@ -140,7 +140,7 @@ def train(
         **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),
         "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
-    trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, validation, unseen)
+    trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, unseen)
     version, test = publish_network(trained, store, run, fitted.history)
     return Trained(name, version, device, run, fitted.history, fitted.interrupted, test)
 

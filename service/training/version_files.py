@@ -36,9 +36,9 @@ class TrainedNetwork:
 
     `name` is the model's. `network`, with batch norms folded, maps float32 (N, image_size, image_size, 3), normalised
     as `recipe` says, to logits (N, num_classes). `described` is what the model card says of the training;
-    `calibration` has temperature, threshold and the figures of the validation part; `check` and `split` tell of the
-    photographs and their parts. `validation` are the squares of that part, `unseen` those that the network has not been
-    trained on: the CPU engine's models are compared on them.
+    `calibration` has temperature and threshold, and the figures of the photographs that they come from; `check` and
+    `split` tell of the photographs and their parts. `unseen` are squares that the network has not been trained on: the
+    CPU engine's models are compared on them.
     """
 
     name: str
@@ -48,7 +48,6 @@ class TrainedNetwork:
     calibration: Calibration
     check: DataCheck
     split: Split
-    validation: LabelledPixels
     unseen: LabelledPixels
 
 
@@ -90,7 +89,7 @@ def write_version(folder: Path, trained: TrainedNetwork, *, rule: ResizeRule, li
     test = evaluate(answers.probabilities, truth, check.class_names)
     metrics = [
         stated_metrics(
-            evaluate(calibration.probabilities, trained.validation.class_indices, check.class_names), "validation"
+            evaluate(calibration.probabilities, calibration.class_indices, check.class_names), calibration.part
         ),
         stated_metrics(test, "test"),
     ]
