@@ -70,9 +70,10 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
     assert engine.lanes_decode
 
 
-def test_it_has_a_lane_more_than_cores(tiny_version: Path) -> None:
-    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test")
-    assert engine.num_lanes == count_cores() + 1
+@pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 3), (5, 6), (0, count_cores() + (count_cores() > 1))])
+def test_it_has_a_lane_more_than_cores_but_one_on_a_single_core(tiny_version: Path, threads: int, lanes: int) -> None:
+    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=threads)
+    assert engine.num_lanes == lanes
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))
