@@ -1,17 +1,20 @@
 """Run one experiment, print its promises with what was measured, keep the result.
 
-`python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--quick]`, on Linux, on a machine
-that does nothing else; `rollout` needs HAProxy (Debian's package `haproxy`). Exits with 1 when a promise was not kept.
-Results are in `benchmarks/results/reliability-NAME.json`; --quick is for trying the scripts, and keeps none.
+`python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--times 3] [--quick]`, on Linux, on
+a machine that does nothing else; `rollout` needs HAProxy (Debian's package `haproxy`). Exits with 1 when a promise was
+not kept. Of several times each promise has its median. Results are in `benchmarks/results/reliability-NAME.json`;
+--quick is for trying the scripts, and keeps none.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.reliability import neighbours, overload, reload, rollout, soak, versions
+from benchmarks.reliability.replica import Result
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from article import RESULTS, describe_machine
@@ -26,14 +29,26 @@ EXPERIMENTS = {
 }
 
 
+def median_of(results: Sequence[Result]) -> Result:
+    """Each promise of the same experiment in its median; the figures of every time. An odd number of them, please."""
+    promises = [
+        sorted(same, key=lambda promise: promise.measured)[len(results) // 2]
+        for same in zip(*(result.promises for result in results), strict=True)
+    ]
+    return Result(promises, {"times": [{"promises": r.promises, "figures": r.figures} for r in results]})
+
+
 def main() -> int:
     """0 when every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("--times", type=int, default=1, help="how often, an odd number")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time or of the requests")
     parser.add_argument("--engine", default="auto", help="as of `flowers serve`")
     arguments = parser.parse_args()
-    result = EXPERIMENTS[arguments.name](0.1 if arguments.quick else 1.0, arguments.engine)
+    scale = 0.1 if arguments.quick else 1.0
+    results = [EXPERIMENTS[arguments.name](scale, arguments.engine) for _ in range(arguments.times)]
+    result = results[0] if len(results) == 1 else median_of(results)
     for promise in result.promises:
         print(
             f"{'kept' if promise.is_kept else 'NOT KEPT':8}  {promise.text}: {promise.measured} (bound {promise.bound})"
