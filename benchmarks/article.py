@@ -5,7 +5,8 @@ Runs `flowers train --recipe article` on each device there is, into a store and 
 
 With another backend of Keras, such as `KERAS_BACKEND=jax` where TensorFlow has no build for the GPU, nothing can be
 exported: the same training runs on Keras's first device, the network is evaluated as it stands, and the result is
-`article-<backend>.json`.
+`article-<backend>.json`. That in the repository is of a first form, which trained on photographs made smaller, and
+whose network was evaluated on another machine.
 """
 
 import argparse

@@ -30,9 +30,13 @@ def measure(num_cores: int, seconds: float, image: Path | None) -> dict[str, Any
         command = [sys.executable, "-m", "service", "bench", service.url, *flags]
         generators = [
             subprocess.Popen(["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, text=True)
-            for core in every[-NUM_GENERATORS:]
+            for core in (every * NUM_GENERATORS)[-NUM_GENERATORS:]
         ]
-        runs = [json.loads(generator.communicate()[0])["runs"][0] for generator in generators]
+        try:
+            runs = [json.loads(generator.communicate()[0])["runs"][0] for generator in generators]
+        finally:
+            for generator in generators:
+                generator.kill()
     errors: dict[str, int] = {}
     for run in runs:
         for kind, number in run["errors"].items():
@@ -60,9 +64,7 @@ def main() -> None:
         return
     most = len(os.sched_getaffinity(0)) - NUM_GENERATORS
     if max(asked.cores) > most:
-        raise SystemExit(
-            f"the generators want {NUM_GENERATORS} cores for themselves: --cores can be {most} at most here"
-        )
+        parser.error(f"the generators want {NUM_GENERATORS} cores for themselves: --cores can be {most} at most here")
     rows = [measure(num_cores, asked.seconds, asked.image) for num_cores in asked.cores]
     text = json.dumps({"machine": describe_machine(), "results": rows}, indent=1) + "\n"
     print(text)

@@ -16,10 +16,10 @@ memory, and 60 GB of the machine's. `publish` calibrates, exports, evaluates and
 any machine with the same photographs.
 
 An earlier form of this trained the shipped version. It had no cross-validation, but one network that had not learned
-the validation part. Its views were blended, or pasted into, with one of six of another photograph's instead of one of
-their own; and whole epochs were unmixed instead of as many single views. Its photographs, those it was validated on as
-well, had been made smaller for the journey: the shorter side at 256 pixels, as training has it, in AVIF. The form here
-has been run on drawn photographs only.
+the validation part. Where two photographs are mixed, the other one's view was one of six instead of a new one; and
+whole epochs were unmixed instead of as many single views. Its photographs, those it was validated on as well, had been
+made smaller for the journey: the shorter side at 256 pixels, as training has it, in AVIF. The form here has been run
+on drawn photographs only.
 """
 
 import argparse
@@ -54,6 +54,7 @@ from service.training.teach import Lesson, prepare_lesson
 
 RULE, LIMITS = ResizeRule(), ImageLimits()
 SEED, NUM_FOLDS = 0, 4
+NAMES = ("whole", *(f"fold-{number}" for number in range(NUM_FOLDS)))
 _EVERY = 40  # epochs: so often the network is measured on the way
 
 
@@ -105,9 +106,9 @@ def learn(
     groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
     carry: Any = tuple([variable.value for variable in group] for group in groups)
     mean: list[Any] = []
-    history = []
+    history: list[Epoch] = []
+    begun, num_timed = time.perf_counter(), 0
     for epoch in range(recipe.epochs):
-        begun = time.perf_counter()
         shown = epoch % views.num_views
         order = np.random.default_rng((SEED, epoch)).permutation(len(views))
         rows = order[: num_steps * recipe.batch_size].reshape(num_steps, -1)
@@ -119,7 +120,7 @@ def learn(
             mean = [_averaged(a, b, num_averaged) for a, b in zip(mean or own, own, strict=True)]
         if epoch % _EVERY == _EVERY - 1 or epoch == recipe.epochs - 1:
             loss, accuracy = np.asarray(found).mean(axis=0).tolist()
-            seconds = time.perf_counter() - begun
+            seconds = (time.perf_counter() - begun) / (epoch + 1 - num_timed)  # of each since the last row
             for variable, value in zip(variables, mean or own, strict=True):
                 variable.assign(jnp.copy(value))  # what validates gives its buffers away
             validation_loss, validation_accuracy = validate(network, validation, recipe)
@@ -129,6 +130,7 @@ def learn(
             )
             history.append(row)
             print(row, flush=True)
+            begun, num_timed = time.perf_counter(), epoch + 1
     return network, history
 
 
@@ -158,11 +160,13 @@ def rounds(check: DataCheck, split: Split) -> list[Round]:
     folds = [fold_of(photograph) for photograph in known]
     parts = [tuple(one for one, own in zip(known, folds, strict=True) if own == fold) for fold in range(NUM_FOLDS)]
     others = [tuple(one for one, own in zip(known, folds, strict=True) if own != fold) for fold in range(NUM_FOLDS)]
-    return [Round("whole", known, ()), *(Round(f"fold-{n}", others[n], parts[n]) for n in range(NUM_FOLDS))]
+    if not all(parts):
+        raise SystemExit(f"{len(known)} photographs are too few for {NUM_FOLDS} folds: one of them has none.")
+    return [Round(*of) for of in zip(NAMES, (known, *others), ((), *parts), strict=True)]
 
 
 def learn_all(trainings: Sequence[Round], check: DataCheck, recipe: Recipe, run: Path) -> None:
-    """Train the networks one after the other; the views of the next are made meanwhile."""
+    """Train the networks one after the other; the views of the next two are made meanwhile."""
     known = list(dict.fromkeys(photograph for one in trainings for photograph in one.learned))
     whole = load_whole(known, check.class_names, RULE.shorter_side, LIMITS)
     selections = [np.array([known.index(photograph) for photograph in one.learned]) for one in trainings]
@@ -189,6 +193,7 @@ def train_round(one: Round, learned: LabelledPixels, views: Views, check: DataCh
     np.savez(run / f"{one.name}.npz", *network.get_weights())
     described = {
         "recipe": asdict(recipe),
+        "data_digest": check.digest,
         "teacher_accuracy": lesson.accuracy,
         "history": [asdict(epoch) for epoch in history],
     }
@@ -203,7 +208,10 @@ def publish(folder: Path, run: Path, name: str, store: Path) -> None:
     check, split = read(folder)
     whole, *folds = rounds(check, split)
     learned = {one.name: json.loads((run / f"{one.name}.json").read_text(encoding="utf-8")) for one in (whole, *folds)}
-    recipe = Recipe(**(given := learned["whole"]["recipe"]) | {"augmentation": Augmentation(**given["augmentation"])})
+    given = learned["whole"]["recipe"]
+    if any((one["recipe"], one["data_digest"]) != (given, learned["whole"]["data_digest"]) for one in learned.values()):
+        raise SystemExit(f"The networks in {run} are not of one recipe and the same photographs: learn them anew.")
+    recipe = Recipe(**given | {"augmentation": Augmentation(**given["augmentation"])})
     logits, class_indices = [], []
     for fold in folds:
         unseen = load_squares(fold.unseen, check.class_names, RULE, LIMITS)
@@ -255,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="where the weights are left, and found")
     parser.add_argument("--recipe", default="patient")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
-    parser.add_argument("--networks", nargs="+", help="which to learn, instead of all: whole, fold-0, ...")
+    parser.add_argument("--networks", nargs="+", choices=NAMES, default=NAMES, help="which to learn, instead of all")
     parser.add_argument("--name", default="flowers", help="of the model that is published")
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     asked = parser.parse_args(arguments)
@@ -263,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = find_recipe(asked.recipe)
         check, split = read(asked.folder)
         asked.run.mkdir(parents=True, exist_ok=True)
-        wanted = [one for one in rounds(check, split) if not asked.networks or one.name in asked.networks]
+        wanted = [one for one in rounds(check, split) if one.name in asked.networks]
         learn_all(wanted, check, replace(recipe, epochs=asked.epochs or recipe.epochs), asked.run)
     else:
         publish(asked.folder, asked.run, asked.name, asked.store)

@@ -1,4 +1,4 @@
-"""Processes that make views ahead of a training: threads share Python's lock, and many are slower than one."""
+"""Processes that make views ahead of a training: threads share Python's lock."""
 
 import math
 import multiprocessing
@@ -17,24 +17,7 @@ from service.resources import count_cores
 
 _CHUNK = 64  # views that one call makes, about
 
-
-class MadeViews(Views):
-    """Views that are all made, and kept, as soon as this is built.
-
-    Args:
-        makers: who make them.
-        selection: int64, which of the makers' photographs these are views of, in order.
-        seed, num_views: as of `Views`.
-    """
-
-    def __init__(self, makers: "ViewMakers", selection: NDArray[np.int64], seed: int, num_views: int) -> None:
-        photographs = [makers.photographs[number] for number in selection.tolist()]
-        super().__init__(photographs, makers.make, seed, num_views, free_bytes=sys.maxsize)
-        chunks = np.array_split(np.arange(len(selection)), math.ceil(len(selection) / _CHUNK))
-        places = [(view, chunk) for view in range(num_views) for chunk in chunks]
-        for (view, numbers), made in zip(places, makers.make_all(selection, seed, places), strict=True):
-            self._pixels[view, numbers], self._others[view, numbers], self._shares[view, numbers] = made
-        self._is_kept[:] = True
+_Made = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
 
 
 class ViewMakers:
@@ -54,7 +37,7 @@ class ViewMakers:
 
     def make_all(
         self, selection: NDArray[np.int64], seed: int, places: list[tuple[int, NDArray[np.int64]]]
-    ) -> "Iterator[_Made]":
+    ) -> Iterator[_Made]:
         """For each (view, numbers): what `Views` would make of these photographs of the selection."""
         views, numbers = zip(*places, strict=True)
         return self._pool.map(_make, repeat(selection), repeat(seed), views, numbers)
@@ -68,7 +51,25 @@ class ViewMakers:
         self._pool.shutdown(cancel_futures=True)
 
 
-_Made = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
+class MadeViews(Views):
+    """Views that are all made, and kept, as soon as this is built.
+
+    Args:
+        makers: who make them.
+        selection: int64, which of the makers' photographs these are views of, in order.
+        seed, num_views: as of `Views`.
+    """
+
+    def __init__(self, makers: ViewMakers, selection: NDArray[np.int64], seed: int, num_views: int) -> None:
+        photographs = [makers.photographs[number] for number in selection.tolist()]
+        super().__init__(photographs, makers.make, seed, num_views, free_bytes=sys.maxsize)
+        chunks = np.array_split(np.arange(len(selection)), math.ceil(len(selection) / _CHUNK))
+        places = [(view, chunk) for view in range(num_views) for chunk in chunks]
+        for (view, numbers), made in zip(places, makers.make_all(selection, seed, places), strict=True):
+            self._pixels[view, numbers], self._others[view, numbers], self._shares[view, numbers] = made
+        self._is_kept[:] = True
+
+
 _own: list[tuple[Photographs, MakeView]] = []  # of a maker's process
 
 

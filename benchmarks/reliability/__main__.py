@@ -2,8 +2,8 @@
 
 `python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--times 3] [--quick]`, on Linux, on
 a machine that does nothing else; `rollout` needs HAProxy (Debian's package `haproxy`). Exits with 1 when a promise was
-not kept. Of several times each promise has its median. Results are in `benchmarks/results/reliability-NAME.json`;
---quick is for trying the scripts, and keeps none.
+not kept. Of several times each promise has its median. Results are in `benchmarks/results/reliability-NAME.json`, with
+`--engine savedmodel` in `reliability-NAME-savedmodel.json`; --quick is for trying the scripts, and keeps none.
 """
 
 import argparse
@@ -30,11 +30,11 @@ EXPERIMENTS = {
 
 
 def median_of(results: Sequence[Result]) -> Result:
-    """Each promise of the same experiment in its median; the figures of every time. An odd number of them, please."""
-    promises = [
-        sorted(same, key=lambda promise: promise.measured)[len(results) // 2]
-        for same in zip(*(result.promises for result in results), strict=True)
-    ]
+    """Each promise of an odd number of results in its median, but the worst where nothing is allowed; all figures."""
+    promises = []
+    for same in zip(*(result.promises for result in results), strict=True):
+        ordered = sorted(same, key=lambda promise: promise.measured)
+        promises.append(ordered[-1 if ordered[0].bound == "at most 0" else len(results) // 2])
     return Result(promises, {"times": [{"promises": r.promises, "figures": r.figures} for r in results]})
 
 
@@ -42,7 +42,7 @@ def main() -> int:
     """0 when every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("name", choices=EXPERIMENTS)
-    parser.add_argument("--times", type=int, default=1, help="how often, an odd number")
+    parser.add_argument("--times", type=int, default=1, choices=(1, 3, 5), help="how often")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time or of the requests")
     parser.add_argument("--engine", default="auto", help="as of `flowers serve`")
     arguments = parser.parse_args()

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from service.cli.terminal import print_result, progress_bar
 from service.data.folder import read_folder
+from service.data.split import PARTS
 from service.errors import InvalidParameter, SettingsError
 from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences
 from service.evaluation.local_model import LocalModel, open_local_model
@@ -104,7 +105,7 @@ def _find_stated(local: LocalModel, part: str) -> Metrics:
     for metrics in local.metadata.metrics:
         if metrics.part == part:
             return metrics
-    stated = ", ".join(metrics.part for metrics in local.metadata.metrics) or "no part"
+    stated = ", ".join(metrics.part for metrics in local.metadata.metrics if metrics.part in PARTS) or "no part"
     raise InvalidParameter(
         f"version {local.stored.version} states metrics for {stated}, not for {part}: name one with --part"
     )

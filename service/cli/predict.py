@@ -90,7 +90,9 @@ def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineS
     ) as local:
         num_classes = len(local.metadata.class_names)
         if top_k is not None and not 1 <= top_k <= num_classes:
-            raise InvalidParameter(f"--top-k is {top_k}; this model has {num_classes} classes: ask for 1 to that")
+            raise InvalidParameter(
+                f"--top-k is {top_k}; this model has {num_classes} classes: ask for 1 to {num_classes}"
+            )
         limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         for scored in score_each(local.engine, files, local.rule, limits, decode_threads=settings.decode_threads):
             yield _rank(local, scored, top_k)

@@ -19,7 +19,7 @@ from service.resources import count_cores
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-_NUM_WORKERS = min(4, count_cores())  # they share Python's lock: 16 on 16 cores make half as many views as four
+_NUM_WORKERS = min(4, count_cores())  # they share Python's lock: 16 on 16 cores made half as many views as four
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class OnnxRuntimeEngine:
     def num_lanes(self) -> int:
         """One more than cores, since Python's lock always keeps one waiting: 10 % more answers on two cores.
 
-        On a single core two would take turns: as many answers, each after twice the time.
+        On a single core two would take turns: about as many answers, each after twice the time.
         """
         return self._num_lanes
 

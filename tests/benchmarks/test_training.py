@@ -60,7 +60,7 @@ def test_the_folds_share_out_what_is_published_and_keep_near_duplicates_together
         assert (known[3] in fold.unseen) == (alike in fold.unseen)
 
 
-def test_the_articles_training_runs_where_nothing_can_be_exported(drawn_folder: Path) -> None:
+def test_the_articles_training_runs_without_an_export(drawn_folder: Path) -> None:
     (row,) = importlib.import_module("benchmarks.article").train_only(drawn_folder, epochs=2, seed=2)
     assert row["epochs"] == 2
     assert row["seconds_per_epoch"] > 0
@@ -69,7 +69,7 @@ def test_the_articles_training_runs_where_nothing_can_be_exported(drawn_folder: 
 
 SAME_VIEWS = """
 import numpy as np
-from benchmarks.view_makers import MadeViews, ViewMakers
+from benchmarks import view_makers
 from service.data.views import Views
 from service.imaging.pixels import ResizeRule
 from service.training.augment import training_view
@@ -77,8 +77,9 @@ from service.training.recipe import find_recipe
 
 photographs = list(np.random.default_rng(0).integers(0, 256, (9, 256, 300, 3), np.uint8))
 make, selection = training_view(find_recipe("patient"), ResizeRule()), np.array([1, 2, 4, 8])
-with ViewMakers(photographs, make) as makers:
-    made = MadeViews(makers, selection, seed=3, num_views=2)
+view_makers._CHUNK = 3
+with view_makers.ViewMakers(photographs, make) as makers:
+    made = view_makers.MadeViews(makers, selection, seed=3, num_views=2)
 own = Views([photographs[number] for number in selection], make, 3, 2)
 for view in range(2):
     a, b = (views.batch(np.arange(4), np.full(4, view)) for views in (made, own))
