@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,13 @@ def measure(num_cores: int, seconds: float, image: Path | None) -> dict[str, Any
         finally:
             for generator in generators:
                 generator.kill()
-    errors: dict[str, int] = {}
-    for run in runs:
-        for kind, number in run["errors"].items():
-            errors[kind] = errors.get(kind, 0) + number
     return {
         "cores": num_cores,
         "connections": connections * NUM_GENERATORS,
         "answers_per_s": round(sum(run["answers_per_s"] for run in runs)),
         "p50_ms": round(max(run["latency_ms"]["p50"] for run in runs), 1),
         "p99_ms": round(max(run["latency_ms"]["p99"] for run in runs), 1),
-        "errors": errors,
+        "errors": sum((Counter(run["errors"]) for run in runs), Counter()),
     }
 
 

@@ -11,13 +11,10 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
+from benchmarks.article import RESULTS, describe_machine
 from benchmarks.reliability import neighbours, overload, reload, rollout, soak, versions
 from benchmarks.reliability.replica import Result
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from article import RESULTS, describe_machine
 
 EXPERIMENTS = {
     "reload": reload.measure,
