@@ -12,7 +12,6 @@ whose network was evaluated on another machine.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.machine import describe_cpu, describe_memory, find_packages
+from service.cli.train import seconds_per_epoch
 from service.engines.select import list_driver_gpus
 
 RESULTS = Path(__file__).with_name("results")
@@ -86,13 +86,12 @@ def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[d
             seed=seed, checkpoint=Path(scratch, "checkpoint.npz"), watcher=Printer(),
         )  # fmt: skip
         answers = predict_logits(fitted.model, test, recipe).argmax(axis=1)
-    counted = [epoch.seconds for epoch in fitted.history[1:] or fitted.history]  # the first compiles
     return [
         {
             "device": device.split(":")[0],
             "backend": keras.backend.backend(),
             "epochs": len(fitted.history),
-            "seconds_per_epoch": statistics.mean(counted),
+            "seconds_per_epoch": seconds_per_epoch(fitted.history),
             "test_accuracy": float((answers == test.class_indices).mean()),
         }
     ]
