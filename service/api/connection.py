@@ -1,9 +1,9 @@
-"""The connection behind a request: noticing that the sender is gone, closing without losing the answer."""
+"""The connection behind a request: noticing that the sender is gone, closing without losing the answer, one write."""
 
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,6 +45,37 @@ async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
         raise
     finally:
         watching.cancel()
+
+
+class OneWrite:
+    """A transport that sends in one piece what was written in one turn of the event loop: an answer's head and body.
+
+    Each piece is a system call, a packet, and a client that wakes up. All but `write` and `close` is the transport's.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send `data` when the event loop has come to the end of its turn."""
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._transport.is_closing():
+            self._transport.write(b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class LingeringClose:

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import errors
 from service.api import problems
+from service.api.connection import OneWrite
 from service.api.context import Service
 from service.api.routes.predict import PATH
 from service.api.telemetry import SECURITY_HEADERS, make_request_id, take_request_id
@@ -51,7 +52,7 @@ class BoundedHead(HttpToolsProtocol):
     _num_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, OneWrite(transport, self.loop)))
         self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:

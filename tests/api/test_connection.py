@@ -10,6 +10,8 @@ from drawing import draw_photograph, encode
 from fakes import Loader
 from running import Running, running
 
+from service.api.connection import OneWrite
+
 pytestmark = pytest.mark.anyio
 
 PHOTO = encode(draw_photograph(0, seed=1))
@@ -94,3 +96,35 @@ async def test_the_image_of_a_sender_that_hung_up_is_not_computed(service: Runni
     assert (await first).status_code == 200
     assert loader.engines[1].batches == [1]
     assert service.service.admission.num_images == 0
+
+
+class Recording:
+    """A transport that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def close(self) -> None:
+        self.told.append("close")
+
+    def is_closing(self) -> bool:
+        return "close" in self.told
+
+
+async def test_what_is_written_in_one_turn_is_sent_in_one_piece_and_before_the_close() -> None:
+    transport = Recording()
+    one_write: Any = OneWrite(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
+    one_write.write(b"head ")
+    one_write.write(b"body")
+    assert transport.told == []
+    await asyncio.sleep(0)
+    one_write.write(b"second ")
+    one_write.write(b"answer")
+    one_write.close()
+    one_write.write(b"too late")
+    await asyncio.sleep(0)
+    assert transport.told == [b"head body", b"second answer", "close"]
+    assert one_write.is_closing()

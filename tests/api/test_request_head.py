@@ -175,6 +175,15 @@ async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeyp
     writer.close()
 
 
+async def test_head_and_body_of_an_answer_come_in_one_piece(wire: Wire) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(("127.0.0.1", wire.port)) as connection:
+        connection.setblocking(False)
+        for _ in range(3):
+            await loop.sock_sendall(connection, GET + b"\r\n")
+            assert (await loop.sock_recv(connection, 65536)).endswith(b'{"status":"alive"}')
+
+
 def predict(*headers: bytes, body: bytes = b"") -> bytes:
     length = b"Content-Length: %d" % len(body)
     return b"\r\n".join((b"POST /predict?top_k=2 HTTP/1.1", b"Host: flowers", length, *headers, b"", body))

@@ -4,8 +4,10 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service import errors
 from service.api import problems
@@ -18,7 +20,27 @@ from service.inference.predictor import Prediction, Timings
 PATH = "/predict"
 _LONGEST_MS = 10**9  # a number that a float holds; no server allows as much
 
-router = APIRouter(tags=["predict"])
+_TIMEOUT_HEADER = b"x-request-timeout-ms"
+
+
+class _DirectRoute(APIRoute):
+    """Asks FastAPI only where there is a parameter to look at; a request without any goes straight to its handler.
+
+    What FastAPI does for one is a tenth of the event loop's time, and for a lone client up to 0.2 ms: compute has the
+    caches.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose path is this one."""
+        has_parameters = scope["query_string"] or any(name == _TIMEOUT_HEADER for name, _ in scope["headers"])
+        if has_parameters or scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response: Response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+router = APIRouter(tags=["predict"], route_class=_DirectRoute)
 
 _BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _REQUEST_BODY: dict[str, Any] = {
@@ -106,11 +128,12 @@ async def predict(
         del data  # the predictor lets go of it as soon as it is decoded
         prediction = await unless_hung_up(request, work)
     service.metrics.observe_prediction(prediction)
-    request.state.log = {"model_version": prediction.version, **_milliseconds(prediction.timings)}
-    return _answer(request_id_of(request), prediction)
+    durations_ms = _milliseconds(prediction.timings)
+    request.state.log = {"model_version": prediction.version, **durations_ms}
+    return _answer(request_id_of(request), prediction, durations_ms)
 
 
-def _answer(request_id: str, prediction: Prediction) -> Response:
+def _answer(request_id: str, prediction: Prediction, durations_ms: dict[str, float]) -> Response:
     best = prediction.scores[0]
     body = PredictionBody(
         request_id=request_id,
@@ -120,8 +143,7 @@ def _answer(request_id: str, prediction: Prediction) -> Response:
         confident=prediction.confident,
         predictions=[LabelProbability(label=score.label, probability=score.probability) for score in prediction.scores],
     )
-    stages = _milliseconds(prediction.timings).items()
-    timing = ", ".join(f"{stage.removesuffix('_ms')};dur={duration_ms}" for stage, duration_ms in stages)
+    timing = ", ".join(f"{stage.removesuffix('_ms')};dur={duration}" for stage, duration in durations_ms.items())
     return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
 
 

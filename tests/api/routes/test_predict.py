@@ -5,11 +5,13 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from drawing import CLASS_NAMES, draw_photograph, encode
 from exporting import export_tiny_version
+from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -73,6 +75,20 @@ async def test_an_answer_has_the_shape_that_was_promised(service: Running) -> No
     stages = [stage.split(";dur=") for stage in response.headers["server-timing"].split(", ")]
     assert [name for name, _ in stages] == ["decode", "queue", "infer"]
     assert all(float(duration_ms) >= 0 for _, duration_ms in stages)
+
+
+async def test_only_a_request_with_a_parameter_goes_through_fastapi(service: Running) -> None:
+    asked = {"plain": {}, "query": {"params": {"top_k": 1}}, "header": {"headers": {"X-Request-Timeout-Ms": "9000"}}}
+    labels = {}
+    for name, special in asked.items():
+        with patch.object(APIRoute, "handle", autospec=True, side_effect=APIRoute.handle) as handle:
+            response = await service.client.post("/predict", content=PHOTOS[3], **special)  # type: ignore[arg-type]
+        labels[name] = response.json()["label"]
+        assert handle.call_count == (name != "plain")
+    assert set(labels.values()) == {CLASS_NAMES[3]}
+    counted = (await service.client.get("/metrics")).text
+    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in counted
+    assert (await service.client.put("/predict")).status_code == 405
 
 
 async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
