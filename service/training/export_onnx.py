@@ -6,6 +6,8 @@ none at the end, since the rows of the first dense layer are in the order of NCH
 
 In the int8 graph, weights are int8 with a scale per filter or unit, activations uint8 with a scale per tensor, from
 their extremes on training photographs; the pixels are uint8 from the start. The last layer computes in float32.
+Runtimes multiply bytes four channels at a time, and take a slower way for three: so where the first convolution makes
+strides, the pixels of one stride along a row are taken for one with as many times the channels, the same sums.
 
 Source: Jacob et al. (2018), "Quantization and Training of Neural Networks", section 2, for the arithmetic.
 """
@@ -61,15 +63,16 @@ def int8_model(
     """
     writer = _Writer(np.float16)
     first, *others = network.steps
-    tensor, bytes_are = writer.transpose(), None
+    bytes_are = None
     if isinstance(first, Convolution):
         # The pixels are bytes already. Their zero point is a whole number: what it misses of the shift goes into the
         # bias, which is exact but where zeros are padded; there it is half a grey level at most.
         bytes_are = Quantisation(network.scale, int(np.clip(np.rint(-network.shift), 0, 255)))
         missing = bytes_are.zero_point + network.shift
         first = replace(first, bias=first.bias + missing * first.kernel.sum(axis=(1, 2, 3)))
+        first, tensor = writer.merge_pixels(first, network.image_size, bytes_are.zero_point)
     else:
-        tensor = writer.normalise(network, tensor)
+        tensor = writer.normalise(network, writer.transpose())
     previous = ""
     for step in (first, *others):
         is_hidden_dense = isinstance(step, Dense) and step.name != network.steps[-1].name
@@ -100,8 +103,27 @@ class _Writer:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
 
-    def transpose(self) -> str:
-        return self._add("Transpose", "transposed", INPUT_NAME, perm=(0, 3, 1, 2))
+    def transpose(self, images: str = INPUT_NAME) -> str:
+        return self._add("Transpose", "transposed", images, perm=(0, 3, 1, 2))
+
+    def merge_pixels(self, first: Convolution, width: int, zero_point: int) -> tuple[Convolution, str]:
+        """The first convolution as one over merged pixels, and those: (N, stride * channels, height, columns)."""
+        num_filters, channels, kernel_height, kernel_width = first.kernel.shape
+        row_stride, stride = first.strides
+        top, left, bottom, right = first.pads
+        columns_per_kernel = -(-kernel_width // stride)
+        num_columns = (left + width + right - kernel_width) // stride + columns_per_kernel
+        added = num_columns * stride - left - width  # to the right of each row; less than nothing cuts it off
+        pads = np.array((0, 0, left, 0, 0, 0, added, 0), np.int64)
+        zero = self._weight("rows/zero", np.uint8(zero_point))
+        rows = self._add("Pad", "rows", INPUT_NAME, self._weight("rows/pads", pads), zero)
+        shape = np.array((0, width, num_columns, stride * channels), np.int64)  # 0: as it is
+        merged = self._add("Reshape", "merged", rows, self._weight("merged/shape", shape))
+        widened = np.pad(first.kernel, ((0, 0), (0, 0), (0, 0), (0, columns_per_kernel * stride - kernel_width)))
+        kernel = widened.reshape(num_filters, channels, kernel_height, columns_per_kernel, stride)
+        kernel = kernel.transpose(0, 4, 1, 2, 3).reshape(num_filters, -1, kernel_height, columns_per_kernel)
+        first = replace(first, kernel=kernel, strides=(row_stride, 1), pads=(top, 0, bottom, 0))
+        return first, self.transpose(merged)
 
     def normalise(self, network: Steps, tensor: str) -> str:
         tensor = self._add("Cast", "pixels", tensor, to=TensorProto.FLOAT)

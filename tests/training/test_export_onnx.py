@@ -12,8 +12,8 @@ from service.errors import PublishError
 from service.imaging.pixels import Pixels
 from service.networks.alexnet import alexnet_v2
 from service.training.cpu_model import ready_for_int8
-from service.training.export_onnx import Quantisation, float32_model, int8_model
-from service.training.steps import read_network
+from service.training.export_onnx import Quantisation, _Writer, float32_model, int8_model
+from service.training.steps import Convolution, Dense, Flatten, Pads, Steps, read_network
 
 SCALE, OFFSET, TEMPERATURE = 1 / 127.5, -1.0, 0.7
 
@@ -81,6 +81,26 @@ def test_int8_stays_close_to_it(name: str, with_dense_layers: bool) -> None:
     steps = read_network(network, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
     model = int8_model(*ready_for_int8(steps, images), with_dense_layers=with_dense_layers)
     np.testing.assert_allclose(run(model, images), expected(network, images), atol=0.05)
+
+
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 2, 0, 1), (2, 0, 3, 4)])
+@pytest.mark.parametrize(("width", "kernel", "stride"), [(20, 5, 4), (21, 3, 2), (17, 2, 4), (16, 4, 4), (19, 11, 3)])
+def test_merged_pixels_give_the_same_sums_to_the_bit(
+    width: int, kernel: int, stride: int, pads: Pads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(5)
+    side = (width + pads[1] + pads[3] - kernel) // stride + 1
+    height = (width + pads[0] + pads[2] - kernel) // stride + 1
+    first = Convolution(
+        "first", random.standard_normal((4, 3, kernel, kernel)), random.standard_normal(4), (stride, stride), pads
+    )
+    last = Dense("last", random.standard_normal((4 * side * height, 5)) / 50, random.standard_normal(5))
+    steps = Steps(width, -110.0, SCALE, (first, Flatten("flat"), last))
+    ranges = {"first": (-9.0, 9.0), "flat": (-9.0, 9.0)}
+    images = noise(width)
+    merged = run(int8_model(steps, ranges), images)
+    monkeypatch.setattr(_Writer, "merge_pixels", lambda writer, first, *_: (first, writer.transpose()))
+    np.testing.assert_array_equal(merged, run(int8_model(steps, ranges), images))
 
 
 @pytest.mark.parametrize("with_dense_layers", [True, False])
