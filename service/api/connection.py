@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.inference.health import Health
 
+_SMALL_BYTES = 16 * 1024  # a copy of it costs less than what it saves
 _DISCARDED_BYTES = 1024 * 1024  # an unread rest of this size costs less than a new connection
 _LINGER_S = 2.0
 _LAST_LINGER_S = 1.0  # while the service drains: the process may be about to end
@@ -48,9 +49,10 @@ async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
 
 
 class OneWrite:
-    """A transport that sends in one piece what was written in one turn of the event loop: an answer's head and body.
+    """A transport that sends an answer's head and body in one piece: each would wake up the client.
 
-    Each piece is a system call, a packet, and a client that wakes up. All but `write` and `close` is the transport's.
+    What is written waits for `flush`, which comes by itself in the event loop's next turn. What is more than a small
+    answer goes at once. All but `write` and `close` is the transport's own; nobody here uses its other ways to write.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,20 +61,23 @@ class OneWrite:
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Send `data` when the event loop has come to the end of its turn."""
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
+        """Send `data` with what is written next, or else soon."""
         self._pieces.append(data)
+        if len(data) > _SMALL_BYTES:
+            self.flush()
+        elif len(self._pieces) == 1:
+            self._loop.call_soon(self.flush)
 
-    def close(self) -> None:
-        """Send what was written, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what has been written."""
         pieces, self._pieces = self._pieces, []
         if pieces and not self._transport.is_closing():
             self._transport.write(b"".join(pieces))
+
+    def close(self) -> None:
+        """Send what has been written, then close."""
+        self.flush()
+        self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

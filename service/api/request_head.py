@@ -52,12 +52,17 @@ class BoundedHead(HttpToolsProtocol):
     _num_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, OneWrite(transport, self.loop)))
+        self._one_write = OneWrite(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._one_write))
         self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._one_write.flush()  # now: a sender that has ended its side is closed in the next turn
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Parse; then see whether the sender owes the rest of a head, or of a body that was answered long ago."""

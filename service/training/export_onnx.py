@@ -70,7 +70,10 @@ def int8_model(
         bytes_are = Quantisation(network.scale, int(np.clip(np.rint(-network.shift), 0, 255)))
         missing = bytes_are.zero_point + network.shift
         first = replace(first, bias=first.bias + missing * first.kernel.sum(axis=(1, 2, 3)))
-        first, tensor = writer.merge_pixels(first, network.image_size, bytes_are.zero_point)
+        if first.strides[1] > 1:
+            first, tensor = writer.merge_pixels(first, network.image_size, bytes_are.zero_point)
+        else:
+            tensor = writer.transpose()
     else:
         tensor = writer.normalise(network, writer.transpose())
     previous = ""
@@ -96,7 +99,7 @@ def _takes_bytes(step: Step) -> bool:
 
 
 class _Writer:
-    """Collects nodes and weights; each method returns the name of the tensor that it has added."""
+    """Collects nodes and weights; each method returns the name of the tensor that it has added, if not alone."""
 
     def __init__(self, dense_type: type[np.floating[Any]]) -> None:
         self._dense_type = dense_type
@@ -117,7 +120,7 @@ class _Writer:
         pads = np.array((0, 0, left, 0, 0, 0, added, 0), np.int64)
         zero = self._weight("rows/zero", np.uint8(zero_point))
         rows = self._add("Pad", "rows", INPUT_NAME, self._weight("rows/pads", pads), zero)
-        shape = np.array((0, width, num_columns, stride * channels), np.int64)  # 0: as it is
+        shape = np.array((0, 0, num_columns, stride * channels), np.int64)  # 0: as it is
         merged = self._add("Reshape", "merged", rows, self._weight("merged/shape", shape))
         widened = np.pad(first.kernel, ((0, 0), (0, 0), (0, 0), (0, columns_per_kernel * stride - kernel_width)))
         kernel = widened.reshape(num_filters, channels, kernel_height, columns_per_kernel, stride)

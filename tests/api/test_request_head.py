@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock, patch
 
 import pytest
@@ -16,6 +17,7 @@ from running import Running, running
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.api import request_head
+from service.api.connection import OneWrite
 from service.api.request_head import MAX_HEAD_BYTES, BoundedHead
 from service.errors import QueueFull
 
@@ -175,13 +177,43 @@ async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeyp
     writer.close()
 
 
-async def test_head_and_body_of_an_answer_come_in_one_piece(wire: Wire) -> None:
-    loop = asyncio.get_running_loop()
-    with socket.create_connection(("127.0.0.1", wire.port)) as connection:
-        connection.setblocking(False)
-        for _ in range(3):
-            await loop.sock_sendall(connection, GET + b"\r\n")
-            assert (await loop.sock_recv(connection, 65536)).endswith(b'{"status":"alive"}')
+class Counting:
+    """A transport that counts what is sent over it."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.num_sent = 0
+
+    def write(self, data: bytes) -> None:
+        self.num_sent += 1
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def test_head_and_body_of_an_answer_are_sent_in_one_piece(wire: Wire) -> None:
+    counting: list[Any] = []
+
+    def watched(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> OneWrite:
+        counting.append(Counting(transport))
+        return OneWrite(counting[-1], loop)
+
+    with patch.object(request_head, "OneWrite", watched):
+        status, _, body = await wire.send(GET + b"\r\n" + GET + b"Connection: close\r\n\r\n")
+    assert (status, body.count(b"alive")) == (200, 2)
+    assert counting[0].num_sent == 2
+
+
+@pytest.mark.parametrize("path", [b"/livez", b"/metrics", b"/nothing"])
+async def test_a_sender_that_will_ask_no_more_is_answered(wire: Wire, path: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write(b"GET %b HTTP/1.1\r\nHost: flowers\r\n\r\n" % path)
+    writer.write_eof()
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 ")
+    assert f"content-length: {len(body)}" in head.decode().lower().split("\r\n")
+    writer.close()
 
 
 def predict(*headers: bytes, body: bytes = b"") -> bytes:

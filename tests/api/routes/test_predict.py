@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from running import Running, running
 
+from service.api.routes.predict import _DirectRoute
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
 
@@ -77,18 +78,27 @@ async def test_an_answer_has_the_shape_that_was_promised(service: Running) -> No
     assert all(float(duration_ms) >= 0 for _, duration_ms in stages)
 
 
-async def test_only_a_request_with_a_parameter_goes_through_fastapi(service: Running) -> None:
-    asked = {"plain": {}, "query": {"params": {"top_k": 1}}, "header": {"headers": {"X-Request-Timeout-Ms": "9000"}}}
-    labels = {}
-    for name, special in asked.items():
-        with patch.object(APIRoute, "handle", autospec=True, side_effect=APIRoute.handle) as handle:
-            response = await service.client.post("/predict", content=PHOTOS[3], **special)  # type: ignore[arg-type]
-        labels[name] = response.json()["label"]
-        assert handle.call_count == (name != "plain")
-    assert set(labels.values()) == {CLASS_NAMES[3]}
-    counted = (await service.client.get("/metrics")).text
-    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in counted
-    assert (await service.client.put("/predict")).status_code == 405
+@pytest.mark.parametrize(
+    ("special", "num_asked"),
+    [({}, 0), ({"params": {"top_k": 5}}, 1), ({"headers": {"X-Request-Timeout-Ms": "9000"}}, 1)],
+    ids=["plain", "query", "header"],
+)
+async def test_only_a_request_with_a_parameter_goes_through_fastapi(
+    service: Running, special: dict[str, Any], num_asked: int
+) -> None:
+    with patch.object(APIRoute, "handle", autospec=True, side_effect=APIRoute.handle) as handle:
+        response = await service.client.post("/predict", content=PHOTOS[3], **special)
+    assert response.json()["label"] == CLASS_NAMES[3]
+    assert handle.call_count == num_asked
+    metrics = (await service.client.get("/metrics")).text
+    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in metrics
+
+
+def test_a_direct_route_is_for_queries_and_headers_alone() -> None:
+    async def endpoint(path: str) -> None: ...
+
+    with pytest.raises(TypeError, match="ordinary route"):
+        _DirectRoute("/{path}", endpoint)
 
 
 async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
