@@ -21,6 +21,7 @@ from service.api.context import Service
 from service.api.logs import configure_logging
 from service.api.request_head import BoundedHead
 from service.errors import EngineFailed, FlowersError
+from service.inference.threads import never_preempt
 from service.settings import ServeSettings
 
 # Longer than the 60 s of common balancers, which else send a request just as the connection closes.
@@ -46,6 +47,7 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     configure_logging(settings.log_format)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    never_preempt()
     listener = _listen(settings.host, settings.port)
     server = _Server(settings)
     server.run(sockets=[listener])

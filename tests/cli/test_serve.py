@@ -3,6 +3,7 @@
 import errno
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from versions import publish_example
 from service.cli.serve import _listen
 from service.engines.select import list_driver_gpus
 from service.errors import FlowersError
+from service.inference.threads import LANES
 
 PHOTO = encode(draw_photograph(2, seed=300))
 
@@ -53,6 +55,21 @@ def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(t
         service.process.send_signal(signal.SIGTERM)
         assert service.wait_for("draining")["delay_s"] == 0  # nobody sends traffic to who is not ready
         assert service.process.wait() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have neither policy nor priority of their own")
+def test_the_event_loop_interrupts_no_lane_and_lanes_step_back_for_it(tiny_version: Path) -> None:
+    with served(tiny_version, "--engine", "onnxruntime") as service:
+        service.wait_for("model loaded")
+        httpx.post(f"{service.url}/predict", content=PHOTO).raise_for_status()
+        event_loop = service.process.pid
+        assert os.sched_getscheduler(event_loop) == os.SCHED_BATCH
+        niceness = os.getpriority(os.PRIO_PROCESS, event_loop) + LANES
+        threads = [int(path.name) for path in Path(f"/proc/{event_loop}/task").iterdir()]
+        lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) == niceness]
+        assert lanes
+        assert {os.sched_getscheduler(lane) for lane in lanes} == {os.SCHED_BATCH}
 
 
 @pytest.mark.slow
