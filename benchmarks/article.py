@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.machine import describe_cpu, describe_memory, find_packages
-from service.cli.train import seconds_per_epoch
 from service.engines.select import list_driver_gpus
 
 RESULTS = Path(__file__).with_name("results")
@@ -67,6 +66,7 @@ def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[d
     from service.data.views import Views
     from service.imaging.pixels import ImageLimits, ResizeRule
     from service.training.augment import training_view
+    from service.training.checkpoint import seconds_per_epoch
     from service.training.fit import fit, predict_logits
     from service.training.recipe import find_recipe
 

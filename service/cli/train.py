@@ -1,7 +1,6 @@
 """`flowers train [FOLDER]`: photographs in, a new version in the model store out."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -180,13 +179,6 @@ def _validation(result: "Epoch") -> str:
     return f"validation loss {result.validation_loss:.4f}, validation accuracy {result.validation_accuracy:.4f}, "
 
 
-def seconds_per_epoch(history: Sequence["Epoch"]) -> float:
-    """The mean. The first epoch also traces and warms up; where there are others, it does not count."""
-    seconds = [epoch.seconds for epoch in history]
-    counted = seconds[1:] or seconds
-    return sum(counted) / len(counted)
-
-
 def _to_table(results: "list[Trained]") -> Table:
     table = Table(title="trained")
     for column in ("model", "version", "device", "epochs", "s / epoch", "test accuracy", "95 % interval"):
@@ -198,7 +190,7 @@ def _to_table(results: "list[Trained]") -> Table:
             str(result.version),
             result.device,
             f"{len(result.history)}{' (interrupted)' if result.interrupted else ''}",
-            f"{seconds_per_epoch(result.history):.1f}",
+            f"{result.seconds_per_epoch:.1f}",
             f"{100 * test.accuracy:.2f} % ({test.num_correct} of {test.num_photographs})",
             f"{100 * test.accuracy_low:.1f}-{100 * test.accuracy_high:.1f} %",
         )
@@ -216,7 +208,7 @@ def _to_json(results: "list[Trained]") -> str:
                 "device": result.device,
                 "epochs": len(result.history),
                 "interrupted": result.interrupted,
-                "seconds_per_epoch": seconds_per_epoch(result.history),
+                "seconds_per_epoch": result.seconds_per_epoch,
                 "test_accuracy": result.test.accuracy,
                 "run": str(result.run),
             }

@@ -31,8 +31,7 @@ def never_preempt() -> None:
 
     Else the event loop, for each piece of each request, interrupts a thread that computes, and both find their caches
     cold. Where no core is idle it now waits for the scheduler's next turn (4 ms on many systems), and finds several
-    requests at once: on a single core, at five times the load, 7 % more are answered (`benchmarks/reliability`,
-    overload, on two cores of an AMD EPYC).
+    requests at once: more are answered in a flood (`benchmarks/reliability`, overload).
 
     Source: sched(7), SCHED_BATCH.
     """

@@ -33,6 +33,13 @@ class Epoch:
     images_per_s: float
 
 
+def seconds_per_epoch(history: Sequence[Epoch]) -> float:
+    """The mean, in seconds. The first epoch also traces and warms up; where there are others, it does not count."""
+    seconds = [epoch.seconds for epoch in history]
+    counted = seconds[1:] or seconds
+    return sum(counted) / len(counted)
+
+
 Variables = Sequence[NDArray[Any]]
 
 

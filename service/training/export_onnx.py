@@ -99,7 +99,7 @@ def _takes_bytes(step: Step) -> bool:
 
 
 class _Writer:
-    """Collects nodes and weights; each method returns the name of the tensor that it has added, if not alone."""
+    """Collects nodes and weights; each method returns the name of the tensor that it has added."""
 
     def __init__(self, dense_type: type[np.floating[Any]]) -> None:
         self._dense_type = dense_type
@@ -110,7 +110,13 @@ class _Writer:
         return self._add("Transpose", "transposed", images, perm=(0, 3, 1, 2))
 
     def merge_pixels(self, first: Convolution, width: int, zero_point: int) -> tuple[Convolution, str]:
-        """The first convolution as one over merged pixels, and those: (N, stride * channels, height, columns)."""
+        """The first convolution as one over merged pixels, and those: bytes, (N, stride * channels, height, columns).
+
+        Args:
+            first: with a stride along the row, and kernel (out, in, height, width).
+            width: of the images, in pixels.
+            zero_point: the byte that stands for 0, with which rows are padded.
+        """
         num_filters, channels, kernel_height, kernel_width = first.kernel.shape
         row_stride, stride = first.strides
         top, left, bottom, right = first.pads

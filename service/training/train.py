@@ -24,7 +24,7 @@ from service.networks.backbones import load_backbone
 from service.store.publish import check_can_publish, publish_version
 from service.training.augment import training_view
 from service.training.calibrate import calibrate
-from service.training.checkpoint import Epoch
+from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.figures import draw_curves
 from service.training.fit import Fitted, Watcher, fit, predict_logits
 from service.training.fold import fold_batch_norm
@@ -67,6 +67,11 @@ class Trained:
     history: tuple[Epoch, ...]
     interrupted: bool
     test: Evaluation
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """As `checkpoint` counts it."""
+        return seconds_per_epoch(self.history)
 
 
 def list_devices(wish: str) -> list[str]:
