@@ -28,6 +28,7 @@ class FakeEngine:
         self.image_size = image_size
         self.num_lanes = 1
         self.lanes_decode = False
+        self.min_queue_size = 2
         self.max_batch_size = 1024
         self.batches: list[int] = []
         self.were_alone: list[bool] = []

@@ -84,7 +84,7 @@ async def _ask_until(url: str, pid: int, is_over: Callable[[], bool]) -> Seen:
 
 
 def measure(scale: float, engine: str) -> Result:
-    """90 % of the capacity, then 500 %, then 50 % again."""
+    """The capacity, 90 % of it, then 500 %, then 50 %, and the capacity again."""
     result = Result()
     with (
         cores_apart() as cores,
@@ -99,17 +99,20 @@ def measure(scale: float, engine: str) -> Result:
         seen = watch.stop()
         recovered_s = wait_for(lambda: service.metric("flowers_queue_images") == 0, "the queue is empty")
         after = ask(service.url, Load(connections=64, rate=0.5 * peak, warm_up_s=2, duration_s=10 * scale))
+        peak_afterwards = capacity(service.url, 20 * scale)
         refused_ms = float(np.percentile(seen.refused_s, 99)) * 1000 if seen.refused_s else 0.0
         others = {kind: count for kind, count in flooded.errors.items() if kind != "/problems/overloaded"}
         result.figures = {
             "peak_per_s": peak,
+            "peak_afterwards_per_s": peak_afterwards,
             "at_90_percent": busy.to_json(),
             "at_500_percent": flooded.to_json(),
             "afterwards": after.to_json(),
             "refused_ms_p99": refused_ms,
             "resident_mb": {"before": calm_mb, "most": seen.most_mb},
         }
-        result.at_least(0.9, "answers per second / peak", flooded.answers_per_s / peak)
+        share = flooded.answers_per_s / ((peak + peak_afterwards) / 2)  # a machine may be slower in its next minute
+        result.at_least(0.9, "answers per second / peak", share)
         result.at_most(2, "p99 of the accepted / p99 at 90 %", p99_ms(flooded) / p99_ms(busy))
         result.at_most(50, "p99 of a refusal, ms", refused_ms)
         result.at_most(0, "wrong answers, resets, anything but 200 and 429", sum(others.values()))

@@ -62,6 +62,7 @@ def create_app(
         max_queue_size=settings.max_queue_size,
         max_queue_bytes=max(settings.max_queue_bytes, settings.max_image_bytes),  # one image always fits
         num_computing=lambda: batcher.num_computing,
+        min_queue_size=live_model.min_queue_size,
     )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model))
     predictor = Predictor(

@@ -50,6 +50,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._decode, self._queue, self._infer = map(self.stage_duration.labels, ("decode", "queue", "infer"))
         self.batch_size = Histogram(
             "flowers_batch_size_images", "Images in one engine call.", buckets=_BATCH_SIZES, registry=registry
         )
@@ -72,9 +73,9 @@ class Metrics:
     def observe_prediction(self, prediction: Prediction) -> None:
         """Count one prediction: its stages, its class, its probability."""
         timings = prediction.timings
-        self.stage_duration.labels("decode").observe(timings.decode_s)
-        self.stage_duration.labels("queue").observe(timings.queue_s)
-        self.stage_duration.labels("infer").observe(timings.infer_s)
+        self._decode.observe(timings.decode_s)
+        self._queue.observe(timings.queue_s)
+        self._infer.observe(timings.infer_s)
         self.predictions.labels(prediction.scores[0].label).inc()
         self.probability.observe(prediction.scores[0].probability)
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -164,16 +164,14 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
 
 
-def problem_response(
-    request_id: str, problem: Problem, detail: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
+def problem_response(request_id: str, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:
     """The body and the headers of one problem; `detail` is for this occurrence."""
     if problem.retry_after_s is not None:
         headers = {"Retry-After": str(problem.retry_after_s), **(headers or {})}
     body = ProblemDetails(
         type=problem.type, title=problem.title, status=problem.status, detail=detail, request_id=request_id
     )
-    return JSONResponse(body.model_dump(), problem.status, headers, MEDIA_TYPE)
+    return Response(body.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
 def error_response(scope: Scope, error: errors.FlowersError, headers: dict[str, str] | None = None) -> Response:

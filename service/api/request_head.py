@@ -1,7 +1,9 @@
 """The request head, before the app hears of it: bounded in size and time, and turned away where there is no room."""
 
 import asyncio
+import json
 import time
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import structlog
@@ -32,7 +34,18 @@ _HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_
 
 _LINGER_S = 2.0  # what a refused sender still writes is thrown away, so that the answer is not lost
 
+_ID = b'"\\u0000"'  # where the request id comes; no text of ours has it
+
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+@lru_cache(maxsize=256)  # nearly all are of one kind, and differ in how many images wait
+def _prepare(problem: problems.Problem, detail: str) -> tuple[bytes, bytes]:
+    """Status line and headers, and the body with `_ID` in it; what depends on the request id is left out."""
+    response = problems.problem_response("\0", problem, detail)
+    headers = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()] + response.raw_headers
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"content-length"]
+    return b"".join([STATUS_LINE[problem.status], *lines]), bytes(response.body)
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -50,6 +63,11 @@ class BoundedHead(HttpToolsProtocol):
     _is_between = True  # of no request any byte is still to come
     _is_turned_away = False  # the request at hand has its answer, and the app never hears of it
     _num_bytes = 0
+
+    @cached_property
+    def _service(self) -> Service:
+        app: Any = self.config.app  # ours: create_app made it
+        return cast(Service, app.state.service)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._one_write = OneWrite(transport, self.loop)
@@ -98,7 +116,7 @@ class BoundedHead(HttpToolsProtocol):
         if not self._may_turn_away():
             super().on_headers_complete()
             return
-        admission = self._service().admission
+        admission = self._service.admission
         try:
             admission.check_room()
         except errors.QueueFull as error:
@@ -137,13 +155,13 @@ class BoundedHead(HttpToolsProtocol):
         return (
             (self.cycle is None or self.cycle.response_complete)  # else another answer has to go first
             and self.parser.should_keep_alive()
-            and not self._service().health.is_draining
+            and not self._service.health.is_draining
             and not headers.keys() & {b"transfer-encoding", b"expect", b"origin"}
             and int(headers.get(b"content-length", b"0")) <= _SKIPPED_BYTES
         )
 
     def _has_key(self) -> bool:
-        keys = self._service().api_keys
+        keys = self._service.api_keys
         return keys is None or keys.are_in(Headers(raw=self.headers))
 
     def _turn_away(self, error: errors.QueueFull) -> None:
@@ -152,7 +170,7 @@ class BoundedHead(HttpToolsProtocol):
         request_id = take_request_id(self.headers)
         problem = problems.of(type(error))
         self._write(problem, str(error), request_id, {})
-        self._service().recorder.record(
+        self._service.recorder.record(
             request_id, "POST", PATH, PATH, problem.status, time.perf_counter() - begun_at, problem.name
         )
 
@@ -162,22 +180,17 @@ class BoundedHead(HttpToolsProtocol):
         request_id = make_request_id() if self._is_between else take_request_id(self.headers)
         self._write(problem, detail, request_id, {"Connection": "close"})
         self.loop.call_later(_LINGER_S, self.transport.close)
-        metrics = self._service().metrics
+        metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
         metrics.problems.labels(problem.name).inc()
         log.info("request refused", request_id=request_id, problem=problem.name)
 
     def _write(self, problem: problems.Problem, detail: str, request_id: str, more: dict[str, str]) -> None:
-        response = problems.problem_response(request_id, problem, detail)
-        headers = {**SECURITY_HEADERS, "X-Request-ID": request_id, **more}
-        lines = [STATUS_LINE[problem.status]]
-        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
-        lines += [b"%b: %b\r\n" % header for header in response.raw_headers]
-        self.transport.write(b"".join([*lines, b"\r\n", bytes(response.body)]))
-
-    def _service(self) -> Service:
-        app: Any = self.config.app  # ours: create_app made it
-        return cast(Service, app.state.service)
+        head, body = _prepare(problem, detail)
+        body = body.replace(_ID, json.dumps(request_id).encode(), 1)
+        own_headers = {"X-Request-ID": request_id, **more, "Content-Length": len(body)}
+        lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in own_headers.items()]
+        self.transport.write(b"".join([head, *lines, b"\r\n", body]))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -3,10 +3,10 @@
 import random
 import re
 import time
-import uuid
 from collections.abc import Iterable
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,6 +36,7 @@ class Recorder:
     def __init__(self, metrics: Metrics, *, access_log: bool) -> None:
         self.metrics = metrics
         self._access_log = access_log
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # found once: that takes as long
 
     def record(
         self,
@@ -60,8 +61,14 @@ class Recorder:
             problem: name of the problem that was answered.
             more: for the log.
         """
-        self.metrics.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self.metrics.duration.labels(route, str(status)).observe(duration_s)
+        known_method = method if method in _METHODS else "other"
+        if (series := self._series.get((known_method, route, status))) is None:
+            labels = route, str(status)
+            series = self.metrics.requests.labels(known_method, *labels), self.metrics.duration.labels(*labels)
+            self._series[known_method, route, status] = series
+        requests, duration = series
+        requests.inc()
+        duration.observe(duration_s)
         if problem:
             self.metrics.problems.labels(problem).inc()
         if self._access_log:
@@ -135,7 +142,8 @@ def make_request_id() -> str:
     value = milliseconds << 80 | _random.getrandbits(80)
     value = value & ~(0xF << 76) | 7 << 76  # version
     value = value & ~(0b11 << 62) | 0b10 << 62  # variant
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def take_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

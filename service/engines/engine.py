@@ -56,6 +56,10 @@ class Engine(Protocol):
     def max_batch_size(self) -> int:
         """Images in one call beyond which more only wait for each other: what is left over goes to the next call."""
 
+    @property
+    def min_queue_size(self) -> int:
+        """Images that must be able to wait, or to be decoded ahead, lest a lane lacks work under any load."""
+
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size that traffic up to `max_batch_size` can meet, so that no visitor pays for it.
 

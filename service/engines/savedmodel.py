@@ -23,6 +23,7 @@ gc.freeze()
 
 _SIGNATURE, _INPUT, _OUTPUT = "serving_default", "images", "probabilities"
 _DEFAULT_MAX_BATCH_SIZE = 32
+_QUEUE_PER_CORE = 8  # images
 
 
 def list_tensorflow_gpus() -> tuple[str, ...]:
@@ -113,6 +114,11 @@ class SavedModelEngine:
     def max_batch_size(self) -> int:
         """The largest that has been warmed up."""
         return self._batch_sizes[-1]
+
+    @property
+    def min_queue_size(self) -> int:
+        """Eight for each core: its decoders hold some, and large calls suit it."""
+        return _QUEUE_PER_CORE * count_cores()
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size up to `max_batch_size` on noise, and check the answers.

@@ -8,16 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Draining, QueueFull
-from service.resources import count_cores
 
-# A full queue in which every image waits long only adds latency: it is cut to what is answered in this time.
-_LONG_WAIT_S = 0.025
-_STANDS_AFTER_S = 2.0  # a replica that starts on the same cores takes them for less
-_NO_WAIT_S = 0.01
-_GROWS_EVERY_S = 0.5
-# Images per core: enough to keep decoders and lanes busy. On two cores with half as many, and 12 ms, the median at five
-# times the load falls by a quarter, but the 99th percentile does not, and 6 % fewer are answered.
-_SHORTEST_QUEUE = 8
+# A queue longer than what keeps the lanes busy adds nothing but latency: while requests are refused, its length is
+# doubled or halved after each of these, until the service is without any image for about so much of the time.
+_JUDGED_EVERY_S = 0.5
+_TOO_OFTEN_EMPTY, _NEVER_EMPTY = 0.03, 0.01
+_OVER_AFTER_S = 2.0
 
 _FULL = "as many as may: send it again after the seconds in Retry-After."
 
@@ -31,7 +27,7 @@ class Admission:
         max_queue_size: most images that may wait; fewer while the overload lasts.
         max_queue_bytes: most bytes of bodies, those included that are still arriving.
         num_computing: how many images are in lanes at this moment; they do not wait any more.
-        num_cores: that compute; 0: all that `count_cores` counts.
+        min_queue_size: how many must be able to wait, at the least, so that the engine never lacks work.
         clock: seconds, monotonic.
     """
 
@@ -41,18 +37,17 @@ class Admission:
         max_queue_size: int,
         max_queue_bytes: int,
         num_computing: Callable[[], int],
-        num_cores: int = 0,
+        min_queue_size: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
-        self._shortest_queue = _SHORTEST_QUEUE * (num_cores or count_cores())
+        self._min_queue_size = min_queue_size
         self.room = max_queue_size
         """Images that may wait at this moment."""
-        self._shortest_wait_s = math.inf
-        self._judging_since: float | None = None
-        self._refused_at = -math.inf
+        self._full_at = self._judging_since = -math.inf
+        self._empty_since, self._empty_s = clock(), 0.0
         self._num_computing = num_computing
         self.num_requests = 0
         """Accepted requests that have no answer yet."""
@@ -128,34 +123,15 @@ class Admission:
     def image(self) -> Iterator[None]:
         """Around decode, queue and lane of one image, its bytes being here. Raises `QueueFull`."""
         self._check_room()
+        if not self.num_images:
+            self._empty_s += self._clock() - self._empty_since
         self.num_images += 1
         try:
             yield
         finally:
             self.num_images -= 1
-
-    def note_wait(self, wait_s: float) -> None:
-        """Told how long an answered image had waited, in seconds.
-
-        Where images are refused, and of those answered even the one that waited least in two seconds waited long, a
-        standing queue has formed, which a burst does not do: so many images may wait from now on as are answered in
-        `_LONG_WAIT_S`. All of the room is back two seconds after the last refusal, and earlier when one hardly waits.
-
-        Source: Nichols and Jacobson, "Controlling Queue Delay" (2012): the minimum tells a standing queue from a burst.
-        """
-        now = self._clock()
-        if self._judging_since is None:
-            self._judging_since, self._shortest_wait_s = now, math.inf
-        self._shortest_wait_s = min(self._shortest_wait_s, wait_s)
-        is_standing = self._shortest_wait_s > _NO_WAIT_S
-        if now - self._judging_since < (_STANDS_AFTER_S if is_standing else _GROWS_EVERY_S):
-            return
-        if not is_standing:
-            self.room = min(self._max_queue_size, self.room * 2)
-        elif self._shortest_wait_s > _LONG_WAIT_S and self._refused_at >= self._judging_since:
-            fitting = max(self._shortest_queue, int(self.room * _LONG_WAIT_S / self._shortest_wait_s))
-            self.room = min(self._max_queue_size, fitting)
-        self._judging_since = None
+            if not self.num_images:
+                self._empty_since = self._clock()
 
     def close(self) -> None:
         """Refuse every request from now on; what was accepted goes on."""
@@ -177,12 +153,30 @@ class Admission:
     def _check_room(self, num_expected: int = 0) -> None:
         if self.num_waiting + num_expected < self.room:
             return
-        now = self._clock()
-        if now - self._refused_at > _STANDS_AFTER_S:
-            self.room = self._max_queue_size
+        self._adapt_room()
         if self.num_waiting + num_expected >= self.room:
-            self._refused_at = now
             raise QueueFull(f"{self.num_waiting} images already wait, {_FULL}")
+
+    def _adapt_room(self) -> None:
+        """On each arrival that finds none: shorten a queue that only adds latency, lengthen one that runs dry.
+
+        Between bursts there is no image at all, and all of the room stays for the next one. After two seconds in which
+        everybody has found room it is all there again, too.
+
+        Source: Nichols and Jacobson, "Controlling Queue Delay" (2012), on standing queues and bursts.
+        """
+        now = self._clock()
+        is_over = now - self._full_at > _OVER_AFTER_S
+        self._full_at = now
+        if is_over:
+            self.room = self._max_queue_size
+        elif now - self._judging_since < _JUDGED_EVERY_S:
+            return
+        elif self._empty_s > _TOO_OFTEN_EMPTY * (now - self._judging_since):
+            self.room = min(self._max_queue_size, self.room * 2)
+        elif self._empty_s < _NEVER_EMPTY * (now - self._judging_since):
+            self.room = min(self._max_queue_size, max(self._min_queue_size(), self.room // 2))
+        self._judging_since, self._empty_s = now, 0.0
 
 
 class PixelBudget:

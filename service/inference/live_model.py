@@ -91,6 +91,10 @@ class LiveModel:
             raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
         return self.current
 
+    def min_queue_size(self) -> int:
+        """Images that must be able to wait, as the engine of the version in use says; 1 where there is none."""
+        return self.current.engine.min_queue_size if self.current is not None else 1
+
     def start(self) -> None:
         """Begin to watch, on the running event loop."""
         self._watch = asyncio.create_task(self._look_again_and_again())

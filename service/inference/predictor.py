@@ -133,7 +133,6 @@ class Predictor:
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there: allow more time.") from None
             wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - scored.infer_s)
-            self._admission.note_wait(wait_s)
             return _rank(scored.probabilities, loaded, top_k, Timings(decode_s, wait_s, scored.infer_s))
 
     async def _score_small(self, data: bytes, loaded: LoadedVersion, deadline: float) -> Scored | None:

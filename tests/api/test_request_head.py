@@ -287,6 +287,33 @@ async def test_a_request_does_not_take_its_own_place(store: Path, loader: Loader
             writer.close()
 
 
+@pytest.mark.parametrize("request_id", ['"', "\\", r"\u0000", "a" * 128])
+async def test_a_refusal_without_the_app_repeats_any_request_id_to_the_letter(wire: Wire, request_id: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    with full_queue(wire):
+        writer.write(predict(f"X-Request-ID: {request_id}".encode()))
+        head, problem = await read_answer(reader)
+    writer.close()
+    assert problem["request_id"] == request_id
+    assert f"x-request-id: {request_id}\r\n" in head
+
+
+async def test_while_it_refuses_the_queue_is_shortened_to_what_the_engine_wants(
+    wire: Wire, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.inference.admission._JUDGED_EVERY_S", 0.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    rooms = []
+    with full_queue(wire):
+        for _ in range(8):
+            writer.write(predict())
+            assert (await read_answer(reader))[0].startswith("http/1.1 429 ")
+            rooms.append(wire.service.service.admission.room)
+    writer.close()
+    assert rooms == [128, 64, 32, 16, 8, 4, 2, 2]
+    assert loader.engines[1].min_queue_size == 2
+
+
 async def test_without_room_a_stranger_is_told_that_the_key_is_missing(store: Path, loader: Loader) -> None:
     key = "a-key-of-32-characters-000000001"
     async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:

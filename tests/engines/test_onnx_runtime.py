@@ -74,6 +74,7 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
 def test_it_has_a_lane_more_than_cores_but_one_on_a_single_core(tiny_version: Path, threads: int, lanes: int) -> None:
     engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=threads)
     assert engine.num_lanes == lanes
+    assert engine.min_queue_size == 3 * (threads or count_cores())
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))

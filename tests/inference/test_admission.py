@@ -1,7 +1,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> None:
-    admission = Admission(max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: 0)
+    admission = Admission(max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: 0, min_queue_size=lambda: 1)
     with ExitStack() as waiting, ExitStack() as uploading:
         uploading.enter_context(admission.request())
         for _ in range(2):
@@ -27,7 +27,9 @@ async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> 
 
 async def test_images_in_a_lane_do_not_wait() -> None:
     num_computing = 0
-    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: num_computing)
+    admission = Admission(
+        max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: num_computing, min_queue_size=lambda: 1
+    )
     with admission.image():
         num_computing = 1
         with admission.image():
@@ -35,7 +37,7 @@ async def test_images_in_a_lane_do_not_wait() -> None:
 
 
 async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaited() -> None:
-    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: 0)
+    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: 0, min_queue_size=lambda: 1)
     with admission.request():
         admission.close()
         with pytest.raises(Draining), admission.request():
@@ -50,7 +52,7 @@ async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaite
 
 
 async def test_the_bytes_of_all_bodies_together_are_bounded_and_given_back() -> None:
-    admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0)
+    admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0, min_queue_size=lambda: 1)
     with admission.request() as hold:
         hold(60)
         with admission.request() as hold_more:
@@ -97,7 +99,7 @@ def test_pixels_being_decoded_at_the_same_time_are_bounded_and_nobody_is_passed_
 
 @pytest.mark.anyio
 async def test_to_give_up_is_to_end_every_request_and_no_other_cancellation_is_mistaken_for_it() -> None:
-    admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0)
+    admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0, min_queue_size=lambda: 1)
 
     async def ask() -> None:
         with admission.request(), admission.image():
@@ -139,93 +141,101 @@ class Clock:
         return self.now
 
 
-def crowded(max_queue_size: int, num_cores: int = 2) -> tuple[Admission, Clock]:
+def crowded(max_queue_size: int, min_queue_size: int = 4) -> tuple[Admission, Clock]:
     clock = Clock()
     admission = Admission(
-        max_queue_size=max_queue_size, max_queue_bytes=1, num_computing=lambda: 0, num_cores=num_cores, clock=clock
+        max_queue_size=max_queue_size,
+        max_queue_bytes=1,
+        num_computing=lambda: 0,
+        min_queue_size=lambda: min_queue_size,
+        clock=clock,
     )
     return admission, clock
 
 
-def refuse(admission: Admission) -> None:
+def flood(
+    admission: Admission, clock: Clock, *, duration_s: float, empty_share: float = 0, every_s: float = 0.01
+) -> None:
+    """As many images as may and one more come at a time, and for this share of the time there is none."""
+    for _ in range(round(duration_s / every_s)):
+        with ExitStack() as waiting:
+            for _ in range(admission.room):
+                waiting.enter_context(admission.image())
+            with suppress(QueueFull):
+                admission.check_room()
+            clock.now += every_s * (1 - empty_share)
+        clock.now += every_s * empty_share
+
+
+def test_a_standing_queue_is_shortened_to_what_keeps_the_lanes_busy() -> None:
+    admission, clock = crowded(128)
+    flood(admission, clock, duration_s=0.4)
+    assert admission.room == 128  # so soon nobody can tell
+    flood(admission, clock, duration_s=0.2)
+    assert admission.room == 64
+    flood(admission, clock, duration_s=4)
+    assert admission.room == 4
+
+
+@pytest.mark.parametrize(("max_queue_size", "min_queue_size", "room"), [(128, 24, 24), (128, 200, 128), (2, 1, 1)])
+def test_as_many_may_always_wait_as_the_engine_wants(max_queue_size: int, min_queue_size: int, room: int) -> None:
+    admission, clock = crowded(max_queue_size, min_queue_size)
+    flood(admission, clock, duration_s=5)
+    assert admission.room == room
     with ExitStack() as waiting:
-        for _ in range(admission.room):
+        for _ in range(room):
             waiting.enter_context(admission.image())
-        with pytest.raises(QueueFull, match=f"{admission.room} images already wait"):
+        with pytest.raises(QueueFull, match=f"{room} images already wait"):
             admission.check_room()
 
 
-def waits(admission: Admission, clock: Clock, wait_s: float, *, duration_s: float, is_full: bool = True) -> None:
-    """An answer every 10 ms whose image has waited so long, and a refusal."""
-    end = clock.now + duration_s
-    while clock.now < end:
-        if is_full:
-            refuse(admission)
-        admission.note_wait(wait_s)
-        clock.now += 0.01
-
-
-def test_a_standing_queue_is_shortened_to_what_is_answered_soon() -> None:
+def test_its_room_is_back_two_seconds_after_the_last_that_found_none() -> None:
     admission, clock = crowded(128)
-    waits(admission, clock, 0.1, duration_s=1.9)
-    assert admission.room == 128  # it may still be a burst, or another process that starts
-    waits(admission, clock, 0.1, duration_s=1)
-    assert admission.room == 32  # all wait for 0.1 s: a quarter wait for 0.025 s
-    waits(admission, clock, 0.025, duration_s=4)
-    assert admission.room == 32
-    waits(admission, clock, 5, duration_s=4)
-    assert admission.room == 16  # never so few that the lanes of two cores run dry
-
-
-@pytest.mark.parametrize(("num_cores", "room"), [(1, 8), (4, 32), (64, 128)])
-def test_the_more_cores_the_more_may_always_wait(num_cores: int, room: int) -> None:
-    admission, clock = crowded(128, num_cores)
-    waits(admission, clock, 5, duration_s=5)
-    assert admission.room == room
-
-
-def test_its_room_is_back_two_seconds_after_the_last_refusal() -> None:
-    admission, clock = crowded(128)
-    waits(admission, clock, 5, duration_s=4)
-    refuse(admission)
-    clock.now += 1.9
+    flood(admission, clock, duration_s=5)
     with ExitStack() as waiting:
-        for _ in range(16):
+        for _ in range(4):
             waiting.enter_context(admission.image())
-        clock.now += 0.2
-        for _ in range(128 - 16):
+        clock.now += 1.9
+        with pytest.raises(QueueFull, match="4 images already wait"):
+            admission.check_room()
+        clock.now += 2.1
+        for _ in range(128 - 4):
             waiting.enter_context(admission.image())
         with pytest.raises(QueueFull, match="128 images already wait"):
             admission.check_room()
 
 
-def test_it_lengthens_again_when_one_hardly_waits_though_bursts_are_refused() -> None:
+def test_a_queue_that_runs_dry_is_lengthened_though_some_are_refused() -> None:
+    """As with arrivals at random about as fast as they are answered."""
     admission, clock = crowded(128)
-    waits(admission, clock, 5, duration_s=4)
-    waits(admission, clock, 0.001, duration_s=2)
+    flood(admission, clock, duration_s=5)
+    flood(admission, clock, duration_s=1.1, empty_share=0.1)
+    assert admission.room == 16
+    flood(admission, clock, duration_s=1, empty_share=0.02)
+    room = admission.room
+    flood(admission, clock, duration_s=3, empty_share=0.02)
+    assert admission.room == room < 128  # hardly ever dry
+    flood(admission, clock, duration_s=3, empty_share=0.1)
     assert admission.room == 128
 
 
 def test_a_queue_that_has_refused_nobody_stays_however_long_it_takes() -> None:
     """As many connections as fit, asking without a pause on a slow machine, are no overload."""
     admission, clock = crowded(128)
-    waits(admission, clock, 5, duration_s=10, is_full=False)
+    with ExitStack() as waiting:
+        for _ in range(127):
+            waiting.enter_context(admission.image())
+        for _ in range(1000):
+            clock.now += 0.01
+            with admission.image():
+                pass
     assert admission.room == 128
 
 
 def test_a_burst_is_no_standing_queue() -> None:
     admission, clock = crowded(128)
-    for number in range(500):
-        clock.now += 0.01
-        refuse(admission)
-        admission.note_wait(1.0 if number % 20 else 0.001)  # each burst's first image waits for nobody
-        assert admission.room == 128
-
-
-def test_a_queue_that_is_short_anyway_stays_as_it_is() -> None:
-    admission, clock = crowded(2)
-    waits(admission, clock, 60, duration_s=3)
-    assert admission.room == 2
+    flood(admission, clock, duration_s=10, empty_share=0.3, every_s=1)
+    assert admission.room == 128
 
 
 async def test_images_of_one_turn_of_the_event_loop_are_counted_before_they_are_there() -> None:

@@ -53,6 +53,7 @@ async def test_an_empty_store_is_not_ready_and_says_which_folder_is_watched(watc
     assert "flowers train" in reason
     with pytest.raises(NotReady, match="model_store/flowers"):
         watch.live_model.require()
+    assert watch.live_model.min_queue_size() == 1
 
 
 async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watch: Watch) -> None:
@@ -60,6 +61,7 @@ async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watc
     publish_example(watch.store)
     assert await watch.look() == 1
     assert watch.loader.engines[1].is_warm
+    assert watch.live_model.min_queue_size() == watch.loader.engines[1].min_queue_size > 1
     assert watch.live_model.health.is_started
     assert watch.live_model.health.is_ready
 
