@@ -20,8 +20,8 @@ the validation part. Where two photographs are mixed, the other one's view was o
 whole epochs were unmixed instead of as many single views. Its photographs, those it was validated on as well, had been
 made smaller for the journey: the shorter side at 256 pixels, as training has it, in AVIF. The form here has trained
 `whole` and `fold-0` so far, on the same photographs (`results/in_memory-patient.json`): of 695 that it had not learned
-`fold-0` knows 628, 90.4 %, its teacher 95.0 %. To scale the shorter side to 224 to 280 pixels before the centre square
-of 224 is cut makes it 625 to 633, and is left at 256. Nothing is published of it until the other folds are there.
+`fold-0` knows 628, 90.4 %, its teacher 95.0 %. With a shorter side of anything from 224 to 280 pixels before the centre
+square is cut it knows 625 to 633: 256 stays. Nothing of it is published until the other folds are there.
 
 Two processes may share a GPU, each with networks of its own (`--networks`): either showed its network about 36,000
 photographs a second, as one does that has the GPU to itself. With a common cache of compiled programs

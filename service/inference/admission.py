@@ -166,15 +166,15 @@ class Admission:
         Source: Nichols and Jacobson, "Controlling Queue Delay" (2012), on standing queues and bursts.
         """
         now = self._clock()
-        is_over = now - self._full_at > _OVER_AFTER_S
+        judged_s, since_full_s = now - self._judging_since, now - self._full_at
         self._full_at = now
-        if is_over:
+        if since_full_s > _OVER_AFTER_S:
             self.room = self._max_queue_size
-        elif now - self._judging_since < _JUDGED_EVERY_S:
+        elif judged_s < _JUDGED_EVERY_S:
             return
-        elif self._empty_s > _TOO_OFTEN_EMPTY * (now - self._judging_since):
+        elif self._empty_s > _TOO_OFTEN_EMPTY * judged_s:
             self.room = min(self._max_queue_size, self.room * 2)
-        elif self._empty_s < _NEVER_EMPTY * (now - self._judging_since):
+        elif self._empty_s < _NEVER_EMPTY * judged_s:
             self.room = min(self._max_queue_size, max(self._min_queue_size(), self.room // 2))
         self._judging_since, self._empty_s = now, 0.0
 

@@ -16,6 +16,7 @@ from exporting import build_tiny_network, draw_squares
 from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
 from service.errors import EngineFailed, InvalidVersion, SettingsError
 from service.imaging.pixels import Pixels
+from service.resources import count_cores
 from service.training.export import export_saved_model
 
 
@@ -112,6 +113,11 @@ def test_only_the_warmed_batch_sizes_are_ever_run(engine: SavedModelEngine, squa
 )
 def test_batch_sizes_are_few_and_end_at_the_largest(max_batch_size: int, sizes: tuple[int, ...]) -> None:
     assert batch_sizes(max_batch_size) == sizes
+
+
+def test_its_decoders_and_its_lane_find_eight_images_for_each_core(tiny_version: Path) -> None:
+    engine = open_engine(tiny_version / "flowers" / "1")
+    assert (engine.lanes_decode, engine.num_lanes, engine.min_queue_size) == (False, 1, 8 * count_cores())
 
 
 def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares: Pixels) -> None:
