@@ -21,11 +21,12 @@ whole epochs were unmixed instead of as many single views. Its photographs, thos
 made smaller for the journey: the shorter side at 256 pixels, as training has it, in AVIF. The form here has trained
 `whole` and `fold-0` so far, on the same photographs (`results/in_memory-patient.json`): of 695 that it had not learned
 `fold-0` knows 628, 90.4 %, its teacher 95.0 %. With a shorter side of anything from 224 to 280 pixels before the centre
-square is cut it knows 625 to 633: 256 stays. Nothing of it is published until the other folds are there.
+square is cut it knows 625 to 633: 256 stays. (Counted by hand, with `load_network` and `load_squares` on the originals;
+the weights had been rounded to float16 for the journey.) Nothing of it is published until the other folds are there.
 
-Two processes may share a GPU, each with networks of its own (`--networks`): either showed its network about 36,000
-photographs a second, as one does that has the GPU to itself. With a common cache of compiled programs
-(JAX_COMPILATION_CACHE_DIR) both ended in errors of CUDA, without it neither.
+Two processes may share a GPU, each with networks of its own (`--networks`): `fold-0` was shown 37,000 photographs a
+second beside another, `whole` had the GPU to itself and was shown 44,000. With a common cache of compiled programs
+(JAX_COMPILATION_CACHE_DIR) two ended in errors of CUDA, without it neither.
 """
 
 import argparse

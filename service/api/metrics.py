@@ -43,6 +43,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them takes as long
         self.stage_duration = Histogram(
             "flowers_stage_duration_seconds",
             "Parts of a prediction: decode, queue (waiting for a thread, and for those ahead of it), infer.",
@@ -69,6 +70,16 @@ class Metrics:
             registry=registry,
         )
         ProcessCollector(registry=registry)
+
+    def observe_request(self, method: str, route: str, status: int, duration_s: float) -> None:
+        """Count one answered request, and how long it took (seconds)."""
+        if (series := self._of_request.get((method, route, status))) is None:
+            labels = route, str(status)
+            series = self.requests.labels(method, *labels), self.duration.labels(*labels)
+            self._of_request[method, route, status] = series
+        requests, duration = series
+        requests.inc()
+        duration.observe(duration_s)
 
     def observe_prediction(self, prediction: Prediction) -> None:
         """Count one prediction: its stages, its class, its probability."""

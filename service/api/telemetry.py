@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 
 import structlog
-from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +35,6 @@ class Recorder:
     def __init__(self, metrics: Metrics, *, access_log: bool) -> None:
         self.metrics = metrics
         self._access_log = access_log
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # found once: that takes as long
 
     def record(
         self,
@@ -61,14 +59,7 @@ class Recorder:
             problem: name of the problem that was answered.
             more: for the log.
         """
-        known_method = method if method in _METHODS else "other"
-        if (series := self._series.get((known_method, route, status))) is None:
-            labels = route, str(status)
-            series = self.metrics.requests.labels(known_method, *labels), self.metrics.duration.labels(*labels)
-            self._series[known_method, route, status] = series
-        requests, duration = series
-        requests.inc()
-        duration.observe(duration_s)
+        self.metrics.observe_request(method if method in _METHODS else "other", route, status, duration_s)
         if problem:
             self.metrics.problems.labels(problem).inc()
         if self._access_log:

@@ -81,10 +81,7 @@ class OnnxRuntimeEngine:
 
     @property
     def min_queue_size(self) -> int:
-        """Three for each core: at five times the load as many are answered as with eight, in half of the time.
-
-        With two, one in twenty fewer are: the calls get small.
-        """
+        """Three for each core: with fewer the calls get small, with more all wait longer for hardly more answers."""
         return _QUEUE_PER_CORE * self._num_cores
 
     def warm_up(self, max_batch_size: int) -> None:
