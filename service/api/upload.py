@@ -29,11 +29,12 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of 
 FIELD = "file"
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
-# What comes after the size of a photograph waits after each piece (up to 256 KiB) while others are computed: else two
-# senders of large bodies on a fast network keep the event loop busy, before which the lanes step back
+# What comes after the size of a photograph waits after each piece (up to 256 KiB) where others want to be computed:
+# else two senders of large bodies on a fast network keep the event loop busy, before which the lanes step back
 # (`benchmarks/reliability`, neighbours).
 _UNPACED_BYTES = 4 * 1024 * 1024
-_PAUSE_S = 0.01
+_PAUSE_S = 0.002
+_SMALL_BYTES = 4096
 
 
 async def read_image(
@@ -47,7 +48,7 @@ async def read_image(
     """The bytes of the one image that the request carries, as multipart field `file` or as its whole body.
 
     `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether others are
-    being computed: then a large body is read more slowly.
+    being computed, or were a moment ago: then a large body is read more slowly.
 
     Raises:
         UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
@@ -101,17 +102,46 @@ async def read_image(
         sink.close()
 
 
+class _Pieces:
+    """Bytes as they arrive, joined once: a buffer that grows to megabytes is copied again and again.
+
+    Small pieces go into such a buffer nevertheless, since each object takes more memory than a few bytes.
+    """
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+        self._pieces: list[bytes] = []
+        self._small = io.BytesIO()
+
+    def write(self, piece: bytes) -> None:
+        self.num_bytes += len(piece)
+        if len(piece) < _SMALL_BYTES:
+            self._small.write(piece)
+            return
+        self._end_small()
+        self._pieces.append(piece)
+
+    def join(self) -> bytes:
+        self._end_small()
+        return b"".join(self._pieces)
+
+    def _end_small(self) -> None:
+        if self._small.tell():
+            self._pieces.append(self._small.getvalue())
+            self._small = io.BytesIO()
+
+
 class _Raw:
     """The whole body is the image."""
 
     def __init__(self) -> None:
-        self._image = io.BytesIO()
+        self._image = _Pieces()
 
     def write(self, chunk: bytes) -> None:
         self._image.write(chunk)
 
     def finish(self) -> bytes:
-        return self._image.getvalue()
+        return self._image.join()
 
     def close(self) -> None:
         pass
@@ -122,7 +152,7 @@ class _Form:
 
     def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
         self._max_image_bytes = max_image_bytes
-        self._image: io.BytesIO | None = None
+        self._image: _Pieces | None = None
         self._is_image = False  # whether the part being read is the image
         self._is_finished = False
         self._names: list[str] = []
@@ -159,7 +189,7 @@ class _Form:
         if self._image is None:
             there = ", ".join(self._names) or "no field"
             raise MissingImage(f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}.")
-        return self._image.getvalue()
+        return self._image.join()
 
     def close(self) -> None:
         """The parser and this hold each other, and the image, which only a collection would free."""
@@ -188,15 +218,15 @@ class _Form:
         if self._is_image and self._image is not None:
             raise TooManyImages(f"The form has more than one field {FIELD!r}: /predict takes one image per request.")
         if self._is_image:
-            self._image = io.BytesIO()
+            self._image = _Pieces()
         self._names.append(repr(name[:40]))
 
     def _read_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_image:
             assert self._image is not None
-            if self._image.tell() + end - start > self._max_image_bytes:
+            if self._image.num_bytes + end - start > self._max_image_bytes:
                 raise _too_large(self._max_image_bytes)
-            self._image.write(memoryview(data)[start:end])
+            self._image.write(data[start:end])
 
     def _finish(self) -> None:
         self._is_finished = True

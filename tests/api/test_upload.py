@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -152,6 +153,27 @@ def test_a_form_gives_the_same_bytes_however_it_is_cut_into_chunks(
     body = multipart(*parts)
     assert asyncio.run(read(body, "multipart/form-data; boundary=b", sizes)) == image
     assert asyncio.run(read(body, 'multipart/form-data; boundary="b"', [len(body)])) == image
+
+
+@pytest.mark.parametrize("sizes", [[1, 4095, 4096, 1], [50_000, 3], [4097, 100, 200, 300_000]])
+@pytest.mark.parametrize("is_form", [True, False])
+async def test_small_pieces_and_large_ones_are_joined_in_their_order(sizes: list[int], is_form: bool) -> None:
+    image = bytes(range(256)) * 2000
+    body = multipart(('name="file"', image)) if is_form else image
+    assert await read(body, "multipart/form-data; boundary=b" if is_form else "image/jpeg", sizes) == image
+
+
+@pytest.mark.parametrize("is_form", [True, False])
+async def test_the_smallest_of_pieces_take_no_more_memory_than_their_bytes(is_form: bool) -> None:
+    """Each as an object of its own would take forty times as much."""
+    image = bytes(100_000)
+    body = multipart(('name="file"', image)) if is_form else image
+    tracemalloc.start()
+    try:
+        assert await read(body, "multipart/form-data; boundary=b" if is_form else "image/jpeg", [1]) == image
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(image)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("end", [b"--b--", b"--b--\r\n", b"--b--\r\nepilogue"])

@@ -25,6 +25,19 @@ async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> 
         assert admission.num_waiting == 1
 
 
+def test_a_service_is_busy_until_a_moment_after_its_last_image() -> None:
+    admission, clock = crowded(128)
+    clock.now += 0.2
+    assert not admission.is_busy()
+    with admission.image():
+        clock.now += 1
+        assert admission.is_busy()
+    clock.now += 0.09
+    assert admission.is_busy()
+    clock.now += 0.02
+    assert not admission.is_busy()
+
+
 async def test_images_in_a_lane_do_not_wait() -> None:
     num_computing = 0
     admission = Admission(

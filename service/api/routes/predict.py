@@ -120,7 +120,7 @@ async def predict(
                     max_image_bytes=service.max_image_bytes,
                     body_timeout_s=service.body_timeout_s,
                     hold=hold,
-                    is_busy=lambda: service.admission.num_images > 0,
+                    is_busy=service.admission.is_busy,
                 )
         except TimeoutError:
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
