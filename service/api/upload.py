@@ -88,10 +88,12 @@ async def read_image(
                     raise _too_large(max_image_bytes)
                 hold(len(chunk))
                 sink.write(chunk)
-                if num_bytes > _UNPACED_BYTES and is_busy():
+                if chunk and num_bytes > _UNPACED_BYTES and is_busy():
                     await asyncio.sleep(_PAUSE_S)
         if not num_bytes:
             raise _no_body()
+        if num_bytes > _UNPACED_BYTES:
+            return await asyncio.to_thread(sink.finish)  # to copy so much takes milliseconds
         return sink.finish()
     except TimeoutError:
         raise BodyTooSlow(
