@@ -30,6 +30,7 @@ _UNREADABLE = (
     "The request cannot be parsed as HTTP/1.1: look at its method, version, lengths and sizes of chunks, or let a "
     "client library write them."
 )
+_NOT_ONE_HOST = "A request of HTTP/1.1 has exactly one Host header (RFC 9112): let a client library write it."
 _HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_S:g} seconds: send them at once."
 
 _LINGER_S = 2.0  # what a refused sender still writes is thrown away, so that the answer is not lost
@@ -113,6 +114,9 @@ class BoundedHead(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse(problems.HEAD_TOO_LARGE, problems.HEAD_TOO_LARGE.meaning)
             raise ValueError  # ends the parsing
+        if self.parser.get_http_version() == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+            self._refuse(problems.of(errors.MalformedRequest), _NOT_ONE_HOST)
+            raise ValueError
         if not self._may_turn_away():
             super().on_headers_complete()
             return

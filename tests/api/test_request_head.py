@@ -102,6 +102,13 @@ async def test_a_refused_head_keeps_the_request_id_that_it_had_come_to(wire: Wir
     assert headers["x-request-id"] == "mine"
 
 
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nhost: b\r\n"], ids=["none", "two"])
+async def test_a_request_goes_to_one_host(wire: Wire, hosts: bytes) -> None:
+    """Else a proxy may mean another one than the service: RFC 9112, section 3.2."""
+    await wire.refused(b"GET /livez HTTP/1.1\r\n" + hosts + b"\r\n", "malformed-request", 400, "exactly one Host")
+    assert (await wire.send(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200
+
+
 async def test_a_head_of_a_browser_with_many_cookies_is_taken(wire: Wire) -> None:
     cookies = b"Cookie: " + b"c" * (MAX_HEAD_BYTES - 1024) + b"\r\n"
     assert (await wire.send(GET + cookies + b"Connection: close\r\n\r\n"))[0] == 200
