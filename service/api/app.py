@@ -24,6 +24,7 @@ from service.inference.batcher import MicroBatcher
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
+from service.inference.threads import LANES, compute_threads
 from service.inference.watchdog import Watchdog
 from service.settings import ServeSettings
 
@@ -73,6 +74,7 @@ def create_app(
         decode_threads=settings.decode_threads,
     )
 
+    joiner = compute_threads(1, "join", LANES)
     watchdog = Watchdog(live_model, batcher, on_fatal)
 
     @asynccontextmanager
@@ -86,6 +88,7 @@ def create_app(
         await live_model.stop()
         predictor.close()
         batcher.close()
+        joiner.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="Flowers",
@@ -106,6 +109,7 @@ def create_app(
         predictor=predictor,
         metrics=metrics,
         recorder=recorder,
+        joiner=joiner,
         api_keys=api_keys,
         max_image_bytes=settings.max_image_bytes,
         body_timeout_s=settings.body_timeout_s,

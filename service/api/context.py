@@ -1,6 +1,7 @@
 """The parts of one running app, as every route finds them."""
 
 import asyncio
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
@@ -20,7 +21,7 @@ from service.inference.predictor import Predictor
 class Service:
     """What `create_app` has put together; the numbers are settings, in the units of their names.
 
-    `api_keys` is None where everybody may ask.
+    `api_keys` is None where everybody may ask; `joiner` puts large bodies together, one at a time.
     """
 
     health: Health
@@ -29,6 +30,7 @@ class Service:
     predictor: Predictor
     metrics: Metrics
     recorder: Recorder
+    joiner: Executor
     api_keys: ApiKeys | None
     max_image_bytes: int
     body_timeout_s: float

@@ -69,7 +69,7 @@ _PROBLEMS: dict[type[Exception], Problem] = {
         400,
         "malformed-request",
         "Malformed request",
-        "The request or its multipart body cannot be parsed, or is cut short.",
+        "The request or its multipart body cannot be parsed, or is cut short, or there is not one Host header.",
     ),
     errors.MissingImage: Problem(
         400, "missing-image", "Missing image", "The body is empty, or the form has no part named `file`."

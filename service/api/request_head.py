@@ -30,7 +30,7 @@ _UNREADABLE = (
     "The request cannot be parsed as HTTP/1.1: look at its method, version, lengths and sizes of chunks, or let a "
     "client library write them."
 )
-_NOT_ONE_HOST = "A request of HTTP/1.1 has exactly one Host header (RFC 9112): let a client library write it."
+_NOT_ONE_HOST = "A request has one Host header, and only HTTP/1.0 may have none: let a client library write it."
 _HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_S:g} seconds: send them at once."
 
 _LINGER_S = 2.0  # what a refused sender still writes is thrown away, so that the answer is not lost
@@ -55,7 +55,7 @@ class BoundedHead(HttpToolsProtocol):
     A prediction for which there is no room is answered here, too: at five times the load a replica can take, four of
     five requests are, and what the way through the app costs is lost to those that are computed.
 
-    Source: nginx, `client_header_timeout` and `large_client_header_buffers`.
+    Source: nginx, `client_header_timeout` and `large_client_header_buffers`; RFC 9112, section 3.2, on Host.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -114,7 +114,8 @@ class BoundedHead(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse(problems.HEAD_TOO_LARGE, problems.HEAD_TOO_LARGE.meaning)
             raise ValueError  # ends the parsing
-        if self.parser.get_http_version() == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+        num_hosts = sum(name == b"host" for name, _ in self.headers)
+        if num_hosts > 1 or (not num_hosts and self.parser.get_http_version() != "1.0"):
             self._refuse(problems.of(errors.MalformedRequest), _NOT_ONE_HOST)
             raise ValueError
         if not self._may_turn_away():

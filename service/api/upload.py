@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,12 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of 
 FIELD = "file"
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
-# What comes after the size of a photograph waits after each piece (up to 256 KiB) where others want to be computed:
-# else two senders of large bodies on a fast network keep the event loop busy, before which the lanes step back
-# (`benchmarks/reliability`, neighbours).
-_UNPACED_BYTES = 4 * 1024 * 1024
+# What comes after the size of a photograph waits after each piece (up to 256 KiB) on a busy service, and the whole is
+# joined on a thread: else two senders of large bodies on a fast network keep the event loop busy, before which the
+# lanes step back (`benchmarks/reliability`, neighbours).
+_LARGE_BYTES = 4 * 1024 * 1024
 _PAUSE_S = 0.002
-_SMALL_BYTES = 4096
+_SMALL_PIECE_BYTES = 4096  # as an object of its own it would take up to ninety times its bytes
 
 
 async def read_image(
@@ -44,11 +45,13 @@ async def read_image(
     body_timeout_s: float,
     hold: Callable[[int], None] = lambda _: None,
     is_busy: Callable[[], bool] = lambda: False,
+    joiner: Executor | None = None,
 ) -> bytes:
     """The bytes of the one image that the request carries, as multipart field `file` or as its whole body.
 
-    `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether others are
-    being computed, or were a moment ago: then a large body is read more slowly.
+    `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether images are
+    being computed, or were a moment ago: then a large body is read more slowly. `joiner` puts a large one together,
+    beside the event loop.
 
     Raises:
         UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
@@ -88,12 +91,12 @@ async def read_image(
                     raise _too_large(max_image_bytes)
                 hold(len(chunk))
                 sink.write(chunk)
-                if chunk and num_bytes > _UNPACED_BYTES and is_busy():
+                if chunk and num_bytes > _LARGE_BYTES and is_busy():
                     await asyncio.sleep(_PAUSE_S)
         if not num_bytes:
             raise _no_body()
-        if num_bytes > _UNPACED_BYTES:
-            return await asyncio.to_thread(sink.finish)  # to copy so much takes milliseconds
+        if num_bytes > _LARGE_BYTES:
+            return await asyncio.get_running_loop().run_in_executor(joiner, sink.finish)
         return sink.finish()
     except TimeoutError:
         raise BodyTooSlow(
@@ -107,7 +110,7 @@ async def read_image(
 class _Pieces:
     """Bytes as they arrive, joined once: a buffer that grows to megabytes is copied again and again.
 
-    Small pieces go into such a buffer nevertheless, since each object takes more memory than a few bytes.
+    While they are joined they take twice their memory. Small pieces go into a buffer nevertheless.
     """
 
     def __init__(self) -> None:
@@ -117,7 +120,7 @@ class _Pieces:
 
     def write(self, piece: bytes) -> None:
         self.num_bytes += len(piece)
-        if len(piece) < _SMALL_BYTES:
+        if len(piece) < _SMALL_PIECE_BYTES:
             self._small.write(piece)
             return
         self._end_small()
@@ -125,7 +128,8 @@ class _Pieces:
 
     def join(self) -> bytes:
         self._end_small()
-        return b"".join(self._pieces)
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)  # of so many bytes it lets go of the GIL, as all pieces are `bytes`
 
     def _end_small(self) -> None:
         if self._small.tell():

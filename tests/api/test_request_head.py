@@ -102,10 +102,22 @@ async def test_a_refused_head_keeps_the_request_id_that_it_had_come_to(wire: Wir
     assert headers["x-request-id"] == "mine"
 
 
-@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nhost: b\r\n"], ids=["none", "two"])
-async def test_a_request_goes_to_one_host(wire: Wire, hosts: bytes) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
+        b"GET /livez HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /livez HTTP/2.0\r\n\r\n",
+    ],
+    ids=["none", "two", "two of 1.0", "none of 2.0"],
+)
+async def test_a_request_goes_to_one_host(wire: Wire, head: bytes) -> None:
     """Else a proxy may mean another one than the service: RFC 9112, section 3.2."""
-    await wire.refused(b"GET /livez HTTP/1.1\r\n" + hosts + b"\r\n", "malformed-request", 400, "exactly one Host")
+    await wire.refused(head, "malformed-request", 400, "one Host header")
+
+
+async def test_a_request_of_http_1_0_need_not_name_a_host(wire: Wire) -> None:
     assert (await wire.send(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200
 
 

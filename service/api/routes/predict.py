@@ -121,6 +121,7 @@ async def predict(
                     body_timeout_s=service.body_timeout_s,
                     hold=hold,
                     is_busy=service.admission.is_busy,
+                    joiner=service.joiner,
                 )
         except TimeoutError:
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
