@@ -13,7 +13,7 @@ FlowersError
 │   ├── UnsupportedImageFormat  not one of the accepted formats
 │   └── InvalidImage            broken, truncated or hostile
 ├── RequestError                the request cannot be read
-│   ├── MalformedRequest        it, or its multipart body, cannot be parsed
+│   ├── MalformedRequest        it, or its multipart body, cannot be parsed; not one Host
 │   ├── UnsupportedMediaType    another kind of body
 │   ├── UnsupportedEncoding     a Content-Encoding
 │   ├── BodyTooSlow             did not arrive within `body_timeout_s`
@@ -89,7 +89,7 @@ class RequestError(FlowersError):
 
 
 class MalformedRequest(RequestError):
-    """The request or its multipart body cannot be parsed."""
+    """The request or its multipart body cannot be parsed, or it has no Host header, or two."""
 
 
 class UnsupportedMediaType(RequestError):

@@ -51,7 +51,7 @@ async def read_image(
 
     `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether images are
     being computed, or were a moment ago: then a large body is read more slowly. `joiner` puts a large one together,
-    beside the event loop.
+    beside the event loop; None: a thread of the event loop's own.
 
     Raises:
         UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
@@ -137,17 +137,11 @@ class _Pieces:
             self._small = io.BytesIO()
 
 
-class _Raw:
+class _Raw(_Pieces):
     """The whole body is the image."""
 
-    def __init__(self) -> None:
-        self._image = _Pieces()
-
-    def write(self, chunk: bytes) -> None:
-        self._image.write(chunk)
-
     def finish(self) -> bytes:
-        return self._image.join()
+        return self.join()
 
     def close(self) -> None:
         pass
