@@ -33,9 +33,9 @@ class Metrics:
         self.requests = Counter(
             "flowers_requests", "Answered requests.", ["method", "route", "status"], registry=registry
         )
-        self.problems = Counter("flowers_problems", "Requests answered with a problem.", ["type"], registry=registry)
-        for problem in PROBLEMS:
-            self.problems.labels(problem)  # from 0 on: Prometheus sees no increase in a series that begins with 1
+        problems = Counter("flowers_problems", "Requests answered with a problem.", ["type"], registry=registry)
+        # All of them, from 0 on: Prometheus sees no increase in a series that begins with 1.
+        self.problems = {name: problems.labels(name) for name in PROBLEMS}
         self.duration = Histogram(
             "flowers_request_duration_seconds",
             "From the request's head to the end of the answer.",

@@ -1,9 +1,9 @@
 """The request head, before the app hears of it: bounded in size and time, and turned away where there is no room."""
 
 import asyncio
-import json
 import time
 from functools import cached_property, lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, cast
 
 import structlog
@@ -126,7 +126,7 @@ class BoundedHead(HttpToolsProtocol):
             admission.check_room()
         except errors.QueueFull as error:
             if self._has_key():
-                self._turn_away(error)
+                self._turn_away(error, take_request_id(self.headers))
             else:
                 super().on_headers_complete()  # the app says that the key is missing
             return
@@ -169,12 +169,11 @@ class BoundedHead(HttpToolsProtocol):
         keys = self._service.api_keys
         return keys is None or keys.are_in(Headers(raw=self.headers))
 
-    def _turn_away(self, error: errors.QueueFull) -> None:
+    def _turn_away(self, error: errors.QueueFull, request_id: str) -> None:
         begun_at = time.perf_counter()
         self._is_turned_away = True
-        request_id = take_request_id(self.headers)
         problem = problems.of(type(error))
-        self._write(problem, str(error), request_id, {})
+        self._write(problem, str(error), request_id)
         self._service.recorder.record(
             request_id, "POST", PATH, PATH, problem.status, time.perf_counter() - begun_at, problem.name
         )
@@ -183,19 +182,18 @@ class BoundedHead(HttpToolsProtocol):
         self._is_refused = True
         self._stop_timer()
         request_id = make_request_id() if self._is_between else take_request_id(self.headers)
-        self._write(problem, detail, request_id, {"Connection": "close"})
+        self._write(problem, detail, request_id, b"Connection: close\r\n")
         self.loop.call_later(_LINGER_S, self.transport.close)
         metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
-        metrics.problems.labels(problem.name).inc()
+        metrics.problems[problem.name].inc()
         log.info("request refused", request_id=request_id, problem=problem.name)
 
-    def _write(self, problem: problems.Problem, detail: str, request_id: str, more: dict[str, str]) -> None:
+    def _write(self, problem: problems.Problem, detail: str, request_id: str, more: bytes = b"") -> None:
         head, body = _prepare(problem, detail)
-        body = body.replace(_ID, json.dumps(request_id).encode(), 1)
-        own_headers = {"X-Request-ID": request_id, **more, "Content-Length": len(body)}
-        lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in own_headers.items()]
-        self.transport.write(b"".join([head, *lines, b"\r\n", body]))
+        body = body.replace(_ID, encode_basestring_ascii(request_id).encode(), 1)
+        own = b"X-Request-ID: %b\r\n%bContent-Length: %d\r\n\r\n" % (request_id.encode(), more, len(body))
+        self.transport.write(head + own + body)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

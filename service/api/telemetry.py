@@ -61,7 +61,7 @@ class Recorder:
         """
         self.metrics.observe_request(method if method in _METHODS else "other", route, status, duration_s)
         if problem:
-            self.metrics.problems.labels(problem).inc()
+            self.metrics.problems[problem].inc()
         if self._access_log:
             log.info(
                 "request",
