@@ -64,6 +64,7 @@ class BoundedHead(HttpToolsProtocol):
     _is_between = True  # of no request any byte is still to come
     _is_turned_away = False  # the request at hand has its answer, and the app never hears of it
     _num_bytes = 0
+    _owed: tuple[problems.Problem, str, str] | None = None  # a refusal that waits for the answers before it
 
     @cached_property
     def _service(self) -> Service:
@@ -81,7 +82,10 @@ class BoundedHead(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._one_write.flush()  # now: a sender that has ended its side is closed in the next turn
+        is_last = not self.pipeline
         super().on_response_complete()
+        if is_last and self._owed is not None:
+            self._close_with(*self._owed)
 
     def data_received(self, data: bytes) -> None:
         """Parse; then see whether the sender owes the rest of a head, or of a body that was answered long ago."""
@@ -158,7 +162,7 @@ class BoundedHead(HttpToolsProtocol):
             return False
         headers = dict(self.headers)
         return (
-            (self.cycle is None or self.cycle.response_complete)  # else another answer has to go first
+            self._is_next()
             and self.parser.should_keep_alive()
             and not self._service.health.is_draining
             and not headers.keys() & {b"transfer-encoding", b"expect", b"origin"}
@@ -182,12 +186,26 @@ class BoundedHead(HttpToolsProtocol):
         self._is_refused = True
         self._stop_timer()
         request_id = make_request_id() if self._is_between else take_request_id(self.headers)
-        self._write(problem, detail, request_id, b"Connection: close\r\n")
-        self.loop.call_later(_LINGER_S, self.transport.close)
+        is_of_body = self.cycle is not None and self.cycle.more_body
+        if self._is_next() or (is_of_body and not self.pipeline):
+            self._close_with(problem, detail, request_id)
+        else:
+            self._owed = problem, detail, request_id
+            if is_of_body:
+                self.pipeline.popleft()  # the app has not begun with it, and need not
         metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
         metrics.problems[problem.name].inc()
         log.info("request refused", request_id=request_id, problem=problem.name)
+
+    def _is_next(self) -> bool:
+        """Whether every request before the one at hand has its answer: the sender takes the next one for its own."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_with(self, problem: problems.Problem, detail: str, request_id: str) -> None:
+        self._owed = None
+        self._write(problem, detail, request_id, b"Connection: close\r\n")
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _write(self, problem: problems.Problem, detail: str, request_id: str, more: bytes = b"") -> None:
         head, body = _prepare(problem, detail)

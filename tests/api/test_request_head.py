@@ -364,6 +364,43 @@ async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) ->
     writer.close()
 
 
+_NO_COLON = GET + b"No colon\r\n\r\n"
+_BROKEN_CHUNK = b"POST /predict HTTP/1.1\r\nHost: f\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [
+        (_NO_COLON, "400"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", "400"),
+        (GET + b"X-Long: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n", "431"),
+        (_BROKEN_CHUNK, "400"),
+    ],
+    ids=["no colon", "no host", "long", "chunk"],
+)
+@pytest.mark.parametrize("num_before", [1, 2])
+async def test_what_is_broken_is_said_after_the_answers_that_go_before(
+    wire: Wire, broken: bytes, status: str, num_before: int
+) -> None:
+    """In one write: an answer that comes early is taken for that of another request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write((GET + b"\r\n") * num_before + broken)
+    statuses = [(await read_answer(reader))[0].split()[1] for _ in range(num_before + 1)]
+    assert statuses == ["200"] * num_before + [status]
+    assert await reader.read() == b""  # and nothing after it
+    writer.close()
+
+
+async def test_a_broken_body_is_refused_while_the_app_waits_for_the_rest_of_it(wire: Wire) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write(_BROKEN_CHUNK.removesuffix(b"no size\r\n"))
+    while not wire.service.service.admission.num_requests:
+        await asyncio.sleep(0.001)
+    writer.write(b"no size\r\n")
+    assert (await read_answer(reader))[0].split()[1] == "400"
+    writer.close()
+
+
 async def test_requests_that_come_at_once_count_each_other(wire: Wire) -> None:
     """The app hears of each in the next turn of the event loop: there is room for one of three."""
     connections = [await asyncio.open_connection("127.0.0.1", wire.port) for _ in range(3)]
