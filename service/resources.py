@@ -26,6 +26,20 @@ def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     return max(1, min([cores, *map(math.ceil, quotas)]))
 
 
+def pinnable_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> tuple[int, ...]:
+    """The numbers of the cores, if there are several and this process may keep all of them busy that it may run on.
+
+    Else none: with a quota it may run on more than it may use, and so may all others on a node, which must not meet on
+    the first two.
+
+    Args:
+        groups: the control groups that this process is in.
+        root: where they are mounted.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return tuple(cores) if 1 < len(cores) == count_cores(groups, root) else ()
+
+
 def memory_left(meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     """Bytes that Linux, and the limits of the control groups of either version, still give.
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.resources import count_cores, memory_left
+from service.resources import count_cores, memory_left, pinnable_cores
 
 GIB = 2**30
 VERSION_1, VERSION_2 = "4:memory:/{0}\n3:cpu,cpuacct:/{0}\n2:pids:/else\n", "0::/{0}\n"
@@ -81,3 +81,24 @@ def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
     assert count_cores(tmp_path / "missing", tmp_path / "missing") == 3
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "quota", "expected"),
+    [
+        ({2, 5, 7}, "max 100000", (2, 5, 7)),
+        ({2, 5, 7}, "300000 100000", (2, 5, 7)),
+        ({2, 5, 7}, "200000 100000", ()),  # two of three, and who knows which the others take
+        ({3}, "max 100000", ()),
+    ],
+)
+def test_threads_may_be_tied_to_cores_where_all_of_them_may_be_used(
+    runs_on: set[int], quota: str, expected: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: runs_on, raising=False)
+    assert pinnable_cores(*describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
+
+
+def test_where_threads_cannot_be_tied_there_is_no_core_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert pinnable_cores(tmp_path / "missing", tmp_path / "missing") == ()

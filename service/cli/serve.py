@@ -22,6 +22,7 @@ from service.api.logs import configure_logging
 from service.api.request_head import BoundedHead
 from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
+from service.resources import pinnable_cores
 from service.settings import ServeSettings
 
 # Longer than the 60 s of common balancers, which else send a request just as the connection closes.
@@ -47,7 +48,8 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     configure_logging(settings.log_format)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    never_preempt()
+    if not pinnable_cores():  # else lanes keep to their cores, and whoever is woken there must not wait for them
+        never_preempt()
     listener = _listen(settings.host, settings.port)
     server = _Server(settings)
     server.run(sockets=[listener])

@@ -11,7 +11,7 @@ from service.engines.engine import EngineInfo, Probabilities
 from service.engines.warm_up import run_and_check
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
-from service.resources import count_cores
+from service.resources import count_cores, pinnable_cores
 
 # Whatever is there by now stays: collections that pass over it cost each request a tenth of its time.
 gc.freeze()
@@ -41,6 +41,7 @@ class OnnxRuntimeEngine:
     def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
         self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
         self._num_cores = num_cores = threads or count_cores()
+        self._num_lanes = num_cores if num_cores in (1, len(pinnable_cores())) else num_cores + 1
         path = folder / CPU_MODEL_FILES[precision]
         self._session = _load(path, folder.name, 1)
         self._wide_session = _load(path, folder.name, num_cores) if num_cores > 1 else self._session
@@ -63,11 +64,11 @@ class OnnxRuntimeEngine:
 
     @property
     def num_lanes(self) -> int:
-        """One more than cores, since Python's lock always keeps one waiting: 10 % more answers on two cores.
+        """One for each core that it can keep to; else one more than cores: Python's lock always keeps one waiting.
 
         On a single core two would take turns: about as many answers, each after twice the time.
         """
-        return self._num_cores + 1 if self._num_cores > 1 else 1
+        return self._num_lanes
 
     @property
     def lanes_decode(self) -> bool:

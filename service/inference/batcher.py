@@ -14,6 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +23,9 @@ from service.engines.engine import Engine, Probabilities
 from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
-from service.inference.threads import LANES, compute_threads
+from service.inference.threads import LANES, compute_threads, on_own_core
+from service.resources import pinnable_cores
 
-_MOST_LANES = 257  # of the most engine threads that the settings allow, one more
 _CLOSED = "This replica has shut down: send the request again."
 
 
@@ -81,7 +82,7 @@ class MicroBatcher:
         self._on_batch = on_batch
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self._threads = compute_threads(_MOST_LANES, "lane", LANES)  # made when needed
+        self._lanes: dict[int, ThreadPoolExecutor] = {}  # by how many
         self._is_closed = False
         self._calls: dict[object, float] = {}  # call -> when it began, on the event loop's clock
         self.num_computing = 0
@@ -148,7 +149,8 @@ class MicroBatcher:
         self._is_closed = True
         while self._waiting:
             _fail(self._waiting.popleft(), Draining(_CLOSED))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for lanes in self._lanes.values():
+            lanes.shutdown(wait=False, cancel_futures=True)
 
     def _fill_lanes(self) -> None:
         while self._waiting and self._has_free_lane() and (batch := self._take_batch()):
@@ -199,7 +201,8 @@ class MicroBatcher:
         num_computed = 0
         try:
             with batch[0].loaded.in_use():
-                num_computed = await loop.run_in_executor(self._threads, self._compute, batch)
+                lanes = self._lanes_for(batch[0].loaded.engine)
+                num_computed = await loop.run_in_executor(lanes, self._compute, batch)
         except BaseException as error:  # no thread could be had, or the engine has raised what ends a thread
             for waiting in batch:
                 waiting.outcome = _failure(len(batch), error)
@@ -211,6 +214,18 @@ class MicroBatcher:
                 self._settle(waiting, loop.time())
         if num_computed:
             self._on_batch(num_computed)
+
+    def _lanes_for(self, engine: Engine) -> ThreadPoolExecutor:
+        """As many threads as there are lanes: they would take turns with one more, which costs a tenth of the answers.
+
+        What computes on them, and with as many threads as there are cores, has a core for each.
+        """
+        num_lanes = engine.num_lanes
+        if num_lanes not in self._lanes:
+            cores = pinnable_cores() if engine.lanes_decode else ()
+            cores = cores if len(cores) == num_lanes else ()
+            self._lanes[num_lanes] = compute_threads(num_lanes, "lane", LANES, cores)
+        return self._lanes[num_lanes]
 
     def _settle(self, waiting: _Waiting, now: float) -> None:
         outcome, waiting.outcome = waiting.outcome, None
@@ -224,6 +239,10 @@ class MicroBatcher:
 
     def _compute(self, batch: list[_Waiting]) -> int:
         """In a lane's thread: an outcome for each image but those whose caller has left; how many were computed."""
+        with on_own_core(is_alone=len(batch) == 1 and self._is_only_one()):
+            return self._compute_here(batch)
+
+    def _compute_here(self, batch: list[_Waiting]) -> int:
         for waiting in batch:
             if not waiting.answer.done():
                 waiting.make()
@@ -232,7 +251,7 @@ class MicroBatcher:
         }
         if not made:
             return 0
-        is_alone = len(made) == 1 and len(self._running) == 1 and not self._waiting
+        is_alone = len(made) == 1 and self._is_only_one()
         began_at = time.perf_counter()
         try:
             rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())), is_alone)
@@ -244,6 +263,9 @@ class MicroBatcher:
             for waiting, row in zip(made, rows, strict=True):
                 waiting.outcome = Scored(row, waiting.make_s, infer_s)
         return len(made)
+
+    def _is_only_one(self) -> bool:
+        return len(self._running) == 1 and not self._waiting
 
     def _call(self, engine: Engine, images: Pixels, is_alone: bool) -> Probabilities:
         """The check keeps a broken row from reaching a caller as an answer."""

@@ -1,10 +1,13 @@
 """Who gets the cores: what computes, decodes or loads steps back for the event loop, which does not interrupt it."""
 
+import math
 import os
 import sys
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 LANES = 10
 """Niceness of the threads that compute: at the event loop's own priority they, more than cores, starve it at five times
@@ -14,9 +17,84 @@ DECODERS = 17
 """Of those that decode ahead: a picture of 50 million pixels takes a core for a second, and small ones go before it."""
 
 
-def compute_threads(num_threads: int, name: str, niceness: int) -> ThreadPoolExecutor:
-    """Threads, started when they are needed, that step back for the event loop."""
-    return ThreadPoolExecutor(num_threads, name, step_back, (niceness,))
+_STARVED = 0.4  # of the time: less of its core than the event loop and a client beside it leave to a lane
+_JUDGED_AFTER_S = 0.25  # of computing
+_FREE_FOR_S = 10.0
+
+_this_thread = threading.local()
+
+
+def compute_threads(num_threads: int, name: str, niceness: int, cores: Iterable[int] = ()) -> ThreadPoolExecutor:
+    """Threads, started when they are needed, that step back for the event loop.
+
+    Each of the first ones has one of `cores` for its own in `on_own_core`.
+    """
+    return ThreadPoolExecutor(num_threads, name, _begin, (niceness, iter(cores)))
+
+
+def _begin(niceness: int, cores: Iterator[int]) -> None:
+    step_back(niceness)
+    _this_thread.core = next((_OwnCore(core) for core in cores), None)
+
+
+@contextmanager
+def on_own_core(*, is_alone: bool) -> Iterator[None]:
+    """The calling thread keeps to its own core meanwhile, if it has one that nobody else wants.
+
+    Not while it `is_alone`: then it is well off wherever the event loop is not.
+
+    Where much is going on, Linux does not look for an idle core. With few of them, a thread that has waited for a
+    moment, as for Python's lock, is put behind another for some milliseconds, beside a core that is idle.
+
+    Source: Linux 6.18, kernel/sched/fair.c, `select_idle_cpu` and `update_idle_cpu_scan`.
+    """
+    core: _OwnCore | None = getattr(_this_thread, "core", None)
+    if core is None:
+        yield
+        return
+    if is_alone:
+        core.leave()
+    else:
+        core.keep()
+    begun_s, cpu_s = time.monotonic(), time.thread_time()
+    try:
+        yield
+    finally:
+        core.judge(time.monotonic() - begun_s, time.thread_time() - cpu_s)
+
+
+class _OwnCore:
+    """The core that one thread keeps to, but not while another program takes most of it: then any core will do."""
+
+    def __init__(self, core: int) -> None:
+        self._core = core
+        self._every = os.sched_getaffinity(0)
+        self._is_kept = False
+        self._free_until = -math.inf
+        self._wall_s = self._cpu_s = 0.0
+
+    def keep(self) -> None:
+        if not self._is_kept and time.monotonic() >= self._free_until:
+            self._move({self._core}, is_kept=True)
+
+    def leave(self) -> None:
+        if self._is_kept:
+            self._move(self._every, is_kept=False)
+
+    def judge(self, wall_s: float, cpu_s: float) -> None:
+        self._wall_s += wall_s
+        self._cpu_s += cpu_s
+        if self._wall_s < _JUDGED_AFTER_S:
+            return
+        if self._is_kept and self._cpu_s < _STARVED * self._wall_s:
+            self.leave()
+            self._free_until = time.monotonic() + _FREE_FOR_S
+        self._wall_s = self._cpu_s = 0.0
+
+    def _move(self, cores: set[int], *, is_kept: bool) -> None:
+        with suppress(OSError):  # a core may have been taken away
+            os.sched_setaffinity(0, cores)
+        self._is_kept = is_kept
 
 
 def step_back(niceness: int) -> None:

@@ -23,6 +23,7 @@ from service.cli.serve import _listen
 from service.engines.select import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
+from service.resources import pinnable_cores
 
 PHOTO = encode(draw_photograph(2, seed=300))
 
@@ -59,17 +60,28 @@ def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(t
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have neither policy nor priority of their own")
-def test_the_event_loop_interrupts_no_lane_and_lanes_step_back_for_it(tiny_version: Path) -> None:
-    with served(tiny_version, "--engine", "onnxruntime") as service:
-        service.wait_for("model loaded")
-        httpx.post(f"{service.url}/predict", content=PHOTO).raise_for_status()
-        event_loop = service.process.pid
-        assert os.sched_getscheduler(event_loop) == os.SCHED_BATCH
-        niceness = os.getpriority(os.PRIO_PROCESS, event_loop) + LANES
-        threads = [int(path.name) for path in Path(f"/proc/{event_loop}/task").iterdir()]
-        lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) == niceness]
-        assert lanes
-        assert {os.sched_getscheduler(lane) for lane in lanes} == {os.SCHED_BATCH}
+@pytest.mark.parametrize("on_one_core", [True, False], ids=["one core", "all cores"])
+def test_lanes_step_back_for_the_event_loop_which_on_one_core_does_not_interrupt_them(
+    tiny_version: Path, on_one_core: bool
+) -> None:
+    """Where lanes keep to their cores, it must: else it would wait for one, beside a core that is idle."""
+    cores = os.sched_getaffinity(0)
+    if on_one_core:
+        os.sched_setaffinity(0, {min(cores)})
+    try:
+        expected = os.SCHED_OTHER if pinnable_cores() else os.SCHED_BATCH
+        with served(tiny_version, "--engine", "onnxruntime") as service:
+            service.wait_for("model loaded")
+            httpx.post(f"{service.url}/predict", content=PHOTO).raise_for_status()
+            event_loop = service.process.pid
+            assert os.sched_getscheduler(event_loop) == expected
+            niceness = os.getpriority(os.PRIO_PROCESS, event_loop) + LANES
+            threads = [int(path.name) for path in Path(f"/proc/{event_loop}/task").iterdir()]
+            lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) == niceness]
+            assert lanes
+            assert {os.sched_getscheduler(lane) for lane in lanes} == {expected}
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @pytest.mark.slow

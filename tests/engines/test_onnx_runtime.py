@@ -14,7 +14,7 @@ from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion
 from service.imaging.pixels import Pixels
-from service.resources import count_cores
+from service.resources import count_cores, pinnable_cores
 from service.training.cpu_model import ready_for_int8
 from service.training.export_onnx import float32_model, int8_model
 from service.training.steps import read_network
@@ -66,14 +66,24 @@ def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) ->
 def test_it_shows_what_it_is(engine: Engine) -> None:
     info = engine.info
     assert (info.engine, info.device, info.reason, info.warning) == ("onnxruntime", "cpu", "a test", "")
-    assert engine.num_lanes == 3
     assert engine.lanes_decode
 
 
-@pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 3), (5, 6), (0, count_cores() + (count_cores() > 1))])
-def test_it_has_a_lane_more_than_cores_but_one_on_a_single_core(tiny_version: Path, threads: int, lanes: int) -> None:
+@pytest.mark.parametrize(
+    ("threads", "pinnable", "lanes"),
+    [(1, (), 1), (1, (0, 1), 1), (2, (), 3), (2, (0, 1), 2), (2, (0, 1, 2, 3), 3), (5, (0, 1), 6), (0, None, None)],
+)
+def test_it_has_a_lane_for_each_core_and_one_more_where_they_cannot_keep_to_them(
+    tiny_version: Path,
+    threads: int,
+    pinnable: tuple[int, ...] | None,
+    lanes: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if pinnable is not None:
+        monkeypatch.setattr("service.engines.onnx_runtime.pinnable_cores", lambda: pinnable)
     engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=threads)
-    assert engine.num_lanes == lanes
+    assert engine.num_lanes == (lanes or len(pinnable_cores()) or count_cores() + (count_cores() > 1))
     assert engine.min_queue_size == 3 * (threads or count_cores())
 
 

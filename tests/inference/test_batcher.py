@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImag
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Scored
 from service.inference.loaded_version import LoadedVersion
+from service.resources import pinnable_cores
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +63,39 @@ async def test_whatever_waits_when_the_lane_is_free_shares_one_call(engine: Fake
     assert engine.batches == [1, 3, 2]
     assert sizes == [1, 3, 2]
     assert batcher.num_computing == 0
+
+
+@pytest.mark.parametrize("num_lanes", [1, 2, 3])
+async def test_there_are_no_more_threads_than_lanes(engine: FakeEngine, num_lanes: int) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
+    engine.num_lanes = num_lanes
+    seen = set()
+
+    def make() -> Pixels:
+        seen.add(threading.get_ident())
+        return image_of(1)
+
+    await asyncio.gather(*(batcher.submit(make, fake_version(engine)) for _ in range(64)))
+    assert 1 <= len(seen) <= num_lanes
+
+
+@pytest.mark.skipif(len(pinnable_cores()) < 2, reason="there are no cores to keep to")
+@pytest.mark.parametrize(("lanes_decode", "more_lanes"), [(True, 0), (True, 1), (False, 0)])
+async def test_lanes_that_compute_themselves_keep_to_cores_if_there_is_one_for_each(
+    engine: FakeEngine, lanes_decode: bool, more_lanes: int
+) -> None:
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
+    engine.num_lanes = len(pinnable_cores()) + more_lanes
+    engine.lanes_decode = lanes_decode
+    seen = []
+
+    def make() -> Pixels:
+        seen.append(len(os.sched_getaffinity(0)))
+        return image_of(1)
+
+    await asyncio.gather(*(batcher.submit(make, fake_version(engine)) for _ in range(16)))
+    expected = 1 if lanes_decode and not more_lanes else len(pinnable_cores())
+    assert seen[:-1] == [expected] * 15  # the last one may be alone
 
 
 async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) -> None:
@@ -237,7 +272,9 @@ async def test_a_lane_that_cannot_even_begin_is_a_failure(
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
     with monkeypatch.context() as patched:
         if where == "no thread can be had":
-            patched.setattr(batcher._threads, "submit", Mock(side_effect=RuntimeError("can't start new thread")))
+            patched.setattr(
+                batcher._lanes_for(engine), "submit", Mock(side_effect=RuntimeError("can't start new thread"))
+            )
         else:
             patched.setattr(np, "stack", Mock(side_effect=MemoryError))
         with pytest.raises(EngineFailed, match="1 images failed"):

@@ -303,5 +303,5 @@ async def test_decoders_and_lanes_let_the_event_loop_go_first(parts: Parts) -> N
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    for threads, steps in ((parts.predictor._decoders, 17), (parts.batcher._threads, 10)):
+    for threads, steps in ((parts.predictor._decoders, 17), (parts.batcher._lanes_for(parts.engine), 10)):
         assert threads.submit(niceness).result() == min(niceness() + steps, 19)
