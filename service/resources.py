@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_FEW_CORES = 4  # measured with two
+
 _MEMINFO, _GROUPS, _ROOT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -26,18 +28,20 @@ def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     return max(1, min([cores, *map(math.ceil, quotas)]))
 
 
-def pinnable_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> tuple[int, ...]:
-    """The numbers of the cores, if there are several and this process may keep all of them busy that it may run on.
+def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT) -> tuple[int, ...]:
+    """The numbers of the cores that so many threads may be tied to, one each; none where that would harm.
 
-    Else none: with a quota it may run on more than it may use, and so may all others on a node, which must not meet on
-    the first two.
+    That is: on a single core, with more or fewer threads than cores; under a quota, since all others on the node may
+    run on the same cores; and with many cores, of which the kernel finds an idle one, and others want some.
 
     Args:
+        threads: how many; 0: as many as there are cores.
         groups: the control groups that this process is in.
         root: where they are mounted.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return tuple(cores) if 1 < len(cores) == count_cores(groups, root) else ()
+    is_limited = any(_cpu_quota(folder) is not None for folder in _folders("cpu", groups, root))
+    return tuple(cores) if 1 < len(cores) <= _FEW_CORES and threads in (0, len(cores)) and not is_limited else ()
 
 
 def memory_left(meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _ROOT) -> int:

@@ -27,6 +27,7 @@ class FakeEngine:
         self.num_classes = num_classes
         self.image_size = image_size
         self.num_lanes = 1
+        self.lane_cores: tuple[int, ...] = ()
         self.lanes_decode = False
         self.min_queue_size = 2
         self.max_batch_size = 1024

@@ -84,21 +84,30 @@ def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
 
 
 @pytest.mark.parametrize(
-    ("runs_on", "quota", "expected"),
+    ("runs_on", "quota", "threads", "expected"),
     [
-        ({2, 5, 7}, "max 100000", (2, 5, 7)),
-        ({2, 5, 7}, "300000 100000", (2, 5, 7)),
-        ({2, 5, 7}, "200000 100000", ()),  # two of three, and who knows which the others take
-        ({3}, "max 100000", ()),
+        ({2, 5, 7}, "max 100000", 0, (2, 5, 7)),
+        ({2, 5, 7}, "max 100000", 3, (2, 5, 7)),
+        ({2, 5, 7}, "max 100000", 2, ()),
+        ({2, 5, 7}, "max 100000", 4, ()),
+        ({2, 5, 7}, "200000 100000", 0, ()),
+        ({2, 5, 7}, "600000 100000", 0, ()),
+        ({3}, "max 100000", 0, ()),
+        (set(range(5)), "max 100000", 0, ()),
     ],
 )
-def test_threads_may_be_tied_to_cores_where_all_of_them_may_be_used(
-    runs_on: set[int], quota: str, expected: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_be_used(
+    runs_on: set[int],
+    quota: str,
+    threads: int,
+    expected: tuple[int, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: runs_on, raising=False)
-    assert pinnable_cores(*describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
+    assert pinnable_cores(threads, *describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
 
 
 def test_where_threads_cannot_be_tied_there_is_no_core_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert pinnable_cores(tmp_path / "missing", tmp_path / "missing") == ()
+    assert pinnable_cores(0, tmp_path / "missing", tmp_path / "missing") == ()

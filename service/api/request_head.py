@@ -91,10 +91,11 @@ class BoundedHead(HttpToolsProtocol):
         """Parse; then see whether the sender owes the rest of a head, or of a body that was answered long ago."""
         if self._is_refused:
             return
+        was_reading = self._is_reading  # what comes before a head in the same piece does not count
         super().data_received(data)
         if self._is_refused or self.transport.is_closing():
             return
-        if self._is_reading:
+        if self._is_reading and was_reading:
             self._num_bytes += len(data)
             if self._num_bytes > MAX_HEAD_BYTES:
                 self._refuse(problems.HEAD_TOO_LARGE, problems.HEAD_TOO_LARGE.meaning)
@@ -187,12 +188,15 @@ class BoundedHead(HttpToolsProtocol):
         self._stop_timer()
         request_id = make_request_id() if self._is_between else take_request_id(self.headers)
         is_of_body = self.cycle is not None and self.cycle.more_body
-        if self._is_next() or (is_of_body and not self.pipeline):
+        if self._is_next():
             self._close_with(problem, detail, request_id)
-        else:
+        elif not is_of_body:
             self._owed = problem, detail, request_id
-            if is_of_body:
-                self.pipeline.popleft()  # the app has not begun with it, and need not
+        elif self.pipeline:
+            self.pipeline.popleft()  # the app has not begun with it, and need not
+            self._owed = problem, detail, request_id
+        else:
+            self._answer_for_the_app(problem, detail, request_id)
         metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
         metrics.problems[problem.name].inc()
@@ -201,6 +205,15 @@ class BoundedHead(HttpToolsProtocol):
     def _is_next(self) -> bool:
         """Whether every request before the one at hand has its answer: the sender takes the next one for its own."""
         return self.cycle is None or self.cycle.response_complete
+
+    def _answer_for_the_app(self, problem: problems.Problem, detail: str, request_id: str) -> None:
+        """It is at this request, whose body is broken: unless its answer has begun, it is told that the sender left."""
+        if self.cycle.response_started:
+            self.loop.call_later(_LINGER_S, self.transport.close)
+            return
+        self._close_with(problem, detail, request_id)
+        self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
+        self.cycle.message_event.set()
 
     def _close_with(self, problem: problems.Problem, detail: str, request_id: str) -> None:
         self._owed = None

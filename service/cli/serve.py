@@ -48,7 +48,7 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     configure_logging(settings.log_format)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    if not pinnable_cores():  # else lanes keep to their cores, and whoever is woken there must not wait for them
+    if not pinnable_cores(settings.engine_threads):  # else who wakes up on a lane's core would wait for that lane
         never_preempt()
     listener = _listen(settings.host, settings.port)
     server = _Server(settings)

@@ -49,6 +49,10 @@ class Engine(Protocol):
         """How many calls of `run` at a time use the machine best; more would only wait for each other."""
 
     @property
+    def lane_cores(self) -> tuple[int, ...]:
+        """By number, the cores that the threads which call `run` should keep to, one each; none: they run anywhere."""
+
+    @property
     def lanes_decode(self) -> bool:
         """Whether the threads that call `run` should decode as well; else images are decoded on others, ahead of it."""
 

@@ -41,7 +41,7 @@ class OnnxRuntimeEngine:
     def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
         self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
         self._num_cores = num_cores = threads or count_cores()
-        self._num_lanes = num_cores if num_cores in (1, len(pinnable_cores())) else num_cores + 1
+        self._lane_cores = pinnable_cores(threads)
         path = folder / CPU_MODEL_FILES[precision]
         self._session = _load(path, folder.name, 1)
         self._wide_session = _load(path, folder.name, num_cores) if num_cores > 1 else self._session
@@ -68,7 +68,12 @@ class OnnxRuntimeEngine:
 
         On a single core two would take turns: about as many answers, each after twice the time.
         """
-        return self._num_lanes
+        return self._num_cores + (self._num_cores > 1 and not self._lane_cores)
+
+    @property
+    def lane_cores(self) -> tuple[int, ...]:
+        """Few, of which this process may use all; else none (`pinnable_cores`)."""
+        return self._lane_cores
 
     @property
     def lanes_decode(self) -> bool:

@@ -106,6 +106,11 @@ class SavedModelEngine:
         return 1
 
     @property
+    def lane_cores(self) -> tuple[int, ...]:
+        """None: TensorFlow computes on threads of its own."""
+        return ()
+
+    @property
     def lanes_decode(self) -> bool:
         """No: several decoders keep its one lane busy."""
         return False

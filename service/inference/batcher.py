@@ -24,7 +24,6 @@ from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import LANES, compute_threads, on_own_core
-from service.resources import pinnable_cores
 
 _CLOSED = "This replica has shut down: send the request again."
 
@@ -82,7 +81,7 @@ class MicroBatcher:
         self._on_batch = on_batch
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self._lanes: dict[int, ThreadPoolExecutor] = {}  # by how many
+        self._lanes: dict[tuple[int, tuple[int, ...]], ThreadPoolExecutor] = {}  # by how many, and their cores
         self._is_closed = False
         self._calls: dict[object, float] = {}  # call -> when it began, on the event loop's clock
         self.num_computing = 0
@@ -162,10 +161,7 @@ class MicroBatcher:
             self.num_computing += len(batch)
 
     def _has_free_lane(self) -> bool:
-        return len(self._running) < self._count_lanes()
-
-    def _count_lanes(self) -> int:
-        return self._waiting[0].loaded.engine.num_lanes
+        return len(self._running) < self._waiting[0].loaded.engine.num_lanes
 
     def _free_lane(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -174,9 +170,10 @@ class MicroBatcher:
     def _take_batch(self) -> list[_Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
-        # Not all: the other lanes come free as soon, and would have nothing to do.
-        share = math.ceil(len(self._waiting) / max(1, self._count_lanes() - 1))
-        size = min(share, self._max_batch_size, self._waiting[0].loaded.engine.max_batch_size)
+        engine = self._waiting[0].loaded.engine
+        # Not all: the other lanes come free as soon, and would have nothing to do. One more than cores has to wait.
+        num_sharing = engine.num_lanes if engine.lane_cores else max(1, engine.num_lanes - 1)
+        size = min(math.ceil(len(self._waiting) / num_sharing), self._max_batch_size, engine.max_batch_size)
         while self._waiting and len(batch) < size:
             first = self._waiting[0]
             if first.deadline is not None and first.deadline <= now:
@@ -216,16 +213,13 @@ class MicroBatcher:
             self._on_batch(num_computed)
 
     def _lanes_for(self, engine: Engine) -> ThreadPoolExecutor:
-        """As many threads as there are lanes: they would take turns with one more, which costs a tenth of the answers.
-
-        What computes on them, and with as many threads as there are cores, has a core for each.
-        """
-        num_lanes = engine.num_lanes
-        if num_lanes not in self._lanes:
-            cores = pinnable_cores() if engine.lanes_decode else ()
-            cores = cores if len(cores) == num_lanes else ()
-            self._lanes[num_lanes] = compute_threads(num_lanes, "lane", LANES, cores)
-        return self._lanes[num_lanes]
+        """As many threads as there are lanes: one more would be woken in turn with them, mostly beside an idle core."""
+        wanted = engine.num_lanes, engine.lane_cores
+        if wanted not in self._lanes:
+            if self._is_closed:
+                raise Draining(_CLOSED)
+            self._lanes[wanted] = compute_threads(engine.num_lanes, "lane", LANES, engine.lane_cores)
+        return self._lanes[wanted]
 
     def _settle(self, waiting: _Waiting, now: float) -> None:
         outcome, waiting.outcome = waiting.outcome, None

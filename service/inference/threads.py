@@ -1,7 +1,8 @@
-"""Who gets the cores: what computes, decodes or loads steps back for the event loop, which does not interrupt it."""
+"""Who gets the cores: what computes, decodes or loads steps back for the event loop."""
 
 import math
 import os
+import random
 import sys
 import threading
 import time
@@ -16,8 +17,7 @@ the load; refusals come late, and what was computed is fetched late (`benchmarks
 DECODERS = 17
 """Of those that decode ahead: a picture of 50 million pixels takes a core for a second, and small ones go before it."""
 
-
-_STARVED = 0.4  # of the time: less of its core than the event loop and a client beside it leave to a lane
+_STARVED = 0.5  # of the time: less of its core than the event loop and a client beside it leave to a lane
 _JUDGED_AFTER_S = 0.25  # of computing
 _FREE_FOR_S = 10.0
 
@@ -27,9 +27,12 @@ _this_thread = threading.local()
 def compute_threads(num_threads: int, name: str, niceness: int, cores: Iterable[int] = ()) -> ThreadPoolExecutor:
     """Threads, started when they are needed, that step back for the event loop.
 
-    Each of the first ones has one of `cores` for its own in `on_own_core`.
+    Each of the first ones has one of `cores` for its own in `on_own_core`; which, is left to chance, since another
+    replica may begin with the same.
     """
-    return ThreadPoolExecutor(num_threads, name, _begin, (niceness, iter(cores)))
+    own = list(cores)
+    random.shuffle(own)
+    return ThreadPoolExecutor(num_threads, name, _begin, (niceness, iter(own)))
 
 
 def _begin(niceness: int, cores: Iterator[int]) -> None:
@@ -68,33 +71,38 @@ class _OwnCore:
 
     def __init__(self, core: int) -> None:
         self._core = core
-        self._every = os.sched_getaffinity(0)
+        self._every: set[int] = set()
         self._is_kept = False
         self._free_until = -math.inf
         self._wall_s = self._cpu_s = 0.0
 
     def keep(self) -> None:
-        if not self._is_kept and time.monotonic() >= self._free_until:
-            self._move({self._core}, is_kept=True)
+        if self._is_kept or time.monotonic() < self._free_until:
+            return
+        self._every = os.sched_getaffinity(0)
+        with suppress(OSError):  # a sandbox may not have it
+            if self._core in self._every:
+                os.sched_setaffinity(0, {self._core})
+                self._is_kept = True
+                self._wall_s = self._cpu_s = 0.0
 
     def leave(self) -> None:
-        if self._is_kept:
-            self._move(self._every, is_kept=False)
+        if self._is_kept and os.sched_getaffinity(0) == {self._core}:  # else somebody has moved the thread
+            with suppress(OSError):
+                os.sched_setaffinity(0, self._every)
+        self._is_kept = False
 
     def judge(self, wall_s: float, cpu_s: float) -> None:
+        if not self._is_kept:
+            return
         self._wall_s += wall_s
         self._cpu_s += cpu_s
         if self._wall_s < _JUDGED_AFTER_S:
             return
-        if self._is_kept and self._cpu_s < _STARVED * self._wall_s:
+        if self._cpu_s < _STARVED * self._wall_s:
             self.leave()
             self._free_until = time.monotonic() + _FREE_FOR_S
         self._wall_s = self._cpu_s = 0.0
-
-    def _move(self, cores: set[int], *, is_kept: bool) -> None:
-        with suppress(OSError):  # a core may have been taken away
-            os.sched_setaffinity(0, cores)
-        self._is_kept = is_kept
 
 
 def step_back(niceness: int) -> None:

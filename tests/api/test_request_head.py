@@ -391,6 +391,39 @@ async def test_what_is_broken_is_said_after_the_answers_that_go_before(
     writer.close()
 
 
+@pytest.mark.parametrize("path", [b"/livez", b"/nothing", b"/predict"])
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+async def test_a_broken_body_has_one_answer(wire: Wire, path: bytes, expect: bytes) -> None:
+    """The app, which has begun with the request or is about to, says nothing after it."""
+    broken = b"POST %b HTTP/1.1\r\nHost: f\r\n%bTransfer-Encoding: chunked\r\n\r\nno size\r\n" % (path, expect)
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write(broken)
+    answers = await reader.read()
+    writer.close()
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+async def test_what_breaks_after_the_answer_is_not_answered_again(wire: Wire) -> None:
+    """The connection is read on for a while after an early answer, lest the sender loses it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    writer.write(b"POST /nothing HTTP/1.1\r\nHost: f\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert (await read_answer(reader))[0].split()[1] == "404"
+    writer.write(b"no size\r\n")
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_head_may_come_in_one_piece_with_the_large_body_before_it(wire: Wire) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+    body = b"x" * (2 * MAX_HEAD_BYTES)
+    writer.write(b"POST /nothing HTTP/1.1\r\nHost: f\r\nContent-Length: %d\r\n\r\n" % len(body) + body + GET[:-20])
+    first = (await read_answer(reader))[0]
+    writer.write(GET[-20:] + b"\r\n")
+    assert [first.split()[1], (await read_answer(reader))[0].split()[1]] == ["404", "200"]
+    writer.close()
+
+
 async def test_a_broken_body_is_refused_while_the_app_waits_for_the_rest_of_it(wire: Wire) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(_BROKEN_CHUNK.removesuffix(b"no size\r\n"))

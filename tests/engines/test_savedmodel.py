@@ -118,6 +118,7 @@ def test_batch_sizes_are_few_and_end_at_the_largest(max_batch_size: int, sizes: 
 def test_its_decoders_and_its_lane_find_eight_images_for_each_core(tiny_version: Path) -> None:
     engine = open_engine(tiny_version / "flowers" / "1")
     assert (engine.lanes_decode, engine.num_lanes, engine.min_queue_size) == (False, 1, 8 * count_cores())
+    assert engine.lane_cores == ()
 
 
 def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares: Pixels) -> None:

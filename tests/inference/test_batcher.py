@@ -17,7 +17,7 @@ from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImag
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Scored
 from service.inference.loaded_version import LoadedVersion
-from service.resources import pinnable_cores
+from service.inference.threads import LANES, compute_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -65,37 +65,34 @@ async def test_whatever_waits_when_the_lane_is_free_shares_one_call(engine: Fake
     assert batcher.num_computing == 0
 
 
-@pytest.mark.parametrize("num_lanes", [1, 2, 3])
-async def test_there_are_no_more_threads_than_lanes(engine: FakeEngine, num_lanes: int) -> None:
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
-    engine.num_lanes = num_lanes
-    seen = set()
-
-    def make() -> Pixels:
-        seen.add(threading.get_ident())
-        return image_of(1)
-
-    await asyncio.gather(*(batcher.submit(make, fake_version(engine)) for _ in range(64)))
-    assert 1 <= len(seen) <= num_lanes
-
-
-@pytest.mark.skipif(len(pinnable_cores()) < 2, reason="there are no cores to keep to")
-@pytest.mark.parametrize(("lanes_decode", "more_lanes"), [(True, 0), (True, 1), (False, 0)])
-async def test_lanes_that_compute_themselves_keep_to_cores_if_there_is_one_for_each(
-    engine: FakeEngine, lanes_decode: bool, more_lanes: int
+@pytest.mark.parametrize("lane_cores", [(), (4, 7)])
+async def test_there_are_as_many_threads_as_lanes_and_they_get_the_cores_that_the_engine_names(
+    engine: FakeEngine, lane_cores: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = Mock(side_effect=compute_threads)
+    monkeypatch.setattr("service.inference.batcher.compute_threads", made)
     batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
-    engine.num_lanes = len(pinnable_cores()) + more_lanes
-    engine.lanes_decode = lanes_decode
+    engine.num_lanes, engine.lane_cores = 2, lane_cores
+    for _ in range(2):
+        await batcher.submit(image_of(1), fake_version(engine))
+    made.assert_called_once_with(2, "lane", LANES, lane_cores)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be tied to cores here")
+async def test_a_lane_keeps_to_its_core_unless_it_is_alone(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.threads._JUDGED_AFTER_S", float("inf"))
+    every = os.sched_getaffinity(0)
+    batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
+    engine.lane_cores = (min(every),)
     seen = []
 
     def make() -> Pixels:
-        seen.append(len(os.sched_getaffinity(0)))
+        seen.append(os.sched_getaffinity(0))
         return image_of(1)
 
     await asyncio.gather(*(batcher.submit(make, fake_version(engine)) for _ in range(16)))
-    expected = 1 if lanes_decode and not more_lanes else len(pinnable_cores())
-    assert seen[:-1] == [expected] * 15  # the last one may be alone
+    assert seen[:-1] == [{min(every)}] * 15
+    assert seen[-1] == every
 
 
 async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) -> None:
@@ -122,10 +119,15 @@ async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine)
     assert engine.batches == [1, 3, 3, 1]
 
 
-async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(engine: FakeEngine) -> None:
-    """Of three lanes one takes half of what waits: the other two are to have something to do as well."""
+@pytest.mark.parametrize(
+    ("lane_cores", "batches"), [((), [1, 1, 1, 1, 1, 2, 4]), ((4093, 4094, 4095), [1, 1, 1, 1, 1, 1, 2, 3])]
+)
+async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(
+    engine: FakeEngine, lane_cores: tuple[int, ...], batches: list[int]
+) -> None:
+    """Of three lanes on two cores one takes half of what waits; with a core for each, a third."""
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=16)
-    engine.num_lanes = 3
+    engine.num_lanes, engine.lane_cores = 3, lane_cores
     loaded = fake_version(engine)
     engine.hold()
     calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3 + 8)]
@@ -133,7 +135,7 @@ async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(engine: 
     assert batcher.num_computing == 3
     engine.release()
     await asyncio.gather(*calls)
-    assert sorted(engine.batches) == [1, 1, 1, 1, 1, 2, 4]
+    assert sorted(engine.batches) == batches
 
 
 async def test_only_an_image_with_nobody_beside_it_is_alone(engine: FakeEngine) -> None:

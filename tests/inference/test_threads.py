@@ -102,28 +102,43 @@ def test_who_is_alone_leaves_its_core() -> None:
 
 @pytest.mark.skipif(len(ALL_CORES) < 2, reason="there is no other core")
 def test_a_core_that_somebody_else_takes_is_left_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time that a thread has not computed is one that the clock jumps over."""
     own, every = {ALL_CORES[0]}, set(ALL_CORES)
-    real, jumped_s = time.monotonic, 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: real() + jumped_s)
+    wall_s = cpu_s = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: wall_s)
+    monkeypatch.setattr(time, "thread_time", lambda: cpu_s)
 
-    def computed(lost_s: float) -> set[int]:
-        nonlocal jumped_s
+    def compute(its_s: float, others_s: float) -> set[int]:
+        nonlocal wall_s, cpu_s
         with on_own_core(is_alone=False):
-            ends_at = time.thread_time() + 0.05
-            while time.thread_time() < ends_at:
-                pass
-            jumped_s += lost_s
+            wall_s, cpu_s = wall_s + its_s + others_s, cpu_s + its_s
         return os.sched_getaffinity(0)
 
     with compute_threads(1, "lane", 0, ALL_CORES[:1]) as lanes:
-        assert lanes.submit(computed, 0.1).result() == own  # a third of the time, but too short to be judged
-        assert lanes.submit(computed, 0.9).result() == every  # a tenth of it
-        assert lanes.submit(computed, 0.0).result() == every  # not yet again
-        jumped_s += 11
-        assert lanes.submit(computed, 0.0).result() == own
+        assert lanes.submit(compute, 0.01, 0.1).result() == own  # too short to be judged
+        assert lanes.submit(compute, 0.3, 0.1).result() == own  # both together: three fifths
+        assert lanes.submit(compute, 0.1, 0.3).result() == every
+        assert lanes.submit(compute, 9.0, 0.0).result() == every  # not yet again
+        wall_s += 2
+        assert lanes.submit(compute, 0.1, 0.0).result() == own
 
 
-def test_a_core_that_is_gone_is_no_error() -> None:
-    with compute_threads(1, "lane", 0, [4095]) as lanes:
+@pytest.mark.skipif(len(ALL_CORES) < 2, reason="there is no other core")
+def test_who_was_moved_by_somebody_else_stays_there() -> None:
+    def moved() -> set[int]:
+        cores_inside()
+        os.sched_setaffinity(0, ALL_CORES[1:2])
+        return cores_inside(is_alone=True)
+
+    with compute_threads(1, "lane", 0, ALL_CORES[:1]) as lanes:
+        assert lanes.submit(moved).result() == set(ALL_CORES[1:2])
+        assert lanes.submit(cores_inside).result() == set(ALL_CORES[1:2])  # its core is none of those any more
+
+
+def test_where_nobody_may_be_tied_to_a_core_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with compute_threads(1, "lane", 0, ALL_CORES[:1]) as lanes:
         assert lanes.submit(cores_inside).result() == set(ALL_CORES)
+        assert lanes.submit(cores_inside, is_alone=True).result() == set(ALL_CORES)
