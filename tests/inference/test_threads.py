@@ -107,13 +107,14 @@ def test_a_core_that_somebody_else_takes_is_left_for_a_while(monkeypatch: pytest
     monkeypatch.setattr(time, "monotonic", lambda: wall_s)
     monkeypatch.setattr(time, "thread_time", lambda: cpu_s)
 
-    def compute(its_s: float, others_s: float) -> set[int]:
+    def compute(its_s: float, others_s: float, *, is_alone: bool = False) -> set[int]:
         nonlocal wall_s, cpu_s
-        with on_own_core(is_alone=False):
+        with on_own_core(is_alone=is_alone):
             wall_s, cpu_s = wall_s + its_s + others_s, cpu_s + its_s
         return os.sched_getaffinity(0)
 
     with compute_threads(1, "lane", 0, ALL_CORES[:1]) as lanes:
+        assert lanes.submit(compute, 0.1, 0.9, is_alone=True).result() == every  # which says nothing of its core
         assert lanes.submit(compute, 0.01, 0.1).result() == own  # too short to be judged
         assert lanes.submit(compute, 0.3, 0.1).result() == own  # both together: three fifths
         assert lanes.submit(compute, 0.1, 0.3).result() == every
