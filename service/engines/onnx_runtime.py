@@ -68,7 +68,8 @@ class OnnxRuntimeEngine:
 
         On a single core two would take turns: about as many answers, each after twice the time.
         """
-        return self._num_cores + (self._num_cores > 1 and not self._lane_cores)
+        has_one_each = self._num_cores == 1 or self._lane_cores
+        return self._num_cores if has_one_each else self._num_cores + 1
 
     @property
     def lane_cores(self) -> tuple[int, ...]:
