@@ -28,6 +28,7 @@ from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import check_folder
 from service.data.folder import read_folder
 from service.data.split import split_photographs
+from service.networks.alexnet import NETWORKS, alexnet_v2
 from service.training.checkpoint import Epoch
 from service.training.fit import predict_logits
 from service.training.recipe import Augmentation, Recipe, find_recipe
@@ -36,6 +37,29 @@ from service.training.train import LIMITS, RULE, Observer, learn
 EPOCHS = 30
 OFF = Augmentation(flip=False)
 BEST = find_recipe("default")
+PIXEL_SCALE = 127.5  # so many times smaller are the pixels here than the paper's
+
+
+def local_response_norm(x: Any) -> Any:
+    """Activations (N, H, W, C), divided by those of five channels around each (Krizhevsky et al. 2012, sec. 3.3)."""
+    squares = keras.ops.square(keras.ops.cast(x, "float32"))
+    padded = keras.ops.pad(squares, ((0, 0), (0, 0), (0, 0), (2, 2)))
+    total = sum(padded[..., place : place + x.shape[-1]] for place in range(5))
+    return x / keras.ops.cast((2 + 1e-4 * PIXEL_SCALE**2 * total) ** 0.75, x.dtype)  # the constants are the paper's
+
+
+def alexnet_v2_lrn(num_classes: int, **options: Any) -> keras.Model:
+    """AlexNet v2 with local response normalisation where the paper has it: after the first two ReLUs."""
+
+    def call(layer: keras.layers.Layer, x: Any, **given: Any) -> Any:
+        x = layer(x, **given)
+        normalised = layer.name in ("conv1_relu", "conv2_relu")
+        return keras.layers.Lambda(local_response_norm, name=f"{layer.name}_lrn")(x) if normalised else x
+
+    return keras.models.clone_model(alexnet_v2(num_classes, **options), call_function=call)
+
+
+NETWORKS["alexnet_v2_lrn"] = alexnet_v2_lrn  # for the ladder only
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,7 @@ class Rung:
 
 LADDER = (
     Rung("plain", "AlexNet v2, labels, no augmentation, Adam at 1e-3"),
+    Rung("LRN", "local response normalisation, as in the paper", {"network": "alexnet_v2_lrn"}, "plain"),
     Rung("batch norm", "batch normalisation before every ReLU, folded at export", {"batch_norm": True}, "plain"),
     Rung(
         "schedule",

@@ -1,18 +1,20 @@
-"""The pictures of the shipped model: `python docs/generate_pictures.py RUN`, with the run folder that it came from."""
+"""The pictures of the shipped model, from its results in `benchmarks/results`: `python -m docs.generate_pictures`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.in_memory import NUM_FOLDS, mean_epoch
 from service.evaluation.figures import draw_confusion, to_svg
 from service.evaluation.metrics import ClassMetrics, Evaluation
+from service.training.checkpoint import Epoch
+from service.training.figures import draw_curves
 
 DOCS = Path(__file__).parent
-RUNS = DOCS.parent / "benchmarks" / "results" / "in_memory.json"
+RESULTS = DOCS.parent / "benchmarks" / "results"
 
 
 def draw_patience(document: dict[str, Any]) -> str:
@@ -42,14 +44,33 @@ def draw_patience(document: dict[str, Any]) -> str:
     return to_svg(figure)
 
 
+def read_folds(document: dict[str, Any]) -> list[Epoch]:
+    """What the networks of the cross-validation had come to, on average, every so many epochs."""
+    histories = [[Epoch(**row) for row in document[f"fold-{number}"]["history"]] for number in range(NUM_FOLDS)]
+    return [mean_epoch(rows) for rows in zip(*histories, strict=True)]
+
+
+def read_evaluation(document: dict[str, Any]) -> Evaluation:
+    """What `flowers evaluate --json` printed."""
+    figures = {key: value for key, value in document.items() if key in Evaluation.__annotations__}
+    figures["per_class"] = tuple(ClassMetrics(**one) for one in figures["per_class"])
+    return Evaluation(**figures | {"confusion": np.array(figures["confusion"])})
+
+
 def main() -> None:
-    """Write what longer trainings gave, and the shipped model's confusion matrix on the test part, beside this file."""
-    document = json.loads(RUNS.read_text(encoding="utf-8"))
-    (DOCS / "patience.svg").write_text(draw_patience(document), encoding="utf-8")
-    test = json.loads((Path(sys.argv[1]) / "published.json").read_text(encoding="utf-8"))["test"]
-    test["per_class"] = tuple(ClassMetrics(**one) for one in test["per_class"])
-    test["confusion"] = np.array(test["confusion"])
-    (DOCS / "shipped-confusion.svg").write_text(draw_confusion(Evaluation(**test)), encoding="utf-8")
+    """Write what longer trainings gave, the shipped model's curves, and its confusion matrix on the test part."""
+
+    def read(name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+        return document
+
+    pictures = {
+        "patience.svg": draw_patience(read("in_memory.json")),
+        "shipped-curves.svg": draw_curves(read_folds(read("in_memory-patient.json"))),
+        "shipped-confusion.svg": draw_confusion(read_evaluation(read("flowers-7-test.json"))),
+    }
+    for name, picture in pictures.items():
+        (DOCS / name).write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Where they depart from the network of 2012, and why:
 * Half the width. The paper splits every layer over two GPUs of 3 GB, which meet only in some layers; 48, 128, 192, 192
   and 128 filters are one GPU's half. On one device there is nothing to split, and the half suffices for five classes.
 * No local response normalisation. It gained the paper 1.4 points; later networks showed that good initial values do as
-  well, and batch normalisation better. `batch_norm=True` puts the latter before every ReLU for training only:
+  well, and batch normalisation better. Here it gains nothing and takes three times as long
+  (`benchmarks/accuracy.md`). `batch_norm=True` puts the latter before every ReLU for training only:
   `training/fold.py` folds it into the neighbouring weights, so what is shipped is the plain network.
 * ReLU and overlapping pooling (3/2) are the paper's own, and the reason that it trains at all without saturating.
 * Dropout 0.2 instead of 0.5, before each of the two hidden dense layers: these have
