@@ -9,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import Scope
 
 from service import errors
@@ -28,9 +27,13 @@ class Problem:
 
     status: int
     name: str
-    title: str
     meaning: str
     retry_after_s: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.name.replace("-", " ").capitalize()
 
     @property
     def type(self) -> str:
@@ -39,27 +42,17 @@ class Problem:
 
 
 NOT_FOUND = Problem(
-    404,
-    "not-found",
-    "Not found",
-    "No such path, model or version: GET /docs lists the paths, GET /models the models.",
+    404, "not-found", "No such path, model or version: GET /docs lists the paths, GET /models the models."
 )
 METHOD_NOT_ALLOWED = Problem(
-    405,
-    "method-not-allowed",
-    "Method not allowed",
-    "The path is right, the method is not: the header Allow names those.",
+    405, "method-not-allowed", "The path is right, the method is not: the header Allow names those."
 )
 HEAD_TOO_LARGE = Problem(
-    431,
-    "head-too-large",
-    "Request head too large",
-    "Request line and headers together have more than 32 KiB: send fewer or shorter ones.",
+    431, "head-too-large", "Request line and headers together have more than 32 KiB: send fewer or shorter ones."
 )
 INTERNAL_ERROR = Problem(
     500,
     "internal-error",
-    "Internal error",
     "The fault is the service's. Send it again; if it stays, give the request id to whoever runs the "
     "service: the log has the cause.",
 )
@@ -68,84 +61,56 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     errors.MalformedRequest: Problem(
         400,
         "malformed-request",
-        "Malformed request",
         "The request or its multipart body cannot be parsed, or is cut short, or there is not one Host header.",
     ),
-    errors.MissingImage: Problem(
-        400, "missing-image", "Missing image", "The body is empty, or the form has no part named `file`."
-    ),
+    errors.MissingImage: Problem(400, "missing-image", "The body is empty, or the form has no part named `file`."),
     errors.ModelNotFound: NOT_FOUND,
     errors.VersionNotFound: NOT_FOUND,
     errors.Unauthorized: Problem(
         401,
         "unauthorized",
-        "Unauthorized",
         "This service wants an API key (Authorization: Bearer, or X-API-Key), and no valid one was sent.",
     ),
     errors.BodyTooSlow: Problem(
         408,
         "body-too-slow",
-        "Body too slow",
         "The body did not arrive within body_timeout_s (a setting of the server), or the head not within 10 s.",
     ),
     errors.ImageBytesTooLarge: Problem(
-        413, "body-too-large", "Body too large", "More bytes than max_image_bytes (a setting of the server)."
+        413, "body-too-large", "More bytes than max_image_bytes (a setting of the server)."
     ),
     errors.ImageTooLarge: Problem(
-        413,
-        "image-too-large",
-        "Image too large",
-        "Its header announces more pixels than max_image_pixels (a setting of the server).",
+        413, "image-too-large", "Its header announces more pixels than max_image_pixels (a setting of the server)."
     ),
     errors.TooManyImages: Problem(
-        413,
-        "too-many-images",
-        "Too many images",
-        "More images than one request may carry; /predict takes one.",
+        413, "too-many-images", "More images than one request may carry; /predict takes one."
     ),
     errors.UnsupportedImageFormat: Problem(
-        415,
-        "unsupported-image-format",
-        "Unsupported image format",
-        "The bytes are none of the accepted image formats.",
+        415, "unsupported-image-format", "The bytes are none of the accepted image formats."
     ),
     errors.UnsupportedMediaType: Problem(
         415,
         "unsupported-media-type",
-        "Unsupported media type",
         "The body is neither multipart/form-data, nor image/*, nor application/octet-stream.",
     ),
     errors.UnsupportedEncoding: Problem(
-        415,
-        "unsupported-encoding",
-        "Unsupported encoding",
-        "The request has a Content-Encoding; none is accepted.",
+        415, "unsupported-encoding", "The request has a Content-Encoding; none is accepted."
     ),
-    errors.InvalidImage: Problem(
-        422, "invalid-image", "Invalid image", "It begins like an image, but is broken, cut short or hostile."
-    ),
-    errors.InvalidParameter: Problem(
-        422, "invalid-parameter", "Invalid parameter", "A parameter of the request is out of range."
-    ),
+    errors.InvalidImage: Problem(422, "invalid-image", "It begins like an image, but is broken, cut short or hostile."),
+    errors.InvalidParameter: Problem(422, "invalid-parameter", "A parameter of the request is out of range."),
     errors.QueueFull: Problem(
         429,
         "overloaded",
-        "Overloaded",
         "As many images or bytes wait as may (max_queue_size, max_queue_bytes): wait, and send it again.",
         1,
     ),
-    errors.NotReady: Problem(503, "not-ready", "Not ready", "No verified, warmed-up model can answer; it says why.", 5),
+    errors.NotReady: Problem(503, "not-ready", "No verified, warmed-up model can answer; it says why.", 5),
     errors.Draining: Problem(
-        503,
-        "draining",
-        "Draining",
-        "This replica is shutting down; another one, or this one restarted, will answer.",
-        5,
+        503, "draining", "This replica is shutting down; another one, or this one restarted, will answer.", 5
     ),
     errors.DeadlineExceeded: Problem(
         504,
         "deadline-exceeded",
-        "Deadline exceeded",
         "X-Request-Timeout-Ms, or the server's own request_timeout_s, passed before the answer was there.",
     ),
 }
@@ -261,23 +226,12 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     """What the router itself refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == METHOD_NOT_ALLOWED.status:
-        allowed = ", ".join(sorted(_allowed_methods(request)))
-        detail = f"This path answers {allowed or 'other methods'} only."
+        allowed = (error.headers or {})["Allow"].replace("GET", "GET, HEAD")  # who answers GET answers HEAD, too
+        detail = f"This path answers {allowed} only."
         return _respond(request, METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
     if error.status_code == NOT_FOUND.status:
         return _respond(request, NOT_FOUND, "Nothing is at this path: GET /docs lists the paths.")
     return _respond(request, _PROBLEMS[errors.MalformedRequest], "The request cannot be read: GET /docs describes it.")
-
-
-def _allowed_methods(request: Request) -> set[str]:
-    """Those that some route of this path answers; who answers GET answers HEAD, too."""
-
-    def is_answered(method: str) -> bool:
-        scope = {**request.scope, "method": method}
-        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
-
-    methods = set(filter(is_answered, ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")))
-    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from service.errors import InvalidParameter, ServiceError
+from service.load.connection import parse_target
 
 if TYPE_CHECKING:
     import httpx
@@ -62,12 +63,11 @@ def predict_remotely(files: Sequence[Path], top_k: int | None, url: str, header:
     import httpx  # here, because only --url needs it
 
     parameters = {} if top_k is None else {"top_k": top_k}
+    parse_target(url, "")
     try:
         address = httpx.URL(url)
-    except httpx.InvalidURL:
-        address = httpx.URL("")
-    if address.scheme not in ("http", "https") or not address.host:
-        raise InvalidParameter(f"--url is {url!r}, no address of a service: write it like http://localhost:8000")
+    except httpx.InvalidURL as error:
+        raise InvalidParameter(f"{url!r} is no address of a service: {error}") from error
 
     fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
     executor = ThreadPoolExecutor(_NUM_CONNECTIONS)

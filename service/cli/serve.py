@@ -139,8 +139,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         dual_stack = host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual_stack)
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    except (OSError, UnicodeError) as error:  # UnicodeError: what no name can be, such as a..b
+        if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
             reason = f"{host} is no address of this machine: give one with --host, such as 127.0.0.1 or 0.0.0.0"
         elif error.errno == errno.EADDRINUSE:
             reason = f"port {port} of {host} is taken: stop what listens there, or choose another with --port"

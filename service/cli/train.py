@@ -94,7 +94,7 @@ def _check_teacher(recipe: "Recipe") -> None:
 def _fetch(settings: TrainSettings, observer: "ProgressObserver") -> Path:
     from service.data.fetch import FLOWER_PHOTOS, fetch
 
-    return fetch(FLOWER_PHOTOS, settings.cache.expanduser(), observer.fetching)
+    return fetch(FLOWER_PHOTOS, settings.cache, observer.fetching)
 
 
 class ProgressObserver:

@@ -65,7 +65,7 @@ def _load(
         return shape(decode_image(path.read_bytes(), limits))
 
     index_of = {label: index for index, label in enumerate(class_names)}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         images = list(pool.map(read, [photograph.path for photograph in photographs]))
     return LabelledPixels(images, np.array([index_of[photograph.label] for photograph in photographs], np.int64))
 

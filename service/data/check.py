@@ -1,8 +1,6 @@
 """The check before every training: what can be used, and each thing that is wrong, by name."""
 
 import hashlib
-import json
-import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from service.data.folder import Folder, Photograph
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_groups, perceptual_hash
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, MissingImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels
+from service.resources import count_cores
 
 SMALL_CLASS = 30
 """Fewer photographs than this are reported: 15 % of 30 are four, and none at all in one split of 130."""
@@ -94,25 +94,15 @@ class DataCheck:
         groups = near_duplicate_groups([photograph.perceptual_hash for photograph in self.photographs])
         return tuple(tuple(self.photographs[index] for index in group) for group in groups)
 
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The report for people: one line of counts, then one per finding."""
-        sizes = ", ".join(f"{label} {size}" for label, size in self.class_sizes.items())
-        return (
-            f"{len(self.photographs)} usable photographs: {sizes}",
-            *(finding.sentence for finding in self.findings),
-        )
-
-    def to_json(self) -> str:
-        """The report for programs; the same bytes for the same data."""
-        report = {
+    def to_dict(self) -> dict[str, Any]:
+        """The report for programs, as `json.dumps` takes it; the same for the same data."""
+        return {
             "data_digest": self.digest,
             "num_photographs": len(self.photographs),
             "class_sizes": self.class_sizes,
             "near_duplicate_bits": NEAR_DUPLICATE_BITS,
             "findings": [asdict(finding) for finding in self.findings],
         }
-        return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
 def check_folder(
@@ -128,7 +118,7 @@ def check_folder(
     """
     readable: list[CheckedPhotograph] = []
     findings: list[Finding] = []
-    executor = ThreadPoolExecutor(os.cpu_count())  # Pillow and hashlib release the interpreter lock
+    executor = ThreadPoolExecutor(count_cores())  # Pillow and hashlib release the interpreter lock
     try:
         results = executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs)
         for done, result in enumerate(results, start=1):

@@ -32,37 +32,22 @@ class EngineInfo:
 class Engine(Protocol):
     """A loaded network. `run` may be called from several threads at once."""
 
-    @property
-    def info(self) -> EngineInfo:
-        """What runs the network, where, and why; final once `warm_up` has returned."""
-
-    @property
-    def num_classes(self) -> int:
-        """How many probabilities a row has."""
-
-    @property
-    def image_size(self) -> int:
-        """Pixels per side of the squares that it takes."""
-
-    @property
-    def num_lanes(self) -> int:
-        """How many calls of `run` at a time use the machine best; more would only wait for each other."""
-
-    @property
-    def lane_cores(self) -> tuple[int, ...]:
-        """By number, the cores that the threads which call `run` should keep to, one each; none: they run anywhere."""
-
-    @property
-    def lanes_decode(self) -> bool:
-        """Whether the threads that call `run` should decode as well; else images are decoded on others, ahead of it."""
-
-    @property
-    def max_batch_size(self) -> int:
-        """Images in one call beyond which more only wait for each other: what is left over goes to the next call."""
-
-    @property
-    def min_queue_size(self) -> int:
-        """Images that must be able to wait, or to be decoded ahead, lest a lane lacks work under any load."""
+    info: EngineInfo
+    """What runs the network, where, and why; final once `warm_up` has returned."""
+    num_classes: int
+    """How many probabilities a row has."""
+    image_size: int
+    """Pixels per side of the squares that it takes."""
+    num_lanes: int
+    """How many calls of `run` at a time use the machine best; more would only wait for each other."""
+    lane_cores: tuple[int, ...]
+    """By number, the cores that the threads which call `run` should keep to, one each; none: they run anywhere."""
+    lanes_decode: bool
+    """Whether the threads that call `run` should decode as well; else images are decoded on others, ahead of it."""
+    max_batch_size: int
+    """Images in one call beyond which more only wait for each other: what is left over goes to the next call."""
+    min_queue_size: int
+    """Images that must be able to wait, or to be decoded ahead, lest a lane lacks work under any load."""
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size that traffic up to `max_batch_size` can meet, so that no visitor pays for it.

@@ -17,8 +17,8 @@ from service.resources import count_cores, pinnable_cores
 gc.freeze()
 
 _INPUT, _OUTPUT = "images", "probabilities"
-_LARGEST_CALL = 8  # images
-_QUEUE_PER_CORE = 3  # images (`benchmarks/reliability`, overload)
+_LARGEST_CALL = 8  # images: more are no faster (measured), and take memory in proportion
+_QUEUE_PER_CORE = 3  # images: fewer make small calls, more wait longer for hardly more answers
 
 
 class OnnxRuntimeEngine:
@@ -39,61 +39,23 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
-        self._info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
-        self._num_cores = num_cores = threads or count_cores()
-        self._lane_cores = pinnable_cores(threads)
+        self.info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
+        num_cores = threads or count_cores()
         path = folder / CPU_MODEL_FILES[precision]
         self._session = _load(path, folder.name, 1)
         self._wide_session = _load(path, folder.name, num_cores) if num_cores > 1 else self._session
-        self._image_size, self._num_classes = _read_shapes(self._session, folder.name)
-
-    @property
-    def info(self) -> EngineInfo:
-        """As the protocol says; this runtime was built for the CPU only."""
-        return self._info
-
-    @property
-    def num_classes(self) -> int:
-        """The width of the network's output."""
-        return self._num_classes
-
-    @property
-    def image_size(self) -> int:
-        """The side of the network's input."""
-        return self._image_size
-
-    @property
-    def num_lanes(self) -> int:
-        """One for each core that it can keep to; else one more than cores: Python's lock always keeps one waiting.
-
-        On a single core two would take turns: about as many answers, each after twice the time.
-        """
-        has_one_each = self._num_cores == 1 or self._lane_cores
-        return self._num_cores if has_one_each else self._num_cores + 1
-
-    @property
-    def lane_cores(self) -> tuple[int, ...]:
-        """Few, of which this process may use all; else none (`pinnable_cores`)."""
-        return self._lane_cores
-
-    @property
-    def lanes_decode(self) -> bool:
-        """Yes: a call computes on the thread that makes it, and to hand over each image costs a tenth of it."""
-        return True
-
-    @property
-    def max_batch_size(self) -> int:
-        """More are no faster on a CPU (measured), and take memory in proportion."""
-        return _LARGEST_CALL
-
-    @property
-    def min_queue_size(self) -> int:
-        """Three for each core: with fewer the calls get small, with more all wait longer for hardly more answers."""
-        return _QUEUE_PER_CORE * self._num_cores
+        self.image_size, self.num_classes = _read_shapes(self._session, folder.name)
+        self.lane_cores = pinnable_cores(threads)
+        # One for each core that it can keep to; else one more, since Python's lock always keeps one waiting. On a
+        # single core two would take turns: about as many answers, each after twice the time.
+        self.num_lanes = num_cores if num_cores == 1 or self.lane_cores else num_cores + 1
+        self.lanes_decode = True  # to hand an image over to a lane costs a tenth of it
+        self.max_batch_size = _LARGEST_CALL
+        self.min_queue_size = _QUEUE_PER_CORE * num_cores
 
     def warm_up(self, max_batch_size: int) -> None:
         """As the protocol says. Raises `EngineFailed`."""
-        run_and_check(self, range(1, min(max_batch_size, _LARGEST_CALL) + 1), self._image_size)
+        run_and_check(self, range(1, min(max_batch_size, _LARGEST_CALL) + 1))
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         """As the protocol says; many images are scored in pieces."""

@@ -4,6 +4,7 @@ import gc
 import os
 from bisect import bisect_left
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ gc.freeze()
 
 _SIGNATURE, _INPUT, _OUTPUT = "serving_default", "images", "probabilities"
 _DEFAULT_MAX_BATCH_SIZE = 32
-_QUEUE_PER_CORE = 8  # images
+_QUEUE_PER_CORE = 8  # images: its decoders hold some, and large calls suit it
 
 
 def list_tensorflow_gpus() -> tuple[str, ...]:
@@ -78,52 +79,18 @@ class SavedModelEngine:
         _use_threads(threads)
         if device == "gpu":
             _prepare_gpus(gpu_memory_limit_mb)
-        self._wish, self._device, self._reason, self._warning = device, device, reason, warning
+        self.info = EngineInfo("savedmodel", device, "float32", reason, warning)
+        self._wish = device
         with tf.device(f"/{device}:0"):
             self._loaded = _load(folder)  # the variables live as long as this
         self._signature = _find_signature(self._loaded, folder.name)
-        self._image_size, self._num_classes = _read_shapes(self._signature, folder.name)
+        self.image_size, self.num_classes = _read_shapes(self._signature, folder.name)
+        self.max_batch_size = _DEFAULT_MAX_BATCH_SIZE
         self._batch_sizes = batch_sizes(_DEFAULT_MAX_BATCH_SIZE)
-
-    @property
-    def info(self) -> EngineInfo:
-        """As the protocol says; `device` is that of the latest result tensor, before the first the wish."""
-        return EngineInfo("savedmodel", self._device, "float32", self._reason, self._warning)
-
-    @property
-    def num_classes(self) -> int:
-        """The width of the signature's output."""
-        return self._num_classes
-
-    @property
-    def image_size(self) -> int:
-        """The side of the network's input."""
-        return self._image_size
-
-    @property
-    def num_lanes(self) -> int:
-        """One: a call uses all cores, or the whole GPU."""
-        return 1
-
-    @property
-    def lane_cores(self) -> tuple[int, ...]:
-        """None: TensorFlow computes on threads of its own."""
-        return ()
-
-    @property
-    def lanes_decode(self) -> bool:
-        """No: several decoders keep its one lane busy."""
-        return False
-
-    @property
-    def max_batch_size(self) -> int:
-        """The largest that has been warmed up."""
-        return self._batch_sizes[-1]
-
-    @property
-    def min_queue_size(self) -> int:
-        """Eight for each core: its decoders hold some, and large calls suit it."""
-        return _QUEUE_PER_CORE * count_cores()
+        self.num_lanes = 1  # a call uses all cores, or the whole GPU
+        self.lane_cores: tuple[int, ...] = ()  # TensorFlow computes on threads of its own
+        self.lanes_decode = False  # several decoders keep its one lane busy
+        self.min_queue_size = _QUEUE_PER_CORE * count_cores()
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size up to `max_batch_size` on noise, and check the answers.
@@ -133,15 +100,15 @@ class SavedModelEngine:
                 depends on its company.
             DeviceUnavailable: TensorFlow computed on another device than it was told to.
         """
-        self._batch_sizes = batch_sizes(max_batch_size)
-        run_and_check(self, self._batch_sizes, self._image_size)
-        if self._device != self._wish:
-            raise DeviceUnavailable(f"TensorFlow computed on the {self._device}, not on the {self._wish} as told")
+        self.max_batch_size, self._batch_sizes = max_batch_size, batch_sizes(max_batch_size)
+        run_and_check(self, self._batch_sizes)
+        if self.info.device != self._wish:
+            raise DeviceUnavailable(f"TensorFlow computed on the {self.info.device}, not on the {self._wish} as told")
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:  # noqa: ARG002 - it has them anyway
         """As the protocol says; more images than the largest warmed size are scored in pieces."""
-        largest = self._batch_sizes[-1]
-        pieces = [self._run_padded(images[start : start + largest]) for start in range(0, len(images), largest)]
+        most = self.max_batch_size
+        pieces = [self._run_padded(images[start : start + most]) for start in range(0, len(images), most)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def close(self) -> None:
@@ -161,7 +128,8 @@ class SavedModelEngine:
         try:
             with tf.device(f"/{self._wish}:0"):
                 result = self._signature(**{_INPUT: tf.constant(images)})[_OUTPUT]
-            self._device = _device_kind(result)
+            if (device := _device_kind(result)) != self.info.device:
+                self.info = replace(self.info, device=device)
             probabilities: Probabilities = result.numpy()[:num_images]
         except Exception as error:  # whatever TensorFlow raises: there is no list of it
             raise EngineFailed(f"the engine could not score {num_images} images") from error

@@ -10,14 +10,14 @@ from service.errors import EngineFailed
 _TOLERANCE = 1e-5  # of a sum, and between a picture alone and in company: float32 sums reorder with the batch size
 
 
-def run_and_check(engine: Engine, batch_sizes: Sequence[int], image_size: int) -> None:
+def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
     """Run each batch size on noise, and check the answers.
 
     Raises:
         EngineFailed: a call raised, an answer is no probability distribution, or a picture's answer
             depends on its company.
     """
-    shape = (max(batch_sizes), image_size, image_size, 3)
+    shape = (max(batch_sizes), engine.image_size, engine.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for size in batch_sizes:
         together, alone = engine.run(images[:size]), engine.run(images[size - 1 : size], is_alone=True)

@@ -102,15 +102,7 @@ def evaluate_folder(
 
 def stated_metrics(evaluation: Evaluation, part: str) -> Metrics:
     """An evaluation as the metadata states it."""
-    return Metrics(
-        part=part,
-        num_photographs=evaluation.num_photographs,
-        num_correct=evaluation.num_correct,
-        accuracy=evaluation.accuracy,
-        accuracy_low=evaluation.accuracy_low,
-        accuracy_high=evaluation.accuracy_high,
-        expected_calibration_error=evaluation.expected_calibration_error,
-    )
+    return Metrics.model_validate({"part": part, **vars(evaluation)})
 
 
 def find_differences(stated: Metrics, evaluation: Evaluation) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """How good are these probabilities? Every number of a report, from probabilities and true classes alone."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from service.engines.engine import Probabilities
 
 NUM_CALIBRATION_BINS = 15
+_NUM_DRAWS = 1000
 _Z_95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
 _SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # a float32 softmax gives 0 to what is merely unlikely
 
@@ -65,10 +65,6 @@ class Evaluation:
             "per_class": [asdict(metrics) for metrics in self.per_class],
             "confusion": self.confusion.tolist(),
         }
-
-    def to_json(self) -> str:
-        """All of it for programs; the same bytes for the same numbers."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
 def evaluate(
@@ -145,11 +141,11 @@ def _calibration_error(top1_probabilities: NDArray[Any], is_correct: NDArray[np.
     return float(np.abs(gaps).sum() / len(probabilities))
 
 
-def _calibration_error_by_chance(top1_probabilities: NDArray[Any], num_draws: int = 1000) -> float:
+def _calibration_error_by_chance(top1_probabilities: NDArray[Any]) -> float:
     """The 95th percentile of the calibration error when each answer is right as often as its probability says."""
     random = np.random.default_rng(0)
     errors = [
         _calibration_error(top1_probabilities, random.random(len(top1_probabilities)) < top1_probabilities)
-        for _ in range(num_draws)
+        for _ in range(_NUM_DRAWS)
     ]
     return float(np.quantile(errors, 0.95))

@@ -47,6 +47,7 @@ def parse_target(url: str, path: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the resolver will: no empty part, and none of more than 63 letters
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(character <= " " for character in url):

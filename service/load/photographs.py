@@ -13,8 +13,9 @@ _NUM_PETALS = 12
 _MAX_PHOTOGRAPHS = 64  # of a folder, evenly picked: each is held in memory
 
 
-def draw_flower(width: int = 500, height: int = 333) -> bytes:
-    """A daisy on grass as JPEG, about as large as a photograph of that size."""
+def draw_flower() -> bytes:
+    """A daisy on grass as JPEG, about as large as a photograph of 500 x 333 pixels."""
+    width, height = 500, 333
     noise = Image.effect_noise((width, height), 60)
     picture = Image.merge("RGB", (noise.point(lambda grey: grey // 3), noise, noise.point(lambda grey: grey // 4)))
     draw = ImageDraw.Draw(picture)

@@ -55,7 +55,7 @@ def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
     """The network `name` with pretrained weights.
 
     Args:
-        name: "efficientnet_lite0", "..1" or "..2", whose weights are installed with the extra `teacher`; or the name
+        name: "efficientnet_lite0", "..1" or "..2", each of whose weights are a package of its own; or the name
             of a network in `keras.applications`, whose weights Keras fetches into its own cache.
         weights: as in `keras.applications`; None leaves the weights random.
 
@@ -77,8 +77,8 @@ def _find_weights(name: str, lite: _Lite) -> Path:
     spec = importlib.util.find_spec(module)  # the package is looked up, not run
     if spec is None or spec.origin is None:
         raise WeightsError(
-            f"the teacher {name} needs the package {module.replace('_', '-')}: install the extra `teacher`, "
-            "or train with `--teacher none`"
+            f"the teacher {name} needs the package {module.replace('_', '-')}: install it, or train with "
+            "`--teacher none`"
         )
     path = Path(spec.origin).parent / "models" / lite.file
     try:

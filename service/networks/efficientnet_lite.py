@@ -81,7 +81,7 @@ def _conv(filters: int, size: int, name: str, strides: int = 1) -> layers.Layer:
     return layers.Conv2D(filters, size, strides, "same", use_bias=False, name=name)
 
 
-def _round_filters(filters: float, multiple: int = 8) -> int:
-    # To the nearest multiple, but never down by more than a tenth.
-    rounded = max(multiple, int(filters + multiple / 2) // multiple * multiple)
-    return rounded + multiple if rounded < 0.9 * filters else rounded
+def _round_filters(filters: float) -> int:
+    # To the nearest multiple of 8, but never down by more than a tenth.
+    rounded = max(8, int(filters + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * filters else rounded

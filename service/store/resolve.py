@@ -104,7 +104,8 @@ def list_candidates(store: Path, model: str) -> list[StoredVersion]:
     meant = resolve_version(store, model)
     if meant.pinned:
         return [meant]
-    return [resolve_version(store, model, version) for version in reversed(list_versions(store, model))]
+    versions = reversed(list_versions(store, model))
+    return [StoredVersion(model, version, version_folder(store, model, version), pinned=False) for version in versions]
 
 
 def find_served(store: Path, model: str) -> Served:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,16 +62,10 @@ def save_checkpoint(path: Path, history: Sequence[Epoch], state: Variables, best
     """
     arrays = {f"state_{i:04d}": value for i, value in enumerate(state)}
     arrays |= {f"best_{i:04d}": value for i, value in enumerate(best)}
-    draft = path.with_suffix(".writing")
+    arrays["history"] = np.array(json.dumps([asdict(epoch) for epoch in history]))
     try:
-        with draft.open("wb") as file:
-            np.savez(file, allow_pickle=False, history=np.array(json.dumps([asdict(e) for e in history])), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_arrays(path, arrays)
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         raise TrainingError(f"the checkpoint could not be written to {path.parent}: {error.strerror}") from error
 
 
@@ -92,3 +86,18 @@ def load_checkpoint(path: Path) -> tuple[list[Epoch], Variables, Variables] | No
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise TrainingError(f"{path} is no checkpoint of this program: remove it to begin anew") from error
     return history, state, best
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz file, or replace the one that is there: whole, or not at all. Raises `OSError`."""
+    draft = path.with_suffix(".writing")
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise

@@ -19,6 +19,7 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 SIGNATURE_NAME = "serving_default"
 
+_TOLERANCE = 1e-5  # of a probability: float32 sums reorder with the batch size and the device
 # What a stranger does with the folder: nothing of this project is imported, so nothing of it can help.
 _STRANGER = f"""
 import sys
@@ -72,7 +73,7 @@ def export_saved_model(logits_model: Any, folder: Path, *, scale: float, offset:
         raise PublishError(f"the SavedModel could not be written to {folder}: {error}") from error
 
 
-def check_saved_model(folder: Path, images: Pixels, expected: Probabilities, atol: float = 1e-5) -> None:
+def check_saved_model(folder: Path, images: Pixels, expected: Probabilities) -> None:
     """Load `folder` in a fresh process, as a stranger would, and compare its answers at three batch sizes.
 
     The other process runs on the CPU, with plain `tf.saved_model.load` and without this project: what only
@@ -82,8 +83,6 @@ def check_saved_model(folder: Path, images: Pixels, expected: Probabilities, ato
         folder: what `export_saved_model` wrote.
         images: uint8, shape (N, image_size, image_size, 3), N >= 1; asked N, 1 and about N / 2 at a time.
         expected: float32, shape (N, num_classes), computed with the network in this process.
-        atol: the largest difference allowed to any probability. Float32 sums reorder with batch and device;
-            a GPU that multiplies in TensorFloat-32 differs by more than the default allows.
 
     Raises:
         PublishError: the other process could not load or run it, or its answers differ; says by how much.
@@ -91,18 +90,18 @@ def check_saved_model(folder: Path, images: Pixels, expected: Probabilities, ato
     num_images = len(images)
     sizes = sorted({1, (num_images + 1) // 2, num_images})
     for size, answer in _ask_a_stranger(folder, images, sizes).items():
-        complaint = _compare(answer, expected[:size], atol)
+        complaint = _compare(answer, expected[:size])
         if complaint:
             raise PublishError(f"the exported SavedModel, reloaded, fails at batch size {size}: {complaint}")
 
 
-def _compare(answer: NDArray[Any], expected: Probabilities, atol: float) -> str:
+def _compare(answer: NDArray[Any], expected: Probabilities) -> str:
     """What is wrong with `answer`, or nothing."""
     if answer.dtype != np.float32 or answer.shape != expected.shape:
         return f"it answers {answer.dtype} {answer.shape}, expected float32 {expected.shape}"
     difference = float(np.max(np.abs(answer - expected)))
-    if not difference <= atol:  # put this way round, NaN is wrong too
-        return f"it differs from the trained network by {difference:.2g}, at most {atol:.2g} is allowed"
+    if not difference <= _TOLERANCE:  # put this way round, NaN is wrong too
+        return f"it differs from the trained network by {difference:.2g}, at most {_TOLERANCE:.2g} is allowed"
     excess = float(np.max(np.abs(answer.sum(axis=1) - 1)))
     if not excess <= 1e-5:
         return f"its probabilities miss the sum of 1 by {excess:.2g}"

@@ -31,6 +31,8 @@ from service.training.teach import Lesson
 
 Float32 = NDArray[np.float32]
 
+_VALIDATION_BATCH = 64
+
 
 class Watcher(Protocol):
     """Who wants to see how it goes: a progress bar, or nobody."""
@@ -245,12 +247,12 @@ def normalise(images: Pixels, recipe: Recipe) -> Float32:
     return inputs
 
 
-def predict_logits(model: keras.Model, squares: LabelledPixels, recipe: Recipe, batch_size: int = 64) -> Float32:
+def predict_logits(model: keras.Model, squares: LabelledPixels, recipe: Recipe) -> Float32:
     """Logits, float32 (N, num_classes), of squares as serving makes them."""
     images = np.asarray(squares.images)
     parts = [
-        np.asarray(model.predict_on_batch(normalise(images[start : start + batch_size], recipe)))
-        for start in range(0, len(images), batch_size)
+        np.asarray(model.predict_on_batch(normalise(images[start : start + _VALIDATION_BATCH], recipe)))
+        for start in range(0, len(images), _VALIDATION_BATCH)
     ]
     return np.concatenate(parts)
 

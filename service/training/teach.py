@@ -17,6 +17,7 @@ from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.backbones import Backbone
 from service.training.augment import unmixed_view
 from service.training.calibrate import softmax
+from service.training.checkpoint import write_arrays
 from service.training.recipe import Recipe
 
 Float32 = NDArray[np.float32]
@@ -174,13 +175,10 @@ def _predict(teacher: keras.Model, backbone: Backbone, images: Pixels) -> tuple[
 
 
 def _save(path: Path, lesson: Lesson) -> None:
-    draft = path.with_suffix(".writing")
+    features = np.empty(0, np.float16) if lesson.features is None else lesson.features
+    accuracy = np.array(np.nan if lesson.accuracy is None else lesson.accuracy)
     try:
-        with draft.open("wb") as file:
-            features = np.empty(0, np.float16) if lesson.features is None else lesson.features
-            accuracy = np.float64(lesson.accuracy or np.nan)
-            np.savez_compressed(file, answers=lesson.answers, features=features, accuracy=accuracy)
-        draft.replace(path)
+        write_arrays(path, {"answers": lesson.answers, "features": features, "accuracy": accuracy})
     except OSError as error:
         raise TrainingError(f"the teacher's answers could not be written to {path}: {error.strerror}") from error
 

@@ -257,7 +257,7 @@ def _make(folder: Path) -> None:
 def _describe_run(run: Path, recipe: Recipe, seed: int, device: str, check: DataCheck, split: Split) -> None:
     _write(run / "recipe.json", {**asdict(recipe), "seed": seed, "device": device})
     set_aside = [asdict(finding) for finding in split.set_aside]
-    _write(run / "data_check.json", {**json.loads(check.to_json()), "set_aside_by_the_split": set_aside})
+    _write(run / "data_check.json", {**check.to_dict(), "set_aside_by_the_split": set_aside})
     _write_text(run / "split.json", split_to_json(split))
 
 

@@ -129,7 +129,7 @@ def test_nobody_at_the_address_is_one_sentence(files: list[Path], capsys: pytest
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://localhost", "http://", "http://localhost:port", "/predict"]
+    "url", ["", "localhost:8000", "ftp://localhost", "http://", "http://localhost:port", "/predict", "http://a..b"]
 )
 def test_what_is_no_address_was_asked_wrongly(url: str, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidParameter, match="write it like http://localhost:8000"):

@@ -293,6 +293,11 @@ def test_an_address_that_cannot_be_had_is_explained(
         _listen("127.0.0.1", 80)
 
 
+def test_what_no_host_can_be_called_is_explained() -> None:
+    with pytest.raises(FlowersError, match=r"a\.\.b is no address of this machine"):
+        _listen("a..b", 0)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])
 def test_it_listens_on_every_kind_of_address(host: str) -> None:
     if ":" in host and not socket.has_ipv6:

@@ -5,6 +5,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_its_decoders_and_its_lane_find_eight_images_for_each_core(tiny_version:
 
 def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares: Pixels) -> None:
     engine = open_engine(tiny_version / "flowers" / "1")
-    engine._device = "gpu"  # a wrong belief, which the first result corrects
+    engine.info = replace(engine.info, device="gpu")  # a wrong belief, which the first result corrects
     engine.warm_up(1)
     result = engine._signature(images=tf.constant(squares[:1]))["probabilities"]
     assert f":{engine.info.device.upper()}:" in result.device

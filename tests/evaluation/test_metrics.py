@@ -86,7 +86,7 @@ def test_of_equal_probabilities_the_first_class_is_predicted() -> None:
 
 def test_json_holds_every_number() -> None:
     evaluation = evaluate(PROBABILITIES, TRUTH, LABELS)
-    document = json.loads(evaluation.to_json())
+    document = json.loads(json.dumps(evaluation.to_dict()))
     assert document["confusion"] == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
     assert document["per_class"][1] == {
         "label": "roses",

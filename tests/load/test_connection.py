@@ -98,7 +98,17 @@ def test_an_address_is_taken_apart(url: str, target: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://host", "http://", "http://host:x", "http://a b", "http://[::1"]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://host",
+        "http://",
+        "http://host:x",
+        "http://a b",
+        "http://[::1",
+        "http://a..b",
+        f"http://{64 * 'a'}",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidParameter, match="no address"):

@@ -1,10 +1,11 @@
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.errors import TrainingError
-from service.training.checkpoint import Epoch, Variables, load_checkpoint, save_checkpoint
+from service.training.checkpoint import Epoch, Variables, load_checkpoint, save_checkpoint, write_arrays
 
 EPOCH = Epoch(0, 1.5, 0.4, 1.4, 0.5, 1e-3, 12.0, 80.0)
 STATE: Variables = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)]
@@ -41,3 +42,15 @@ def test_a_folder_that_cannot_be_written_keeps_the_old_checkpoint(tmp_path: Path
     loaded = load_checkpoint(tmp_path / "checkpoint.npz")
     assert loaded is not None
     assert loaded[0] == [EPOCH]
+
+
+def test_a_full_disk_keeps_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(TrainingError, match="No space left"):
+        save_checkpoint(tmp_path / "checkpoint.npz", [EPOCH], STATE, BEST)
+    with pytest.raises(OSError, match="No space left"):
+        write_arrays(tmp_path / "lesson.npz", {})
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.alexnet import alexnet_v2
 from service.networks.backbones import Backbone, load_backbone
 from service.training import fit as fit_module
+from service.training import teach as teach_module
 from service.training.augment import training_view
 from service.training.recipe import Augmentation, Recipe
 from service.training.teach import Lesson, prepare_lesson, principal_features
@@ -59,6 +60,15 @@ def test_the_teacher_answers_the_very_views_that_the_student_sees(tmp_path: Path
         (batch,) = epoch_batches(views, batch_size=10, epoch=epoch, seed=11)
         np.testing.assert_array_equal(answered[10 * batch.views + batch.photographs], batch.images)
         assert (batch.shares < 1).any(), "mixed as they are"
+
+
+@pytest.mark.parametrize("accuracy", [None, 0.0, 0.75])
+def test_a_lesson_is_kept_as_it_is(accuracy: float | None, tmp_path: Path) -> None:
+    lesson = Lesson(np.full((1, 2, 5), 0.2, np.float32), None, accuracy)
+    teach_module._save(tmp_path / "lesson.npz", lesson)
+    kept = teach_module._load(tmp_path / "lesson.npz")
+    assert (kept.features, kept.accuracy) == (None, accuracy)
+    np.testing.assert_array_equal(kept.answers, lesson.answers)
 
 
 def targets_told(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, **given: Any) -> list[tuple[Batch, dict[str, Any]]]:

@@ -78,14 +78,7 @@ def _live(live_model: LiveModel, name: str) -> LiveVersion | None:
     loaded = live_model.current
     if loaded is None or name != loaded.model:
         return None
-    info = loaded.engine.info
-    return LiveVersion(
-        version=loaded.version,
-        engine=info.engine,
-        device=info.device,
-        precision=info.precision,
-        reason=info.reason,
-    )
+    return LiveVersion.model_validate({"version": loaded.version, **vars(loaded.engine.info)})
 
 
 def _card(stored: StoredVersion) -> Metadata | None:
