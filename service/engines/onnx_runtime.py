@@ -17,7 +17,7 @@ from service.resources import count_cores, pinnable_cores
 gc.freeze()
 
 _INPUT, _OUTPUT = "images", "probabilities"
-_LARGEST_CALL = 8  # images: more are no faster (measured), and take memory in proportion
+_LARGEST_CALL = 12  # images: more are hardly faster (measured), and take memory in proportion
 _QUEUE_PER_CORE = 3  # images: fewer make small calls, more wait longer for hardly more answers
 
 

@@ -120,22 +120,23 @@ async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine)
 
 
 @pytest.mark.parametrize(
-    ("lane_cores", "batches"), [((), [1, 1, 1, 1, 1, 2, 4]), ((4093, 4094, 4095), [1, 1, 1, 1, 1, 1, 2, 3])]
+    ("num_lanes", "lane_cores", "batches"),
+    [(3, (), [4, 2, 1, 1]), (2, (4094, 4095), [6, 2, 1]), (4, (4092, 4093, 4094, 4095), [3, 2, 1, 1])],
 )
 async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(
-    engine: FakeEngine, lane_cores: tuple[int, ...], batches: list[int]
+    engine: FakeEngine, num_lanes: int, lane_cores: tuple[int, ...], batches: list[int]
 ) -> None:
-    """Of three lanes on two cores one takes half of what waits; with a core for each, a third."""
+    """Of three lanes on two cores one takes half of what waits; of two with a core for each, two thirds."""
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=16)
-    engine.num_lanes, engine.lane_cores = 3, lane_cores
+    engine.num_lanes, engine.lane_cores = num_lanes, lane_cores
     loaded = fake_version(engine)
     engine.hold()
-    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3 + 8)]
+    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(11)]
     await spin()
-    assert batcher.num_computing == 3
+    assert batcher.num_computing == num_lanes
     engine.release()
     await asyncio.gather(*calls)
-    assert sorted(engine.batches) == batches
+    assert sorted(engine.batches) == sorted([1] * num_lanes + batches)
 
 
 async def test_only_an_image_with_nobody_beside_it_is_alone(engine: FakeEngine) -> None:
