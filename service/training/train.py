@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -136,10 +137,11 @@ def train(
     if recipe.refit and not fitted.interrupted:
         more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
         both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
-        refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
-        if not refitted.interrupted:  # else it has learned less than the first
-            network = plain_network(refitted.model, recipe)
-            unseen = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
+        with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
+            refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
+            if not refitted.interrupted:  # else it has learned less than the first
+                network = plain_network(refitted.model, recipe)
+                unseen = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
     observer.stage("exporting and evaluating")
     described = {
         **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),

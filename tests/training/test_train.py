@@ -58,3 +58,28 @@ def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     assert stated["validation"].accuracy == pytest.approx(first[0][0].validation_accuracy, abs=0.02)
     published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
     assert published["test"]["accuracy"] == stated["test"].accuracy == trained.test.accuracy
+
+
+class Impatient(Silent):
+    """Presses Ctrl-C as soon as a second network learns."""
+
+    num_epochs = 0
+
+    def epoch(self, result: Epoch) -> None:
+        self.num_epochs += 1
+
+    def step(self, *_: object) -> None:
+        if self.num_epochs:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_who_does_not_wait_for_the_refit_gets_the_first_network(drawn_folder: Path, tmp_path: Path) -> None:
+    recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32")
+    trained = train(
+        drawn_folder, "drawn", recipe,
+        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Impatient(),
+    )  # fmt: skip
+    assert load_checkpoint(trained.run / "refit" / "checkpoint.npz") is None
+    metadata = read_metadata(tmp_path / "store" / "drawn" / "1" / METADATA_FILE)
+    assert {metrics.part for metrics in metadata.metrics} == {"validation", "test"}
