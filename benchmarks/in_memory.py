@@ -1,4 +1,4 @@
-"""A recipe with everything in a GPU's memory: fifty milliseconds an epoch, so that thousands of them take minutes.
+"""A recipe with everything in a GPU's memory: sixty milliseconds an epoch, so that thousands of them take minutes.
 
     KERAS_BACKEND=jax python -m benchmarks.in_memory learn FOLDER RUN [--recipe patient] [--networks whole fold-0 ...]
     python -m benchmarks.in_memory publish FOLDER RUN [--name flowers]
@@ -12,12 +12,13 @@ which `flowers train` evaluates before the mean of the last epochs begins.
 the cross-validation, `fold-0` to `fold-3`: each of them, and each one's teacher, learns from three quarters of these
 photographs and is asked about the fourth. Temperature and threshold come from all answers together. `learn` needs no
 TensorFlow, which may be missing for the GPU, and leaves weights in RUN; the recipe `patient` takes 15 GB of the GPU's
-memory, and 60 GB of the machine's. `publish` calibrates, exports, evaluates and publishes as `flowers train` does, on
-any machine with the same photographs.
+memory, and up to 60 GB of the machine's, where the next network's views are made meanwhile. `publish` calibrates,
+exports, evaluates and publishes as `flowers train` does, on any machine with the same photographs.
 
 The shipped version was made so (`results/in_memory-patient.json`), but for one thing: the photographs had been made
 smaller for the journey to the GPU, the shorter side at 256 pixels, as training has it, in AVIF. Of the 2,777 as they
-are the four networks know 2,527, 91.0 %, each of those that it had not learned; their teachers 95.1 %. The weights of
+are the four networks know 2,527, 91.0 %, each of those that it had not learned; of the smaller ones their teachers
+95.1 %. The weights of
 these four had been rounded to float16 for the journey back. With a shorter side of anything from 224 to 280 pixels
 before the centre square is cut, `fold-0` knows 625 to 633 of its 695 (counted by hand): 256 stays.
 

@@ -32,7 +32,7 @@ def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT)
     """The numbers of the cores that so many threads may be tied to, one each; none where that would harm.
 
     That is: on a single core, with more or fewer threads than cores; under a quota, since all others on the node may
-    run on the same cores; and with many cores, of which the kernel finds an idle one, and others want some.
+    run on the same cores; and with many cores, of which the kernel finds an idle one, and other programs want some.
 
     Args:
         threads: how many; 0: as many as there are cores.

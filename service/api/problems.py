@@ -226,8 +226,9 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     """What the router itself refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == METHOD_NOT_ALLOWED.status:
-        allowed = (error.headers or {})["Allow"].replace("GET", "GET, HEAD")  # who answers GET answers HEAD, too
-        detail = f"This path answers {allowed} only."
+        methods = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
+        allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))  # GET's answer HEAD, too
+        detail = f"This path answers {allowed or 'other methods'} only."
         return _respond(request, METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
     if error.status_code == NOT_FOUND.status:
         return _respond(request, NOT_FOUND, "Nothing is at this path: GET /docs lists the paths.")

@@ -1,4 +1,4 @@
-"""An evaluation for people: three lines, a table per class, the confusion matrix. Programs take `to_json`."""
+"""An evaluation for people: three lines, a table per class, the confusion matrix. Programs take `to_dict`."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table

@@ -172,7 +172,7 @@ class MicroBatcher:
         batch: list[_Waiting] = []
         engine = self._waiting[0].loaded.engine
         # Not all: the other lanes come free as soon, and would have nothing to do; of two, one takes two thirds, since
-        # what stays behind waits for a whole call more. One more than cores has to wait.
+        # what stays behind waits for a whole call more. Where lanes are one more than cores, one of them only waits.
         num_sharing = (engine.num_lanes + 1) / 2 if engine.lane_cores else max(1, engine.num_lanes - 1)
         size = min(math.ceil(len(self._waiting) / num_sharing), self._max_batch_size, engine.max_batch_size)
         while self._waiting and len(batch) < size:

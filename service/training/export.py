@@ -19,7 +19,7 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 SIGNATURE_NAME = "serving_default"
 
-_TOLERANCE = 1e-5  # of a probability: float32 sums reorder with the batch size and the device
+_TOLERANCE = 1e-5  # of a probability, and of the sum of all: float32 sums reorder with the batch size and the device
 # What a stranger does with the folder: nothing of this project is imported, so nothing of it can help.
 _STRANGER = f"""
 import sys
@@ -103,7 +103,7 @@ def _compare(answer: NDArray[Any], expected: Probabilities) -> str:
     if not difference <= _TOLERANCE:  # put this way round, NaN is wrong too
         return f"it differs from the trained network by {difference:.2g}, at most {_TOLERANCE:.2g} is allowed"
     excess = float(np.max(np.abs(answer.sum(axis=1) - 1)))
-    if not excess <= 1e-5:
+    if not excess <= _TOLERANCE:
         return f"its probabilities miss the sum of 1 by {excess:.2g}"
     return ""
 

@@ -135,13 +135,13 @@ def train(
     network, unseen = plain_network(fitted.model, recipe), validation
     calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
     if recipe.refit and not fitted.interrupted:
-        more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
-        both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
         with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
+            more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
+            both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
             refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
             if not refitted.interrupted:  # else it has learned less than the first
-                network = plain_network(refitted.model, recipe)
-                unseen = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
+                test_part = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
+                network, unseen = plain_network(refitted.model, recipe), test_part
     observer.stage("exporting and evaluating")
     described = {
         **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),

@@ -5,8 +5,8 @@
 Two cores with AVX-512 and bfloat16: 88.7 % (464 of 523) on the validation part of flower_photos, seed 0, and 89.7 %
 (446 of 497) on the test part; the teacher 95.4 % (`benchmarks/results/recipe-default.json`). That is the first of its
 two networks, published by Ctrl-C; the second, which learns from both parts, has not been measured. A quarter of an hour
-for the teacher and its answers, 8.2 seconds an epoch of AlexNet, for either network: two hours. The views want 14 GB of
-free memory, or are made anew in every epoch.
+for the teacher and its answers and 8.2 seconds an epoch of AlexNet, and the same again for the second network, by its
+size a quarter longer: a good two hours. The views want 14 GB of free memory, or are made anew in every epoch.
 
 In a GPU's memory, with 36 views: 90.8 % (475 of 523), a log loss of 0.296 and the teacher's best class on 91.0 %;
 without its features, and with blends of its answers to two views in place of its answers to their blend, 87.8 %, 0.336
