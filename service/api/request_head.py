@@ -44,7 +44,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 def _prepare(problem: problems.Problem, detail: str) -> tuple[bytes, bytes]:
     """Status line and headers, and the body with `_ID` in it; what depends on the request id is left out."""
     response = problems.problem_response("\0", problem, detail)
-    headers = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()] + response.raw_headers
+    headers = [*SECURITY_HEADERS, *response.raw_headers]
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"content-length"]
     return b"".join([STATUS_LINE[problem.status], *lines]), bytes(response.body)
 

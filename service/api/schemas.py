@@ -1,10 +1,12 @@
 """What goes over the wire as JSON."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.inference.predictor import Score
 from service.store.metadata import Metadata
 
 
@@ -12,24 +14,19 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class ModelVersion(_Body):
+@dataclass(frozen=True)
+class ModelVersion:
     """Which model answered."""
 
     name: str
     version: int
 
 
-class LabelProbability(_Body):
-    """One class and its score."""
+@dataclass(frozen=True)
+class PredictionBody:
+    """The answer for one image. Checked when it was computed: to be checked again costs more than to be written."""
 
-    label: str
-    probability: float = Field(ge=0, le=1)
-
-
-class PredictionBody(_Body):
-    """The answer for one image."""
-
-    model_config = ConfigDict(
+    __pydantic_config__ = ConfigDict(
         json_schema_extra={
             "example": {
                 "request_id": "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47",
@@ -45,12 +42,14 @@ class PredictionBody(_Body):
         }
     )
 
-    request_id: str = Field(description="As in the header X-Request-ID.")
+    request_id: Annotated[str, Field(description="As in the header X-Request-ID.")]
     model: ModelVersion
-    label: str = Field(description="The most probable class.")
-    probability: float = Field(ge=0, le=1, description="Its probability.")
-    confident: bool = Field(description="False when the probability is below the threshold in the model's metadata.")
-    predictions: list[LabelProbability] = Field(description="Best first; top_k of them, all classes sum to 1.")
+    label: Annotated[str, Field(description="The most probable class.")]
+    probability: Annotated[float, Field(ge=0, le=1, description="Its probability.")]
+    confident: Annotated[
+        bool, Field(description="False when the probability is below the threshold in the model's metadata.")
+    ]
+    predictions: Annotated[tuple[Score, ...], Field(description="Best first; top_k of them, all classes sum to 1.")]
 
 
 class ProblemDetails(_Body):

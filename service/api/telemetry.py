@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.metrics import Metrics
 from service.api.problems import internal_error
+from service.inference.predictor import Prediction
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -19,14 +19,14 @@ _random = random.Random()  # noqa: S311 - ids are no secrets
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",  # an answer is what its Content-Type says
-    "Referrer-Policy": "no-referrer",
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),  # an answer is what its Content-Type says
+    (b"referrer-policy", b"no-referrer"),
     # A page of ours says what it needs in a policy of its own; whatever else a browser shows may load nothing.
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",  # scores of people's photographs; the files of a page say otherwise
-}
-"""Set on every answer that has not its own."""
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),  # scores of people's photographs; the files of a page say otherwise
+)
+"""Set on every answer that has not its own; as ASGI wants headers, and ready: to make them is a cost of each answer."""
 
 
 class Recorder:
@@ -45,6 +45,7 @@ class Recorder:
         status: int,
         duration_s: float,
         problem: str | None = None,
+        prediction: Prediction | None = None,
         **more: object,
     ) -> None:
         """Once per request.
@@ -57,11 +58,14 @@ class Recorder:
             status: of the answer; 0: there was none.
             duration_s: from the head of the request to the end of the answer.
             problem: name of the problem that was answered.
+            prediction: what was answered instead.
             more: for the log.
         """
         self.metrics.observe_request(method if method in _METHODS else "other", route, status, duration_s)
         if problem:
             self.metrics.problems[problem].inc()
+        if prediction:
+            self.metrics.observe_prediction(prediction)
         if self._access_log:
             log.info(
                 "request",
@@ -102,10 +106,11 @@ class Telemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = list(message.get("headers", ()))
+                names = {name for name, _ in headers}
+                headers.append((b"x-request-id", request_id.encode()))
+                headers.extend(header for header in SECURITY_HEADERS if header[0] not in names)
+                message["headers"] = headers
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)
@@ -123,7 +128,8 @@ class Telemetry:
                 state = scope["state"]
                 self._recorder.record(
                     request_id, method, scope["path"], getattr(scope.get("route"), "path", "unmatched"), status,
-                    time.perf_counter() - started_at, state.get("problem"), **state.get("log", {}),
+                    time.perf_counter() - started_at, state.get("problem"), state.get("prediction"),
+                    **state.get("log", {}),
                 )  # fmt: skip
 
 

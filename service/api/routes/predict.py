@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -13,11 +14,12 @@ from service import errors
 from service.api import problems
 from service.api.connection import unless_hung_up
 from service.api.context import request_id_of, service_of
-from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
+from service.api.schemas import ModelVersion, PredictionBody
 from service.api.upload import FIELD, read_image
 from service.inference.predictor import Prediction, Timings
 
 PATH = "/predict"
+_to_json = TypeAdapter(PredictionBody).dump_json
 _LONGEST_MS = 10**9  # a number that a float holds; no server allows as much
 
 
@@ -132,8 +134,8 @@ async def predict(
         work = service.predictor.predict(data, top_k=top_k, deadline=deadline)
         del data  # the predictor lets go of it as soon as it is decoded
         prediction = await unless_hung_up(request, work)
-    service.metrics.observe_prediction(prediction)
     durations_ms = _milliseconds(prediction.timings)
+    request.state.prediction = prediction
     request.state.log = {"model_version": prediction.version, **durations_ms}
     return _answer(request_id_of(request), prediction, durations_ms)
 
@@ -146,10 +148,10 @@ def _answer(request_id: str, prediction: Prediction, durations_ms: dict[str, flo
         label=best.label,
         probability=best.probability,
         confident=prediction.confident,
-        predictions=[LabelProbability(label=score.label, probability=score.probability) for score in prediction.scores],
+        predictions=prediction.scores,
     )
     timing = ", ".join(f"{stage.removesuffix('_ms')};dur={duration}" for stage, duration in durations_ms.items())
-    return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
+    return Response(_to_json(body), media_type="application/json", headers={"Server-Timing": timing})
 
 
 def _milliseconds(timings: Timings) -> dict[str, float]:
