@@ -40,7 +40,7 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
         (tmp_path / "photos" / class_folder.name).mkdir(parents=True)
         for path in random.Random(5).sample(sorted(class_folder.glob("*.jpg")), 40):
             shutil.copy(path, tmp_path / "photos" / class_folder.name)
-    command = [sys.executable, "-m", "service", "train", str(tmp_path / "photos"), "--name", "flowers", "--epochs", "2"]
+    command = [sys.executable, "-m", "service", "train", str(tmp_path / "photos"), "--name", "flowers", "--epochs", "1"]
     places = ("--model-store", str(tmp_path / "store"), "--runs", str(tmp_path / "runs"))
     subprocess.run([*command, *places, "--device", "cpu", "--teacher", "none"], check=True)
 

@@ -29,7 +29,14 @@ class Silent:
     def epoch(self, result: Epoch) -> None: ...
 
 
+@pytest.fixture
+def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is seen once in an epoch, however small it is."""
+    monkeypatch.setattr("service.training.train._MIN_EPOCH", 1)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_epochs")
 def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     drawn_folder: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +81,7 @@ class Impatient(Silent):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_epochs")
 def test_who_does_not_wait_for_the_refit_gets_the_first_network(drawn_folder: Path, tmp_path: Path) -> None:
     recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32")
     trained = train(
