@@ -144,8 +144,8 @@ def train(
                 network, unseen = plain_network(refitted.model, recipe), test_part
     observer.stage("exporting and evaluating")
     described = {
-        **asdict(recipe), "seed": seed, "device": device, "epochs_done": len(fitted.history),
-        "teacher_accuracy": teacher_accuracy,
+        **asdict(recipe), "refit": unseen is not validation, "seed": seed, "device": device,
+        "epochs_done": len(fitted.history), "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
     trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, unseen)
     version, test = publish_network(trained, store, run, fitted.history)

@@ -60,6 +60,7 @@ def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     assert not np.array_equal(bias, logits_bias[0][0])
 
     metadata = read_metadata(version / METADATA_FILE)
+    assert metadata.recipe["refit"] is True
     stated = {metrics.part: metrics for metrics in metadata.metrics}
     # On the validation part the first network was measured: the second has seen it.
     assert stated["validation"].accuracy == pytest.approx(first[0][0].validation_accuracy, abs=0.02)
@@ -91,3 +92,4 @@ def test_who_does_not_wait_for_the_refit_gets_the_first_network(drawn_folder: Pa
     assert load_checkpoint(trained.run / "refit" / "checkpoint.npz") is None
     metadata = read_metadata(tmp_path / "store" / "drawn" / "1" / METADATA_FILE)
     assert {metrics.part for metrics in metadata.metrics} == {"validation", "test"}
+    assert metadata.recipe["refit"] is False
