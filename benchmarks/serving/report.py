@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.ratios import render_ratios
+
 BEGIN, END = "<!-- written by benchmarks.serving -->", "<!-- end -->"
 _SHOWN = (1, 8, 32, 64)
 _PALETTE = (
@@ -39,7 +41,7 @@ def embed(text: str, document: str, folder: str) -> str:
 
 def render(results: dict[str, Any], path: Path) -> str:
     """The text, as Markdown; draws the plots beside `path` on the way."""
-    texts = [_head(results)]
+    texts = [_head(results), render_ratios(results)]
     for model in results["models"]:
         plot = path.with_name(f"{path.stem}-{model}.svg")
         texts += [_table(results, model), _limits(results, model)]

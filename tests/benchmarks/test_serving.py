@@ -138,11 +138,14 @@ def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: P
         "limits": [],
         "runs": [
             *(run(number, "ours", cell(32, per_s)) for number, per_s in enumerate((100.0, 300.0, 200.0))),
+            *(run(number, "slower", cell(32, per_s)) for number, per_s in enumerate((50.0, 100.0))),
+            run(1, "slowest", cell(32, 75.0)),
             run(0, "liar", cell(32, 999.0, counts=False)),
         ],
     }
     text = write_report(results, tmp_path / "serving.json")
     assert "| ours | - / - / 200 / - | - | 30 |" in text
+    assert "| ours / the best peer, answers a second at 32 connections | 2.50 (2.00 to 3.00) |" in text
     assert "| liar | - / - / does not count / - | - | does not count |" in text
     assert "999" not in text
     assert "third (flowers) failed: no right answer\n" in text

@@ -1,0 +1,95 @@
+"""What our servers are beside the others and beside the limits, each ratio within a round.
+
+In a round the servers take turns; so a machine's slow minutes, which no average over a server's own rounds takes out,
+weigh least there.
+"""
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.serving.servers import OURS
+
+_ByRound = dict[int, float]
+_AUTO, _FLOAT32, _SAVED_MODEL = (server.name for server in OURS)
+_OUR_ENGINE = "LitServe, our engine"
+
+
+def render_ratios(results: dict[str, Any]) -> str:
+    """A table: a ratio per row, a model per column, median (least to most) over the rounds; "" if there is none."""
+    models = list(results["models"])
+    columns = [list(_ratios(_Rounds(results, model))) for model in models]
+    rows = [
+        f"| {name} | {' | '.join(_in_words(column[number][1]) for column in columns)} |"
+        for number, (name, _) in enumerate(columns[0])
+        if any(column[number][1] for column in columns)
+    ]
+    if not rows:
+        return ""
+    head = f"| within a round: median (least to most) | {' | '.join(models)} |"
+    return "\n".join([head, "|---" * (1 + len(models)) + "|", *rows])
+
+
+class _Rounds:
+    """The figures of one model, by the number of the round; what was not measured or does not count is left out."""
+
+    def __init__(self, results: dict[str, Any], model: str) -> None:
+        self._runs = [run for run in results["runs"] if run["model"] == model]
+        self._limits = [row for row in results["limits"] if row["model"] == model]
+
+    def per_s(self, server: str) -> _ByRound:
+        """Answers a second at 32 connections."""
+        return {number: cell["answers_per_s"] for number, cell in self._cells(server, 32)}
+
+    def p50_ms(self, server: str) -> _ByRound:
+        """Of a lone client."""
+        return {number: cell["latency_ms"]["p50"] for number, cell in self._cells(server, 1)}
+
+    def pss_mb(self, server: str) -> _ByRound:
+        return {run["round"]: run["memory"]["pss_mb"] for run in self._of(server)}
+
+    def cold_start_s(self, server: str) -> _ByRound:
+        return {run["round"]: run["cold_start_s"] for run in self._of(server)}
+
+    def limit_per_s(self, choice: str) -> _ByRound:
+        """Photographs a second that are decoded and computed in a loop without HTTP."""
+        return {row["round"]: row["both_per_s"] for row in self._limits if row["choice"] == choice}
+
+    def best_peer_per_s(self) -> _ByRound:
+        """Of those with an engine of their own, the one with the most answers in that round."""
+        best: _ByRound = {}
+        for server in {run["server"] for run in self._runs} - {_AUTO, _FLOAT32, _SAVED_MODEL, _OUR_ENGINE}:
+            for number, value in self.per_s(server).items():
+                best[number] = max(value, best.get(number, 0.0))
+        return best
+
+    def _of(self, server: str) -> list[dict[str, Any]]:
+        return [run for run in self._runs if run["server"] == server]
+
+    def _cells(self, server: str, connections: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for run in self._of(server):
+            for cell in run["cells"]:
+                if (cell["size"], cell["connections"], cell["counts"]) == ("small", connections, True):
+                    yield run["round"], cell
+
+
+def _ratios(rounds: _Rounds) -> Iterator[tuple[str, list[float]]]:
+    def row(name: str, ours: _ByRound, others: _ByRound) -> tuple[str, list[float]]:
+        return name, [value / others[number] for number, value in ours.items() if number in others]
+
+    at_32 = "answers a second at 32 connections"
+    for server in (_AUTO, _FLOAT32, _SAVED_MODEL):
+        yield row(f"{server} / the best peer, {at_32}", rounds.per_s(server), rounds.best_peer_per_s())
+    yield row(f"{_AUTO} / {_OUR_ENGINE}, {at_32}", rounds.per_s(_AUTO), rounds.per_s(_OUR_ENGINE))
+    for server, choice in ((_AUTO, "auto"), (_FLOAT32, "float32")):
+        yield row(f"{server} / without HTTP, {at_32}", rounds.per_s(server), rounds.limit_per_s(choice))
+    for server in (_AUTO, _FLOAT32):
+        yield row(f"{server} / FastAPI def, p50 of a lone client", rounds.p50_ms(server), rounds.p50_ms("FastAPI def"))
+    for server in (_AUTO, _FLOAT32):
+        yield row(f"{server} / LitServe, memory", rounds.pss_mb(server), rounds.pss_mb("LitServe"))
+    for server in (_AUTO, _FLOAT32):
+        yield row(f"{server} / LitServe, cold start", rounds.cold_start_s(server), rounds.cold_start_s("LitServe"))
+
+
+def _in_words(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "-"
