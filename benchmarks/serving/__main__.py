@@ -22,7 +22,7 @@ from benchmarks.serving.measure import ServerFailed, Stage, Timing, measure, pyt
 from benchmarks.serving.models import FIRST, SHIPPED, store_of
 from benchmarks.serving.photographs import Photograph, enlarge, find_model, read_small, with_answers
 from benchmarks.serving.report import embed, write_report
-from benchmarks.serving.servers import OURS, REPOSITORY, SERVERS, Model, Server
+from benchmarks.serving.servers import FASTAPI_DEF, OURS, REPOSITORY, SERVERS, Model, Server
 from service.cli.machine import describe_cpu, describe_memory, find_packages
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "serving.json"
@@ -202,7 +202,7 @@ def _plan(arguments: argparse.Namespace, photographs: Path) -> Plan:
     return replace(plan, rounds=arguments.rounds or plan.rounds, timing=timing)
 
 
-SMOKE = (OURS[0].name, "FastAPI def")
+SMOKE = (OURS[0].name, FASTAPI_DEF)
 
 
 def main() -> int:

@@ -1,18 +1,17 @@
 """What our servers are beside the others and beside the limits, each ratio within a round.
 
-In a round the servers take turns; so a machine's slow minutes, which no average over a server's own rounds takes out,
-weigh least there.
+In a round the servers take turns; so a machine's slow minutes weigh less there than in medians over each server's own
+rounds. The limits are measured for a second before each round: a server may come out above them.
 """
 
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.serving.servers import OURS
+from benchmarks.serving.servers import FASTAPI_DEF, LITSERVE, LITSERVE_OUR_ENGINE, OURS
 
 _ByRound = dict[int, float]
 _AUTO, _FLOAT32, _SAVED_MODEL = (server.name for server in OURS)
-_OUR_ENGINE = "LitServe, our engine"
 
 
 def render_ratios(results: dict[str, Any]) -> str:
@@ -31,10 +30,12 @@ def render_ratios(results: dict[str, Any]) -> str:
 
 
 class _Rounds:
-    """The figures of one model, by the number of the round; what was not measured or does not count is left out."""
+    """The figures of one model, by the number of the round, without those of who was wrong or failed in any of them."""
 
     def __init__(self, results: dict[str, Any], model: str) -> None:
-        self._runs = [run for run in results["runs"] if run["model"] == model]
+        runs = [run for run in results["runs"] if run["model"] == model]
+        unreliable = {run["server"] for run in runs if not all(cell["counts"] for cell in run["cells"])}
+        self._runs = [run for run in runs if run["server"] not in unreliable]
         self._limits = [row for row in results["limits"] if row["model"] == model]
 
     def per_s(self, server: str) -> _ByRound:
@@ -58,7 +59,7 @@ class _Rounds:
     def best_peer_per_s(self) -> _ByRound:
         """Of those with an engine of their own, the one with the most answers in that round."""
         best: _ByRound = {}
-        for server in {run["server"] for run in self._runs} - {_AUTO, _FLOAT32, _SAVED_MODEL, _OUR_ENGINE}:
+        for server in {run["server"] for run in self._runs} - {_AUTO, _FLOAT32, _SAVED_MODEL, LITSERVE_OUR_ENGINE}:
             for number, value in self.per_s(server).items():
                 best[number] = max(value, best.get(number, 0.0))
         return best
@@ -69,26 +70,26 @@ class _Rounds:
     def _cells(self, server: str, connections: int) -> Iterator[tuple[int, dict[str, Any]]]:
         for run in self._of(server):
             for cell in run["cells"]:
-                if (cell["size"], cell["connections"], cell["counts"]) == ("small", connections, True):
+                if (cell["size"], cell["connections"]) == ("small", connections):
                     yield run["round"], cell
 
 
 def _ratios(rounds: _Rounds) -> Iterator[tuple[str, list[float]]]:
     def row(name: str, ours: _ByRound, others: _ByRound) -> tuple[str, list[float]]:
-        return name, [value / others[number] for number, value in ours.items() if number in others]
+        return name, [value / others[number] for number, value in ours.items() if others.get(number)]
 
     at_32 = "answers a second at 32 connections"
     for server in (_AUTO, _FLOAT32, _SAVED_MODEL):
         yield row(f"{server} / the best peer, {at_32}", rounds.per_s(server), rounds.best_peer_per_s())
-    yield row(f"{_AUTO} / {_OUR_ENGINE}, {at_32}", rounds.per_s(_AUTO), rounds.per_s(_OUR_ENGINE))
+    yield row(f"{_AUTO} / {LITSERVE_OUR_ENGINE}, {at_32}", rounds.per_s(_AUTO), rounds.per_s(LITSERVE_OUR_ENGINE))
     for server, choice in ((_AUTO, "auto"), (_FLOAT32, "float32")):
         yield row(f"{server} / without HTTP, {at_32}", rounds.per_s(server), rounds.limit_per_s(choice))
     for server in (_AUTO, _FLOAT32):
-        yield row(f"{server} / FastAPI def, p50 of a lone client", rounds.p50_ms(server), rounds.p50_ms("FastAPI def"))
+        yield row(f"{server} / FastAPI def, p50 of a lone client", rounds.p50_ms(server), rounds.p50_ms(FASTAPI_DEF))
     for server in (_AUTO, _FLOAT32):
-        yield row(f"{server} / LitServe, memory", rounds.pss_mb(server), rounds.pss_mb("LitServe"))
+        yield row(f"{server} / LitServe, memory", rounds.pss_mb(server), rounds.pss_mb(LITSERVE))
     for server in (_AUTO, _FLOAT32):
-        yield row(f"{server} / LitServe, cold start", rounds.cold_start_s(server), rounds.cold_start_s("LitServe"))
+        yield row(f"{server} / LitServe, cold start", rounds.cold_start_s(server), rounds.cold_start_s(LITSERVE))
 
 
 def _in_words(ratios: list[float]) -> str:

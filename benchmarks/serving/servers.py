@@ -110,17 +110,18 @@ def _peer(name: str, folder: str, *command: str, **fields: Any) -> Server:
 
 _UVICORN = ("-m", "uvicorn", "--port", "{port}")
 
+FASTAPI_DEF, LITSERVE, LITSERVE_OUR_ENGINE = "FastAPI def", "LitServe", "LitServe, our engine"
 OURS = (
     _ours("ours", "--engine", "auto"),
     _ours("ours, float32", "--engine", "auto", "--precision", "float32", needs=_has_cpu_model),
     _ours("ours, SavedModel", "--engine", "savedmodel"),
 )
 PEERS_OF_OURS = (
-    _peer("FastAPI def", "fastapi", *_UVICORN, "plain_def:app"),
+    _peer(FASTAPI_DEF, "fastapi", *_UVICORN, "plain_def:app"),
     _peer("FastAPI model.predict", "fastapi", *_UVICORN, "keras_predict:app"),
-    _peer("LitServe", "litserve", "server.py", "{port}"),
+    _peer(LITSERVE, "litserve", "server.py", "{port}"),
     _peer(
-        "LitServe, our engine",
+        LITSERVE_OUR_ENGINE,
         "litserve_cpu_engine",
         "server.py",
         "{port}",

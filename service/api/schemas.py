@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.inference.predictor import Score
 from service.store.metadata import Metadata
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+# A prediction's three are plain data: to check each answer would cost more than to write it, and the batcher has let
+# only finite numbers through.
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,16 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class LabelProbability:
+    """One class and its score."""
+
+    label: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
 class PredictionBody:
-    """The answer for one image. Checked when it was computed: to be checked again costs more than to be written."""
+    """The answer for one image."""
 
     __pydantic_config__ = ConfigDict(
         json_schema_extra={
@@ -49,7 +60,9 @@ class PredictionBody:
     confident: Annotated[
         bool, Field(description="False when the probability is below the threshold in the model's metadata.")
     ]
-    predictions: Annotated[tuple[Score, ...], Field(description="Best first; top_k of them, all classes sum to 1.")]
+    predictions: Annotated[
+        list[LabelProbability], Field(description="Best first; top_k of them, all classes sum to 1.")
+    ]
 
 
 class ProblemDetails(_Body):

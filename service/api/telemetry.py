@@ -58,13 +58,13 @@ class Recorder:
             status: of the answer; 0: there was none.
             duration_s: from the head of the request to the end of the answer.
             problem: name of the problem that was answered.
-            prediction: what was answered instead.
+            prediction: what was answered, if it was one.
             more: for the log.
         """
         self.metrics.observe_request(method if method in _METHODS else "other", route, status, duration_s)
         if problem:
             self.metrics.problems[problem].inc()
-        if prediction:
+        if prediction and status:
             self.metrics.observe_prediction(prediction)
         if self._access_log:
             log.info(

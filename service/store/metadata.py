@@ -74,7 +74,9 @@ class Metadata(_Frozen):
     class_names: Annotated[list[str], Field(min_length=2)]
     preprocessing: Preprocessing
     network: Network
-    recipe: dict[str, Any] = Field(description="Every value of the training recipe, seed included.")
+    recipe: dict[str, Any] = Field(
+        description="Every value of the training, the seed included; `refit`: whether it came to that."
+    )
     data_digest: str = Field(description="sha256 over the decoded-pixel digests and labels of all photographs used.")
     split_digest: str = Field(description="sha256 of `split.json`, which lies beside this file.")
     metrics: list[Metrics]

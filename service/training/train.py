@@ -132,7 +132,7 @@ def train(
     whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
     validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
     fitted, teacher_accuracy = learn(recipe, whole, validation, check, seed, device, run, observer)
-    network, unseen = plain_network(fitted.model, recipe), validation
+    network, unseen, is_refitted = plain_network(fitted.model, recipe), validation, False
     calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
     if recipe.refit and not fitted.interrupted:
         with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
@@ -141,10 +141,10 @@ def train(
             refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
             if not refitted.interrupted:  # else it has learned less than the first
                 test_part = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
-                network, unseen = plain_network(refitted.model, recipe), test_part
+                network, unseen, is_refitted = plain_network(refitted.model, recipe), test_part, True
     observer.stage("exporting and evaluating")
     described = {
-        **asdict(recipe), "refit": unseen is not validation, "seed": seed, "device": device,
+        **asdict(recipe), "refit": is_refitted, "seed": seed, "device": device,
         "epochs_done": len(fitted.history), "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
     trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, unseen)

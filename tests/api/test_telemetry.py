@@ -90,6 +90,15 @@ async def test_requests_stages_batches_and_problems_are_counted(service: Running
     assert metrics[key("flowers_queue_images")] == 0
 
 
+async def test_a_prediction_that_could_not_be_answered_is_not_counted(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.routes.predict._answer", None)
+    assert (await service.client.post("/predict", content=PHOTO)).status_code == 500
+    metrics = await scrape(service)
+    assert metrics[key("flowers_prediction_probability_bucket", le="+Inf")] == 0
+
+
 async def test_readiness_and_the_live_version_are_metrics(service: Running, store: Path) -> None:
     live = {"name": "flowers", "engine": "fake", "device": "cpu", "precision": "float32"}
     assert (await scrape(service))[key("flowers_model_info", version="1", **live)] == 1

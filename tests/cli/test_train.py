@@ -163,14 +163,14 @@ def test_a_full_disk_ends_the_training_with_one_sentence_and_nothing_published(
 
 @pytest.mark.slow
 def test_a_broken_photograph_is_named_and_the_others_are_trained_on(
-    tmp_path: Path, places: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, places: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.training.train._MIN_EPOCH", 1)  # a folder is seen once in an epoch, however small
     monkeypatch.setenv("COLUMNS", "200")
     photos = draw_folder(tmp_path / "my_garden", photographs_per_class=12)
     (photos / "roses" / "broken.jpg").write_bytes((photos / "roses" / "000.jpg").read_bytes()[:2000])
     assert main(["train", str(photos), *places, *QUICK, "--json"]) == 0
-    printed = capsys.readouterr()
+    printed = capfd.readouterr()
     assert "roses/broken.jpg" in printed.err
     (result,) = json.loads(printed.out)
     # A person's own classes never become the next version of `flowers`: the model has the folder's name.

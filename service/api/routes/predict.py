@@ -14,7 +14,7 @@ from service import errors
 from service.api import problems
 from service.api.connection import unless_hung_up
 from service.api.context import request_id_of, service_of
-from service.api.schemas import ModelVersion, PredictionBody
+from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.upload import FIELD, read_image
 from service.inference.predictor import Prediction, Timings
 
@@ -135,9 +135,10 @@ async def predict(
         del data  # the predictor lets go of it as soon as it is decoded
         prediction = await unless_hung_up(request, work)
     durations_ms = _milliseconds(prediction.timings)
+    answer = _answer(request_id_of(request), prediction, durations_ms)
     request.state.prediction = prediction
     request.state.log = {"model_version": prediction.version, **durations_ms}
-    return _answer(request_id_of(request), prediction, durations_ms)
+    return answer
 
 
 def _answer(request_id: str, prediction: Prediction, durations_ms: dict[str, float]) -> Response:
@@ -148,7 +149,7 @@ def _answer(request_id: str, prediction: Prediction, durations_ms: dict[str, flo
         label=best.label,
         probability=best.probability,
         confident=prediction.confident,
-        predictions=prediction.scores,
+        predictions=[LabelProbability(score.label, score.probability) for score in prediction.scores],
     )
     timing = ", ".join(f"{stage.removesuffix('_ms')};dur={duration}" for stage, duration in durations_ms.items())
     return Response(_to_json(body), media_type="application/json", headers={"Server-Timing": timing})

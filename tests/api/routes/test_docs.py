@@ -64,6 +64,8 @@ async def test_openapi_is_sound(service: Running) -> None:
     }
     assert {parameter["name"] for parameter in predict["parameters"]} == {"top_k", "x-request-timeout-ms"}
     assert schemas["PredictionBody"]["example"]["label"] == "roses"
+    score = schemas["LabelProbability"]["properties"]["probability"]
+    assert (score["minimum"], score["maximum"]) == (0, 1)
 
 
 async def test_the_example_of_a_prediction_has_the_shape_of_a_prediction(service: Running) -> None:
