@@ -50,7 +50,7 @@ class Engine(Protocol):
     """Images that must be able to wait, or to be decoded ahead, lest a lane lacks work under any load."""
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run every batch size that traffic up to `max_batch_size` can meet, so that no visitor pays for it.
+        """Run what traffic in batches up to `max_batch_size` can meet, so that no visitor pays for a first call.
 
         Raises:
             EngineFailed: a call raised, or answered with something that is no probability distribution.

@@ -55,7 +55,8 @@ class OnnxRuntimeEngine:
 
     def warm_up(self, max_batch_size: int) -> None:
         """As the protocol says. Raises `EngineFailed`."""
-        run_and_check(self, range(1, min(max_batch_size, _LARGEST_CALL) + 1))
+        largest = min(max_batch_size, _LARGEST_CALL)  # takes the memory of all; nothing else is kept for a size
+        run_and_check(self, sorted({1, min(2, largest), largest}))
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         """As the protocol says; many images are scored in pieces."""
