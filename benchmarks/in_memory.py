@@ -18,9 +18,8 @@ exports, evaluates and publishes as `flowers train` does, on any machine with th
 The shipped version was made so (`results/in_memory-patient.json`), but for one thing: the photographs had been made
 smaller for the journey to the GPU, the shorter side at 256 pixels, as training has it, in AVIF. Of the 2,777 as they
 are the four networks know 2,527, 91.0 %, each of those that it had not learned; of the smaller ones their teachers
-95.1 %. The weights of
-these four had been rounded to float16 for the journey back. With a shorter side of anything from 224 to 280 pixels
-before the centre square is cut, `fold-0` knows 625 to 633 of its 695 (counted by hand): 256 stays.
+95.1 %. The weights of these four had been rounded to float16 for the journey back. With a shorter side of anything from
+224 to 280 pixels before the centre square is cut, `fold-0` knows 625 to 633 of its 695 (counted by hand): 256 stays.
 
 Up to three processes may share a GPU, each with networks of its own (`--networks`): three took 51 GB of its memory and
 48 of the machine's. Together they showed an H200 no more photographs a second, 44,000, than `whole` had been alone:

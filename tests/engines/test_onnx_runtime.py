@@ -181,6 +181,21 @@ def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
         OnnxRuntimeEngine(write(folder, model), precision="float32", reason="a test")
 
 
+def test_the_warm_up_takes_the_smallest_calls_the_largest_and_one_alone(
+    tiny_version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=2)
+    calls: set[tuple[int, bool]] = set()
+
+    def watched(images: Pixels, *, is_alone: bool = False) -> np.ndarray:
+        calls.add((len(images), is_alone))
+        return OnnxRuntimeEngine.run(engine, images, is_alone=is_alone)
+
+    monkeypatch.setattr(engine, "run", watched)
+    engine.warm_up(32)
+    assert calls == {(1, True), (1, False), (2, False), (engine.max_batch_size, False)}
+
+
 @pytest.mark.parametrize(
     ("nodes", "found"),
     [
