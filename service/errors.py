@@ -113,7 +113,7 @@ class ServiceError(FlowersError):
 
 
 class QueueFull(ServiceError):
-    """`max_queue_size` images already wait."""
+    """`max_queue_size` images already wait, or there is no process for a picture that needs one."""
 
 
 class NotReady(ServiceError):

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
 CLASS_NAMES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 _PETALS = ((250, 250, 250), (245, 210, 30), (200, 20, 50), (240, 160, 10), (190, 60, 200))
@@ -42,6 +42,13 @@ def encode(image: Image.Image, image_format: str = "JPEG", **options: object) ->
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def profile_with_red_and_green_exchanged() -> bytes:
+    """The bytes of an sRGB profile under another name, its red primary's entry renamed to green and back."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    renamed = profile.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+    return renamed.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
 
 
 def draw_folder(folder: Path, photographs_per_class: int, size: tuple[int, int] = (320, 240)) -> Path:

@@ -1,8 +1,7 @@
-"""Image files that Pillow does not write: chosen PNG chunks, JPEG segments, TIFF entries, run-length BMP."""
+"""Image files that Pillow does not write: chosen PNG chunks, JPEG segments, run-length BMP."""
 
 import struct
 import zlib
-from collections.abc import Iterable
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -18,10 +17,16 @@ def png(
     colour_type: int = 2,
     interlaced: bool = False,
     before: bytes = b"",
+    deflated: bytes = b"",
 ) -> bytes:
-    """`rows`: each with its filter byte in front, uncompressed; `before`: chunks ahead of the picture."""
+    """`rows`: each with its filter byte in front, uncompressed; `before`, `deflated`: chunks, blocks ahead of them."""
     header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, interlaced)
-    chunks = png_chunk(b"IHDR", header) + before + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    chunks = (
+        png_chunk(b"IHDR", header)
+        + before
+        + png_chunk(b"IDAT", b"\x78\1" + deflated + zlib.compress(rows)[2:])
+        + png_chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
@@ -32,12 +37,6 @@ def jpeg_segment(marker: int, data: bytes) -> bytes:
 def with_segments(jpeg: bytes, segments: bytes) -> bytes:
     """The JPEG with `segments` in front of all others."""
     return jpeg[:2] + segments + jpeg[2:]
-
-
-def tiff(entries: Iterable[tuple[int, int, int, int]], tail: bytes = b"") -> bytes:
-    """Little-endian; an entry is (tag, kind, count, value or offset); `tail` follows the directory."""
-    packed = [struct.pack("<HHII", *entry) for entry in sorted(entries)]
-    return b"II*\0" + struct.pack("<IH", 8, len(packed)) + b"".join(packed) + bytes(4) + tail
 
 
 def run_length_bmp(side: int, grey: int) -> bytes:

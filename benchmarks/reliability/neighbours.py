@@ -3,15 +3,14 @@
 import asyncio
 import io
 import multiprocessing
-import struct
 import time
-import zlib
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.reliability.hostile_files import LONG_BODY, hostile_files
 from benchmarks.reliability.replica import (
     Result,
     ask,
@@ -28,69 +27,9 @@ from service.load.photographs import draw_flower
 
 NUM_LARGE = 200
 LARGE = (4000, 3000)
-LONG_BODY = "JPEG of 2,000 scans"  # 13 MB, refused as soon as they are there
 
 Answer = tuple[int, int, float]
 """Which request, the status, seconds."""
-
-
-def hostile_files() -> dict[str, bytes]:
-    """Small files that would cost a careless decoder seconds or gigabytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-    def black_png(side: int, before: bytes = b"", bits: int = 1) -> bytes:
-        depth, kind = (8, 2) if bits == 24 else (bits, 0)  # colour, or grey
-        header = side.to_bytes(4, "big") * 2 + bytes((depth, kind, 0, 0, 0))
-        rows = zlib.compress(bytes((1 + (side * bits + 7) // 8) * side), 9)
-        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-    def animation(image_format: str) -> bytes:
-        frames = [Image.new("RGB", (64, 64), (index % 256, index // 256, 99)) for index in range(2_000)]
-        return encode(frames[0], image_format, save_all=True, append_images=frames[1:])
-
-    def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
-        buffer = io.BytesIO()
-        image.save(buffer, image_format, **options)
-        return buffer.getvalue()
-
-    progressive = encode(Image.effect_noise((200, 200), 60).convert("RGB"), "JPEG", progressive=True)
-    last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
-    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000)))
-    return {
-        "PNG of 19,000 x 19,000": black_png(19_000),
-        "PNG of 7,000 x 7,000": black_png(7_000),
-        "PNG of 7,000 x 7,000, in colour": black_png(7_000, bits=24),
-        "PNG text of 20 MB": black_png(16, text),
-        "PNG profile of 20 MB": black_png(16, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
-        "PNG profile of 30,000 matrices": black_png(
-            16, chunk(b"iCCP", b"k\0\0" + zlib.compress(chained_profile(30_000))), 24
-        ),
-        "GIF of 2,000 frames": animation("GIF"),
-        "WebP of 2,000 frames": animation("WEBP"),
-        LONG_BODY: progressive[:-2] + last_scan * 2_000 + b"\xff\xd9",
-        "JPEG of 1,000 x 49,000": encode(Image.new("RGB", (1_000, 49_000), "gold"), "JPEG"),
-        "JPEG cut short": draw_flower()[:-2000],
-    }
-
-
-def chained_profile(num_elements: int) -> bytes:
-    """An ICC profile of RGB whose transform is a chain of so many matrices, which all are one and the same."""
-    matrix = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 1, 0, 0.0001, 0, 1, 0, 0, 0, 1, 0.0001, 0, 0)
-    chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, num_elements)
-    chain += struct.pack(">II", 16 + 8 * num_elements, len(matrix)) * num_elements + matrix
-    name = b"mluc" + bytes(4) + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", 2, 28) + b"\0x\0\0"
-    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
-    header = bytearray(128)
-    header[8:24] = b"\x04\x30\0\0mntrRGB XYZ "
-    header[36:40], header[68:80] = b"acsp", white[8:]
-    table, blob = struct.pack(">I", 3), b""
-    for kind, data in ((b"desc", name), (b"wtpt", white), (b"D2B0", chain)):
-        table += kind + struct.pack(">II", 128 + 4 + 36 + len(blob), len(data))
-        blob += data
-    header[:4] = struct.pack(">I", 128 + len(table) + len(blob))
-    return bytes(header) + table + blob
 
 
 class Beside:

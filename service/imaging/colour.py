@@ -1,6 +1,7 @@
 """Any mode of picture -> 8-bit sRGB: depth, transparency, colour profile. The table is in docs/images.md."""
 
 import io
+import math
 import struct
 
 import numpy as np
@@ -95,13 +96,34 @@ def _through_profile(image: Image.Image, profile_bytes: bytes | None) -> Image.I
 def _is_plain(profile: bytes) -> bool:
     """Without chains of processing elements: a few bytes can chain a hundred thousand, a minute's work for any picture.
 
-    Source: ICC.1:2022, 7.3 (the tag table) and 10.16 (multiProcessElementsType).
+    And without tables that say they are longer than the whole profile: LittleCMS has memory for them, up to half a
+    gigabyte, before it looks for what they hold.
+
+    Source: ICC.1:2022, 7.3 (the tag table) and 10.10 to 10.16 (lut16Type, lut8Type, lutAToBType,
+    multiLocalizedUnicodeType, multiProcessElementsType).
     """
     (num_tags,) = struct.unpack_from(">I", profile, _TAG_TABLE)
     if num_tags > _MAX_TAGS:
         return False
     offsets = [struct.unpack_from(">I", profile, _TAG_TABLE + 4 + 12 * tag + 4)[0] for tag in range(num_tags)]
-    return all(profile[offset : offset + 4] != b"mpet" for offset in offsets)
+    kinds = {offset: profile[offset : offset + 4] for offset in offsets}
+    return all(
+        kind != b"mpet" and _table_length(profile, kind, offset) <= len(profile) for offset, kind in kinds.items()
+    )
+
+
+def _table_length(profile: bytes, kind: bytes, offset: int) -> int:
+    """How many entries the table of this kind at `offset` says it has; 0 for kinds whose reader looks first."""
+    if kind == b"mluc":
+        return int.from_bytes(profile[offset + 8 : offset + 12])
+    if kind in (b"mft1", b"mft2"):
+        num_inputs, num_outputs, num_steps = profile[offset + 8 : offset + 11]
+        return int(num_outputs * num_steps**num_inputs)
+    if kind == b"mAB ":
+        num_inputs, num_outputs = profile[offset + 8 : offset + 10]
+        place = int.from_bytes(profile[offset + 24 : offset + 28])  # 0 if there is none
+        return num_outputs * math.prod(profile[offset + place : offset + place + num_inputs]) if place else 0
+    return 0
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:

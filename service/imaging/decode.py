@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, TiffTags, WebPImagePlugin
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
 from service.imaging.colour import as_rgb, to_srgb
 from service.imaging.formats import detect_format
-from service.imaging.header import announced_pixels
+from service.imaging.header import announced_pixels, tells_memory
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
 
@@ -30,6 +30,7 @@ _ENOUGH = 512
 A photograph of 12 megapixels takes a quarter of the time, and its square differs by 0.3 grey levels
 (`benchmarks/decoding.py`).
 """
+_MOST_PLANES = 4  # colours and alpha, each of which may have strips of its own
 _MAX_EXIF_BYTES = 1024 * 1024  # cameras write up to 64 KiB
 _ORIENTATION = 0x0112
 _TO_UPRIGHT = {
@@ -43,8 +44,11 @@ _TO_UPRIGHT = {
 }
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
-BeforeDecoding = Callable[[int, int], None]
-"""Told the pixels (width x height) that a picture announces, and those that it is decoded to: fewer for large JPEGs."""
+BeforeDecoding = Callable[[int, int | None], None]
+"""Told the pixels (width x height) that a picture announces, and those that it is decoded to: fewer for large JPEGs.
+
+None if they do not bound what the decoder takes. The first may be the most that a picture may have, if no header tells.
+"""
 
 
 class Undecoded(Exception):
@@ -52,7 +56,7 @@ class Undecoded(Exception):
 
 
 def decode_image(
-    data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: BeforeDecoding = lambda _, __: None
+    data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: BeforeDecoding = lambda *_: None
 ) -> Pixels:
     """The picture in a file, upright, in sRGB, as it would be printed on white paper.
 
@@ -82,7 +86,7 @@ def decode_square(
     data: bytes,
     rule: ResizeRule,
     limits: ImageLimits = _DEFAULT_LIMITS,
-    before_decoding: BeforeDecoding = lambda _, __: None,
+    before_decoding: BeforeDecoding = lambda *_: None,
 ) -> Pixels:
     """`resize(decode_image(data, ...), rule)`, bit for bit, without the whole picture as an array in between.
 
@@ -124,22 +128,42 @@ def _decode(
     finish: Callable[[Image.Image], Pixels],
 ) -> Pixels:
     announced = announced_pixels(data, image_format)
-    _check_pixels(announced or 0, limits)
+    _check_pixels(announced, limits)
+    is_told = tells_memory(data, image_format)
+    if not is_told:
+        before_decoding(announced or limits.max_image_pixels, None)  # of AVIF, even to open it may take long
     _prepare_pillow(limits)
-    with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
-        width, height = image.size
+    with Image.open(io.BytesIO(data), formats=(image_format,)) as file:
+        width, height = file.size
         _check_pixels(width * height, limits)
-        # A format that does not say what it will decode is taken for the largest.
-        num_pixels = num_decoded = limits.max_image_pixels if announced is None else max(announced, width * height)
-        if image_format == "JPEG":
-            # The decoder itself halves, quarters or eighths, each block at once; it takes the least that is no less.
-            image.draft(None, (_ENOUGH, _ENOUGH))
-            num_decoded = image.width * image.height
-        before_decoding(num_pixels, num_decoded)
-        image.load()
-        upright = _TO_UPRIGHT.get(_orientation(image))
-        colours = to_srgb(image)
-        return finish(colours if upright is None else colours.transpose(upright))
+        # The decoder itself halves, quarters or eighths JPEGs, each block at once; it takes the least that is no less.
+        file.draft(None, (_ENOUGH, _ENOUGH))
+        if is_told:
+            before_decoding(max(announced, width * height), file.width * file.height)
+        if image_format == "TIFF":
+            _prepare_tiff(file)
+        file.load()
+        # A copy lets go of the decoder, which of WebP holds the picture twice.
+        image = file.copy() if image_format == "WEBP" else file
+        upright = _TO_UPRIGHT.get(_orientation(file))
+    del file
+    colours = to_srgb(image)
+    return finish(colours if upright is None else colours.transpose(upright))
+
+
+def _prepare_tiff(file: ImageFile.ImageFile) -> None:
+    """Keep Pillow from decoding a picture again for each time that its strips are listed, and from reading directories.
+
+    While it loads, it would read the notes inside the notes, up to the whole file as Python's numbers.
+    """
+    places = [tile.extents for tile in file.tile if tile.extents is not None]
+    num_pixels = sum((right - left) * (lower - upper) for left, upper, right, lower in places)
+    if num_pixels > _MOST_PLANES * file.width * file.height:
+        raise InvalidImage("The TIFF picture lists its strips more than once: send a copy saved afresh as JPEG or PNG.")
+    exif = file.getexif()
+    for tag in TiffTags.TAGS_V2_GROUPS:
+        if tag in exif:
+            del exif[tag]
 
 
 def _check_pixels(pixels: int, limits: ImageLimits) -> None:

@@ -9,7 +9,6 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Literal
 
 from service.errors import InvalidImage, UnsupportedImageFormat
 
@@ -20,9 +19,12 @@ _USUAL_JPEG_SCANS = 20
 _MAX_JPEG_FILL_BYTES = 4_096  # between header segments, in all: Pillow reads them one by one, in Python
 _MAX_JPEG_NOTES = 1024 * 1024  # bytes of EXIF, Photoshop data and tables, which Pillow reads in Python
 _MAX_PNG_CHUNKS = 20_000  # 20 MiB in the usual chunks of 8 KiB are 2,560
+_MAX_PNG_TEXTS = 4 * 1024 * 1024  # bytes
+_MAX_PNG_UNPACKED = 16  # texts and profiles that Pillow unpacks, each to 1 MiB of bytes or 4 MiB of characters
 _MAX_GIF_BLOCKS = 16_384  # before the first frame, each up to 255 bytes
 _MAX_BMP_RLE = 256 * 1024  # bytes, and pixels: Pillow unpacks run-length BMP in Python
 _MAX_TIFF_ENTRIES = 1_000
+_MAX_FAX_ROWS = 65_536  # a page has 2,000; the library complains of each row that means nothing, at length
 _MAX_TIFF_VALUES = 65_536  # numbers in one entry: as many strips as a picture may sensibly have
 
 _CUT_SHORT = "The {} picture is cut short: send the whole file again."
@@ -35,13 +37,18 @@ _JPEG_SEGMENTS = (frozenset(range(0xC0, 0xF0)) | {0xFE}) - {0xC8, 0xD8, 0xD9}  #
 # 1 none, 2-4 fax, 5 LZW, 7 JPEG, 8 and 32946 deflate, 32773 PackBits. The others are rare in photographs, and
 # some allocate what their data asks for.
 _TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
-_TIFF_BYTES = frozenset({1, 2, 6, 7})  # kinds of entry that stay one string of bytes, however long
-_TIFF_INTEGERS = {3: 2, 4: 4, 16: 8}  # kind: size in bytes
+_TIFF_FAX = frozenset({2, 3, 4})
+_TIFF_BYTES = frozenset({1, 2, 7})  # kinds of entry that stay one string of bytes, however long
+# Tags: of those below 700 only the description is a text; Pillow or its library go through the others.
+_DESCRIPTION = 270
+_FIRST_TEXT = 700
+_TIFF_INTEGERS = {3: "H", 4: "I", 16: "Q"}  # kind: as `struct` calls it
 _TIFF_WANTED = (_WIDTH, _HEIGHT, _COMPRESSION, _TILE_WIDTH, _TILE_HEIGHT) = (256, 257, 259, 322, 323)
+_TIFF_LENGTHS = frozenset({279, 325})  # of its strips, of its tiles
 
 
-def announced_pixels(data: bytes, image_format: str) -> int | None:
-    """Width x height of the first frame as the header says; None where only the decoder can tell (AVIF).
+def announced_pixels(data: bytes, image_format: str) -> int:
+    """Width x height of the first frame as the header says; 0 where only the decoder can tell (AVIF).
 
     Raises:
         InvalidImage: the file stops before its picture does, or its structure is broken or out of proportion.
@@ -49,7 +56,17 @@ def announced_pixels(data: bytes, image_format: str) -> int | None:
         struct.error, IndexError, OverflowError: it stops inside a field; `decode_image` translates.
     """
     check = _CHECKS.get(image_format)
-    return check(data) if check else None
+    return check(data) if check else 0
+
+
+def tells_memory(data: bytes, image_format: str) -> bool:
+    """Whether what a decoder takes can be told from the pixels: not of AVIF and TIFF, nor of WebP with a lossless part.
+
+    AVIF names one size in its container and may hold pictures of another. Lossless WebP has Huffman tables for each
+    block of 4 x 4 pixels, if it likes: hundreds of bytes a pixel, from a fraction of one. A TIFF has room for a dozen
+    lists, which Python goes through number by number.
+    """
+    return not (image_format in ("AVIF", "TIFF") or (image_format == "WEBP" and (b"VP8L" in data or b"ALPH" in data)))
 
 
 def _jpeg_pixels(data: bytes) -> int:
@@ -90,6 +107,8 @@ def _jpeg_pixels(data: bytes) -> int:
 def _png_pixels(data: bytes) -> int:
     view, position = memoryview(data), 8
     width, height = struct.unpack_from(">II", data, 16)
+    left_bytes = 8 * width * height + 2 * height + 65_536  # 16 bits and alpha, a filter for each row of each pass
+    text_bytes, num_unpacked = 0, 0
     for _ in range(_MAX_PNG_CHUNKS):
         if position + 8 > len(data):
             raise InvalidImage(_CUT_SHORT.format("PNG"))
@@ -103,6 +122,15 @@ def _png_pixels(data: bytes) -> int:
             (checksum,) = struct.unpack_from(">I", data, end - 4)
             if zlib.crc32(view[position + 4 : end - 4]) != checksum:
                 raise InvalidImage("The PNG picture is damaged (a checksum differs): send the file again.")
+            left_bytes -= length
+            if left_bytes < 0:
+                raise InvalidImage(_HOSTILE.format("PNG", "data"))
+        elif kind in (b"tEXt", b"iTXt", b"zTXt", b"iCCP"):
+            text_bytes += length
+            is_plain = kind == b"tEXt" or (kind == b"iTXt" and data[data.find(b"\0", position + 8, end) + 1] == 0)
+            num_unpacked += not is_plain
+            if text_bytes > _MAX_PNG_TEXTS or num_unpacked > _MAX_PNG_UNPACKED:
+                raise InvalidImage(_HOSTILE.format("PNG", "texts"))
         position = end
     raise InvalidImage(_HOSTILE.format("PNG", "chunks"))
 
@@ -156,8 +184,7 @@ def _bmp_pixels(data: bytes) -> int:
 
 
 def _tiff_pixels(data: bytes) -> int:
-    byte_order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    order = "<" if byte_order == "little" else ">"
+    order = "<" if data[:2] == b"II" else ">"
     is_big = data[2] == 43  # BigTIFF: fields of 8 bytes
     entry = struct.Struct(order + ("HHQ8s" if is_big else "HHI4s"))
     (directory,) = struct.unpack_from(order + ("8xQ" if is_big else "4xI"), data)
@@ -166,21 +193,41 @@ def _tiff_pixels(data: bytes) -> int:
         raise InvalidImage(_HOSTILE.format("TIFF", "entries"))
     first = directory + (8 if is_big else 2)
     values: dict[int, int] = {}
+    picture_bytes = 0
     for index in range(num_entries):
-        tag, kind, count, value = entry.unpack_from(data, first + index * entry.size)
-        if kind not in _TIFF_BYTES and count > _MAX_TIFF_VALUES:
+        tag, kind, count, field = entry.unpack_from(data, first + index * entry.size)
+        is_text = kind in _TIFF_BYTES and (tag >= _FIRST_TEXT or tag == _DESCRIPTION)
+        if count > _MAX_TIFF_VALUES and not is_text:
             raise InvalidImage(_HOSTILE.format("TIFF", "numbers in one entry"))
         if tag in _TIFF_WANTED:
-            if count != 1 or kind not in _TIFF_INTEGERS:
+            numbers = _tiff_numbers(data, order, kind, count, field)
+            if len(numbers) != 1:
                 raise InvalidImage("The TIFF picture is broken (its size is not a number): send another copy.")
-            values.setdefault(tag, int.from_bytes(value[: _TIFF_INTEGERS[kind]], byte_order))
-    if values.get(_COMPRESSION, 1) not in _TIFF_COMPRESSIONS:
+            values.setdefault(tag, numbers[0])
+        elif tag in _TIFF_LENGTHS:
+            picture_bytes = max(picture_bytes, sum(_tiff_numbers(data, order, kind, count, field)))
+    compression = values.get(_COMPRESSION, 1)
+    if compression not in _TIFF_COMPRESSIONS:
         raise UnsupportedImageFormat(
             "The TIFF picture is compressed in a way that this server does not read: send it as JPEG or PNG."
         )
+    if compression in _TIFF_FAX and values.get(_HEIGHT, 0) > _MAX_FAX_ROWS:
+        raise InvalidImage(_HOSTILE.format("TIFF", "rows"))
+    if compression != 1 and picture_bytes > 2 * len(data):  # of the same megabyte for each row, perhaps
+        raise InvalidImage(_CUT_SHORT.format("TIFF"))
     # A tile is decoded whole, however little of it lies inside the picture.
     tile_pixels = values.get(_TILE_WIDTH, 0) * values.get(_TILE_HEIGHT, 0)
     return max(values.get(_WIDTH, 0) * values.get(_HEIGHT, 0), tile_pixels)
+
+
+def _tiff_numbers(data: bytes, order: str, kind: int, count: int, field: bytes) -> tuple[int, ...]:
+    """Those of an entry, which are in its own `field` if they fit there, else where that points to; none of others."""
+    if kind not in _TIFF_INTEGERS:
+        return ()
+    layout = struct.Struct(f"{order}{count}{_TIFF_INTEGERS[kind]}")
+    if layout.size <= len(field):
+        return layout.unpack(field[: layout.size])
+    return layout.unpack_from(data, *struct.unpack(order + ("Q" if len(field) == 8 else "I"), field))
 
 
 _CHECKS: dict[str, Callable[[bytes], int]] = {

@@ -1,11 +1,12 @@
-"""Processes that decode large pictures, which would hold up all threads of this one.
+"""Processes that decode large pictures, which would hold up all threads of this one, and those of unknown size.
 
 To hand over a picture of many pixels, and to free it, Pillow holds Python's lock for 10 to 100 ms, in which the event
-loop answers nobody; a process of its own has a lock of its own. Its memory goes when it ends, a decoder that crashes
-takes only its picture along, and one that is too late is ended.
+loop answers nobody; a process of its own has a lock of its own. Its memory is bounded and goes when it ends, a decoder
+that crashes takes only its picture along, and one that is too late is ended.
 """
 
 import os
+import resource
 import select
 import signal
 import struct
@@ -20,6 +21,7 @@ from typing import IO
 
 import numpy as np
 import structlog
+from PIL import AvifImagePlugin
 
 from service.errors import (
     DeadlineExceeded,
@@ -28,9 +30,10 @@ from service.errors import (
     ImageTooLarge,
     InvalidImage,
     MissingImage,
+    QueueFull,
     UnsupportedImageFormat,
 )
-from service.imaging.decode import decode_square
+from service.imaging.decode import Undecoded, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 
 _COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: never from the current folder
@@ -44,6 +47,9 @@ _OUTCOMES: tuple[type[ImageError] | None, ...] = (
     None, MissingImage, ImageBytesTooLarge, ImageTooLarge, UnsupportedImageFormat, InvalidImage,
 )  # fmt: skip
 _MAX_SENTENCE_BYTES = 1_000
+
+_PIXEL_BYTES = 17  # what a decoder takes at the most for each pixel of a picture that is what it says
+_MARGIN_BYTES = 64 * 1024 * 1024  # beside pixels and file: threads' stacks, tables
 
 _TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
 
@@ -79,6 +85,7 @@ class DecodeProcesses:
 
         Raises:
             ImageError: the image is at fault, or has brought its process down.
+            QueueFull: no process can be had, and it may not be decoded without one.
             DeadlineExceeded: the deadline passed.
         """
         self._check_time(deadline)
@@ -89,12 +96,17 @@ class DecodeProcesses:
             process = self._start()
         except (EOFError, OSError) as error:
             self._check_time(deadline)
-            log.warning("no process for a large picture", reason=repr(error))
-            return decode_square(data, rule, self._limits)  # better here than not at all
+            log.warning("no process for a picture", reason=repr(error))
+            try:
+                return decode_square(data, rule, self._limits, _leave_unbounded)  # better here than not at all
+            except Undecoded:
+                raise QueueFull(
+                    "No process can be had for a picture of this kind: send it again later, or as JPEG or PNG."
+                ) from None
         try:
             return self._decode_in(process, data, rule, deadline)
         except EOFError:
-            log.warning("a picture has brought its decoder down", num_bytes=len(data))
+            log.warning("a picture has brought its decoder down", num_bytes=len(data), exit_code=process.returncode)
             raise InvalidImage(
                 "The picture brings the decoder down: send a smaller copy, or one saved as JPEG."
             ) from None
@@ -226,24 +238,55 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # else one for each core, whose stacks count as memory taken
+    own_bytes = _data_bytes()
     with suppress(EOFError, BrokenPipeError):
         answers.write(_READY)
         answers.flush()
+        with Path(os.devnull).open("wb") as nowhere:
+            # What a library prints is no answer, and may be a line for each row.
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
         while select.select([asked], [], [], _IDLE_S)[0]:
             left_s, num_bytes, *numbers = _REQUEST.unpack(_read(asked, _REQUEST.size))
             signal.setitimer(signal.ITIMER_REAL, left_s)  # nobody handles it: it ends the process, whatever that is at
-            outcome, body = _decode(_read(asked, num_bytes), ImageLimits(*numbers[:2]), ResizeRule(*numbers[2:]))
+            _bound_memory(None)
+            data = _read(asked, num_bytes)
+            outcome, body = _decode(data, ImageLimits(*numbers[:2]), ResizeRule(*numbers[2:]), own_bytes)
             signal.setitimer(signal.ITIMER_REAL, 0)
             answers.write(_ANSWER.pack(outcome, len(body)) + body)
             answers.flush()
 
 
-def _decode(data: bytes, limits: ImageLimits, rule: ResizeRule) -> tuple[int, bytes]:
+def _decode(data: bytes, limits: ImageLimits, rule: ResizeRule, own_bytes: int | None) -> tuple[int, bytes]:
+    def bound_memory(num_pixels: int, _: int | None) -> None:
+        if own_bytes is not None:
+            _bound_memory(own_bytes + 2 * len(data) + _PIXEL_BYTES * num_pixels + _MARGIN_BYTES)
+
     try:
-        return 0, decode_square(data, rule, limits).tobytes()
+        return 0, decode_square(data, rule, limits, bound_memory).tobytes()
     except ImageError as error:
         return _OUTCOMES.index(type(error)), str(error).encode()[:_MAX_SENTENCE_BYTES]
+
+
+def _data_bytes() -> int | None:
+    """What counts against RLIMIT_DATA at this moment; None where that cannot be told (not on Linux)."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    return None
+
+
+def _bound_memory(num_bytes: int | None) -> None:
+    """Beyond it a decoder finds no memory, and says that it could not read the picture; None: as much as may be."""
+    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+    if num_bytes is None or resource.RLIM_INFINITY != highest < num_bytes:
+        num_bytes = highest
+    resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, highest))
+
+
+def _leave_unbounded(_: int, num_decoded: int | None) -> None:
+    if num_decoded is None:
+        raise Undecoded
 
 
 if __name__ == "__main__":

@@ -150,11 +150,11 @@ class Predictor:
         with ExitStack() as held:
             started_at = time.perf_counter()
 
-            def wait_for_room(num_pixels: int, num_decoded: int) -> None:
+            def wait_for_room(num_pixels: int, num_decoded: int | None) -> None:
                 nonlocal started_at
                 held.enter_context(self._budget.hold(num_pixels))
                 started_at = time.perf_counter()
-                if num_decoded > _MIDDLING_PIXELS:
+                if num_decoded is None or num_decoded > _MIDDLING_PIXELS:
                     raise Undecoded
 
             try:
@@ -169,8 +169,8 @@ class Predictor:
         self._processes.close()
 
 
-def _leave_large(num_pixels: int, _: int) -> None:
-    if num_pixels > _SMALL_PIXELS:
+def _leave_large(num_pixels: int, num_decoded: int | None) -> None:
+    if num_decoded is None or num_pixels > _SMALL_PIXELS:
         raise Undecoded
 
 

@@ -3,17 +3,25 @@
 import io
 import re
 import struct
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import encode
+from drawing import encode, profile_with_red_and_green_exchanged
 from handmade import png, png_chunk, run_length_bmp
+from memory import growth_bytes
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
-from benchmarks.reliability.neighbours import chained_profile
+from benchmarks.reliability.hostile_files import (
+    chained_profile,
+    profile_of_colours,
+    profile_of_names,
+    profile_without_table,
+)
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
 
@@ -191,13 +199,6 @@ def test_the_table_in_the_documents_has_exactly_these_rows() -> None:
     assert re.findall(r"^\| (.*?) \|", table, re.MULTILINE) == list(ROWS)
 
 
-def profile_with_red_and_green_exchanged() -> bytes:
-    """The bytes of an sRGB profile under another name, its red primary's entry renamed to green and back."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    renamed = profile.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
-    return renamed.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
-
-
 EXCHANGED = COLOUR_PIXELS[..., [1, 0, 2]]
 
 
@@ -236,6 +237,35 @@ def test_a_profile_that_chains_its_computations_is_ignored() -> None:
     applied = ImageCms.profileToProfile(RGB, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
     assert (np.asarray(applied) != np.asarray(RGB)).any(), "it would not be seen if it were applied"
     assert same_as_untagged(RGB, profile)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(
+    "profile",
+    [profile_of_names(40_000_000), profile_of_colours(38), profile_of_colours(38, b"mAB ")],
+    ids=["names", "lut16Type", "lutAToBType"],
+)
+def test_a_profile_that_says_it_is_larger_than_it_is_gets_no_memory(profile: bytes) -> None:
+    assert growth_bytes(lambda: try_profile(profile)) > 300_000_000, "it would not be seen if it were read"
+    image = encode(RGB, "TIFF", icc_profile=profile)
+    assert growth_bytes(lambda: decode_image(image)) < 20_000_000
+    assert same_as_untagged(RGB, profile)
+
+
+def test_a_profile_may_have_curves_and_a_matrix_and_no_table() -> None:
+    profile = profile_without_table()
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    applied = ImageCms.profileToProfile(RGB, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    pixels = decode_image(encode(RGB, "TIFF", icc_profile=profile))
+    assert (pixels == np.asarray(applied)).all()
+    assert (pixels != np.asarray(RGB)).any()
+
+
+def try_profile(profile: bytes) -> None:
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    opened.profile.profile_description  # noqa: B018 - reading it is what takes the memory
+    with suppress(ImageCms.PyCMSError):
+        ImageCms.profileToProfile(RGB, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
 
 
 def same_as_untagged(image: Image.Image, profile: bytes) -> bool:

@@ -1,21 +1,25 @@
 """What is refused before anything is decoded: too many pixels, files cut short, work out of proportion."""
 
+import io
 import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode
-from handmade import jpeg_segment, png, png_chunk, run_length_bmp, tiff, with_segments
-from PIL import Image
+from handmade import jpeg_segment, png, png_chunk, run_length_bmp, with_segments
+from PIL import ExifTags, Image, features
 
+from benchmarks.reliability.hostile_files import fax, tiff, tiff_with_notes
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
-from service.imaging.decode import decode_image
+from service.imaging.decode import Undecoded, decode_image
 from service.imaging.header import announced_pixels
 
 PICTURE = draw_photograph(1, 1, (48, 36))
@@ -123,6 +127,13 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "30,000 chunks": ("chunks", lambda: png_with(png_chunk(b"abCd", b"") * 30_000)),
     "20,000 remarks": ("remarks", lambda: gif_with_remarks(20_000)),
     "2,000 entries": ("entries", lambda: tiff([*TIFF_ENTRIES, *((40_000 + i, 7, 9, 8) for i in range(2_000))])),
+    "100 packed texts": ("texts", lambda: png_with(png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"x")) * 100)),
+    "100 packed profiles": ("texts", lambda: png_with(png_chunk(b"iCCP", b"k\0\0" + zlib.compress(b"x")) * 100)),
+    "texts of 5 MB": ("texts", lambda: png_with(png_chunk(b"tEXt", b"k\0" + bytes(50_000)) * 100)),
+    "more data than pixels": ("data", lambda: png(2, 2, bytes(14), deflated=b"\0\0\0\xff\xff" * 20_000)),
+    "strips of bytes": ("numbers", lambda: tiff([*TIFF_ENTRIES, (273, 1, 100_000, 8)], tail=bytes(100_000))),
+    "signed bytes": ("numbers", lambda: tiff([*TIFF_ENTRIES, (700, 6, 100_000, 8)], tail=bytes(100_000))),
+    "a fax of 100,000 rows": ("rows", lambda: fax(100_000)),
     "100,000 strips": ("numbers", lambda: tiff([*TIFF_ENTRIES, (273, 4, 100_000, 8)], tail=bytes(400_000))),
 }
 
@@ -141,6 +152,11 @@ REAL: dict[str, Callable[[], bytes]] = {
     "extended XMP": lambda: with_segments(JPEG, jpeg_segment(0xE1, b"http://ns.adobe.com" + bytes(60_000)) * 100),
     "texts": lambda: png_with(png_chunk(b"tEXt", b"Comment\0" + b"x" * 100) * 1_000),
     "remarks": lambda: gif_with_remarks(2_000),
+    "packed texts": lambda: png_with(png_chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(b"x" * 1_000_000)) * 16),
+    "stored data": lambda: encode(Image.effect_noise((99, 99), 60), "PNG", compress_level=0),
+    "plain texts in many languages": lambda: png_with(png_chunk(b"iTXt", b"Title\0\0\0de\0\0Tulpe") * 100),
+    "strips": lambda: encode(PICTURE, "TIFF", compression="tiff_lzw", strip_size=300),
+    "a long description": lambda: encode(PICTURE, "TIFF", tiffinfo={270: "x" * 100_000}),
 }
 
 
@@ -178,6 +194,85 @@ def test_a_tiff_with_a_rare_compression_is_refused_with_a_remedy(compression: in
 def test_a_tiff_whose_size_is_hidden_in_another_kind_of_entry_is_refused() -> None:
     with pytest.raises(InvalidImage, match="its size is not a number"):
         decode_image(tiff([(256, 9, 1, 8), *TIFF_ENTRIES[1:]]))
+
+
+def test_a_tiff_may_have_its_colours_apart_each_with_strips_of_its_own() -> None:
+    end = 8 + 2 + 12 * 9 + 4
+    entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, end), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3)]
+    entries += [(273, 4, 6, end + 6), (278, 3, 1, 4), (284, 3, 1, 2)]
+    places = [end + 30 + 32 * number for number in range(6)]
+    data = tiff(entries, tail=struct.pack("<3H6I", 8, 8, 8, *places) + bytes(64) + b"\1" * 64 + b"\2" * 64)
+    assert (decode_image(data) == (0, 1, 2)).all()
+
+
+def test_a_tiff_whose_size_is_elsewhere_has_the_size_that_is_there() -> None:
+    """A number of eight bytes does not fit into its entry, which only says where it is."""
+    end = 8 + 2 + 12 * len(TIFF_ENTRIES) + 4
+    entries = [(256, 16, 1, end), (257, 16, 1, end), *TIFF_ENTRIES[2:]]
+    assert announced_pixels(tiff(entries, tail=struct.pack("<Q", 20_000)), "TIFF") == 400_000_000
+
+
+def test_a_tiff_whose_strips_are_the_same_data_over_and_over_is_refused() -> None:
+    """Eight rows of 400 bytes each, in a file of half a kilobyte."""
+    compressed = [entry for entry in TIFF_ENTRIES if entry[0] != 259]
+    compressed += [(259, 3, 1, 32_773), (273, 4, 8, 122), (278, 3, 1, 1), (279, 4, 8, 122 + 32)]
+    data = tiff(compressed, struct.pack("<16I", *[122 + 64] * 8, *[400] * 8))
+    assert announced_pixels(data + bytes(2_000), "TIFF") == 64
+    with pytest.raises(InvalidImage, match="TIFF picture is cut short"):
+        decode_image(data + bytes(400))
+
+
+@pytest.mark.parametrize("is_tiled", [False, True])
+def test_a_tiff_that_lists_its_strips_over_and_over_is_refused(is_tiled: bool) -> None:
+    """Pillow would decode the picture anew each time; where tiles are announced as well, it takes the strips."""
+    entries = [*TIFF_ENTRIES, (278, 3, 1, 4), *([(322, 3, 1, 1), (323, 3, 1, 1)] if is_tiled else [])]
+    end = 8 + 2 + 12 * (len(entries) + 1) + 4
+    for count, is_good in ((8, True), (9, False)):
+        data = tiff([*entries, (273, 4, count, end)], tail=struct.pack("<9I", *[end + 36] * 9) + bytes(64))
+        if is_good:
+            assert not decode_image(data).any()
+        else:
+            with pytest.raises(InvalidImage, match="lists its strips more than once: send a copy"):
+                decode_image(data)
+
+
+def test_notes_inside_the_notes_of_a_tiff_are_not_read() -> None:
+    """EXIF of 300,000 fractions, which would be 60 MB in Python, and take a second."""
+    data = tiff_with_notes(300_000)
+    with Image.open(io.BytesIO(data)) as image:
+        assert len(image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime]) == 300_000
+    tracemalloc.start()
+    try:
+        assert decode_image(data)[..., 0].tolist() == np.arange(64).reshape(8, 8).tolist()
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "num_pixels"),
+    [
+        ({"image_format": "AVIF"}, 50_000_000),
+        ({"image_format": "WEBP", "lossless": True}, 48 * 36),
+        ({"image_format": "TIFF"}, 48 * 36),
+    ],
+)
+def test_what_no_header_bounds_is_not_even_opened_before_it_may_be(
+    options: dict[str, Any], num_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An AVIF whose orientation is two million numbers takes five seconds to open."""
+    if options["image_format"] == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    data, told = encode(PICTURE, **options), []
+
+    def leave(*pixels: int | None) -> None:
+        told.append(pixels)
+        raise Undecoded
+
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(Undecoded):
+        decode_image(data, before_decoding=leave)
+    assert told == [(num_pixels, None)]
 
 
 def test_a_jpeg_without_its_end_and_a_png_without_its_end_are_cut_short() -> None:

@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
+from drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from memory import memory_bytes
+from PIL import ExifTags, Image
 from structlog.testing import capture_logs
 
+from benchmarks.reliability.hostile_files import fax, larger_inside, webp_of_tables
 from service.errors import (
     DeadlineExceeded,
     ImageBytesTooLarge,
     ImageTooLarge,
     InvalidImage,
     MissingImage,
+    QueueFull,
     UnsupportedImageFormat,
 )
 from service.imaging.decode import decode_square
@@ -30,6 +34,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 RULE = ResizeRule(image_size=64, shorter_side=80)
 PHOTO = draw_photograph(0, seed=1)
+EXIF = Image.Exif()
+EXIF[ExifTags.Base.Orientation] = 6
+PROFILE = profile_with_red_and_green_exchanged()
 FORMATS = ("PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG")
 
 
@@ -108,6 +115,61 @@ def test_what_is_wrong_with_a_picture_is_said_as_here(processes: DecodeProcesses
     assert len(processes._running) == 1  # none of them has ended it
 
 
+@pytest.mark.parametrize(
+    ("make", "max_image_pixels"),
+    [(lambda: webp_of_tables(1_000), 50_000_000), (lambda: larger_inside(6_000), 1_000_000)],
+    ids=["WebP", "AVIF"],
+)
+def test_a_picture_that_wants_more_memory_than_its_pixels_need_does_not_get_it(
+    processes: DecodeProcesses, make: Callable[[], bytes], max_image_pixels: int
+) -> None:
+    """It announces a million; an AVIF may take what the largest picture may."""
+    data = make()
+    processes._limits = ImageLimits(max_image_pixels=max_image_pixels)
+    processes.decode_square(encode(PHOTO, "AVIF"), RULE, soon())
+    process = only_one(processes)
+    before = memory_bytes("VmHWM", process.pid)
+    with pytest.raises(InvalidImage, match="cannot be read"):
+        processes.decode_square(data, RULE, soon())
+    assert memory_bytes("VmHWM", process.pid) - before < 100_000_000  # 17 million, a margin of 64 MiB, and the file
+    assert processes.decode_square(encode(PHOTO), RULE, soon()).shape == (64, 64, 3)
+    assert only_one(processes) is process
+
+
+def test_what_a_library_prints_is_nobody_s(processes: DecodeProcesses, capfd: pytest.CaptureFixture[str]) -> None:
+    """Four megabytes, which would go into the service's log."""
+    with suppress(InvalidImage):
+        processes.decode_square(fax(60_000), RULE, soon())
+    assert only_one(processes).poll() is None
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [
+        ("PNG", {"compress_level": 1}),
+        ("WEBP", {"method": 0}),
+        ("WEBP", {"method": 0, "lossless": True}),
+        ("AVIF", {"speed": 10, "subsampling": "4:4:4"}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+    ids=["PNG", "WebP", "lossless WebP", "AVIF", "TIFF"],
+)
+def test_a_picture_of_as_many_pixels_as_may_be_has_room(
+    monkeypatch: pytest.MonkeyPatch, image_format: str, options: dict[str, object]
+) -> None:
+    """With a quarter of the pixels and of the margin: each is as much in proportion as by default."""
+    scaled = "from service.inference import decode_process as d; d._MARGIN_BYTES //= 4; d.main()"
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", scaled])
+    processes = DecodeProcesses(ImageLimits(max_image_pixels=12_500_000))
+    options |= {"exif": EXIF, "icc_profile": PROFILE}
+    try:
+        picture = Image.new("RGBA", (4000, 3000), (200, 30, 40, 200))
+        assert processes.decode_square(encode(picture, image_format, **options), RULE, soon()).shape == (64, 64, 3)
+    finally:
+        processes.close()
+
+
 def test_one_that_was_idle_and_has_ended_is_replaced(processes: DecodeProcesses) -> None:
     data = encode(PHOTO, "PNG")
     processes.decode_square(data, RULE, soon())
@@ -134,7 +196,9 @@ def test_a_picture_that_brings_the_decoder_down_is_at_fault(
     monkeypatch.setattr(decode_process, "_COMMAND", command(TAKES_A_REQUEST + "os.abort()"))
     with capture_logs() as logs, pytest.raises(InvalidImage, match="brings the decoder down"):
         processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
-    assert [entry["event"] for entry in logs] == ["a picture has brought its decoder down"]
+    assert [(entry["event"], entry["exit_code"]) for entry in logs] == [
+        ("a picture has brought its decoder down", -signal.SIGABRT)
+    ]
     monkeypatch.undo()
     assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
 
@@ -211,7 +275,9 @@ def test_where_no_process_can_be_had_the_thread_decodes(
     data = encode(PHOTO, "PNG")
     with capture_logs() as logs:
         assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
-    assert [entry["event"] for entry in logs] == ["no process for a large picture"]
+    assert [entry["event"] for entry in logs] == ["no process for a picture"]
+    with pytest.raises(QueueFull, match="No process can be had"):
+        processes.decode_square(encode(PHOTO, "AVIF"), RULE, soon())
     assert not processes._running
 
 

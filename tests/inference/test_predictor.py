@@ -150,6 +150,10 @@ async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
         (encode(Image.new("RGB", (7000, 7000))), True, ["decode"]),
         (encode(Image.new("RGB", (1000, 4001))), True, []),
         (encode(draw_photograph(0, seed=1), "AVIF"), True, []),
+        (encode(draw_photograph(0, seed=1), "TIFF"), True, []),
+        (encode(draw_photograph(0, seed=1), "WEBP"), True, ["lane"]),
+        (encode(draw_photograph(0, seed=1), "WEBP", lossless=True), True, []),
+        (encode(draw_photograph(0, seed=1).convert("RGBA").rotate(5), "WEBP"), False, []),
     ],
     ids=[
         "small",
@@ -161,7 +165,11 @@ async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
         "large",
         "large JPEG",
         "narrow JPEG",
-        "unknown size",
+        "AVIF",
+        "TIFF",
+        "WebP",
+        "lossless WebP",
+        "WebP with alpha",
     ],
 )
 async def test_lanes_decode_what_is_small_and_processes_what_is_large(
