@@ -19,7 +19,7 @@ FlowersError
 │   ├── BodyTooSlow             did not arrive within `body_timeout_s`
 │   └── Unauthorized            an API key is wanted and none valid came
 ├── ServiceError                the request is fine, the service cannot answer it now
-│   ├── QueueFull               `max_queue_size` images already wait
+│   ├── QueueFull               `max_queue_size` images already wait, or no process can be had for this one
 │   ├── NotReady                no verified, warmed model, or its engine in trouble
 │   ├── Draining                shutting down
 │   ├── DeadlineExceeded        the caller's or the server's own deadline has passed

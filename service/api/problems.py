@@ -101,7 +101,8 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     errors.QueueFull: Problem(
         429,
         "overloaded",
-        "As many images or bytes wait as may (max_queue_size, max_queue_bytes): wait, and send it again.",
+        "As many images or bytes wait as may (max_queue_size, max_queue_bytes), or no process can be had for a picture "
+        "that needs one: wait, and send it again.",
         1,
     ),
     errors.NotReady: Problem(503, "not-ready", "No verified, warmed-up model can answer; it says why.", 5),

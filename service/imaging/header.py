@@ -199,13 +199,12 @@ def _tiff_pixels(data: bytes) -> int:
         is_text = kind in _TIFF_BYTES and (tag >= _FIRST_TEXT or tag == _DESCRIPTION)
         if count > _MAX_TIFF_VALUES and not is_text:
             raise InvalidImage(_HOSTILE.format("TIFF", "numbers in one entry"))
-        if tag in _TIFF_WANTED:
+        if tag in _TIFF_WANTED or tag in _TIFF_LENGTHS:
             numbers = _tiff_numbers(data, order, kind, count, field)
-            if len(numbers) != 1:
+            if not numbers or (tag in _TIFF_WANTED and len(numbers) > 1):
                 raise InvalidImage("The TIFF picture is broken (its size is not a number): send another copy.")
             values.setdefault(tag, numbers[0])
-        elif tag in _TIFF_LENGTHS:
-            picture_bytes = max(picture_bytes, sum(_tiff_numbers(data, order, kind, count, field)))
+            picture_bytes = max(picture_bytes, sum(numbers) if tag in _TIFF_LENGTHS else 0)
     compression = values.get(_COMPRESSION, 1)
     if compression not in _TIFF_COMPRESSIONS:
         raise UnsupportedImageFormat(

@@ -23,6 +23,8 @@ _SMALL_PIXELS = 1_000_000
 _SMALL_BYTES = 256 * 1024
 # What a picture is decoded to by a thread without holding up the others noticeably.
 _MIDDLING_PIXELS = 4_000_000
+# What a process may take beside the pixels of a picture that no header bounds (140 MB), in pixels' memory.
+_PROCESS_PIXELS = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class Predictor:
 
             def wait_for_room(num_pixels: int, num_decoded: int | None) -> None:
                 nonlocal started_at
-                held.enter_context(self._budget.hold(num_pixels))
+                beside = _PROCESS_PIXELS if num_decoded is None else 0
+                held.enter_context(self._budget.hold(num_pixels + beside))
                 started_at = time.perf_counter()
                 if num_decoded is None or num_decoded > _MIDDLING_PIXELS:
                     raise Undecoded

@@ -220,6 +220,10 @@ def test_a_tiff_whose_strips_are_the_same_data_over_and_over_is_refused() -> Non
     assert announced_pixels(data + bytes(2_000), "TIFF") == 64
     with pytest.raises(InvalidImage, match="TIFF picture is cut short"):
         decode_image(data + bytes(400))
+    for kind in (9, 17):  # as signed numbers, which the library takes as well
+        hidden = data.replace(struct.pack("<HHI", 279, 4, 8), struct.pack("<HHI", 279, kind, 8))
+        with pytest.raises(InvalidImage, match="its size is not a number"):
+            decode_image(hidden + bytes(400))
 
 
 @pytest.mark.parametrize("is_tiled", [False, True])

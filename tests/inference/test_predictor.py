@@ -265,6 +265,26 @@ async def test_a_switch_while_a_request_waits_leaves_it_with_its_version(parts: 
     assert ((await old).version, (await new).version) == (1, 2)
 
 
+@pytest.mark.parametrize(("image_format", "num_pixels"), [("AVIF", 58_000_000), ("TIFF", 8_076_800), ("PNG", 76_800)])
+async def test_what_no_header_bounds_counts_for_more_than_its_pixels(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, image_format: str, num_pixels: int
+) -> None:
+    """So that what is decoded at a time stays within the memory that the containers have."""
+    held: list[int] = []
+    hold = PixelBudget.hold
+
+    @contextmanager
+    def noted(budget: PixelBudget, num_pixels: int) -> Iterator[None]:
+        held.append(num_pixels)
+        with hold(budget, num_pixels):
+            yield
+
+    monkeypatch.setattr(PixelBudget, "hold", noted)
+    parts.engine.lanes_decode = False
+    await parts.predict(encode(draw_photograph(0, seed=1), image_format))
+    assert held == [num_pixels]
+
+
 async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_threads_there_are(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
