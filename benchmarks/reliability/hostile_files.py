@@ -23,12 +23,12 @@ def chained_profile(num_elements: int) -> bytes:
     matrix = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 1, 0, 0.0001, 0, 1, 0, 0, 0, 1, 0.0001, 0, 0)
     chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, num_elements)
     chain += struct.pack(">II", 16 + 8 * num_elements, len(matrix)) * num_elements + matrix
-    return _profile({b"D2B0": chain})
+    return profile_of({b"D2B0": chain})
 
 
 def profile_of_names(num_languages: int) -> bytes:
     """An ICC profile of RGB with its name in so many languages, as it says: 12 bytes of memory each."""
-    return _profile({b"desc": b"mluc" + bytes(4) + struct.pack(">II", num_languages, 12)})
+    return profile_of({b"desc": b"mluc" + bytes(4) + struct.pack(">II", num_languages, 12)})
 
 
 def profile_of_colours(num_steps: int, kind: bytes = b"mft2") -> bytes:
@@ -42,18 +42,11 @@ def profile_of_colours(num_steps: int, kind: bytes = b"mft2") -> bytes:
     else:
         table = bytes((5, 3, num_steps, 0)) + struct.pack(">9i", *(65536, 0, 0, 0) * 2, 65536)
         table += struct.pack(">HH", 2, 2) + b"\0\0\xff\xff" * 5
-    return _profile({b"A2B0": kind + bytes(4) + table})
+    return profile_of({b"A2B0": kind + bytes(4) + table})
 
 
-def profile_without_table() -> bytes:
-    """An ICC profile of RGB that is as it should be: straight curves, a matrix, and no table (lutAToBType)."""
-    curves = (b"curv" + bytes(8)) * 3
-    matrix = struct.pack(">12i", 28578, 25241, 9376, 14581, 46981, 3974, 912, 6362, 46799, 0, 0, 0)
-    places = struct.pack(">5I", 32, 32 + len(curves), 32 + len(curves) + len(matrix), 0, 0)
-    return _profile({b"A2B0": b"mAB " + bytes(4) + bytes((3, 3, 0, 0)) + places + curves + matrix + curves})
-
-
-def _profile(tags: dict[bytes, bytes]) -> bytes:
+def profile_of(tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of RGB with these tags beside a name and a white point, or in their place."""
     name = b"mluc" + bytes(4) + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", 2, 28) + b"\0x\0\0"
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     tags = {b"desc": name, b"wtpt": white, **tags}

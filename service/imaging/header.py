@@ -199,12 +199,15 @@ def _tiff_pixels(data: bytes) -> int:
         is_text = kind in _TIFF_BYTES and (tag >= _FIRST_TEXT or tag == _DESCRIPTION)
         if count > _MAX_TIFF_VALUES and not is_text:
             raise InvalidImage(_HOSTILE.format("TIFF", "numbers in one entry"))
-        if tag in _TIFF_WANTED or tag in _TIFF_LENGTHS:
-            numbers = _tiff_numbers(data, order, kind, count, field)
-            if not numbers or (tag in _TIFF_WANTED and len(numbers) > 1):
-                raise InvalidImage("The TIFF picture is broken (its size is not a number): send another copy.")
+        if tag not in _TIFF_WANTED and tag not in _TIFF_LENGTHS:
+            continue
+        numbers = _tiff_numbers(data, order, kind, count, field)
+        if not numbers or (tag in _TIFF_WANTED and len(numbers) > 1):
+            raise InvalidImage("The TIFF picture is broken (its size is not a number): send another copy.")
+        if tag in _TIFF_WANTED:
             values.setdefault(tag, numbers[0])
-            picture_bytes = max(picture_bytes, sum(numbers) if tag in _TIFF_LENGTHS else 0)
+        else:
+            picture_bytes = max(picture_bytes, sum(numbers))
     compression = values.get(_COMPRESSION, 1)
     if compression not in _TIFF_COMPRESSIONS:
         raise UnsupportedImageFormat(

@@ -1,8 +1,8 @@
 """Processes that decode large pictures, which would hold up all threads of this one, and those of unknown size.
 
 To hand over a picture of many pixels, and to free it, Pillow holds Python's lock for 10 to 100 ms, in which the event
-loop answers nobody; a process of its own has a lock of its own. Its memory is bounded and goes when it ends, a decoder
-that crashes takes only its picture along, and one that is too late is ended.
+loop answers nobody; a process of its own has a lock of its own. Its memory is bounded (on Linux) and goes when it ends,
+a decoder that crashes takes only its picture along, and one that is too late is ended.
 """
 
 import os
@@ -49,7 +49,9 @@ _OUTCOMES: tuple[type[ImageError] | None, ...] = (
 _MAX_SENTENCE_BYTES = 1_000
 
 _PIXEL_BYTES = 17  # what a decoder takes at the most for each pixel of a picture that is what it says
-_MARGIN_BYTES = 64 * 1024 * 1024  # beside pixels and file: threads' stacks, tables
+_MARGIN_BYTES = 64 * 1024 * 1024  # beside pixels and file: stacks, tables
+PIXELS_BESIDE = 8_000_000
+"""What a process takes beside its picture, in pixels' memory (140 MB): itself, a file of 20 MiB twice, the margin."""
 
 _TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
 

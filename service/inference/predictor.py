@@ -12,7 +12,7 @@ from service.imaging.decode import Undecoded, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher, Scored
-from service.inference.decode_process import DecodeProcesses
+from service.inference.decode_process import PIXELS_BESIDE, DecodeProcesses
 from service.inference.live_model import LiveModel
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import DECODERS, compute_threads
@@ -23,8 +23,6 @@ _SMALL_PIXELS = 1_000_000
 _SMALL_BYTES = 256 * 1024
 # What a picture is decoded to by a thread without holding up the others noticeably.
 _MIDDLING_PIXELS = 4_000_000
-# What a process may take beside the pixels of a picture that no header bounds (140 MB), in pixels' memory.
-_PROCESS_PIXELS = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Predictor:
 
             def wait_for_room(num_pixels: int, num_decoded: int | None) -> None:
                 nonlocal started_at
-                beside = _PROCESS_PIXELS if num_decoded is None else 0
+                beside = PIXELS_BESIDE if num_decoded is None else 0
                 held.enter_context(self._budget.hold(num_pixels + beside))
                 started_at = time.perf_counter()
                 if num_decoded is None or num_decoded > _MIDDLING_PIXELS:
