@@ -17,9 +17,8 @@ from article import RESULTS, describe_machine
 from PIL import Image
 
 from service.evaluation.local_model import open_local_model
-from service.imaging.colour import to_srgb
 from service.imaging.decode import decode_square
-from service.imaging.pixels import ResizeRule
+from service.imaging.pixels import Decoded, ResizeRule
 from service.imaging.resize import resize
 
 
@@ -38,7 +37,7 @@ def enlarge(path: Path, seed: int) -> bytes:
 def decode_whole(data: bytes) -> np.ndarray:
     """The square of the picture at full size."""
     with Image.open(io.BytesIO(data)) as image:
-        return resize(to_srgb(image))
+        return resize(Decoded(image.convert("RGB")))
 
 
 def decode_scaled(data: bytes) -> np.ndarray:

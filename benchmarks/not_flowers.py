@@ -21,6 +21,7 @@ from service.errors import ImageError
 from service.evaluation.local_model import open_local_model
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.profiles import to_srgb
 from service.imaging.resize import resize
 
 SIZE = 256
@@ -61,7 +62,7 @@ def carried() -> Iterator[tuple[str, Pixels]]:
         for path in sorted(Path(root).rglob("*")):
             if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 try:
-                    image = decode_image(path.read_bytes(), ImageLimits())
+                    image = to_srgb(decode_image(path.read_bytes(), ImageLimits()))
                 except ImageError:
                     continue
                 if min(image.shape[:2]) >= 100:

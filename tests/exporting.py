@@ -124,7 +124,7 @@ def _split_list() -> str:
     photographs = [
         {
             "file": f"{label}/{seed:03d}.jpg",
-            "pixels_digest": pixels_digest(decode_image(encode(draw_photograph(class_index, seed)))),
+            "pixels_digest": pixels_digest(decode_image(encode(draw_photograph(class_index, seed))).pixels),
             "part": part,
         }
         for class_index, label in enumerate(CLASS_NAMES)

@@ -24,6 +24,7 @@ from service.api.upload import read_image
 from service.errors import ImageError, RequestError
 from service.imaging.decode import Undecoded, decode_image
 from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.resize import resize
 from service.inference.decode_process import DecodeProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -122,12 +123,12 @@ def test_decoding_survives_any_damage(processes: DecodeProcesses) -> None:
         began = cpu_seconds(decoder.pid)
         with suppress(ImageError):
             try:
-                pixels = decode_image(data, LIMITS, leave_unbounded)
+                decoded = decode_image(data, LIMITS, leave_unbounded)
             except Undecoded:
                 processes.decode_square(data, RULE, time.monotonic() + 30)
             else:
-                assert pixels.shape[0] * pixels.shape[1] <= LIMITS.max_image_pixels
-                assert pixels.shape[2] == 3
+                assert decoded.image.width * decoded.image.height <= LIMITS.max_image_pixels
+                assert resize(decoded, RULE).shape == (RULE.image_size, RULE.image_size, 3)
         assert decoder.poll() is None, "it was brought down"
         assert cpu_seconds(decoder.pid) - began < LONGEST_S
 
@@ -173,4 +174,4 @@ def test_reading_a_form_survives_any_damage() -> None:
 
 
 def test_the_files_that_fuzzing_starts_from_are_good_ones() -> None:
-    assert {decode_image(data, LIMITS).shape for data in FILES} == {(36, 48, 3), (48, 36, 3), (40, 40, 3)}
+    assert {decode_image(data, LIMITS).pixels.shape for data in FILES} == {(36, 48, 3), (48, 36, 3), (40, 40, 3)}

@@ -45,13 +45,16 @@ def profile_of_colours(num_steps: int, kind: bytes = b"mft2") -> bytes:
     return profile_of({b"A2B0": kind + bytes(4) + table})
 
 
-def profile_of(tags: dict[bytes, bytes]) -> bytes:
-    """An ICC profile of RGB with these tags beside a name and a white point, or in their place."""
+def profile_of(tags: dict[bytes, bytes], spaces: bytes = b"RGB XYZ ") -> bytes:
+    """An ICC profile with these tags beside a name and a white point, or in their place.
+
+    `spaces` are its own and the one that it leads to, four bytes each.
+    """
     name = b"mluc" + bytes(4) + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", 2, 28) + b"\0x\0\0"
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     tags = {b"desc": name, b"wtpt": white, **tags}
     header = bytearray(128)
-    header[8:24] = b"\x04\x30\0\0mntrRGB XYZ "
+    header[8:24] = b"\x04\x30\0\0mntr" + spaces
     header[36:40], header[68:80] = b"acsp", white[8:]
     table, blob = struct.pack(">I", len(tags)), b""
     for kind, data in tags.items():

@@ -25,6 +25,7 @@ WRONG, UNREADABLE = "wrong answer", "unreadable answer"
 LARGE = (4000, 3000)  # 12 megapixels
 _TOLERANCE = 0.1  # of the best class's probability: int8 may differ by 0.04, DCT-scaled decoding by as much again
 _LEAD = 0.25  # over the second class: less could be lost to rounding, and would accuse an honest server
+_PROFILE_MARKER = b"ICC_PROFILE\0"
 _GRAIN = 16  # grey levels; without a sensor's grain the enlarged photographs would be small files
 
 
@@ -43,6 +44,18 @@ def read_small(folder: Path, count: int) -> list[bytes]:
     if len(files) < count:
         raise SystemExit(f"{folder} has {len(files)} JPEGs in class folders, {count} are needed")
     return [files[index * len(files) // count].read_bytes() for index in range(count)]
+
+
+def without_profile(jpeg: bytes) -> bytes:
+    """The same JPEG with the segments of its colour profile cut out."""
+    position, kept = 2, [jpeg[:2]]
+    while jpeg[position : position + 2] != b"\xff\xda":
+        length = 2 + int.from_bytes(jpeg[position + 2 : position + 4])
+        segment = jpeg[position : position + length]
+        if not segment.startswith(_PROFILE_MARKER, 4):
+            kept.append(segment)
+        position += length
+    return b"".join((*kept, jpeg[position:]))
 
 
 def enlarge(photograph: bytes) -> bytes:

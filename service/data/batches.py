@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.data.check import CheckedPhotograph
 from service.data.views import Batch, Photographs, Views
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize, resize_shorter_side
 from service.resources import count_cores
 
@@ -58,7 +58,7 @@ def load_squares(
 def _load(
     photographs: Sequence[CheckedPhotograph],
     class_names: Sequence[str],
-    shape: Callable[[Pixels], Pixels],
+    shape: Callable[[Decoded], Pixels],
     limits: ImageLimits,
 ) -> LabelledPixels:
     def read(path: Path) -> Pixels:

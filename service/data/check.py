@@ -14,7 +14,8 @@ from service.data.folder import Folder, Photograph
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_groups, perceptual_hash
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, MissingImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.pixels import Decoded, ImageLimits, Pixels
+from service.imaging.profiles import to_srgb
 from service.resources import count_cores
 
 SMALL_CLASS = 30
@@ -36,7 +37,8 @@ _KINDS: dict[type[ImageError], str] = {
 class CheckedPhotograph:
     """A photograph that decodes, with what identifies it whatever its name.
 
-    `pixels_digest`: hex sha256 of the decoded pixels. `perceptual_hash`: 256 bits that small changes keep.
+    `pixels_digest`: hex sha256 of the decoded pixels, without their colour profile. `perceptual_hash`: 256 bits of the
+    same pixels that small changes keep.
     """
 
     path: Path
@@ -138,9 +140,22 @@ def check_folder(
 
 
 def pixels_digest(image: Pixels) -> str:
-    """sha256 (hex) over b"height,width," and the RGB bytes: files that show the same pixels have the same."""
+    """Digest pixels: hex sha256 over b"height,width," and the RGB bytes.
+
+    A photograph's digest is that of `Decoded.pixels`. Files with the same pixels have the same.
+    """
     height, width, _ = image.shape
     return hashlib.sha256(f"{height},{width},".encode() + image.tobytes()).hexdigest()
+
+
+def has_digest(image: Decoded, digest: str) -> bool:
+    """Whether `digest` stands for this photograph in a split list.
+
+    Lists of versions of format 1 may hold the digest of the pixels converted to sRGB in place of `pixels_digest`.
+    """
+    return pixels_digest(image.pixels) == digest or (
+        image.profile is not None and pixels_digest(to_srgb(image)) == digest
+    )
 
 
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
@@ -155,7 +170,8 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
         return Finding("unreadable", files, f"it cannot be read ({error.strerror})")
     except ImageError as error:
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
-    return CheckedPhotograph(path, label, pixels_digest(image), perceptual_hash(image))
+    pixels = image.pixels
+    return CheckedPhotograph(path, label, pixels_digest(pixels), perceptual_hash(pixels))
 
 
 def _find_duplicates(

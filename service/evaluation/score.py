@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.check import pixels_digest
+from service.data.check import has_digest
 from service.engines.engine import Engine, Probabilities
 from service.errors import DatasetError, ImageError, InvalidImage
 from service.imaging.decode import decode_image
@@ -55,7 +55,7 @@ def score_each(
     whole picture per decoding thread.
 
     Args:
-        pixels_digests: a photograph named here is refused unless its decoded pixels have this digest.
+        pixels_digests: a photograph named here is refused unless it has this digest (`has_digest`).
         decode_threads: 0: one more than cores.
 
     Raises:
@@ -64,7 +64,7 @@ def score_each(
 
     def load(path: Path) -> Pixels:
         image = decode_image(_read(path, limits), limits)
-        if path in pixels_digests and pixels_digest(image) != pixels_digests[path]:
+        if path in pixels_digests and not has_digest(image, pixels_digests[path]):
             raise InvalidImage("The photograph has changed since the split was made: put the original back.")
         return resize(image, rule)
 

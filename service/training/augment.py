@@ -52,11 +52,10 @@ def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, ra
     Returns:
         uint8, shape (image_size, image_size, 3), read-only.
     """
-    picture = Image.fromarray(image)
     if augmentation.min_area < 1:
-        picture = _random_crop(picture, augmentation, rule.image_size, random)
+        picture = _random_crop(Image.fromarray(image), augmentation, rule.image_size, random)
     else:
-        picture = Image.fromarray(resize(picture, rule))
+        picture = Image.fromarray(resize(image, rule))
     if augmentation.flip and random.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augmentation.color > 0:

@@ -1,10 +1,17 @@
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+from drawing import draw_photograph, encode
+from icc import cmyk_profile, matrix_profile
 
-from service.data.batches import LabelledPixels, epoch_batches, made_ahead
+from service.data.batches import LabelledPixels, epoch_batches, load_squares, load_whole, made_ahead
+from service.data.check import CheckedPhotograph
 from service.data.views import Batch, MakeView, Photographs, View, Views
+from service.imaging.decode import decode_image, decode_square
+from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.resize import resize_shorter_side
 
 NUM_PHOTOGRAPHS = 10
 IMAGES = [np.full((4, 4, 3), index, np.uint8) for index in range(NUM_PHOTOGRAPHS)]
@@ -93,3 +100,24 @@ def test_what_is_made_ahead_comes_in_order_and_an_error_in_its_place() -> None:
         assert all(event.wait(10) for event in is_made[: number + 4])
     with pytest.raises(ValueError, match="the sixth"):
         next(made)
+
+
+def test_loaded_photographs_have_the_pixels_of_serving_bit_for_bit(tmp_path: Path) -> None:
+    files = {
+        "plain": encode(draw_photograph(2, seed=3)),
+        "rgb": encode(draw_photograph(2, seed=3), icc_profile=matrix_profile(2.2)),
+        "ink": encode(draw_photograph(2, seed=3).convert("CMYK"), icc_profile=cmyk_profile()),
+    }
+    photographs = []
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        photographs.append(CheckedPhotograph(tmp_path / name, "b", "", 0))
+    rule, limits = ResizeRule(64, 72), ImageLimits()
+    squares = load_squares(photographs, ("a", "b"), rule, limits)
+    np.testing.assert_array_equal(squares.images, [decode_square(data, rule) for data in files.values()])
+    whole = load_whole(photographs, ("a", "b"), 72, limits)
+    assert [image.shape for image in whole.images] == [(72, 96, 3)] * 3
+    for image, data in zip(whole.images, files.values(), strict=True):
+        np.testing.assert_array_equal(image, resize_shorter_side(decode_image(data), 72))
+    assert (squares.images[0] != squares.images[1]).any()
+    assert squares.class_indices.tolist() == [1, 1, 1]

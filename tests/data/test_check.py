@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode
+from icc import matrix_profile
 from PIL import Image
 
-from service.data.check import SMALL_CLASS, DataCheck, check_folder, pixels_digest
+from service.data.check import SMALL_CLASS, DataCheck, check_folder, has_digest, pixels_digest
 from service.data.folder import read_folder
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_pairs, perceptual_hash
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits
+from service.imaging.profiles import to_srgb
 
 
 def _noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:
@@ -134,13 +136,37 @@ def test_a_class_of_broken_files_is_reported_and_does_not_raise(tmp_path: Path) 
     assert len(check.findings) == 5
 
 
-def test_the_pixels_digest_is_over_height_width_and_the_pixels_that_serving_sees(tmp_path: Path) -> None:
-    data = encode(draw_photograph(2, seed=3), "JPEG", quality=80)
-    pixels = decode_image(data)
+def test_the_pixels_digest_is_over_height_width_and_the_pixels_without_their_profile(tmp_path: Path) -> None:
+    data = encode(draw_photograph(2, seed=3), "JPEG", quality=80, icc_profile=matrix_profile(2.2))
+    pixels = decode_image(data).pixels
     expected = hashlib.sha256(b"240,320," + pixels.tobytes()).hexdigest()
     assert pixels_digest(pixels) == expected
     check = _check(_write(tmp_path, _plain() | {"a/photo.jpg": data}))
-    assert {photograph.file: photograph.pixels_digest for photograph in check.photographs}["a/photo.jpg"] == expected
+    (photograph,) = (photograph for photograph in check.photographs if photograph.file == "a/photo.jpg")
+    assert photograph.pixels_digest == expected
+    assert photograph.perceptual_hash == perceptual_hash(pixels)
+
+
+def test_the_same_pixels_are_one_photograph_whatever_profile_says(tmp_path: Path) -> None:
+    tagged, plain = (
+        encode(draw_photograph(2, seed=3), "JPEG", **options) for options in ({"icc_profile": matrix_profile(2.2)}, {})
+    )
+    assert to_srgb(decode_image(tagged)).tobytes() != decode_image(plain).pixels.tobytes()
+    check = _check(_write(tmp_path, _plain() | {"a/photo.jpg": plain, "a/tagged.jpg": tagged}))
+    assert _named(check) == [("duplicate", ("a/tagged.jpg",))]
+
+
+def test_a_split_list_may_know_a_photograph_by_its_converted_pixels() -> None:
+    tagged, plain = (
+        decode_image(encode(draw_photograph(2, seed=3), "JPEG", **options))
+        for options in ({"icc_profile": matrix_profile(2.2)}, {})
+    )
+    converted = pixels_digest(to_srgb(tagged))
+    assert has_digest(tagged, pixels_digest(plain.pixels))
+    assert has_digest(tagged, converted)
+    assert has_digest(plain, pixels_digest(plain.pixels))
+    assert not has_digest(plain, converted)
+    assert not has_digest(tagged, "0" * 64)
 
 
 def test_the_data_digest_depends_on_pixels_and_labels_not_on_names_or_places(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from service.data.split import (
     split_to_json,
 )
 from service.errors import DatasetError
+from service.store.layout import SPLIT_FILE
 
 FRACTIONS = (0.70, 0.15, 0.15)
 
@@ -225,6 +227,17 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, document: bytes | dict[s
 def test_a_missing_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"cannot be read \(No such file"):
         read_split(tmp_path / "split.json")
+
+
+@pytest.mark.photographs
+def test_the_split_list_of_the_shipped_version_fits_flower_photos(real_check: DataCheck) -> None:
+    (path,) = (REPOSITORY / "model_store" / "flowers").glob(f"*/{SPLIT_FILE}")
+    split = read_split(path)
+    found = {photograph.file: photograph.pixels_digest for photograph in real_check.photographs}
+    assert len(split.photographs) == 3_274
+    for entry in split.photographs:
+        assert found[entry.file] == entry.pixels_digest
+        assert choose_part(split.seed, entry.pixels_digest, split.fractions) == entry.part
 
 
 @pytest.mark.photographs

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawing import draw_photograph, encode
 from fakes import FakeEngine
+from icc import cmyk_profile, matrix_profile
 
 from service.data.check import pixels_digest
 from service.engines.engine import Probabilities
@@ -15,9 +17,9 @@ from service.errors import (
     UnsupportedImageFormat,
 )
 from service.evaluation.score import BATCH_SIZE, score_each, score_photographs
-from service.imaging.decode import decode_image
+from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
-from service.imaging.resize import resize
+from service.imaging.profiles import to_srgb
 
 RULE, LIMITS = ResizeRule(image_size=112, shorter_side=120), ImageLimits()
 
@@ -40,10 +42,14 @@ def paths(drawn_folder: Path) -> list[Path]:
 
 
 def square(path: Path) -> Pixels:
-    return resize(decode_image(path.read_bytes(), LIMITS), RULE)
+    return decode_square(path.read_bytes(), RULE, LIMITS)
 
 
-def test_the_engine_sees_the_pixels_that_serving_gives_it_bit_for_bit(paths: list[Path]) -> None:
+def test_the_engine_sees_the_pixels_that_serving_gives_it_bit_for_bit(paths: list[Path], tmp_path: Path) -> None:
+    for name, mode, profile in (("rgb", "RGB", matrix_profile(2.2)), ("ink", "CMYK", cmyk_profile())):
+        tagged = encode(draw_photograph(2, seed=3).convert(mode), icc_profile=profile)
+        (tmp_path / f"{name}.jpg").write_bytes(tagged)
+        paths.append(tmp_path / f"{name}.jpg")
     engine = RememberingEngine()
     score_photographs(engine, paths, RULE, LIMITS)
     np.testing.assert_array_equal(engine.images, [square(path) for path in paths])
@@ -94,10 +100,21 @@ def test_one_bad_photograph_among_those_expected_good_is_named(paths: list[Path]
 
 
 def test_a_photograph_that_has_changed_is_not_scored(paths: list[Path]) -> None:
-    digests = {paths[0]: pixels_digest(decode_image(paths[0].read_bytes())), paths[1]: "0" * 64}
+    digests = {paths[0]: pixels_digest(decode_image(paths[0].read_bytes()).pixels), paths[1]: "0" * 64}
     results = list(score_each(FakeEngine(), paths[:3], RULE, LIMITS, pixels_digests=digests))
     assert [result.error is None for result in results] == [True, False, True]
     assert "has changed" in str(results[1].error)
+
+
+def test_a_photograph_with_a_profile_is_known_by_either_digest(tmp_path: Path) -> None:
+    path = tmp_path / "tagged.jpg"
+    path.write_bytes(encode(draw_photograph(2, seed=3), icc_profile=matrix_profile(2.2)))
+    decoded = decode_image(path.read_bytes())
+    digests = {pixels_digest(decoded.pixels), pixels_digest(to_srgb(decoded))}
+    assert len(digests) == 2
+    for digest in digests:
+        (result,) = score_each(FakeEngine(), [path], RULE, LIMITS, pixels_digests={path: digest})
+        assert result.error is None
 
 
 def test_a_failing_engine_is_not_taken_for_a_bad_photograph(paths: list[Path]) -> None:

@@ -24,6 +24,7 @@ from benchmarks.reliability.hostile_files import (
 )
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
+from service.imaging.profiles import to_srgb
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "images.md"
 COLOURS = np.array([[(200, 30, 40), (40, 180, 60)], [(30, 60, 190), (250, 240, 90)]], np.uint8)
@@ -188,7 +189,7 @@ def test_each_format_and_mode_becomes_what_the_table_says(row: str) -> None:
     if row.startswith("AVIF") and not features.check("avif"):
         pytest.skip("this Pillow was built without AVIF")
     make, expected, tolerance = ROWS[row]
-    pixels = decode_image(make())
+    pixels = to_srgb(decode_image(make()))
     assert pixels.dtype == np.uint8
     assert pixels.shape == expected.shape
     assert difference(pixels, expected, is_lossy=tolerance > 2) <= tolerance
@@ -213,18 +214,20 @@ EXCHANGED = COLOUR_PIXELS[..., [1, 0, 2]]
     ],
 )
 def test_a_colour_profile_is_applied(image_format: str, options: dict[str, object]) -> None:
-    pixels = decode_image(encode(RGB, image_format, icc_profile=profile_with_red_and_green_exchanged(), **options))
+    pixels = to_srgb(
+        decode_image(encode(RGB, image_format, icc_profile=profile_with_red_and_green_exchanged(), **options))
+    )
     assert difference(pixels, EXCHANGED, is_lossy=True) <= 8
 
 
 def test_a_colour_profile_is_applied_to_a_palette_too() -> None:
-    pixels = decode_image(encode(palette(), "PNG", icc_profile=profile_with_red_and_green_exchanged()))
+    pixels = to_srgb(decode_image(encode(palette(), "PNG", icc_profile=profile_with_red_and_green_exchanged())))
     assert difference(pixels, EXCHANGED, is_lossy=False) <= 2
 
 
 def test_a_profile_of_srgb_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert (decode_image(encode(RGB, "PNG", icc_profile=profile)) == COLOUR_PIXELS).all()
+    assert (to_srgb(decode_image(encode(RGB, "PNG", icc_profile=profile))) == COLOUR_PIXELS).all()
 
 
 GIANT_PROFILE = profile_with_red_and_green_exchanged() + bytes(5 * 1024 * 1024)
@@ -250,7 +253,7 @@ def test_a_profile_that_says_it_is_larger_than_it_is_gets_no_memory(profile: byt
         pytest.skip("the peak of this process cannot be measured here: /proc/self/clear_refs is not writable")
     assert growth_bytes(lambda: try_profile(profile)) > 300_000_000, "it would not be seen if it were read"
     image = encode(RGB, "TIFF", icc_profile=profile)
-    assert growth_bytes(lambda: decode_image(image)) < 20_000_000
+    assert growth_bytes(lambda: to_srgb(decode_image(image))) < 20_000_000
     assert same_as_untagged(RGB, profile)
 
 
@@ -266,7 +269,7 @@ def test_a_profile_may_have_curves_and_a_matrix_and_no_table() -> None:
     profile = profile_without_table()
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     applied = ImageCms.profileToProfile(RGB, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    pixels = decode_image(encode(RGB, "TIFF", icc_profile=profile))
+    pixels = to_srgb(decode_image(encode(RGB, "TIFF", icc_profile=profile)))
     assert (pixels == np.asarray(applied)).all()
     assert (pixels != np.asarray(RGB)).any()
 
@@ -280,8 +283,8 @@ def try_profile(profile: bytes) -> None:
 
 def same_as_untagged(image: Image.Image, profile: bytes) -> bool:
     tagged, untagged = (
-        decode_image(encode(image, "TIFF", icc_profile=profile)),
-        decode_image(encode(image, "TIFF")),
+        to_srgb(decode_image(encode(image, "TIFF", icc_profile=profile))),
+        to_srgb(decode_image(encode(image, "TIFF"))),
     )
     return bool((tagged == untagged).all())
 
@@ -303,18 +306,18 @@ def test_a_profile_for_another_colour_space_is_ignored(image: Image.Image) -> No
 
 def test_numbers_that_are_none_are_black_and_infinity_is_white() -> None:
     numbers = np.array([[0.0, 1.0], [np.nan, np.inf]], np.float32)
-    grey: Pixels = decode_image(encode(Image.fromarray(numbers), "TIFF"))[..., 0]
+    grey: Pixels = to_srgb(decode_image(encode(Image.fromarray(numbers), "TIFF")))[..., 0]
     assert grey.tolist() == [[0, 255], [0, 255]]
 
 
 def test_a_constant_float_picture_is_black() -> None:
-    assert not decode_image(encode(Image.fromarray(np.full((4, 4), 0.7, np.float32)), "TIFF")).any()
+    assert not to_srgb(decode_image(encode(Image.fromarray(np.full((4, 4), 0.7, np.float32)), "TIFF"))).any()
 
 
 def test_a_transparent_16_bit_grey_shows_white() -> None:
     rows = b"".join(b"\0" + struct.pack(">HH", 0x1234, 0x1235) for _ in range(2))
     data = png(2, 2, rows, bit_depth=16, colour_type=0, before=png_chunk(b"tRNS", struct.pack(">H", 0x1234)))
-    assert decode_image(data)[0, :, 0].tolist() == [255, 0x12]
+    assert to_srgb(decode_image(data))[0, :, 0].tolist() == [255, 0x12]
 
 
 def test_the_test_pictures_are_what_their_names_say() -> None:

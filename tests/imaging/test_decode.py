@@ -1,5 +1,6 @@
 """Any bytes give pixels or an ImageError; what the pixels are does not depend on how the file is turned or who asks."""
 
+import io
 import logging
 import struct
 import warnings
@@ -14,11 +15,12 @@ from handmade import jpeg_segment, png, png_chunk, with_segments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageCms, ImageFile, features
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.profiles import to_srgb
 from service.imaging.resize import resize
 
 PICTURE = draw_photograph(2, 3, (32, 24))
@@ -54,7 +56,7 @@ FILES = one_of_each_format()
 def outcome(data: bytes) -> Pixels | ImageError:
     """What `decode_image` answers; any exception that is no ImageError is the test's failure."""
     try:
-        pixels = decode_image(data, ImageLimits(max_image_pixels=1_000_000))
+        pixels = decode_image(data, ImageLimits(max_image_pixels=1_000_000)).pixels
     except ImageError as error:
         return error
     assert pixels.dtype == np.uint8
@@ -74,7 +76,7 @@ def test_no_bytes_are_a_missing_image() -> None:
 
 def test_the_byte_limit_is_the_largest_file_taken() -> None:
     data = FILES["JPEG"]
-    assert decode_image(data, ImageLimits(max_image_bytes=len(data))).size
+    assert decode_image(data, ImageLimits(max_image_bytes=len(data))).pixels.size
     with pytest.raises(
         ImageBytesTooLarge, match=rf"has {len(data):,} bytes; this server takes up to {len(data) - 1:,}:"
     ):
@@ -83,7 +85,7 @@ def test_the_byte_limit_is_the_largest_file_taken() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_pixel_limit_is_the_largest_picture_taken(name: str) -> None:
-    assert decode_image(FILES[name], ImageLimits(max_image_pixels=32 * 24)).shape == (24, 32, 3)
+    assert decode_image(FILES[name], ImageLimits(max_image_pixels=32 * 24)).pixels.shape == (24, 32, 3)
     with pytest.raises(ImageTooLarge, match="has 768 pixels; this server takes up to 767: send a smaller copy"):
         decode_image(FILES[name], ImageLimits(max_image_pixels=32 * 24 - 1))
 
@@ -99,7 +101,7 @@ def test_pixels_are_told_in_millions() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50_000), (50_000, 1), (2, 3)])
 def test_tiny_and_extremely_long_pictures_are_taken(size: tuple[int, int]) -> None:
-    pixels = decode_image(encode(Image.new("RGB", size, (9, 80, 200)), "PNG"))
+    pixels = decode_image(encode(Image.new("RGB", size, (9, 80, 200)), "PNG")).pixels
     assert pixels.shape == (size[1], size[0], 3)
     assert (pixels == (9, 80, 200)).all()
     assert (resize(pixels) == (9, 80, 200)).all()
@@ -135,14 +137,14 @@ def exif(orientation: int) -> Image.Exif:
 def test_all_eight_orientations_of_a_picture_are_the_same_picture(image_format: str, orientation: int) -> None:
     options = {"quality": 100, "lossless": True, "subsampling": "4:4:4"}
     data = encode(stored(orientation), image_format, exif=exif(orientation), **options)
-    pixels = decode_image(data)
+    pixels = decode_image(data).pixels
     assert pixels.shape == PIXELS.shape
     assert np.abs(pixels.astype(int) - PIXELS).mean() <= (2 if image_format in ("JPEG", "AVIF") else 0)
 
 
 def test_an_orientation_in_xmp_counts_where_there_is_no_exif() -> None:
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    assert np.array_equal(decode_image(encode(stored(6), "WEBP", lossless=True, xmp=xmp)), PIXELS)
+    assert np.array_equal(decode_image(encode(stored(6), "WEBP", lossless=True, xmp=xmp)).pixels, PIXELS)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
@@ -150,7 +152,7 @@ def test_a_tiff_that_tells_its_orientation_twice_is_turned_once(compression: str
     notes = {0x0112: 6, 700: b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'}
     data = encode(stored(6), "TIFF", compression=compression, tiffinfo=notes)
     assert data.count(b"tiff:Orientation") == 1
-    assert np.array_equal(decode_image(data), PIXELS)
+    assert np.array_equal(decode_image(data).pixels, PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -160,16 +162,16 @@ def test_a_tiff_that_tells_its_orientation_twice_is_turned_once(compression: str
 )
 def test_a_broken_exif_note_does_not_spoil_the_picture(note: bytes) -> None:
     jpeg = with_segments(FILES["JPEG"], jpeg_segment(0xE1, b"Exif\0\0" + note))
-    assert np.array_equal(decode_image(jpeg), decode_image(FILES["JPEG"]))
+    assert np.array_equal(decode_image(jpeg).pixels, decode_image(FILES["JPEG"]).pixels)
     rows = b"".join(b"\0" + row.tobytes() for row in PIXELS)
-    assert np.array_equal(decode_image(png(32, 24, rows, before=png_chunk(b"eXIf", note))), PIXELS)
+    assert np.array_equal(decode_image(png(32, 24, rows, before=png_chunk(b"eXIf", note))).pixels, PIXELS)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
 def test_an_orientation_that_does_not_exist_is_upright(orientation: int) -> None:
     note = b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
     data = with_segments(FILES["JPEG"], jpeg_segment(0xE1, b"Exif\0\0" + note))
-    assert np.array_equal(decode_image(data), decode_image(FILES["JPEG"]))
+    assert np.array_equal(decode_image(data).pixels, decode_image(FILES["JPEG"]).pixels)
 
 
 # Animations
@@ -180,14 +182,14 @@ def test_of_two_thousand_frames_the_first_is_taken(image_format: str) -> None:
     frames = [Image.new("RGB", (8, 8), (index % 256, index // 256, 99)) for index in range(2_000)]
     options = {"lossless": True, "method": 0} if image_format == "WEBP" else {}
     data = encode(Image.new("RGB", (8, 8), (200, 30, 40)), image_format, save_all=True, append_images=frames, **options)
-    assert (decode_image(data) == (200, 30, 40)).all()
+    assert (decode_image(data).pixels == (200, 30, 40)).all()
 
 
 def test_later_frames_of_a_gif_are_not_looked_at() -> None:
     data = encode(PICTURE, "GIF", save_all=True, append_images=[OTHER])
     alone = encode(PICTURE, "GIF")
     broken_behind = data[: len(alone) + 40] + b"\xff" * 500
-    assert np.array_equal(decode_image(broken_behind), decode_image(data))
+    assert np.array_equal(decode_image(broken_behind).pixels, decode_image(data).pixels)
 
 
 # Broken files
@@ -197,10 +199,10 @@ def test_later_frames_of_a_gif_are_not_looked_at() -> None:
 def test_a_file_cut_short_anywhere_is_an_error(name: str) -> None:
     """Every proper prefix; of a GIF the last two bytes (the marks that no more comes) stand behind its picture."""
     data = FILES[name]
-    whole = decode_image(data)
+    whole = decode_image(data).pixels
     answered = [length for length in range(len(data)) if not isinstance(outcome(data[:length]), ImageError)]
     assert answered == ([len(data) - 2, len(data) - 1] if name == "GIF" else [])
-    assert all(np.array_equal(decode_image(data[:length]), whole) for length in answered)
+    assert all(np.array_equal(decode_image(data[:length]).pixels, whole) for length in answered)
 
 
 places = st.floats(0, 1, exclude_max=True)
@@ -263,10 +265,10 @@ def assert_fit_for_people(message: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_same_bytes_give_the_same_pixels_in_any_thread(name: str) -> None:
-    alone = decode_image(FILES[name])
+    alone = decode_image(FILES[name]).pixels
     with ThreadPoolExecutor(4) as pool:
-        for pixels in pool.map(decode_image, [FILES[name]] * 12):
-            assert np.array_equal(pixels, alone)
+        for decoded in pool.map(decode_image, [FILES[name]] * 12):
+            assert np.array_equal(decoded.pixels, alone)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -278,7 +280,7 @@ def test_the_square_is_that_of_the_whole_picture_bit_for_bit(name: str) -> None:
 def test_settings_of_the_imaging_library_made_elsewhere_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert decode_image(FILES["PNG"]).shape == (24, 32, 3)
+    assert decode_image(FILES["PNG"]).pixels.shape == (24, 32, 3)
     for data in (FILES["TIFF"][:-100], FILES["BMP"][:-100], FILES["GIF"][:-100]):
         monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
         with pytest.raises(InvalidImage):
@@ -291,16 +293,16 @@ WARNED_ABOUT = png(2, 2, b"\0" + bytes(6) + b"\0" + bytes(6), before=png_chunk(b
 def test_warnings_of_the_imaging_library_neither_leak_nor_become_errors(caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings(record=True) as seen, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
-        assert decode_image(WARNED_ABOUT).shape == (2, 2, 3)
+        assert decode_image(WARNED_ABOUT).pixels.shape == (2, 2, 3)
         warnings.simplefilter("always")
-        assert decode_image(WARNED_ABOUT).shape == (2, 2, 3)
+        assert decode_image(WARNED_ABOUT).pixels.shape == (2, 2, 3)
     assert not seen
     assert not caplog.records
 
 
 def test_a_picture_above_the_library_s_own_limit_is_taken_if_ours_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert decode_image(FILES["WebP"], ImageLimits(max_image_pixels=1_000)).size
+    assert decode_image(FILES["WebP"], ImageLimits(max_image_pixels=1_000)).pixels.size
 
 
 # Real photographs
@@ -312,4 +314,18 @@ def test_real_photographs_are_all_whole_and_decode_as_everywhere(photographs: Pa
     assert len(paths) > 50
     for path in paths:
         with Image.open(path) as image:
-            assert np.array_equal(decode_image(path.read_bytes()), np.asarray(image.convert("RGB"))), path.name
+            decoded = decode_image(path.read_bytes())
+            assert np.array_equal(decoded.pixels, np.asarray(image.convert("RGB"))), path.name
+            assert decoded.profile == image.info.get("icc_profile")
+            assert np.array_equal(to_srgb(decoded), in_srgb(image)), path.name
+
+
+def in_srgb(image: Image.Image) -> Pixels:
+    """By the imaging library, unless the profile is sRGB, or does not belong to a picture in colour."""
+    if "icc_profile" in image.info:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        name = profile.profile.profile_description or ""
+        if profile.profile.xcolor_space == "RGB " and not name.startswith("sRGB"):
+            srgb = ImageCms.createProfile("sRGB")
+            return np.asarray(ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB"))
+    return np.asarray(image.convert("RGB"))

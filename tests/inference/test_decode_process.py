@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from icc import cmyk_profile, matrix_profile
 from memory import memory_bytes
 from PIL import ExifTags, Image
 from structlog.testing import capture_logs
@@ -75,6 +76,9 @@ def only_one(processes: DecodeProcesses) -> subprocess.Popen[bytes]:
 def test_the_pixels_are_those_of_this_process_in_one_other_for_all(processes: DecodeProcesses) -> None:
     for image_format in FORMATS:
         data = encode(PHOTO, image_format)
+        assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
+    for mode, profile in (("RGB", matrix_profile(2.2)), ("CMYK", cmyk_profile())):
+        data = encode(PHOTO.convert(mode), "TIFF", icc_profile=profile)
         assert np.array_equal(processes.decode_square(data, RULE, soon()), decode_square(data, RULE))
     assert only_one(processes).pid != os.getpid()
 

@@ -10,7 +10,7 @@ from service.load.photographs import as_form, draw_flower, read_photographs
 
 def test_the_drawn_flower_is_a_photograph_of_ordinary_size() -> None:
     flower = draw_flower()
-    assert decode_image(flower).shape == (333, 500, 3)
+    assert decode_image(flower).pixels.shape == (333, 500, 3)
     assert 10_000 < len(flower) < 200_000
 
 

@@ -1,0 +1,178 @@
+"""Colour profiles (ICC): which of them are applied, and their conversions to sRGB, which are kept."""
+
+import hashlib
+import io
+import math
+import struct
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from service.imaging.pixels import Decoded, Pixels, as_rgb
+
+_MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest in use, for printing presses, have about 3 MB
+_TAG_TABLE = 128  # bytes of header before it
+_MAX_TAGS = 100  # LittleCMS itself reads no more
+_PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}
+_SRGB = ImageCms.createProfile("sRGB")
+
+_MOST_GREY_SHIFT = 24
+"""Levels by which greys may move in a conversion that comes after the resize.
+
+With a gamma of 2.2 they move by up to 9, with 1.8 by up to 19, with linear numbers by up to 115.
+"""
+
+_TRANSFORM_BYTES = 512 * 1024  # a table of CMYK; the curves of a matrix profile take a third
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The way from one profile's numbers to sRGB.
+
+    Attributes:
+        transform: from mode L, RGB or CMYK, the one it was made for, to RGB.
+        is_last: whether an image is resized first, and its colours are converted then.
+    """
+
+    transform: ImageCms.ImageCmsTransform
+    is_last: bool
+
+    def apply(self, image: Image.Image, *, in_place: bool = False) -> Image.Image:
+        """Convert the colours of an image, to one of the same size in mode RGB.
+
+        Args:
+            image: in the mode that the conversion was made for.
+            in_place: whether `image` itself may become the result, which saves a tenth of the time.
+        """
+        if in_place and image.mode == "RGB":
+            self.transform.apply_in_place(image)
+            return image
+        return self.transform.apply(image)
+
+
+def find_conversion(decoded: Decoded) -> Conversion | None:
+    """Find how the colours of an image become sRGB. Conversions of profiles seen lately are kept.
+
+    Returns:
+        None where nothing is to be done: there is no profile, or it is sRGB's own. A profile that is broken, hostile,
+        larger than 4 MiB or of another colour space counts as none: colours a little off are better than no answer.
+    """
+    profile = decoded.profile
+    if not profile or len(profile) > _MAX_PROFILE_BYTES:
+        return None
+    return _KEPT.find(profile, decoded.image.mode)
+
+
+def to_srgb(decoded: Decoded) -> Pixels:
+    """Convert the whole image, before any resize: uint8, shape (height, width, 3), RGB, read-only.
+
+    `resize` gives the same colours sooner. Some split lists hold digests of these pixels.
+    """
+    conversion = find_conversion(decoded)
+    return np.asarray(as_rgb(decoded.image) if conversion is None else conversion.apply(decoded.image))
+
+
+class ConversionCache:
+    """The conversions used last, by the digest of their profile. Any thread may ask.
+
+    Args:
+        max_entries: profiles that are remembered, with or without a conversion.
+        max_bytes: of their conversions together.
+    """
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[bytes, str], tuple[Conversion | None, int]] = OrderedDict()
+        self._num_bytes = 0
+
+    def find(self, profile: bytes, mode: str) -> Conversion | None:
+        """Return the conversion from this profile and mode, built where it is not kept. None: nothing is to be done."""
+        key = (hashlib.sha256(profile).digest(), mode)
+        with self._lock:
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return kept[0]
+        conversion = _build(profile, mode)
+        num_bytes = 0 if conversion is None else _TRANSFORM_BYTES + len(profile)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = conversion, num_bytes
+                self._num_bytes += num_bytes
+            while len(self._kept) > self._max_entries or self._num_bytes > self._max_bytes:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._num_bytes -= freed
+        return conversion
+
+
+_KEPT = ConversionCache(max_entries=256, max_bytes=16 * 1024 * 1024)
+
+
+def _build(profile_bytes: bytes, mode: str) -> Conversion | None:
+    try:
+        if not _is_plain(profile_bytes):
+            return None
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
+        if profile.profile.xcolor_space != _PROFILE_SPACES[mode] or _is_srgb(profile):
+            return None
+        transform = ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
+        return Conversion(transform, _may_come_last(profile, transform, mode))
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, struct.error):
+        return None
+
+
+def _may_come_last(profile: ImageCms.ImageCmsProfile, transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether a matrix converts the colours, between tone curves much like sRGB's.
+
+    A resize averages numbers. Where these follow light as sRGB's do, the average of the converted is nearly the
+    converted average: `benchmarks/colour.py` measures the difference. Tables promise nothing of the kind.
+    """
+    tables = profile.profile.clut
+    if not profile.profile.is_matrix_shaper or tables is None or tables[ImageCms.Intent.PERCEPTUAL][0]:
+        return False
+    levels = np.arange(256)
+    greys = Image.fromarray(levels.astype(np.uint8)[np.newaxis]).convert(mode)
+    shifts = np.asarray(transform.apply(greys)).astype(int) - levels[:, np.newaxis]
+    return bool(np.abs(shifts).max() <= _MOST_GREY_SHIFT)
+
+
+def _is_plain(profile: bytes) -> bool:
+    """Without chains of processing elements: a few bytes can chain a hundred thousand, a minute's work for any picture.
+
+    And without tables that say they are longer than the whole profile: LittleCMS has memory for them, up to half a
+    gigabyte, before it looks for what they hold.
+
+    Source: ICC.1:2022, 7.3 (the tag table) and 10.10 to 10.16 (lut16Type, lut8Type, lutAToBType,
+    multiLocalizedUnicodeType, multiProcessElementsType).
+    """
+    (num_tags,) = struct.unpack_from(">I", profile, _TAG_TABLE)
+    if num_tags > _MAX_TAGS:
+        return False
+    offsets = [struct.unpack_from(">I", profile, _TAG_TABLE + 4 + 12 * tag + 4)[0] for tag in range(num_tags)]
+    kinds = {offset: profile[offset : offset + 4] for offset in offsets}
+    return all(
+        kind != b"mpet" and _table_length(profile, kind, offset) <= len(profile) for offset, kind in kinds.items()
+    )
+
+
+def _table_length(profile: bytes, kind: bytes, offset: int) -> int:
+    """How many entries the table of this kind at `offset` says it has; 0 for kinds whose reader looks first."""
+    if kind == b"mluc":
+        return int.from_bytes(profile[offset + 8 : offset + 12])
+    if kind in (b"mft1", b"mft2"):
+        num_inputs, num_outputs, num_steps = profile[offset + 8 : offset + 11]
+        return int(num_outputs * num_steps**num_inputs)
+    if kind == b"mAB ":
+        num_inputs, num_outputs = profile[offset + 8 : offset + 10]
+        place = int.from_bytes(profile[offset + 24 : offset + 28])  # 0 if there is none
+        return num_outputs * math.prod(profile[offset + place : offset + place + num_inputs]) if place else 0
+    return 0
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    """Most profiles say what is assumed anyway; to convert would cost time and rounding."""
+    return (profile.profile.profile_description or "").startswith("sRGB")
