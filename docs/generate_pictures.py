@@ -67,7 +67,7 @@ def main() -> None:
     pictures = {
         "patience.svg": draw_patience(read("in_memory.json")),
         "shipped-curves.svg": draw_curves(read_folds(read("in_memory-patient.json"))),
-        "shipped-confusion.svg": draw_confusion(read_evaluation(read("flowers-7-test.json"))),
+        "shipped-confusion.svg": draw_confusion(read_evaluation(read("flowers-8-test.json"))),
     }
     for name, picture in pictures.items():
         (DOCS / name).write_text(picture, encoding="utf-8")
