@@ -20,8 +20,7 @@ from PIL import Image, ImageDraw
 from service.errors import ImageError
 from service.evaluation.local_model import open_local_model
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels
-from service.imaging.profiles import to_srgb
+from service.imaging.pixels import Decoded, ImageLimits, Pixels
 from service.imaging.resize import resize
 
 SIZE = 256
@@ -56,16 +55,16 @@ def drawn() -> Iterator[tuple[str, Pixels]]:
             yield kind, np.asarray(image)
 
 
-def carried() -> Iterator[tuple[str, Pixels]]:
+def carried() -> Iterator[tuple[str, Decoded]]:
     """Pictures that come with the installed packages."""
     for root in site.getsitepackages():
         for path in sorted(Path(root).rglob("*")):
             if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 try:
-                    image = to_srgb(decode_image(path.read_bytes(), ImageLimits()))
+                    image = decode_image(path.read_bytes(), ImageLimits())
                 except ImageError:
                     continue
-                if min(image.shape[:2]) >= 100:
+                if min(image.image.size) >= 100:
                     yield path.relative_to(root).parts[0], image
 
 

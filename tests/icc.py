@@ -25,7 +25,7 @@ def grey_profile(gamma: float | None) -> bytes:
 
 
 def table_profile() -> bytes:
-    """Of RGB, by a table of 9 x 9 x 9 colours, with a matrix beside it that is not what counts."""
+    """Of RGB, by a table of 9 x 9 x 9 colours that leaves greys as sRGB has them; a matrix beside it does not count."""
     red, green, blue = np.meshgrid(*[np.linspace(0, 1, 9)] * 3, indexing="ij")
     with_matrix = {b"A2B0": _table(3, red, green, blue)} | {f"{name}TRC".encode(): _curve(2.2) for name in "rgb"}
     primaries = {f"{name}XYZ".encode(): b"XYZ " + bytes(4) + struct.pack(">3i", 1, 1, 1) for name in "rgb"}
@@ -46,7 +46,7 @@ def _curve(gamma: float | None) -> bytes:
 
 def _table(num_inputs: int, red: NDArray[np.float64], green: NDArray[np.float64], blue: NDArray[np.float64]) -> bytes:
     """lut16Type to Lab, roughly: brighter the more light there is, redder and bluer as it should be."""
-    lightness = (0.2 * red + 0.7 * green + 0.1 * blue) ** 1.3
+    lightness = 0.2 * red + 0.7 * green + 0.1 * blue  # of greys nearly as in sRGB, whose curve is nearly Lab's
     colours = np.stack([lightness * 0.996, 0.5 + 0.3 * (red - green), 0.5 + 0.3 * (green - blue)], axis=-1)
     straight = b"\0\0\xff\xff"
     table: bytes = (

@@ -2,6 +2,9 @@
 
 Run it when nothing else runs on the machine. PHOTOGRAPHS is a folder of class folders, such as the unpacked
 flower_photos; without it, pictures are drawn. Environments and AlexNet v1 are made on the first run, in the cache.
+
+There are three sets of bodies: small photographs without colour profiles, the same ones with theirs, and large ones.
+The second is left out where the folder has too few photographs with a profile.
 """
 
 import argparse
@@ -16,11 +19,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageCms
+
 from benchmarks.serving.environments import installed_versions, lock_all
 from benchmarks.serving.limits import measure_client, measure_limits
 from benchmarks.serving.measure import ServerFailed, Stage, Timing, measure, python_of
 from benchmarks.serving.models import FIRST, SHIPPED, store_of
-from benchmarks.serving.photographs import Photograph, enlarge, find_model, read_small, with_answers
+from benchmarks.serving.photographs import (
+    Photograph,
+    enlarge,
+    find_model,
+    read_profiled,
+    read_small,
+    with_answers,
+    with_profile,
+    without_profile,
+)
 from benchmarks.serving.report import embed, write_report
 from benchmarks.serving.servers import FASTAPI_DEF, OURS, REPOSITORY, SERVERS, Model, Server
 from service.cli.machine import describe_cpu, describe_memory, find_packages
@@ -28,6 +42,7 @@ from service.cli.machine import describe_cpu, describe_memory, find_packages
 RESULTS = REPOSITORY / "benchmarks" / "results" / "serving.json"
 README = REPOSITORY / "README.md"
 SMALL = tuple(Stage("small", connections) for connections in (1, 8, 32, 64))
+PROFILES = tuple(Stage("profiles", connections) for connections in (1, 32))
 LARGE = tuple(Stage("large", connections) for connections in (1, 8))
 _NUM_CANDIDATES, _NUM_SMALL, _NUM_LARGE = 100, 20, 4
 _QUIET_LOAD = 0.5
@@ -41,6 +56,7 @@ class Plan:
     servers: tuple[Server, ...] = SERVERS
     rounds: int = 3
     small: tuple[Stage, ...] = SMALL
+    profiles: tuple[Stage, ...] = PROFILES
     large: tuple[Stage, ...] = LARGE
     timing: Timing = field(default_factory=Timing)
     limits_s: float = 1.0
@@ -52,12 +68,17 @@ class Plan:
             for model in self.models:
                 for server in (*self.servers[first:], *self.servers[:first]):
                     is_large = number == 0 and model is self.models[0]
-                    yield number, model, server, self.small + (self.large if is_large else ())
+                    yield number, model, server, self.small + self.profiles + (self.large if is_large else ())
 
 
 def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
     """Measure all of the plan; the file is written after each server, so that a run cut short is not lost."""
-    candidates = read_small(photographs, _NUM_CANDIDATES)
+    profiled = read_profiled(photographs, _NUM_CANDIDATES)
+    if not profiled:
+        _say(f"{photographs} has fewer than {_NUM_CANDIDATES} photographs with a colour profile: none is asked")
+        plan = replace(plan, profiles=())
+    originals = {without_profile(data): data for data in profiled or read_small(photographs, _NUM_CANDIDATES)}
+    candidates = list(originals)
     results: dict[str, Any] = {
         "machine": {"cpu": describe_cpu(), "memory": describe_memory()["total"]},
         "load_average_before": os.getloadavg()[0],
@@ -75,6 +96,9 @@ def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
     for model in plan.models:
         small = with_answers(candidates, model, _NUM_SMALL)
         questions[model.name] = {"small": small}
+        if plan.profiles:
+            tagged = [originals[photograph.data] for photograph in small]
+            questions[model.name]["profiles"] = with_answers(tagged, model, _NUM_SMALL)
         if model is plan.models[0] and plan.large:
             enlarged = [enlarge(photograph.data) for photograph in small[: 2 * _NUM_LARGE]]
             questions[model.name]["large"] = with_answers(enlarged, model, _NUM_LARGE)
@@ -123,7 +147,7 @@ def _describe(model: Model, questions: dict[str, list[Photograph]]) -> dict[str,
 
 def _in_short(result: dict[str, Any]) -> str:
     cells = [
-        f"{cell['connections']}{' large' if cell['size'] == 'large' else ''}: "
+        f"{cell['connections']}{'' if cell['size'] == 'small' else ' ' + cell['size']}: "
         + (f"{cell['answers_per_s']:g}/s" if cell["counts"] else f"does not count {cell['errors']}")
         for cell in result["cells"]
     ]
@@ -152,7 +176,11 @@ def _draw(folder: Path) -> Path:
     sys.path.insert(0, str(REPOSITORY / "tests"))
     from drawing import draw_folder
 
-    return draw_folder(folder, photographs_per_class=_NUM_CANDIDATES // 5, size=(500, 333))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    draw_folder(folder, photographs_per_class=_NUM_CANDIDATES // 5, size=(500, 333))
+    for path in folder.glob("*/*.jpg"):
+        path.write_bytes(with_profile(path.read_bytes(), profile))
+    return folder
 
 
 def _report(results: dict[str, Any], output: Path) -> None:
@@ -192,7 +220,9 @@ def _plan(arguments: argparse.Namespace, photographs: Path) -> Plan:
     if arguments.smoke:
         here = tuple(replace(server, environment=None) for server in SERVERS if server.name in SMOKE)
         timing = Timing(warm_up_s=0.2, duration_s=0.5)
-        plan = Plan(models, here, rounds=1, small=SMALL[::2], large=(), timing=timing, limits_s=0.0)
+        plan = Plan(
+            models, here, rounds=1, small=SMALL[::2], profiles=PROFILES[:1], large=(), timing=timing, limits_s=0.0
+        )
     if arguments.servers:
         wanted = arguments.servers.split(";")
         if unknown := set(wanted) - {server.name for server in SERVERS}:

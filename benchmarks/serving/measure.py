@@ -24,7 +24,7 @@ _LARGE_TAKES_LONGER = 2  # a dozen answers a second are too few to count in a sh
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of load: so many connections, small or 12-megapixel photographs."""
+    """One kind of load: so many connections; photographs that are "small", "profiles", or "large" (12 megapixels)."""
 
     size: str
     connections: int

@@ -46,10 +46,22 @@ def read_small(folder: Path, count: int) -> list[bytes]:
     return [files[index * len(files) // count].read_bytes() for index in range(count)]
 
 
+def read_profiled(folder: Path, count: int) -> list[bytes]:
+    """`count` JPEGs with a colour profile, evenly picked; none if the folder has fewer."""
+    profiled = [data for data in map(Path.read_bytes, sorted(folder.glob("*/*.jp*g"))) if without_profile(data) != data]
+    return [profiled[index * len(profiled) // count] for index in range(count)] if len(profiled) >= count else []
+
+
+def with_profile(jpeg: bytes, profile: bytes) -> bytes:
+    """The same JPEG with a colour profile of less than 64 KiB put in."""
+    segment = _PROFILE_MARKER + b"\1\1" + profile
+    return jpeg[:2] + b"\xff\xe2" + (2 + len(segment)).to_bytes(2) + segment + jpeg[2:]
+
+
 def without_profile(jpeg: bytes) -> bytes:
     """The same JPEG with the segments of its colour profile cut out."""
     position, kept = 2, [jpeg[:2]]
-    while jpeg[position : position + 2] != b"\xff\xda":
+    while position < len(jpeg) and jpeg[position : position + 2] != b"\xff\xda":
         length = 2 + int.from_bytes(jpeg[position + 2 : position + 4])
         segment = jpeg[position : position + length]
         if not segment.startswith(_PROFILE_MARKER, 4):

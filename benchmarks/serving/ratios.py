@@ -38,9 +38,9 @@ class _Rounds:
         self._runs = [run for run in runs if run["server"] not in unreliable]
         self._limits = [row for row in results["limits"] if row["model"] == model]
 
-    def per_s(self, server: str) -> _ByRound:
+    def per_s(self, server: str, size: str = "small") -> _ByRound:
         """Answers a second at 32 connections."""
-        return {number: cell["answers_per_s"] for number, cell in self._cells(server, 32)}
+        return {number: cell["answers_per_s"] for number, cell in self._cells(server, 32, size)}
 
     def p50_ms(self, server: str) -> _ByRound:
         """Of a lone client."""
@@ -67,10 +67,10 @@ class _Rounds:
     def _of(self, server: str) -> list[dict[str, Any]]:
         return [run for run in self._runs if run["server"] == server]
 
-    def _cells(self, server: str, connections: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _cells(self, server: str, connections: int, size: str = "small") -> Iterator[tuple[int, dict[str, Any]]]:
         for run in self._of(server):
             for cell in run["cells"]:
-                if (cell["size"], cell["connections"]) == ("small", connections):
+                if (cell["size"], cell["connections"]) == (size, connections):
                     yield run["round"], cell
 
 
@@ -86,6 +86,9 @@ def _ratios(rounds: _Rounds) -> Iterator[tuple[str, list[float]]]:
         yield row(f"{server} / without HTTP, {at_32}", rounds.per_s(server), rounds.limit_per_s(choice))
     for server in (_AUTO, _FLOAT32):
         yield row(f"{server} / FastAPI def, p50 of a lone client", rounds.p50_ms(server), rounds.p50_ms(FASTAPI_DEF))
+    for server in (_AUTO, _FLOAT32):
+        profiled, bare = rounds.per_s(server, "profiles"), rounds.per_s(server)
+        yield row(f"{server}, photographs with profiles / the same without, {at_32}", profiled, bare)
     for server in (_AUTO, _FLOAT32):
         yield row(f"{server} / LitServe, memory", rounds.pss_mb(server), rounds.pss_mb(LITSERVE))
     for server in (_AUTO, _FLOAT32):

@@ -66,19 +66,19 @@ def _head(results: dict[str, Any]) -> str:
 
 def _table(results: dict[str, Any], model: str) -> str:
     described = results["models"][model]
-    rows = [
-        f"**{model}** ({described['network']})",
-        "",
-        "| server | req/s at 1 / 8 / 32 / 64 | p50 ms at 1 | p99 ms at 32 | 12 MP req/s at 1 / 8 "
-        "| PSS MB | RSS MB | cold start s | wrong | errors |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    has_profiles = any(cell["size"] == "profiles" for run in results["runs"] for cell in run["cells"])
+    names = (
+        "server", "req/s at 1 / 8 / 32 / 64", *(["with profiles req/s at 1 / 32"] if has_profiles else []),
+        "p50 ms at 1", "p99 ms at 32", "12 MP req/s at 1 / 8", "PSS MB", "RSS MB", "cold start s", "wrong", "errors",
+    )  # fmt: skip
+    rows = [f"**{model}** ({described['network']})", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for server in _servers(results, model):
         runs = [run for run in results["runs"] if run["model"] == model and run["server"] == server]
         cells = [cell for run in runs for cell in run["cells"]]
         columns = (
             server,
             " / ".join(_figure(cells, "small", connections, "answers_per_s") for connections in _SHOWN),
+            *([_with_profiles(cells)] if has_profiles else []),
             _figure(cells, "small", 1, "p50"),
             _figure(cells, "small", 32, "p99"),
             " / ".join(_figure(cells, "large", connections, "answers_per_s") for connections in (1, 8)),
@@ -90,6 +90,10 @@ def _table(results: dict[str, Any], model: str) -> str:
         )
         rows.append(f"| {' | '.join(columns)} |")
     return "\n".join(rows)
+
+
+def _with_profiles(cells: list[dict[str, Any]]) -> str:
+    return " / ".join(_figure(cells, "profiles", connections, "answers_per_s") for connections in (1, 32))
 
 
 def _limits(results: dict[str, Any], model: str) -> str:

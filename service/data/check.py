@@ -151,7 +151,7 @@ def pixels_digest(image: Pixels) -> str:
 def has_digest(image: Decoded, digest: str) -> bool:
     """Whether `digest` stands for this photograph in a split list.
 
-    Lists of versions of format 1 may hold the digest of the pixels converted to sRGB in place of `pixels_digest`.
+    It is the digest of `Decoded.pixels`. In a version of format 1 it may be that of the pixels converted to sRGB.
     """
     return pixels_digest(image.pixels) == digest or (
         image.profile is not None and pixels_digest(to_srgb(image)) == digest

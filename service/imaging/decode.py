@@ -91,7 +91,20 @@ def decode_square(
     limits: ImageLimits = _DEFAULT_LIMITS,
     before_decoding: BeforeDecoding = lambda *_: None,
 ) -> Pixels:
-    """`resize(decode_image(data, ...), rule)`, and whatever goes wrong in it is an `ImageError`, too."""
+    """Decode an image, and resize it to the square that the network takes.
+
+    Args:
+        data: as of `decode_image`.
+        rule: of the square.
+        limits: as of `decode_image`.
+        before_decoding: as of `decode_image`.
+
+    Returns:
+        `resize(decode_image(data), rule)`, bit for bit: uint8, shape (image_size, image_size, 3), RGB, read-only.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
     return _guarded(data, limits, before_decoding, lambda decoded: resize(decoded, rule))
 
 
@@ -142,7 +155,8 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
         upright = _TO_UPRIGHT.get(_orientation(file))
     del file
     profile, flat = image.info.get("icc_profile"), flatten(image)
-    return Decoded(flat if upright is None else flat.transpose(upright), profile)
+    upright_image = flat if upright is None else flat.transpose(upright)
+    return Decoded(upright_image, profile if isinstance(profile, bytes) else None)  # TIFF may hold text or numbers
 
 
 def _prepare_tiff(file: ImageFile.ImageFile) -> None:

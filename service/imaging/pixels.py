@@ -27,7 +27,7 @@ class Decoded:
 
     @property
     def pixels(self) -> Pixels:
-        """The image as it is without its profile: uint8, shape (height, width, 3), RGB, read-only."""
+        """A copy of the image as it is without its profile: uint8, shape (height, width, 3), RGB, read-only."""
         return np.asarray(as_rgb(self.image))
 
 

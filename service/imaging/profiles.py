@@ -16,16 +16,17 @@ from service.imaging.pixels import Decoded, Pixels, as_rgb
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest in use, for printing presses, have about 3 MB
 _TAG_TABLE = 128  # bytes of header before it
 _MAX_TAGS = 100  # LittleCMS itself reads no more
+_TABLE = b"A2B0"  # it comes before a matrix
 _PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}
 _SRGB = ImageCms.createProfile("sRGB")
 
 _MOST_GREY_SHIFT = 24
 """Levels by which greys may move in a conversion that comes after the resize.
 
-With a gamma of 2.2 they move by up to 9, with 1.8 by up to 19, with linear numbers by up to 115.
+With a gamma of 2.2 they move by up to 9, with 1.8 by up to 19, with linear numbers by up to 73.
 """
 
-_TRANSFORM_BYTES = 512 * 1024  # a table of CMYK; the curves of a matrix profile take a third
+_CONVERSION_BYTES = 512 * 1024  # at most, for CMYK and however large the profile; a matrix takes a third
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ class Conversion:
     is_last: bool
 
     def apply(self, image: Image.Image, *, in_place: bool = False) -> Image.Image:
-        """Convert the colours of an image, to one of the same size in mode RGB.
+        """Convert the colours of an image.
 
         Args:
             image: in the mode that the conversion was made for.
-            in_place: whether `image` itself may become the result, which saves a tenth of the time.
+            in_place: whether an `image` in mode RGB becomes the result itself. That saves a tenth of the conversion.
+
+        Returns:
+            An image of the same size in mode RGB.
         """
         if in_place and image.mode == "RGB":
             self.transform.apply_in_place(image)
@@ -57,8 +61,8 @@ def find_conversion(decoded: Decoded) -> Conversion | None:
     """Find how the colours of an image become sRGB. Conversions of profiles seen lately are kept.
 
     Returns:
-        None where nothing is to be done: there is no profile, or it is sRGB's own. A profile that is broken, hostile,
-        larger than 4 MiB or of another colour space counts as none: colours a little off are better than no answer.
+        None where the colours stay as they are. The image has no profile, or that of sRGB, or one that cannot be used:
+        broken, hostile, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
     """
     profile = decoded.profile
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
@@ -80,81 +84,100 @@ class ConversionCache:
 
     Args:
         max_entries: profiles that are remembered, with or without a conversion.
-        max_bytes: of their conversions together.
+        max_bytes: bytes of all conversions together. Each counts as 512 KiB.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[bytes, str], tuple[Conversion | None, int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, str], Conversion | None] = OrderedDict()
         self._num_bytes = 0
 
     def find(self, profile: bytes, mode: str) -> Conversion | None:
-        """Return the conversion from this profile and mode, built where it is not kept. None: nothing is to be done."""
+        """Return the conversion from this profile and mode. It is built where it is not kept.
+
+        Args:
+            profile: an ICC profile, or bytes that are none.
+            mode: L, RGB or CMYK.
+
+        Returns:
+            None where colours stay as they are.
+        """
         key = (hashlib.sha256(profile).digest(), mode)
         with self._lock:
-            if (kept := self._kept.get(key)) is not None:
+            if key in self._kept:
                 self._kept.move_to_end(key)
-                return kept[0]
-        conversion = _build(profile, mode)
-        num_bytes = 0 if conversion is None else _TRANSFORM_BYTES + len(profile)
+                return self._kept[key]
+        try:
+            conversion = _build(profile, mode)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            return None  # broken, or for want of memory: this is not remembered
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = conversion, num_bytes
-                self._num_bytes += num_bytes
+                self._kept[key] = conversion
+                self._num_bytes += _size(conversion)
             while len(self._kept) > self._max_entries or self._num_bytes > self._max_bytes:
-                _, (_, freed) = self._kept.popitem(last=False)
-                self._num_bytes -= freed
+                _, dropped = self._kept.popitem(last=False)
+                self._num_bytes -= _size(dropped)
         return conversion
 
 
 _KEPT = ConversionCache(max_entries=256, max_bytes=16 * 1024 * 1024)
 
 
+def _size(conversion: Conversion | None) -> int:
+    return 0 if conversion is None else _CONVERSION_BYTES
+
+
 def _build(profile_bytes: bytes, mode: str) -> Conversion | None:
     try:
-        if not _is_plain(profile_bytes):
+        tags = _find_tags(profile_bytes)
+        if not _is_plain(profile_bytes, tags):
             return None
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
-        if profile.profile.xcolor_space != _PROFILE_SPACES[mode] or _is_srgb(profile):
-            return None
-        transform = ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
-        return Conversion(transform, _may_come_last(profile, transform, mode))
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, struct.error):
+    except (struct.error, ValueError):  # it ends too soon
         return None
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
+    if profile.profile.xcolor_space != _PROFILE_SPACES[mode] or _is_srgb(profile):
+        return None
+    transform = ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
+    by_matrix = profile.profile.is_matrix_shaper and all(name != _TABLE for name, _ in tags)
+    return Conversion(transform, is_last=by_matrix and _keeps_greys(transform, mode))
 
 
-def _may_come_last(profile: ImageCms.ImageCmsProfile, transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a matrix converts the colours, between tone curves much like sRGB's.
+def _keeps_greys(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether a tone curve is much like sRGB's.
 
-    A resize averages numbers. Where these follow light as sRGB's do, the average of the converted is nearly the
-    converted average: `benchmarks/colour.py` measures the difference. Tables promise nothing of the kind.
+    A resize averages numbers. Where these follow light as sRGB's do, the converted average is nearly the average of the
+    converted colours. `benchmarks/colour.py` measures the difference.
     """
-    tables = profile.profile.clut
-    if not profile.profile.is_matrix_shaper or tables is None or tables[ImageCms.Intent.PERCEPTUAL][0]:
-        return False
     levels = np.arange(256)
     greys = Image.fromarray(levels.astype(np.uint8)[np.newaxis]).convert(mode)
     shifts = np.asarray(transform.apply(greys)).astype(int) - levels[:, np.newaxis]
     return bool(np.abs(shifts).max() <= _MOST_GREY_SHIFT)
 
 
-def _is_plain(profile: bytes) -> bool:
+def _find_tags(profile: bytes) -> list[tuple[bytes, int]]:
+    """The name of each of a profile's tags, and the byte that it begins at.
+
+    Source: ICC.1:2022, 7.3 (the tag table).
+    """
+    (num_tags,) = struct.unpack_from(">I", profile, _TAG_TABLE)
+    first = _TAG_TABLE + 4
+    return [struct.unpack_from(">4sI", profile, first + 12 * tag) for tag in range(min(num_tags, _MAX_TAGS + 1))]
+
+
+def _is_plain(profile: bytes, tags: list[tuple[bytes, int]]) -> bool:
     """Without chains of processing elements: a few bytes can chain a hundred thousand, a minute's work for any picture.
 
     And without tables that say they are longer than the whole profile: LittleCMS has memory for them, up to half a
     gigabyte, before it looks for what they hold.
 
-    Source: ICC.1:2022, 7.3 (the tag table) and 10.10 to 10.16 (lut16Type, lut8Type, lutAToBType,
-    multiLocalizedUnicodeType, multiProcessElementsType).
+    Source: ICC.1:2022, 10.10 to 10.16 (lut16Type, lut8Type, lutAToBType, multiLocalizedUnicodeType,
+    multiProcessElementsType).
     """
-    (num_tags,) = struct.unpack_from(">I", profile, _TAG_TABLE)
-    if num_tags > _MAX_TAGS:
-        return False
-    offsets = [struct.unpack_from(">I", profile, _TAG_TABLE + 4 + 12 * tag + 4)[0] for tag in range(num_tags)]
-    kinds = {offset: profile[offset : offset + 4] for offset in offsets}
-    return all(
+    kinds = {offset: profile[offset : offset + 4] for _, offset in tags}
+    return len(tags) <= _MAX_TAGS and all(
         kind != b"mpet" and _table_length(profile, kind, offset) <= len(profile) for offset, kind in kinds.items()
     )
 

@@ -58,9 +58,9 @@ def _as_decoded(image: Decoded | Pixels) -> Decoded:
 
 
 def _scale(decoded: Decoded, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:
-    """Scale the `box` of an image to `size`, and convert its colours: last if that is right, when fewest are left.
+    """Scale the `box` of an image to `size`. Colours are converted after that where it is right, as fewest are left.
 
-    Grey without a profile stays grey as long, and CMYK becomes RGB first.
+    Without a conversion, CMYK becomes RGB before the resize, and grey after it.
     """
     image, conversion = decoded.image, find_conversion(decoded)
     if conversion is not None and not conversion.is_last:

@@ -49,6 +49,13 @@ def test_latency_memory_and_start_are_beside_the_peers_that_the_goals_name() -> 
     assert found["ours / LitServe, cold start"].startswith("0.20 ")
 
 
+def test_photographs_with_profiles_are_beside_the_same_without() -> None:
+    profiled = run(0, AUTO, 100)
+    profiled["cells"] += [{**cell, "size": "profiles", "answers_per_s": 90} for cell in profiled["cells"]]
+    name = "ours, photographs with profiles / the same without, answers a second at 32 connections"
+    assert ratios(profiled) == {name: "0.90 (0.90 to 0.90)"}
+
+
 def test_who_was_wrong_in_one_round_has_no_figure_of_any_and_one_without_answers_no_ratio() -> None:
     assert not ratios(run(0, AUTO, 100), run(0, LITSERVE, 500), run(1, LITSERVE, 500, counts=False))
     found = ratios(run(0, AUTO, 100), run(0, LITSERVE, 0))

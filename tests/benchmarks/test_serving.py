@@ -10,12 +10,22 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+from drawing import draw_photograph, encode
+from icc import matrix_profile
 
 from benchmarks.serving.environments import PEERS
 from benchmarks.serving.measure import ServerFailed, Stage, Timing, does_count, measure
-from benchmarks.serving.photographs import UNREADABLE, WRONG, Photograph
+from benchmarks.serving.photographs import (
+    UNREADABLE,
+    WRONG,
+    Photograph,
+    read_profiled,
+    with_profile,
+    without_profile,
+)
 from benchmarks.serving.report import BEGIN, END, embed, render, write_report
 from benchmarks.serving.servers import SERVERS, Model, Server
+from service.imaging.decode import decode_image
 
 MODEL = Model("flowers", Path("model_store"), 1, ("roses", "tulips"), "none")
 ROSE, TULIP = Photograph(b"rose", "roses", 0.99), Photograph(b"tulip", "tulips", 0.99)
@@ -113,6 +123,19 @@ def test_every_peer_is_locked_by_hash_and_names_no_registry(folder: str) -> None
     assert "://" not in lock
 
 
+EMPTY: dict[str, Any] = {
+    "machine": {"cpu": {"model": "a CPU", "cores": 2, "features": ["avx2"]}, "memory": "24 GiB"},
+    "load_average_before": 0.1,
+    "timing": {"duration_s": 2.0},
+    "client": {"answers_per_s": 9000.0, "cpu_ms_per_request": 0.05},
+    "models": {"flowers": {"network": "alexnet_v2"}},
+    "skipped": [],
+    "failed": [],
+    "limits": [],
+    "runs": [],
+}
+
+
 def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: Path) -> None:
     def cell(connections: int, per_s: float, *, counts: bool = True) -> dict[str, Any]:
         latencies = {"p50": 10.0, "p99": 30.0}
@@ -127,15 +150,8 @@ def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: P
         where = {"round": number, "model": "flowers", "server": server}
         return {**where, "cold_start_s": 2.0, "memory": memory, "cells": list(cells)}
 
-    results = {
-        "machine": {"cpu": {"model": "a CPU", "cores": 2, "features": ["avx2"]}, "memory": "24 GiB"},
-        "load_average_before": 0.1,
-        "timing": {"duration_s": 2.0},
-        "client": {"answers_per_s": 9000.0, "cpu_ms_per_request": 0.05},
-        "models": {"flowers": {"network": "alexnet_v2"}},
-        "skipped": [],
+    results = EMPTY | {
         "failed": [{"model": "flowers", "server": "third", "reason": "no right answer; its log ends:\nlines"}],
-        "limits": [],
         "runs": [
             *(run(number, "ours", cell(32, per_s)) for number, per_s in enumerate((100.0, 300.0, 200.0))),
             run(0, "liar", cell(32, 999.0, counts=False)),
@@ -148,6 +164,34 @@ def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: P
     assert "third (flowers) failed: no right answer\n" in text
     assert (tmp_path / "serving.md").read_text(encoding="utf-8") == text
     assert "<svg" in (tmp_path / "serving-flowers.svg").read_text(encoding="utf-8")
+
+
+def test_photographs_with_profiles_are_found_and_are_the_same_without(tmp_path: Path) -> None:
+    bare = [encode(draw_photograph(2, seed, (40, 30))) for seed in range(4)]
+    (tmp_path / "roses").mkdir()
+    for number, data in enumerate(bare):
+        tagged = data if number == 2 else with_profile(data, matrix_profile(2.2))
+        (tmp_path / "roses" / f"{number}.jpg").write_bytes(tagged)
+    found = read_profiled(tmp_path, 3)
+    assert [without_profile(data) for data in found] == [bare[0], bare[1], bare[3]]
+    assert {decode_image(data).profile for data in found} == {matrix_profile(2.2)}
+    assert read_profiled(tmp_path, 4) == []
+
+
+def test_the_report_has_a_column_of_profiles_where_they_were_asked(tmp_path: Path) -> None:
+    def cell(size: str, per_s: float) -> dict[str, Any]:
+        shared = {"latency_ms": {"p50": 10.0, "p99": 30.0}, "counts": True, "wrong_answers": 0, "errors": {}}
+        return {"size": size, "connections": 32, "answers_per_s": per_s, **shared}
+
+    def table(*cells: dict[str, Any]) -> str:
+        memory = {"rss_mb": 120.0, "pss_mb": 100.0}
+        run = {"round": 0, "model": "flowers", "server": "ours", "cold_start_s": 2.0, "memory": memory}
+        return render(EMPTY | {"runs": [{**run, "cells": cells}]}, tmp_path / "serving.json")
+
+    assert "profiles" not in table(cell("small", 200.0))
+    with_profiles = table(cell("small", 200.0), cell("profiles", 190.0))
+    assert "| req/s at 1 / 8 / 32 / 64 | with profiles req/s at 1 / 32 |" in with_profiles
+    assert "| ours | - / - / 200 / - | - / 190 |" in with_profiles
 
 
 def test_the_readme_gets_the_report_between_its_marks_and_again_without_growing() -> None:
@@ -176,5 +220,6 @@ def test_the_smoke_form_compares_two_servers_and_finds_both_right(tiny_version: 
     results = json.loads(output.read_text(encoding="utf-8"))
     assert [run["server"] for run in results["runs"]] == ["ours", "FastAPI def"]
     assert all(cell["counts"] for run in results["runs"] for cell in run["cells"])
+    assert {cell["size"] for run in results["runs"] for cell in run["cells"]} == {"small", "profiles"}
     assert len(results["models"]["flowers"]["photographs"]["small"]["labels"]) == 5
     assert "| FastAPI def |" in done.stdout

@@ -4,13 +4,15 @@ import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
 from icc import cmyk_profile, grey_profile, matrix_profile, table_profile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
+from benchmarks.reliability.hostile_files import chained_profile
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import Decoded, Pixels, ResizeRule
 from service.imaging.profiles import ConversionCache, find_conversion, to_srgb
@@ -109,6 +111,20 @@ def test_the_square_of_a_file_is_that_of_its_decoded_image(name: str) -> None:
             assert (square == resize(decode_image(data))).all()
 
 
+def test_a_table_that_leaves_greys_alone_is_still_a_table() -> None:
+    greys = Image.fromarray(np.arange(256, dtype=np.uint8)[np.newaxis]).convert("RGB")
+    shifts = to_srgb(Decoded(greys, table_profile())).astype(int) - np.asarray(greys)
+    assert np.abs(shifts).max() < 24
+    conversion = find_conversion(Decoded(greys, table_profile()))
+    assert conversion is not None
+    assert not conversion.is_last
+
+
+def test_ink_without_a_profile_becomes_rgb_before_the_resize() -> None:
+    ink = PHOTO.convert("CMYK")
+    assert (resize(Decoded(ink)) == resize(np.asarray(ink.convert("RGB")))).all()
+
+
 def test_a_large_jpeg_is_made_small_before_its_profile_is_applied() -> None:
     data = encode(PHOTO.resize((2048, 1536)).convert("CMYK"), "JPEG", icc_profile=cmyk_profile())
     decoded = decode_image(data)
@@ -140,22 +156,46 @@ def test_of_too_many_profiles_those_used_last_are_kept() -> None:
     assert cache.find(profiles[1], "RGB") is not conversions[1]
 
 
-def test_large_profiles_leave_room_to_fewer() -> None:
-    cache = ConversionCache(max_entries=100, max_bytes=4_000_000)
-    profiles = [matrix_profile(1 + number / 10) + bytes(2_000_000) for number in range(2)]
-    first = cache.find(profiles[0], "RGB")
+def test_conversions_are_kept_up_to_their_bytes() -> None:
+    cache = ConversionCache(max_entries=100, max_bytes=1024 * 1024)
+    profiles = [matrix_profile(1 + number / 10) for number in range(3)]
+    first, second = (cache.find(profile, "RGB") for profile in profiles[:2])
     assert first is not None
-    assert cache.find(profiles[0], "RGB") is first
-    cache.find(profiles[1], "RGB")
+    assert [cache.find(profile, "RGB") for profile in profiles[:2]] == [first, second]
+    cache.find(profiles[2], "RGB")
+    assert cache.find(profiles[1], "RGB") is second
     assert cache.find(profiles[0], "RGB") is not first
 
 
-def test_that_nothing_is_to_be_done_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = ConversionCache(10, 100_000_000)
-    profiles = (ImageCms.ImageCmsProfile(SRGB).tobytes(), b"rubbish")
-    assert [cache.find(profile, "RGB") for profile in profiles] == [None, None]
+def test_profiles_that_change_nothing_take_no_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ConversionCache(max_entries=10, max_bytes=0)
+    profiles = (ImageCms.ImageCmsProfile(SRGB).tobytes(), b"rubbish", chained_profile(2))
+    assert [cache.find(profile, "RGB") for profile in profiles] == [None] * 3
     monkeypatch.setattr(ImageCms, "ImageCmsProfile", None)
-    assert [cache.find(profile, "RGB") for profile in profiles] == [None, None]
+    assert [cache.find(profile, "RGB") for profile in profiles] == [None] * 3
+
+
+def test_a_conversion_that_could_not_be_built_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of memory, for example, which is said as if the profile were broken."""
+    cache = ConversionCache(10, 100_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError("no memory")))
+        assert cache.find(matrix_profile(2.2), "RGB") is None
+    assert cache.find(matrix_profile(2.2), "RGB") is not None
+
+
+@pytest.mark.parametrize("kind", [2, 3, 5, 11, 12])
+def test_a_profile_in_a_tiff_that_is_text_or_numbers_is_ignored(kind: int) -> None:
+    """ASCII, SHORT, RATIONAL, FLOAT, DOUBLE."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[34675] = kind
+    tags[34675] = "text" if kind == 2 else 7
+    data = encode(PHOTO, "TIFF", tiffinfo=tags)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert not isinstance(opened.info["icc_profile"], bytes)
+    decoded = decode_image(data)
+    assert decoded.profile is None
+    assert (decode_square(data, ResizeRule()) == resize(np.asarray(PHOTO))).all()
 
 
 @pytest.mark.photographs
