@@ -97,8 +97,9 @@ def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
         small = with_answers(candidates, model, _NUM_SMALL)
         questions[model.name] = {"small": small}
         if plan.profiles:
-            tagged = [originals[photograph.data] for photograph in small]
-            questions[model.name]["profiles"] = with_answers(tagged, model, _NUM_SMALL)
+            bare = {originals[photograph.data]: photograph for photograph in small}
+            tagged = with_answers(list(bare), model, _NUM_SMALL)
+            questions[model.name]["profiles"] = [one for one in tagged if one.is_like(bare[one.data])]
         if model is plan.models[0] and plan.large:
             enlarged = [enlarge(photograph.data) for photograph in small[: 2 * _NUM_LARGE]]
             questions[model.name]["large"] = with_answers(enlarged, model, _NUM_LARGE)

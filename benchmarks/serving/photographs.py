@@ -37,6 +37,10 @@ class Photograph:
     label: str
     probability: float
 
+    def is_like(self, other: "Photograph") -> bool:
+        """Whether a server that is right about the other is right about this one: peers do not apply profiles."""
+        return self.label == other.label and abs(self.probability - other.probability) <= _TOLERANCE / 2
+
 
 def read_small(folder: Path, count: int) -> list[bytes]:
     """`count` JPEGs of a folder of class folders, evenly picked."""

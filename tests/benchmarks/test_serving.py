@@ -178,6 +178,12 @@ def test_photographs_with_profiles_are_found_and_are_the_same_without(tmp_path: 
     assert read_profiled(tmp_path, 4) == []
 
 
+def test_photographs_are_alike_if_one_answer_is_right_for_both() -> None:
+    assert ROSE.is_like(replace(ROSE, probability=0.95))
+    assert not ROSE.is_like(replace(ROSE, probability=0.93))
+    assert not ROSE.is_like(TULIP)
+
+
 def test_the_report_has_a_column_of_profiles_where_they_were_asked(tmp_path: Path) -> None:
     def cell(size: str, per_s: float) -> dict[str, Any]:
         shared = {"latency_ms": {"p50": 10.0, "p99": 30.0}, "counts": True, "wrong_answers": 0, "errors": {}}
