@@ -1,6 +1,7 @@
 """The harness: who answers wrongly, slowly or not at all is caught, and nothing of a peer is left behind."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -178,6 +179,15 @@ def test_photographs_with_profiles_are_found_and_are_the_same_without(tmp_path: 
     assert read_profiled(tmp_path, 4) == []
 
 
+def test_the_document_says_what_profiles_cost() -> None:
+    """The median of the ratios within rounds, and their ends."""
+    table = (REPOSITORY / "benchmarks" / "results" / "serving-profiles.md").read_text(encoding="utf-8")
+    name = "ours, photographs with profiles / the same without, answers a second at 32 connections"
+    (ratio,) = re.findall(rf"^\| {name} \| ([\d.]+) \(([\d.]+) to ([\d.]+)\) \|$", table, re.MULTILINE)
+    text = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert "{} times the answers in int8 ({} to {} in three rounds)".format(*ratio) in text
+
+
 def test_photographs_are_alike_if_one_answer_is_right_for_both() -> None:
     assert ROSE.is_like(replace(ROSE, probability=0.95))
     assert not ROSE.is_like(replace(ROSE, probability=0.93))
@@ -212,9 +222,9 @@ def test_the_readme_says_what_the_kept_results_say(tmp_path: Path) -> None:
     text = render(json.loads(kept.read_text(encoding="utf-8")), tmp_path / kept.name)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert readme == embed(text, readme, "benchmarks/results"), "run `python -m benchmarks.serving --report`"
-    second = kept.with_name("serving-zen4.json")
-    text = render(json.loads(second.read_text(encoding="utf-8")), tmp_path / second.name)
-    assert second.with_suffix(".md").read_text(encoding="utf-8") == text
+    for other in (kept.with_name("serving-zen4.json"), kept.with_name("serving-profiles.json")):
+        text = render(json.loads(other.read_text(encoding="utf-8")), tmp_path / other.name)
+        assert other.with_suffix(".md").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.slow
