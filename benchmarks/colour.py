@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +58,13 @@ def convert_first(data: bytes) -> Pixels:
     return resize(Decoded(converted))
 
 
+def milliseconds(way: Callable[[], Pixels]) -> float:
+    """How long one call takes."""
+    begun = time.perf_counter()
+    way()
+    return 1e3 * (time.perf_counter() - begun)
+
+
 def measure(data: bytes, rounds: int) -> Cost:
     """The three ways in turns, so many times."""
     bare = without_profile(data)
@@ -68,9 +76,7 @@ def measure(data: bytes, rounds: int) -> Cost:
     times: list[list[float]] = [[], [], []]
     for _ in range(rounds):
         for way, own_times in zip(ways, times, strict=True):
-            begun = time.perf_counter()
-            way()
-            own_times.append(1e3 * (time.perf_counter() - begun))
+            own_times.append(milliseconds(way))
     difference = np.abs(ways[0]().astype(int) - ways[2]()).mean()
     is_converted = find_conversion(decode_image(data)) is not None
     as_served_ms, bare_ms, as_before_ms = map(min, times)
@@ -170,12 +176,7 @@ def main() -> None:
         if has_profile:
             costs.append(measure(data, asked.rounds))
         else:
-            times = []
-            for _ in range(asked.rounds):
-                begun = time.perf_counter()
-                decode_square(data, _RULE)
-                times.append(1e3 * (time.perf_counter() - begun))
-            others_ms += min(times)
+            others_ms += min(milliseconds(partial(decode_square, data, _RULE)) for _ in range(asked.rounds))
     result = {
         "machine": describe_machine(),
         **summarise(costs, len(paths), others_ms),
