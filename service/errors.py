@@ -14,6 +14,7 @@ FlowersError
 │   └── InvalidImage            broken, truncated or hostile
 ├── RequestError                the request cannot be read
 │   ├── MalformedRequest        it, or its multipart body, cannot be parsed; not one Host
+│   ├── HeadTooLarge            more than 32 KiB of header or trailer fields
 │   ├── UnsupportedMediaType    another kind of body
 │   ├── UnsupportedEncoding     a Content-Encoding
 │   ├── BodyTooSlow             did not arrive within `body_timeout_s`
@@ -90,6 +91,10 @@ class RequestError(FlowersError):
 
 class MalformedRequest(RequestError):
     """The request or its multipart body cannot be parsed, or it has no Host header, or two."""
+
+
+class HeadTooLarge(RequestError):
+    """The request line and its fields, or the trailer fields, are longer than 32 KiB."""
 
 
 class UnsupportedMediaType(RequestError):

@@ -1,12 +1,39 @@
 """Fixtures that several rooms share: the real photographs where they are, drawn ones everywhere."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from drawing import draw_folder
+from fakes import FakeEngine, Loader
+from versions import publish_example
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, by anyio's plugin."""
+    return "asyncio"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """One version of `flowers`, whose network nobody can load."""
+    store = tmp_path / "model_store"
+    publish_example(store)
+    return store
+
+
+@pytest.fixture
+def loader() -> Iterator[Loader]:
+    """Fake engines; that of version 1 is `loader.engines[1]`."""
+    loader = Loader()
+    loader.engines[1] = FakeEngine()
+    yield loader
+    for engine in loader.engines.values():
+        engine.release()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import __version__, errors
 from service.api import problems
 from service.api.access import PROBES, ApiKeys, Guard, document_keys, read_keys
-from service.api.connection import LingeringClose
 from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.routes import docs, health, models, predict
@@ -120,7 +119,6 @@ def create_app(
         app.router.routes.extend(room.router.routes)
     problems.add_handlers(app)
     _guard(app, settings, api_keys)
-    app.add_middleware(LingeringClose, health=live_model.health)
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
 

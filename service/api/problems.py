@@ -48,7 +48,9 @@ METHOD_NOT_ALLOWED = Problem(
     405, "method-not-allowed", "The path is right, the method is not: the header Allow names those."
 )
 HEAD_TOO_LARGE = Problem(
-    431, "head-too-large", "Request line and headers together have more than 32 KiB: send fewer or shorter ones."
+    431,
+    "head-too-large",
+    "Request line and headers, or the trailers, have more than 32 KiB: send fewer or shorter ones.",
 )
 INTERNAL_ERROR = Problem(
     500,
@@ -63,6 +65,7 @@ _PROBLEMS: dict[type[Exception], Problem] = {
         "malformed-request",
         "The request or its multipart body cannot be parsed, or is cut short, or there is not one Host header.",
     ),
+    errors.HeadTooLarge: HEAD_TOO_LARGE,
     errors.MissingImage: Problem(400, "missing-image", "The body is empty, or the form has no part named `file`."),
     errors.ModelNotFound: NOT_FOUND,
     errors.VersionNotFound: NOT_FOUND,
@@ -116,9 +119,7 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     ),
 }
 
-PROBLEMS = {
-    problem.name: problem for problem in (*_PROBLEMS.values(), METHOD_NOT_ALLOWED, HEAD_TOO_LARGE, INTERNAL_ERROR)
-}
+PROBLEMS = {problem.name: problem for problem in (*_PROBLEMS.values(), METHOD_NOT_ALLOWED, INTERNAL_ERROR)}
 """Every kind by its name."""
 
 

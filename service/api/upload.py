@@ -12,6 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from service.api.delimiters import Delimiters
 from service.errors import (
     BodyTooSlow,
     ImageBytesTooLarge,
@@ -170,20 +171,25 @@ class _Form:
             raise MalformedRequest(
                 "Content-Type names no boundary: let the client library write this header by itself."
             )
+        self._delimiters = Delimiters(boundary)
         try:
             self._parser = MultipartParser(boundary, callbacks)
         except FormParserError:
             raise MalformedRequest("The boundary in Content-Type is too long: use at most 70 characters.") from None
 
     def write(self, chunk: bytes) -> None:
+        self._parse(self._delimiters.feed(chunk))
+
+    def _parse(self, data: bytes) -> None:
         try:
-            self._parser.write(chunk)
+            self._parser.write(data)
         except FormParserError:
             raise MalformedRequest(
                 "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
             ) from None
 
     def finish(self) -> bytes:
+        self._parse(self._delimiters.rest())
         if not self._is_finished:
             raise MalformedRequest("The multipart body ends before its closing boundary: send the whole of it.")
         if self._image is None:

@@ -11,19 +11,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.context import Service
 from service.api.logs import configure_logging
-from service.api.request_head import BoundedHead
+from service.api.refusals import Refusals
 from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
 from service.resources import pinnable_cores
 from service.settings import ServeSettings
+from service.wire.head_guard import HeadGuard, Hooks
+from service.wire.linger import Linger
+from service.wire.send_limits import SendInPieces, watch_unsent
 
 # Longer than the 60 s of common balancers, which else send a request just as the connection closes.
 _KEEP_ALIVE_S = 75
@@ -64,28 +68,39 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     return 0
 
 
+def make_config(app: FastAPI) -> uvicorn.Config:
+    """Return uvicorn's configuration for `create_app`'s app behind the limits of `wire`."""
+    service: Service = app.state.service
+    refusals = Refusals(service)
+
+    def is_draining() -> bool:
+        return service.health.is_draining
+
+    return uvicorn.Config(
+        SendInPieces(Linger(app, is_draining=is_draining)),
+        http=HeadGuard.behind(Hooks(refusals.refuse, refusals.admit, is_draining)),
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,  # only connections that send no answer are left by then
+    )
+
+
 class _Server(uvicorn.Server):
     """uvicorn with signals of our own: its handler stops accepting at once, and ends by the signal."""
 
     def __init__(self, settings: ServeSettings) -> None:
         app = create_app(settings, on_fatal=self.fail)
-        config = uvicorn.Config(
-            app,
-            http=BoundedHead,
-            lifespan="on",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=1,  # only connections that send no answer are left by then
-        )
-        super().__init__(config)
+        super().__init__(make_config(app))
         self._service: Service = app.state.service
         self._settings = settings
         self._draining: asyncio.Task[None] | None = None
+        self._watching_unsent: asyncio.Task[None] | None = None
         self.failure: FlowersError | None = None
         self.num_unanswered = 0
 
@@ -93,6 +108,10 @@ class _Server(uvicorn.Server):
         """End with exit code 1 and this reason."""
         self.failure = error
         self.should_exit = True
+
+    @property
+    def _connections(self) -> set[HeadGuard]:
+        return cast(set[HeadGuard], self.server_state.connections)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -105,6 +124,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where it listens, once it does: port 0 has become a number by now."""
         await super().startup(sockets)
+        self._watching_unsent = asyncio.create_task(watch_unsent(self._connections))
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -126,6 +146,8 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await asyncio.sleep(_LAST_WORDS_S)
+        for connection in tuple(self._connections):
+            connection.unsent.abort()
         self.should_exit = True
 
 

@@ -212,6 +212,16 @@ async def test_every_way_to_end_a_form_is_taken(end: bytes) -> None:
     assert await read(body, "multipart/form-data; boundary=b", [1000]) == PHOTO
 
 
+@pytest.mark.parametrize("before", [b"", b"A message in several parts.\r\n", b"one\r\ntwo--b\r\n--\r\n\r\n"])
+@pytest.mark.parametrize("padding", [b"", b" \t "])
+async def test_text_before_and_blanks_behind_boundaries_are_passed_over(before: bytes, padding: bytes) -> None:
+    """RFC 2046, section 5.1.1."""
+    form = multipart(('name="note"', b"x"), ('name="file"', PHOTO), end=b"--b--" + padding + b"\r\nafterword")
+    body = before + form.replace(b"--b\r\n", b"--b" + padding + b"\r\n")
+    for sizes in ([1], [1000], [len(body)]):
+        assert await read(body, "multipart/form-data; boundary=b", sizes) == PHOTO
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200), st.binary(max_size=60))
 def test_whatever_is_sent_as_a_form_is_answered_with_a_problem(noise: bytes, header: bytes) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib import resources
 from typing import Annotated
 
@@ -51,8 +52,7 @@ async def docs_asset(asset: str) -> Response:
     """The files of Swagger UI, which a package brings."""
     if asset not in _ASSETS:
         raise HTTPException(404)
-    content = resources.files("fastapi_swagger.resources").joinpath(asset).read_bytes()
-    return Response(content, media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
+    return Response(_read_asset(asset), media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
 
 
 @router.get("/problems/{name}", summary="What a kind of problem means", responses=problems.document())
@@ -63,6 +63,11 @@ async def problem(
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
     return problems.explain(problems.PROBLEMS[name], request_id_of(request))
+
+
+@cache  # one copy for all who are being sent it
+def _read_asset(asset: str) -> bytes:
+    return resources.files("fastapi_swagger.resources").joinpath(asset).read_bytes()
 
 
 def _allow_own(page: bytes) -> str:

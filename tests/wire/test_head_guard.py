@@ -1,82 +1,28 @@
 """Over a real socket, with uvicorn: what a head may weigh and how long it may take, and what a broken one is told."""
 
 import asyncio
-import json
-import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from unittest.mock import AsyncMock, patch
 
 import pytest
-import uvicorn
 from drawing import draw_photograph, encode
 from fakes import Loader
-from running import Running, running
+from running import running
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from wires import GET, Wire, on_the_wire, predict, read_answer
 
-from service.api import request_head
-from service.api.connection import OneWrite
-from service.api.request_head import MAX_HEAD_BYTES, BoundedHead
 from service.errors import QueueFull
+from service.wire import head_guard, linger
+from service.wire.head_guard import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.anyio
-GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
-
-
-class Wire:
-    """A service behind a real socket; `send` opens a connection and reads until it is closed."""
-
-    def __init__(self, port: int, service: Running) -> None:
-        self.port = port
-        self.service = service
-
-    async def send(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the only answer; status 0 where there is none."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(data)
-        answer = await reader.read()
-        writer.close()
-        head, _, body = answer.partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines)
-        return int(status.split()[1]) if status else 0, headers, body
-
-    async def refused(self, data: bytes, name: str, status: int, detail: str = "") -> None:
-        """It is this problem, whole and as every other one, and it is counted; `detail` is a part of its own."""
-        answered, headers, body = await self.send(data)
-        problem = json.loads(body)
-        assert (answered, problem["type"], problem["status"]) == (status, f"/problems/{name}", status)
-        assert detail in problem["detail"]
-        assert headers["content-type"] == "application/problem+json"
-        assert headers["x-request-id"] == problem["request_id"]
-        assert (headers["connection"], headers["x-content-type-options"]) == ("close", "nosniff")
-        assert "server" not in headers
-        text = (await self.service.client.get("/metrics")).text
-        assert f'flowers_requests_total{{method="other",route="unmatched",status="{status}"}}' in text
-        assert f'flowers_problems_total{{type="{name}"}} 0.0' not in text
-
-
-@asynccontextmanager
-async def on_the_wire(service: Running) -> AsyncIterator[Wire]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        service.app, http=BoundedHead, lifespan="off", ws="none", log_config=None, access_log=False,
-        server_header=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve([listener]))
-    while not server.started:
-        await asyncio.sleep(0.001)
-    yield Wire(listener.getsockname()[1], service)
-    server.should_exit = server.force_exit = True
-    await serving
 
 
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(request_head, "_LINGER_S", 0.05)
+    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
     async with running(store, loader) as service, on_the_wire(service) as wire:
         yield wire
 
@@ -108,9 +54,8 @@ async def test_a_refused_head_keeps_the_request_id_that_it_had_come_to(wire: Wir
         b"GET /livez HTTP/1.1\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
         b"GET /livez HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /livez HTTP/2.0\r\n\r\n",
     ],
-    ids=["none", "two", "two of 1.0", "none of 2.0"],
+    ids=["none", "two", "two of 1.0"],
 )
 async def test_a_request_goes_to_one_host(wire: Wire, head: bytes) -> None:
     """Else a proxy may mean another one than the service: RFC 9112, section 3.2."""
@@ -147,13 +92,38 @@ async def test_what_cannot_be_read_is_a_malformed_request(wire: Wire, request_by
 async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_closed(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.05)
     await wire.refused(GET + b"X-Slow: ", "body-too-slow", 408, "headers did not arrive within")
     assert await wire.send(b"") == (0, {}, b"")
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_empty_lines_gain_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
+    """Neither before the first request nor between two."""
+    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.2)
+
+    async def lasts(first: bytes, each: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+        if not is_first:
+            writer.write(GET + b"\r\n")
+            await read_answer(reader)
+        writer.write(first)
+        reading = asyncio.create_task(reader.read())
+        async with asyncio.timeout(10):
+            while not reading.done():
+                with suppress(ConnectionError):
+                    writer.write(each)
+                await asyncio.wait([reading], timeout=0.02)
+        writer.close()
+        return b"" if reading.exception() else reading.result()
+
+    cases = ((b"\r\n", b""), (b"\n", b""), (b"\r\n" * 20, b""), (b"\r\n", b"\r\n"), (b"\n", b"\n"), (b"\r\nG", b""))
+    answers = await asyncio.gather(*(lasts(*case) for case in cases))
+    assert [b"HTTP/1.1 408" in answer for answer in answers] == [False] * 5 + [True]
+
+
 async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(GET)
 
@@ -172,7 +142,7 @@ async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: p
 async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(b"POST /nothing HTTP/1.1\r\nHost: flowers\r\nContent-Length: 1000\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
@@ -183,7 +153,7 @@ async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
 
 
 async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_head, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     for path, body in [(b"/nothing", b"x" * 100), (b"/nothing", b"x" * 100), (b"/livez", b"")]:
         writer.write(b"GET %b HTTP/1.1\r\nHost: flowers\r\nContent-Length: %d\r\n\r\n" % (path, len(body)))
@@ -196,34 +166,6 @@ async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeyp
     writer.close()
 
 
-class Counting:
-    """A transport that counts what is sent over it."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.num_sent = 0
-
-    def write(self, data: bytes) -> None:
-        self.num_sent += 1
-        self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-async def test_head_and_body_of_an_answer_are_sent_in_one_piece(wire: Wire) -> None:
-    counting: list[Any] = []
-
-    def watched(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> OneWrite:
-        counting.append(Counting(transport))
-        return OneWrite(counting[-1], loop)
-
-    with patch.object(request_head, "OneWrite", watched):
-        status, _, body = await wire.send(GET + b"\r\n" + GET + b"Connection: close\r\n\r\n")
-    assert (status, body.count(b"alive")) == (200, 2)
-    assert counting[0].num_sent == 2
-
-
 @pytest.mark.parametrize("path", [b"/livez", b"/metrics", b"/nothing"])
 async def test_a_sender_that_will_ask_no_more_is_answered(wire: Wire, path: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
@@ -233,11 +175,6 @@ async def test_a_sender_that_will_ask_no_more_is_answered(wire: Wire, path: byte
     assert head.startswith(b"HTTP/1.1 ")
     assert f"content-length: {len(body)}" in head.decode().lower().split("\r\n")
     writer.close()
-
-
-def predict(*headers: bytes, body: bytes = b"") -> bytes:
-    length = b"Content-Length: %d" % len(body)
-    return b"\r\n".join((b"POST /predict?top_k=2 HTTP/1.1", b"Host: flowers", length, *headers, b"", body))
 
 
 @contextmanager
@@ -451,11 +388,3 @@ async def test_requests_that_come_at_once_count_each_other(wire: Wire) -> None:
     assert (asked.call_count, len(pending)) == (1, 1)
     for _, writer in connections:
         writer.close()
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
-    """The head in lower case, and the JSON body."""
-    async with asyncio.timeout(10):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.split("content-length: ")[1].split("\r\n")[0])
-        return head, json.loads(await reader.readexactly(length))

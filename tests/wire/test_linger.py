@@ -1,7 +1,7 @@
 """A refusal reaches its sender, whatever the sender still writes; a sender that is gone costs nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from drawing import draw_photograph, encode
 from fakes import Loader
 from running import Running, running
 
-from service.api.connection import OneWrite
+from service.wire.linger import Linger
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
 
 
 async def call(
-    app: Any, headers: dict[str, str], body: list[bytes], *, hangs_up: bool = False
+    service: Running, headers: dict[str, str], body: list[bytes], *, hangs_up: bool = False
 ) -> list[tuple[str, Any]]:
     """What passes between a server and the app, in order; the sender may hang up when all is sent."""
     events: list[tuple[str, Any]] = []
@@ -38,7 +38,7 @@ async def call(
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": body.pop(0), "more_body": bool(body)}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         is_start = message["type"] == "http.response.start"
         events.append(("start", message) if is_start else ("body", message.get("more_body", False)))
 
@@ -46,7 +46,7 @@ async def call(
     scope = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
              "query_string": b"", "headers": pairs, "http_version": "1.1", "scheme": "http", "root_path": "",
              "client": None, "server": None}  # fmt: skip
-    await app(scope, receive, send)
+    await Linger(service.app, is_draining=lambda: service.service.health.is_draining)(scope, receive, send)
     return events
 
 
@@ -54,7 +54,7 @@ async def test_a_body_announced_as_too_large_is_answered_before_it_is_read_and_t
     service: Running,
 ) -> None:
     headers = {**JPEG, "Content-Length": "2000000"}
-    events = await call(service.app, headers, [bytes(1_000_000), bytes(1_000_000)])
+    events = await call(service, headers, [bytes(1_000_000), bytes(1_000_000)])
     assert [name for name, _ in events] == ["start", "body", "read", "read", "body"]
     start = events[0][1]
     assert start["status"] == 413
@@ -63,7 +63,7 @@ async def test_a_body_announced_as_too_large_is_answered_before_it_is_read_and_t
 
 
 async def test_the_small_rest_of_a_refused_body_costs_no_connection(service: Running) -> None:
-    events = await call(service.app, {**JPEG, "Content-Length": "100001"}, [bytes(100_001)])
+    events = await call(service, {**JPEG, "Content-Length": "100001"}, [bytes(100_001)])
     assert [name for name, _ in events] == ["start", "body"]
     assert events[0][1]["status"] == 413
     assert (b"connection", b"close") not in events[0][1]["headers"]
@@ -71,7 +71,7 @@ async def test_the_small_rest_of_a_refused_body_costs_no_connection(service: Run
 
 async def test_an_answer_to_a_whole_body_keeps_the_connection(service: Running) -> None:
     headers = {**JPEG, "Content-Length": str(len(PHOTO))}
-    events = await call(service.app, headers, [PHOTO])
+    events = await call(service, headers, [PHOTO])
     start = next(message for name, message in events if name == "start")
     assert start["status"] == 200
     assert (b"connection", b"close") not in start["headers"]
@@ -79,9 +79,10 @@ async def test_an_answer_to_a_whole_body_keeps_the_connection(service: Running) 
 
 async def test_a_draining_service_closes_its_connections(service: Running) -> None:
     service.service.health.is_draining = True
-    response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
-    assert response.status_code == 200  # still taken: the balancer may not have noticed yet
-    assert response.headers["connection"] == "close"
+    events = await call(service, {**JPEG, "Content-Length": str(len(PHOTO))}, [PHOTO])
+    start = next(message for name, message in events if name == "start")
+    assert start["status"] == 200  # still taken: the balancer may not have noticed yet
+    assert (b"connection", b"close") in start["headers"]
 
 
 async def test_the_image_of_a_sender_that_hung_up_is_not_computed(service: Running, loader: Loader) -> None:
@@ -90,44 +91,9 @@ async def test_the_image_of_a_sender_that_hung_up_is_not_computed(service: Runni
     while not loader.engines[1].batches:
         await asyncio.sleep(0)
     headers = {**JPEG, "Content-Length": str(len(PHOTO))}
-    events = await call(service.app, headers, [PHOTO], hangs_up=True)
+    events = await call(service, headers, [PHOTO], hangs_up=True)
     assert events[-2][1]["status"] == 499
     loader.engines[1].release()
     assert (await first).status_code == 200
     assert loader.engines[1].batches == [1]
     assert service.service.admission.num_images == 0
-
-
-class Recording:
-    """A transport that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[bytes | str] = []
-
-    def write(self, data: bytes) -> None:
-        self.told.append(data)
-
-    def close(self) -> None:
-        self.told.append("close")
-
-    def is_closing(self) -> bool:
-        return "close" in self.told
-
-
-async def test_what_is_written_together_is_sent_together_and_before_the_close() -> None:
-    transport = Recording()
-    one_write: Any = OneWrite(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
-    one_write.write(b"head ")
-    one_write.write(b"body")
-    assert transport.told == []
-    await asyncio.sleep(0)
-    one_write.write(b"head ")
-    one_write.write(large := bytes(100_000))
-    assert transport.told == [b"head body", b"head " + large]
-    one_write.write(b"second ")
-    one_write.write(b"answer")
-    one_write.close()
-    one_write.write(b"too late")
-    await asyncio.sleep(0)
-    assert transport.told[2:] == [b"second answer", "close"]
-    assert one_write.is_closing()

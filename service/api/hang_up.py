@@ -1,0 +1,39 @@
+"""The connection behind a request: noticing that the sender is gone."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+T = TypeVar("T")
+
+
+async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the sender hangs up: nobody would read the answer.
+
+    To be called when the body has been read.
+
+    Raises:
+        ClientDisconnect: the sender is gone.
+    """
+    working = asyncio.current_task()
+    assert working is not None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if is_gone and not working.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()

@@ -1,0 +1,90 @@
+"""Limits on answers that are not read: the bytes that wait on a connection, and the time that they wait."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SEND_TIMEOUT_S = 60.0
+"""Time that a client has to take what waits for it on its connection, in seconds."""
+
+MAX_UNSENT_BYTES = 64 * 1024
+"""Size of the write buffer beyond which nothing more is written, and no further request is begun."""
+
+_TICK_S = 1.0
+
+
+class UnsentClock:
+    """Clock of one connection's write buffer.
+
+    It runs from the first byte that the client does not take. It starts again when the buffer has room again. A
+    transport that is closing keeps its buffer and its clock.
+
+    Source: nginx, `send_timeout`.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
+        self._transport = transport
+        self._since: float | None = None
+
+    def restart(self) -> None:
+        """Start again, since the client has taken what waited."""
+        self._since = None
+
+    def check(self, now: float) -> None:
+        """Abort the connection if bytes have waited for too long at `now` (seconds)."""
+        if not self._transport.get_write_buffer_size():
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        elif now - self._since >= SEND_TIMEOUT_S:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Abort the connection if any byte waits."""
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+
+
+async def watch_unsent(connections: Collection[Any]) -> None:
+    """Check all connections each second, until cancelled.
+
+    One task for all of them costs less than a timer for each answer.
+
+    Args:
+        connections: Protocols with a clock each, as their attribute `unsent`.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(_TICK_S)
+        for connection in tuple(connections):
+            connection.unsent.check(loop.time())
+
+
+class SendInPieces:
+    """ASGI layer that sends a large body in pieces of `MAX_UNSENT_BYTES`.
+
+    The server waits before each piece until the client has taken most of those before it. A body in one message would
+    lie in the write buffer as a whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and cut its answer's body."""
+
+        async def send_in_pieces(message: Message) -> None:
+            body = message.get("body", b"")
+            if len(body) <= MAX_UNSENT_BYTES:
+                await send(message)
+                return
+            view = memoryview(body)
+            for start in range(0, len(body), MAX_UNSENT_BYTES):
+                piece = bytes(view[start : start + MAX_UNSENT_BYTES])
+                is_last = start + MAX_UNSENT_BYTES >= len(body)
+                await send({**message, "body": piece, "more_body": message.get("more_body", False) or not is_last})
+
+        await self._app(scope, receive, send_in_pieces)
