@@ -5,12 +5,13 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import uvicorn
 from running import Running
 
 from service.cli.serve import make_config
-from service.wire.send_limits import watch_unsent
+from service.wire.head_guard import HeadGuard, watch_clocks
 
 GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
 
@@ -58,12 +59,13 @@ async def on_the_wire(service: Running) -> AsyncIterator[Wire]:
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup([listener])
-    watching = asyncio.create_task(watch_unsent(server.server_state.connections))
+    connections = cast(set[HeadGuard], server.server_state.connections)
+    watching = asyncio.create_task(watch_clocks(connections))
     yield Wire(listener.getsockname()[1], service, server)
     watching.cancel()
     for listening in server.servers:
         listening.close()
-    for connection in tuple(server.server_state.connections):
+    for connection in tuple(connections):
         connection.transport.abort()
     await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 

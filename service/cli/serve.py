@@ -25,9 +25,9 @@ from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
 from service.resources import pinnable_cores
 from service.settings import ServeSettings
-from service.wire.head_guard import HeadGuard, Hooks
+from service.wire.head_guard import HeadGuard, Hooks, watch_clocks
 from service.wire.linger import Linger
-from service.wire.send_limits import SendInPieces, watch_unsent
+from service.wire.send_limits import SendInPieces
 
 # Longer than the 60 s of common balancers, which else send a request just as the connection closes.
 _KEEP_ALIVE_S = 75
@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
         self._service: Service = app.state.service
         self._settings = settings
         self._draining: asyncio.Task[None] | None = None
-        self._watching_unsent: asyncio.Task[None] | None = None
+        self._watching_clocks: asyncio.Task[None] | None = None
         self.failure: FlowersError | None = None
         self.num_unanswered = 0
 
@@ -124,7 +124,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where it listens, once it does: port 0 has become a number by now."""
         await super().startup(sockets)
-        self._watching_unsent = asyncio.create_task(watch_unsent(self._connections))
+        self._watching_clocks = asyncio.create_task(watch_clocks(self._connections))
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

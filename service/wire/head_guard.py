@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import httptools
@@ -19,6 +19,9 @@ MAX_HEAD_BYTES = 32 * 1024
 
 HEAD_TIMEOUT_S = 10.0
 """Time from the connection, or from the first byte of a further request, to the end of its head, in seconds."""
+
+TICK_S = 0.5
+"""Time between two looks at all clocks, in seconds. A timeout may last so much longer."""
 
 _MAX_CHUNK_FRAMING_BYTES = 32 * 1024  # extensions and zeros, of one body
 _PLAIN_CHUNK_BYTES = 16  # an ordinary size line and the ends of two lines
@@ -129,7 +132,7 @@ class HeadGuard(HttpToolsProtocol):
     _num_left = 0  # bytes of this body or chunk
     _num_framing = 0  # bytes of this body's chunk lines beyond the ordinary, or of its trailers
     _clock_of: tuple[_State, int] | None = None
-    _clock: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     @classmethod
     def behind(cls, hooks: Hooks) -> type["HeadGuard"]:
@@ -153,8 +156,11 @@ class HeadGuard(HttpToolsProtocol):
             self._feed()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._feed()
+        """In place of uvicorn's, which begins the next request by itself and has a clock of its own."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._feed()
 
     def resume_writing(self) -> None:
         self.unsent.restart()
@@ -294,8 +300,7 @@ class HeadGuard(HttpToolsProtocol):
         self._has_head_end = True
         if self.parser.should_upgrade():
             raise _Refused(MalformedRequest, _NO_TUNNEL)
-        self._check_host()
-        self._find_body()
+        self._check_head()
         if self._is_plain() and (answer := self._admit()) is not None:
             self._is_turned_away = True
             self.transport.write(answer)
@@ -311,30 +316,29 @@ class HeadGuard(HttpToolsProtocol):
         if not self._is_turned_away:
             super().on_message_complete()
 
-    def _check_host(self) -> None:
-        hosts = [value for name, value in self.headers if name == b"host"]
-        is_optional = self.parser.get_http_version() == "1.0"
-        if len(hosts) > 1 or not (hosts or is_optional) or not all(map(_HOST.fullmatch, hosts)):
-            raise _Refused(MalformedRequest, _NOT_ONE_HOST)
-
-    def _find_body(self) -> None:
-        """How long the body is. A Content-Length becomes digits that any `int` reads."""
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if self.parser.get_http_version() == "1.0":
-            self.expect_100_continue = False
-            if codings:
-                raise _Refused(MalformedRequest, _UNKNOWN_CODING)
-        if codings:
-            if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
-                raise _Refused(MalformedRequest, _UNKNOWN_CODING)
-            self._part, self._num_framing = _Part.CHUNK_SIZE, 0
-            return
+    def _check_head(self) -> None:
+        """Find the host, and how long the body is. A Content-Length becomes digits that any `int` reads."""
+        is_1_0 = self.parser.get_http_version() == "1.0"
+        self._num_left = num_hosts = num_codings = 0
         for index, (name, value) in enumerate(self.headers):
-            if name == b"content-length":
+            if name == b"host":
+                num_hosts += 1
+                if num_hosts > 1 or not _HOST.fullmatch(value):
+                    raise _Refused(MalformedRequest, _NOT_ONE_HOST)
+            elif name == b"transfer-encoding":
+                num_codings += 1
+                if num_codings > 1 or is_1_0 or value.strip().lower() != b"chunked":
+                    raise _Refused(MalformedRequest, _UNKNOWN_CODING)
+                self._part, self._num_framing = _Part.CHUNK_SIZE, 0
+            elif name == b"content-length":
                 digits = value.strip().lstrip(b"0") or b"0"  # the parser lets no more than 2**64 through
                 self.headers[index] = (name, digits)
                 self._num_left = int(digits)
                 self._part = _Part.BODY if self._num_left else _Part.HEAD
+        if not num_hosts and not is_1_0:
+            raise _Refused(MalformedRequest, _NOT_ONE_HOST)
+        if is_1_0:
+            self.expect_100_continue = False
 
     def _is_plain(self) -> bool:
         """Whether nothing is special about this request, and its body may be skipped. The app refuses all others."""
@@ -388,25 +392,38 @@ class HeadGuard(HttpToolsProtocol):
 
     def _enter(self, state: _State | None) -> None:
         """Start the clock of this state, unless it runs already. A further message has a clock of its own."""
-        self._unset_keepalive_if_required()  # uvicorn's own, which any byte stops
         clock_of = None if state is None else (state, self._num_messages)
-        if clock_of == self._clock_of:
+        if clock_of != self._clock_of:
+            self._clock_of, self._since = clock_of, self.loop.time()
+
+    def check(self, now: float) -> None:
+        """End the connection where its clock has run out at `now`, on the event loop's clock (seconds)."""
+        self.unsent.check(now)
+        if self._clock_of is None or self.transport.is_closing() or now - self._since < self._seconds():
             return
-        if self._clock is not None:
-            self._clock.cancel()
-        self._clock_of = clock_of
-        self._clock = None if state is None else self.loop.call_later(self._seconds(state), self._run_out)
-
-    def _seconds(self, state: _State) -> float:
-        if state is _State.BETWEEN:
-            return self.timeout_keep_alive
-        return linger_s(is_draining=self.hooks.is_draining()) if state is _State.OWED_BODY else HEAD_TIMEOUT_S
-
-    def _run_out(self) -> None:
         if self._part is _Part.HEAD and self._unfed.strip(b"\r\n"):
             self._refuse(BodyTooSlow, _HEAD_TOO_SLOW, self._unfed)
         else:
             self.transport.close()
+
+    def _seconds(self) -> float:
+        """How long the present state may last."""
+        state = self._clock_of[0] if self._clock_of else None
+        if state is _State.BETWEEN:
+            return self.timeout_keep_alive
+        return linger_s(is_draining=self.hooks.is_draining()) if state is _State.OWED_BODY else HEAD_TIMEOUT_S
+
+
+async def watch_clocks(connections: Collection[HeadGuard]) -> None:
+    """Check all connections twice a second, until cancelled.
+
+    One task for all of them costs less than timers for each request.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(TICK_S)
+        for connection in tuple(connections):
+            connection.check(loop.time())
 
 
 def _read_fields(head: bytes) -> Fields:

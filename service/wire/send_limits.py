@@ -1,8 +1,6 @@
 """Limits on answers that are not read: the bytes that wait on a connection, and the time that they wait."""
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,8 +9,6 @@ SEND_TIMEOUT_S = 60.0
 
 MAX_UNSENT_BYTES = 64 * 1024
 """Size of the write buffer beyond which nothing more is written, and no further request is begun."""
-
-_TICK_S = 1.0
 
 
 class UnsentClock:
@@ -46,21 +42,6 @@ class UnsentClock:
         """Abort the connection if any byte waits."""
         if self._transport.get_write_buffer_size():
             self._transport.abort()
-
-
-async def watch_unsent(connections: Collection[Any]) -> None:
-    """Check all connections each second, until cancelled.
-
-    One task for all of them costs less than a timer for each answer.
-
-    Args:
-        connections: Protocols with a clock each, as their attribute `unsent`.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(_TICK_S)
-        for connection in tuple(connections):
-            connection.unsent.check(loop.time())
 
 
 class SendInPieces:

@@ -31,6 +31,7 @@ OFFERS = {
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
     monkeypatch.setattr(linger, "_LINGER_S", 0.05)
+    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
     key = KEY.split()[1].decode()
     async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:
         yield wire

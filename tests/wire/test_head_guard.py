@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
     monkeypatch.setattr(linger, "_LINGER_S", 0.05)
+    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
     async with running(store, loader) as service, on_the_wire(service) as wire:
         yield wire
 
