@@ -9,6 +9,7 @@ SERVICE = Path(__file__).resolve().parent.parent / "service"
 
 ARROWS = {
     "errors": set(),
+    "libraries": set(),
     "resources": set(),
     "settings": {"errors"},
     "imaging": {"errors"},
@@ -22,7 +23,7 @@ ARROWS = {
     "inference": {"errors", "imaging", "engines", "store", "resources"},
     "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
-        "errors", "settings", "resources", "imaging", "data", "networks", "store", "engines",
+        "errors", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
         "evaluation", "training", "inference", "api", "load",
     },
 }  # fmt: skip

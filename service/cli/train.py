@@ -12,6 +12,7 @@ from rich.table import Table
 
 from service.cli.terminal import print_result
 from service.errors import InvalidParameter
+from service.libraries import keep_files_in
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
 
@@ -39,6 +40,7 @@ def train(
     """
     settings = settings or TrainSettings()
     _quieten_tensorflow()
+    keep_files_in(settings.cache)
     from service.training.recipe import find_recipe
 
     recipe = _adapt(find_recipe(settings.recipe), settings)
