@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from drawing import draw_folder
 
+import service  # noqa: F401 - before any test imports a library that the package keeps quiet
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
