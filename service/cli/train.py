@@ -1,6 +1,7 @@
 """`flowers train [FOLDER]`: photographs in, a new version in the model store out."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,6 +53,8 @@ def train(
     with ProgressObserver(Console(stderr=True)) as observer:
         from service.training.train import list_devices, train
 
+        # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
+        sys.dont_write_bytecode = True
         devices = list_devices(settings.device)
         _check_teacher(recipe)
         photographs = folder or _fetch(settings, observer)
