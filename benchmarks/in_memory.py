@@ -40,6 +40,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import service  # noqa: F401 - before Keras, whose files it keeps in the cache folder
+
+# isort: split
 import keras
 import numpy as np
 from numpy.typing import NDArray

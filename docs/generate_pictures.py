@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import service  # noqa: F401 - before matplotlib, whose files it keeps in the cache folder
+
+# isort: split
 import numpy as np
 from matplotlib.figure import Figure
 

@@ -128,7 +128,7 @@ class TrainSettings(_Settings):
     model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
     runs: Path = Field(Path("runs"), description="Folder for run folders: checkpoints, history, curves, reports.")
     cache: Path = Field(
-        Path("~/.cache/flowers"), description="Folder for the fetched data set, outside any repository."
+        Path("~/.cache/flowers"), description="Folder for fetched data and files of libraries, outside any repository."
     )
     recipe: str = Field("default", description="Name of a recipe in service/training/recipes.")
     device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")

@@ -9,6 +9,8 @@ from drawing import draw_folder
 from fakes import FakeEngine, Loader
 from versions import publish_example
 
+import service  # noqa: F401 - before any test imports a library that the package keeps quiet
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

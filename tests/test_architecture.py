@@ -1,6 +1,7 @@
 """The imports follow the arrows of the map, and nobody below reads what only the edges may know."""
 
 import ast
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ SERVICE = Path(__file__).resolve().parent.parent / "service"
 
 ARROWS = {
     "errors": set(),
+    "libraries": set(),
     "resources": set(),
     "settings": {"errors"},
     "imaging": {"errors"},
@@ -23,7 +25,7 @@ ARROWS = {
     "inference": {"errors", "imaging", "engines", "store", "resources"},
     "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
-        "errors", "settings", "resources", "imaging", "data", "networks", "store", "engines",
+        "errors", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
         "evaluation", "training", "inference", "api", "load", "wire",
     },
 }  # fmt: skip
@@ -38,8 +40,22 @@ KNOWN_BY = {
 }
 """library -> the only modules that may import it: what serves must not bring what trains. The app knows no server."""
 
+KEPT_QUIET = {"onnxruntime", "tensorflow", "keras", "matplotlib"}
+"""libraries that connect or write files when they are imported, unless `service` was imported before"""
+
 READ_SETTINGS = {"cli", "api/app.py"}
 MODULES = sorted(path.relative_to(SERVICE).as_posix() for path in SERVICE.rglob("*.py"))
+REPOSITORY = SERVICE.parent
+CONFTEST = "tests/conftest.py"  # comes before each test
+SCRIPTS = [
+    CONFTEST,
+    *sorted(
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in ("benchmarks", "docker", "docs")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if "peers" not in path.parts  # those have environments of their own
+    ),
+]
 
 
 def imported_modules(module: str) -> set[str]:
@@ -74,6 +90,25 @@ def test_imports_follow_the_arrows(module: str) -> None:
 def test_only_an_engine_and_the_export_know_a_runtime(module: str, library: str) -> None:
     knows = any(name.split(".")[0] == library for name in imported_modules(module))
     assert not knows or module in KNOWN_BY[library]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_import_the_package_before_libraries_that_it_keeps_quiet(script: str) -> None:
+    tree = ast.parse((REPOSITORY / script).read_text(encoding="utf-8"))
+    first_of_libraries = min((line for name, line in imports_in(ast.walk(tree)) if name in KEPT_QUIET), default=None)
+    first_of_package = min((line for name, line in imports_in(tree.body) if name == "service"), default=None)
+    if first_of_libraries is not None or script == CONFTEST:
+        assert first_of_package is not None, f"{script}: import service"
+        assert first_of_libraries is None or first_of_package < first_of_libraries, f"{script}: import service earlier"
+
+
+def imports_in(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
+    """The top-level package and the line of each import statement among the nodes."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0], node.lineno
 
 
 @pytest.mark.parametrize("module", MODULES)

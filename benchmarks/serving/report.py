@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import service  # noqa: F401 - before matplotlib, whose files it keeps in the cache folder
 from benchmarks.serving.ratios import render_ratios
 
 BEGIN, END = "<!-- written by benchmarks.serving -->", "<!-- end -->"

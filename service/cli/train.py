@@ -1,6 +1,7 @@
 """`flowers train [FOLDER]`: photographs in, a new version in the model store out."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from service.cli.terminal import print_result
 from service.errors import InvalidParameter
+from service.libraries import keep_files_in
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
 
@@ -39,6 +41,7 @@ def train(
     """
     settings = settings or TrainSettings()
     _quieten_tensorflow()
+    keep_files_in(settings.cache)
     from service.training.recipe import find_recipe
 
     recipe = _adapt(find_recipe(settings.recipe), settings)
@@ -50,6 +53,8 @@ def train(
     with ProgressObserver(Console(stderr=True)) as observer:
         from service.training.train import list_devices, train
 
+        # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
+        sys.dont_write_bytecode = True
         devices = list_devices(settings.device)
         _check_teacher(recipe)
         photographs = folder or _fetch(settings, observer)
