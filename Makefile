@@ -9,7 +9,7 @@ TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train test quiet fuzz lint format types containers docs lock clean help
+.PHONY: serve train test quiet fuzz lint format types containers clients docs lock clean help
 
 help:            ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,9 @@ types: $(VENV)/dev   ## mypy --strict
 
 containers: $(VENV)/containers   ## the images, the compose stack and the manifests, with a real engine
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers
+
+clients: $(VENV)/dev   ## real clients and proxies: curl, Java, nginx, Caddy
+	$(BIN)/pytest -m clients tests/clients
 
 docs: $(VENV)/dev   ## the pages that the code writes
 	$(BIN)/python docs/generate_settings.py

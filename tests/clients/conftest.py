@@ -1,0 +1,124 @@
+"""The shipped model, served with and without keys, directly and behind real proxies."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from serving import served
+
+KEY = "a-key-of-32-characters-000000001"
+
+# Websockets as nginx' own documentation has them; bodies go on as they come, over connections that are kept.
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_max_body_size 30m;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+  upstream service {{ server {service}; keepalive 8; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://service; proxy_http_version 1.1; proxy_request_buffering off;
+      proxy_set_header Host $host; proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
+    }}
+  }}
+}}
+"""
+CADDY = """
+{{
+  admin off
+  auto_https off
+}}
+http://127.0.0.1:{port} {{
+  reverse_proxy {service}
+}}
+"""
+
+
+@pytest.fixture
+def require() -> Callable[[str, str], str]:
+    """What gives a program's path, by its name and its package's."""
+    return _require
+
+
+def _require(tool: str, package: str) -> str:
+    """Without the program the test is skipped aloud, and fails where CI=true."""
+    path = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin")
+    if path is None:
+        reason = f"no {tool} here: install the package {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where clients ask. `key` is what the service wants, or empty."""
+
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def _proxy(name: str, folder: Path, service: str) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "config"
+    config.write_text({"nginx": NGINX, "caddy": CADDY}[name].format(folder=folder, port=port, service=service))
+    if name == "nginx":
+        command = [_require("nginx", "nginx-light"), "-p", str(folder), "-c", str(config)]
+    else:
+        command = [_require("caddy", "caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
+    environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    log = folder / "log"
+    with log.open("wb") as words, subprocess.Popen(command, stderr=words, env=environment) as process:
+        ends_at = time.monotonic() + 20
+        while not _listens(port):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < ends_at, f"{name} does not listen"
+            time.sleep(0.05)
+        yield port
+        process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module", params=["without keys", "with keys"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    key = KEY if request.param == "with keys" else ""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(key)
+    flags = ["--api-keys-file", str(keys)] if key else []
+    with served(REPOSITORY / "model_store", "--device", "cpu", "--no-access-log", *flags) as running:
+        running.wait_for("model loaded")
+        yield Place(int(running.url.rsplit(":", 1)[1]), key)
+
+
+@pytest.fixture(scope="module", params=["directly", "nginx", "caddy"])
+def place(request: pytest.FixtureRequest, service: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The service itself, and the service behind each proxy."""
+    if request.param == "directly":
+        yield service
+        return
+    with _proxy(request.param, tmp_path_factory.mktemp(request.param), f"127.0.0.1:{service.port}") as port:
+        yield Place(port, service.key)
