@@ -9,6 +9,7 @@ SERVICE = Path(__file__).resolve().parent.parent / "service"
 
 ARROWS = {
     "errors": set(),
+    "logs": set(),
     "resources": set(),
     "settings": {"errors"},
     "imaging": {"errors"},
@@ -23,7 +24,7 @@ ARROWS = {
     "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "settings", "resources", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "load",
+        "evaluation", "training", "inference", "api", "load", "logs",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

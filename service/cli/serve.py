@@ -18,10 +18,10 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.context import Service
-from service.api.logs import configure_logging
 from service.api.request_head import BoundedHead
 from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
+from service.logs import configure_logging
 from service.resources import pinnable_cores
 from service.settings import ServeSettings
 

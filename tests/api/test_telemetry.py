@@ -18,8 +18,8 @@ from running import Running, running
 from structlog.testing import capture_logs
 from versions import publish_example
 
-from service.api.logs import configure_logging
 from service.api.telemetry import make_request_id
+from service.logs import configure_logging
 
 pytestmark = pytest.mark.anyio
 PHOTO = encode(draw_photograph(0, seed=1))
