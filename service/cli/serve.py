@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from service.api.context import Service
 from service.api.request_head import BoundedHead
 from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
-from service.logs import configure_logging
+from service.logs import LogWriter, configure_logging
 from service.resources import pinnable_cores
 from service.settings import ServeSettings
 
@@ -45,13 +46,13 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     answered. Ctrl-C skips the delay. A second signal ends at once.
     """
     settings = settings or ServeSettings()
-    configure_logging(settings.log_format)
+    log_writer = configure_logging(settings.log_format)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     if not pinnable_cores(settings.engine_threads):  # else who wakes up on a lane's core would wait for that lane
         never_preempt()
     listener = _listen(settings.host, settings.port)
-    server = _Server(settings)
+    server = _Server(settings, log_writer)
     server.run(sockets=[listener])
     if isinstance(server.failure, EngineFailed):
         log.error("giving up", reason=str(server.failure))
@@ -67,8 +68,8 @@ def serve(*, settings: ServeSettings | None = None) -> int:
 class _Server(uvicorn.Server):
     """uvicorn with signals of our own: its handler stops accepting at once, and ends by the signal."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        app = create_app(settings, on_fatal=self.fail)
+    def __init__(self, settings: ServeSettings, log_writer: LogWriter) -> None:
+        app = create_app(settings, on_fatal=self.fail, num_dropped_lines=lambda: log_writer.num_dropped)
         config = uvicorn.Config(
             app,
             http=BoundedHead,
@@ -166,5 +167,5 @@ def _leave(exit_code: int) -> NoReturn:
     """End the process now, whatever its threads are at: to leave in the ordinary way would be to wait for them."""
     with suppress(OSError):
         sys.stdout.flush()
-        sys.stderr.flush()
+    logging.shutdown()  # waits for the log, but not for long
     os._exit(exit_code)
