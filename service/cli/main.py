@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
-from service.cli.terminal import describe_error
+from service.cli.terminal import describe_error, open_standard_streams
 from service.errors import FlowersError, UsageError
 from service.settings import check_environment, describe_invalid_settings
 
@@ -38,9 +38,11 @@ def print_version() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; 0 done, 1 failed, 2 asked wrongly."""
-    if arguments is None and sys.argv[1:2] == ["serve"]:
-        # Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM at all.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if arguments is None:
+        open_standard_streams()
+        if sys.argv[1:2] == ["serve"]:
+            # Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM.
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
