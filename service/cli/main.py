@@ -41,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         open_standard_streams()
         if sys.argv[1:2] == ["serve"]:
-            # Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM.
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            _end_by_signals()
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
@@ -72,6 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0
+
+
+def _end_by_signals() -> None:
+    """Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM at all."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
 
 
 def _describe(error: CycloptsError) -> str:

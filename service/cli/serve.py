@@ -39,9 +39,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 def serve(*, settings: ServeSettings | None = None) -> int:
-    """Serve a model over HTTP until SIGTERM or Ctrl-C.
+    """Serve a model over HTTP until SIGTERM, SIGHUP or Ctrl-C.
 
-    The socket is open at once; /startupz and /readyz say when the model is loaded. On SIGTERM, /readyz turns
+    The socket is open at once; /startupz and /readyz say when the model is loaded. On SIGTERM or SIGHUP, /readyz turns
     false, requests are taken for drain_delay_s more, then new ones are refused and those accepted are
     answered. Ctrl-C skips the delay. A second signal ends at once.
     """
@@ -99,8 +99,9 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Instead of uvicorn's, which raises the signal again after a clean stop: exit code 143."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                loop.add_signal_handler(number, self._on_signal, number)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -116,7 +117,7 @@ class _Server(uvicorn.Server):
             _leave(128 + number)
         is_ready = self._service.health.is_ready
         # Ctrl-C comes from a person, and who is not ready gets no traffic: no balancer has to notice first.
-        delay_s = self._settings.drain_delay_s if number == signal.SIGTERM and is_ready else 0.0
+        delay_s = self._settings.drain_delay_s if number != signal.SIGINT and is_ready else 0.0
         log.info("draining", signal=number.name, delay_s=delay_s, in_flight=self._service.admission.num_requests)
         self._draining = asyncio.create_task(self._drain(delay_s))
 

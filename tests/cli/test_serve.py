@@ -129,19 +129,32 @@ def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_c
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGHUP)])
 def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_once(
-    tiny_version: Path,
+    tiny_version: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
     with served(tiny_version, "--drain-delay-s", "300") as service:
         service.wait_for("model loaded")
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(first)
         assert service.wait_for("draining")["delay_s"] == 300
         assert httpx.get(f"{service.url}/readyz").json()["type"] == "/problems/draining"
         taken = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
         assert taken.status_code == 200
-        service.process.send_signal(signal.SIGINT)
-        assert service.wait_for("ending at once")["signal"] == "SIGINT"
-        assert service.process.wait() == 128 + signal.SIGINT
+        service.process.send_signal(second)
+        assert service.wait_for("ending at once")["signal"] == second.name
+        assert service.process.wait() == 128 + second
+
+
+def test_sighup_stays_ignored_under_nohup(tmp_path: Path) -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the service inherits it
+    try:
+        with served(tmp_path) as service:
+            service.process.send_signal(signal.SIGHUP)
+            service.process.send_signal(signal.SIGTERM)
+            assert service.wait_for("draining")["signal"] == "SIGTERM"
+            assert service.process.wait() == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def close_standard_streams() -> None:
