@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
-        print(end="", flush=True)  # unlike sys.stdout.flush(), where that is closed, too
+        sys.stdout.flush()  # an empty write would wait, too, for a terminal that is stopped
     except UsageError as error:
         return _fail(str(error), exit_code=2)
     except CycloptsError as error:

@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -111,6 +112,17 @@ def test_a_message_that_cannot_be_written_changes_no_exit_code(
         [sys.executable, "-m", "service", *verb], stdout=subprocess.PIPE, check=False, preexec_fn=prepare
     )
     assert (process.returncode, process.stdout) == (exit_code, b"")
+
+
+def test_a_verb_without_a_result_writes_nothing_to_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that has hung up or is stopped takes not even an empty text."""
+
+    class HungUp(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sys.stdout", HungUp())
+    assert main(["models", "list", "--model-store", "/nowhere"]) == 0
 
 
 def test_an_error_of_the_system_that_is_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
