@@ -92,7 +92,7 @@ class ServeSettings(EngineSettings):
     )
     body_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest that a body may take to arrive, in seconds.")
     drain_delay_s: float = Field(
-        5.0, ge=0, le=300, description="Seconds after SIGTERM in which new requests are still taken."
+        5.0, ge=0, le=300, description="Seconds after SIGTERM or SIGHUP in which new requests are still taken."
     )
     drain_timeout_s: float = Field(25.0, gt=0, le=600, description="Most seconds for finishing what was accepted.")
     reload_interval_s: float = Field(5.0, gt=0, le=3600, description="Seconds between looks at the model store.")

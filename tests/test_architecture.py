@@ -11,6 +11,7 @@ SERVICE = Path(__file__).resolve().parent.parent / "service"
 ARROWS = {
     "errors": set(),
     "libraries": set(),
+    "logs": set(),
     "resources": set(),
     "settings": {"errors"},
     "imaging": {"errors"},
@@ -26,7 +27,7 @@ ARROWS = {
     "api": {"errors", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "load", "wire",
+        "evaluation", "training", "inference", "api", "load", "logs", "wire",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

@@ -42,6 +42,7 @@ def create_app(
     live_model: LiveModel | None = None,
     *,
     on_fatal: Callable[[errors.FlowersError], None] = lambda _: None,
+    num_dropped_lines: Callable[[], int] = lambda: 0,
 ) -> FastAPI:
     """The service as an ASGI app; nothing runs before its lifespan begins.
 
@@ -49,6 +50,7 @@ def create_app(
         settings: all knobs; nothing below this function reads them.
         live_model: for tests that must command the engine; default: as the settings say.
         on_fatal: told what no other version can mend, or that the engine is wedged; then the process should end.
+        num_dropped_lines: Gives the number of log lines dropped so far, for the metrics.
     """
     live_model = live_model or _watch_store(settings, on_fatal)
     metrics = Metrics()
@@ -64,7 +66,7 @@ def create_app(
         num_computing=lambda: batcher.num_computing,
         min_queue_size=live_model.min_queue_size,
     )
-    metrics.registry.register(ServiceCollector(live_model.health, admission, live_model))
+    metrics.registry.register(ServiceCollector(live_model.health, admission, live_model, num_dropped_lines))
     predictor = Predictor(
         live_model,
         admission,

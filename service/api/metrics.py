@@ -1,7 +1,7 @@
 """What Prometheus scrapes: counters of one app, and facts read off the service at the moment of a scrape."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -103,10 +103,13 @@ class Metrics:
 class ServiceCollector(Collector):
     """What is read off the service at the moment of a scrape."""
 
-    def __init__(self, health: Health, admission: Admission, live_model: LiveModel) -> None:
+    def __init__(
+        self, health: Health, admission: Admission, live_model: LiveModel, num_dropped_lines: Callable[[], int]
+    ) -> None:
         self._health = health
         self._admission = admission
         self._live_model = live_model
+        self._num_dropped_lines = num_dropped_lines
 
     def collect(self) -> Iterator[Metric]:
         """One family per fact."""
@@ -120,6 +123,7 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", self._admission.num_bytes)
         yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", self._live_model.num_loaded)
         yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", self._live_model.num_refused)
+        yield CounterMetricFamily("flowers_log_dropped", "Log lines dropped.", self._num_dropped_lines())
         info = GaugeMetricFamily(
             "flowers_model_info",
             "1 for the version in use.",

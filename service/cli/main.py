@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
-from service.cli.terminal import describe_error
+from service.cli.terminal import describe_error, open_standard_streams
 from service.errors import FlowersError, UsageError
 from service.settings import check_environment, describe_invalid_settings
 
@@ -38,13 +38,14 @@ def print_version() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; 0 done, 1 failed, 2 asked wrongly."""
-    if arguments is None and sys.argv[1:2] == ["serve"]:
-        # Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM at all.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if arguments is None:
+        open_standard_streams()
+        if sys.argv[1:2] == ["serve"]:
+            _end_by_signals()
     try:
         check_environment(os.environ)
         exit_code = app(arguments, exit_on_error=False, print_error=False)
-        print(end="", flush=True)  # unlike sys.stdout.flush(), where that is closed, too
+        sys.stdout.flush()  # an empty write would wait, too, for a terminal that is stopped
     except UsageError as error:
         return _fail(str(error), exit_code=2)
     except CycloptsError as error:
@@ -70,6 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0
+
+
+def _end_by_signals() -> None:
+    """Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM at all."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
 
 
 def _describe(error: CycloptsError) -> str:

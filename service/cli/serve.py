@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
@@ -19,10 +20,10 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.context import Service
-from service.api.logs import configure_logging
 from service.api.refusals import Refusals
 from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
+from service.logs import LogWriter, configure_logging
 from service.resources import pinnable_cores
 from service.settings import ServeSettings
 from service.wire.head_guard import HeadGuard, Hooks, watch_clocks
@@ -42,20 +43,20 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 def serve(*, settings: ServeSettings | None = None) -> int:
-    """Serve a model over HTTP until SIGTERM or Ctrl-C.
+    """Serve a model over HTTP until SIGTERM, SIGHUP or Ctrl-C.
 
-    The socket is open at once; /startupz and /readyz say when the model is loaded. On SIGTERM, /readyz turns
+    The socket is open at once; /startupz and /readyz say when the model is loaded. On SIGTERM or SIGHUP, /readyz turns
     false, requests are taken for drain_delay_s more, then new ones are refused and those accepted are
     answered. Ctrl-C skips the delay. A second signal ends at once.
     """
     settings = settings or ServeSettings()
-    configure_logging(settings.log_format)
+    log_writer = configure_logging(settings.log_format)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     if not pinnable_cores(settings.engine_threads):  # else who wakes up on a lane's core would wait for that lane
         never_preempt()
     listener = _listen(settings.host, settings.port)
-    server = _Server(settings)
+    server = _Server(settings, log_writer)
     server.run(sockets=[listener])
     if isinstance(server.failure, EngineFailed):
         log.error("giving up", reason=str(server.failure))
@@ -94,8 +95,8 @@ def make_config(app: FastAPI) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn with signals of our own: its handler stops accepting at once, and ends by the signal."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        app = create_app(settings, on_fatal=self.fail)
+    def __init__(self, settings: ServeSettings, log_writer: LogWriter) -> None:
+        app = create_app(settings, on_fatal=self.fail, num_dropped_lines=lambda: log_writer.num_dropped)
         super().__init__(make_config(app))
         self._service: Service = app.state.service
         self._settings = settings
@@ -117,8 +118,9 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Instead of uvicorn's, which raises the signal again after a clean stop: exit code 143."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                loop.add_signal_handler(number, self._on_signal, number)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -135,7 +137,7 @@ class _Server(uvicorn.Server):
             _leave(128 + number)
         is_ready = self._service.health.is_ready
         # Ctrl-C comes from a person, and who is not ready gets no traffic: no balancer has to notice first.
-        delay_s = self._settings.drain_delay_s if number == signal.SIGTERM and is_ready else 0.0
+        delay_s = self._settings.drain_delay_s if number != signal.SIGINT and is_ready else 0.0
         log.info("draining", signal=number.name, delay_s=delay_s, in_flight=self._service.admission.num_requests)
         self._draining = asyncio.create_task(self._drain(delay_s))
 
@@ -188,5 +190,5 @@ def _leave(exit_code: int) -> NoReturn:
     """End the process now, whatever its threads are at: to leave in the ordinary way would be to wait for them."""
     with suppress(OSError):
         sys.stdout.flush()
-        sys.stderr.flush()
+    logging.shutdown()  # waits for the log, but not for long
     os._exit(exit_code)

@@ -1,8 +1,11 @@
 """What the verbs print with: results on stdout, progress on stderr."""
 
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
@@ -10,7 +13,40 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.errors import EngineFailed, FlowersError, InvalidVersion
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _WIDE = 10_000  # columns
+
+
+class _Messages(io.FileIO):
+    """Standard error for people. A message that cannot be written changes no result and no exit code."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        size = memoryview(data).nbytes
+        try:
+            num_written = super().write(data)
+        except OSError:
+            return size
+        return size if num_written is None else num_written
+
+
+def open_standard_streams() -> None:
+    """Open the null device in place of each standard stream that is closed.
+
+    Else the first socket or file would be descriptor 2, and messages would go into it. From then on a message on
+    standard error never raises.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    messages = io.BufferedWriter(_Messages(2, "w", closefd=False))
+    encoding = sys.stderr.encoding if sys.stderr else None
+    sys.stderr = io.TextIOWrapper(messages, encoding, "backslashreplace", line_buffering=True)
 
 
 def print_result(result: RenderableType) -> None:

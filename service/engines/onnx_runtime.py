@@ -80,7 +80,7 @@ def _load(path: Path, version: str, num_threads: int) -> onnxruntime.InferenceSe
     # percentile of a few requests at a time, and no faster alone.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False  # plans memory for each batch size anew, and keeps all plans
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # what is fatal: it writes past the log's queue, and raises its errors, too
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a missing or damaged file can raise anything

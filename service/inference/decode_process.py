@@ -236,7 +236,8 @@ def main() -> None:
 
     It has the niceness of the thread that started it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # some supervisors send them to all; who drains still decodes
+    # Some supervisors send them to all processes. A service that drains still decodes.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")

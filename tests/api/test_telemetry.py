@@ -1,25 +1,23 @@
 import asyncio
-import json
-import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import structlog
 from drawing import draw_photograph, encode
 from fakes import Loader
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from running import Running, running
 from structlog.testing import capture_logs
 from versions import publish_example
 
-from service.api.logs import configure_logging
+from service.api.app import create_app
 from service.api.telemetry import make_request_id
+from service.settings import ServeSettings
 
 pytestmark = pytest.mark.anyio
 PHOTO = encode(draw_photograph(0, seed=1))
@@ -116,6 +114,12 @@ async def test_readiness_and_the_live_version_are_metrics(service: Running, stor
     assert (await scrape(service))[key("flowers_ready")] == 0
 
 
+def test_dropped_log_lines_are_a_metric(store: Path) -> None:
+    app = create_app(ServeSettings(model_store=store), num_dropped_lines=lambda: 3)
+    page = generate_latest(app.state.service.metrics.registry).decode()
+    assert "flowers_log_dropped_total 3.0" in page.splitlines()
+
+
 async def test_the_lag_of_the_event_loop_is_a_metric(service: Running) -> None:
     async def lag() -> tuple[float, float]:
         metrics = await scrape(service)
@@ -182,48 +186,3 @@ async def test_the_access_line_can_be_switched_off(store: Path, loader: Loader) 
         with capture_logs() as events:
             await service.client.post("/predict", content=PHOTO)
         assert events == []
-
-
-@pytest.fixture
-def fresh_logging() -> Iterator[None]:
-    """The logging of the process is put back afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
-
-
-def log_a_failure() -> None:
-    photograph = " ".join(["the", "photograph"])
-    try:
-        int(f"why {len(photograph)}")
-    except ValueError as error:
-        structlog.get_logger().error("request failed", exc_info=error)
-
-
-@pytest.mark.usefixtures("fresh_logging")
-def test_elsewhere_than_on_a_terminal_each_event_is_a_line_of_json(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    configure_logging("auto")
-    structlog.get_logger().info("model loaded", version=3)
-    logging.getLogger("uvicorn.error").error("a library's %s", "words")
-    log_a_failure()
-    lines: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [(line["event"], line["level"]) for line in lines] == [
-        ("model loaded", "info"),
-        ("a library's words", "error"),
-        ("request failed", "error"),
-    ]
-    assert "ValueError: invalid literal" in lines[2]["exception"]
-    assert all(line["timestamp"].endswith("Z") for line in lines)
-
-
-@pytest.mark.usefixtures("fresh_logging")
-def test_the_console_is_for_people_and_shows_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("console")
-    log_a_failure()
-    shown = capsys.readouterr().err
-    assert "ValueError: invalid literal" in shown
-    assert "the photograph" not in shown

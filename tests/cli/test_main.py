@@ -1,7 +1,9 @@
 import errno
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,35 @@ def test_without_standard_output_a_verb_does_its_work_all_the_same() -> None:
         preexec_fn=lambda: os.close(1),
     )
     assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+@pytest.mark.parametrize(
+    ("verb", "prepare", "exit_code"),
+    [
+        (["models", "list", "--model-store", "/nowhere"], lambda: os.dup2(os.open("/dev/full", os.O_WRONLY), 2), 0),
+        (["paint"], lambda: os.close(2), 2),
+    ],
+    ids=["full", "closed"],
+)
+def test_a_message_that_cannot_be_written_changes_no_exit_code(
+    verb: list[str], prepare: Callable[[], object], exit_code: int
+) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "service", *verb], stdout=subprocess.PIPE, check=False, preexec_fn=prepare
+    )
+    assert (process.returncode, process.stdout) == (exit_code, b"")
+
+
+def test_a_verb_without_a_result_writes_nothing_to_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that has hung up or is stopped takes not even an empty text."""
+
+    class HungUp(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sys.stdout", HungUp())
+    assert main(["models", "list", "--model-store", "/nowhere"]) == 0
 
 
 def test_an_error_of_the_system_that_is_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,18 +129,75 @@ def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_c
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGHUP)])
 def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_once(
-    tiny_version: Path,
+    tiny_version: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
     with served(tiny_version, "--drain-delay-s", "300") as service:
         service.wait_for("model loaded")
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(first)
         assert service.wait_for("draining")["delay_s"] == 300
         assert httpx.get(f"{service.url}/readyz").json()["type"] == "/problems/draining"
         taken = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
         assert taken.status_code == 200
-        service.process.send_signal(signal.SIGINT)
-        assert service.process.wait() == 128 + signal.SIGINT
+        service.process.send_signal(second)
+        assert service.wait_for("ending at once")["signal"] == second.name
+        assert service.process.wait() == 128 + second
+
+
+def test_sighup_stays_ignored_under_nohup(tmp_path: Path) -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the service inherits it
+    try:
+        with served(tmp_path) as service:
+            service.process.send_signal(signal.SIGHUP)
+            service.process.send_signal(signal.SIGTERM)
+            assert service.wait_for("draining")["signal"] == "SIGTERM"
+            assert service.process.wait() == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def close_standard_streams() -> None:
+    os.closerange(0, 3)
+
+
+def log_to_a_full_disk() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+@pytest.mark.parametrize("prepare", [close_standard_streams, log_to_a_full_disk])
+def test_a_log_that_cannot_be_written_changes_nothing_else(prepare: Callable[[], None], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "service", "serve", "--port", url.split(":")[-1], "--model-store", str(tmp_path)]
+    with subprocess.Popen(command, preexec_fn=prepare) as process:
+        try:
+            while not _is_listening(url):
+                assert process.poll() is None
+            log = Path(f"/proc/{process.pid}/fd/2").readlink()
+            assert str(log) in (os.devnull, "/dev/full"), "a socket has taken the place of the log"
+            with httpx.Client(base_url=url) as client:
+                assert [client.get("/livez").status_code for _ in range(2)] == [200, 200]
+                assert ("flowers_log_dropped_total 0.0" in client.get("/metrics").text) == (str(log) == os.devnull)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def test_a_stuck_reader_of_the_log_holds_up_neither_requests_nor_the_stop(tmp_path: Path) -> None:
+    with served(tmp_path) as service:  # nobody reads on
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            for _ in range(20):  # 2,000 lines; a pipe takes some 300 of them, and the queue 1,024
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                answers = b""
+                while answers.count(b"HTTP/1.1 200") < 100:
+                    answers += connection.recv(65536)
+        assert "flowers_log_dropped_total 0.0" not in httpx.get(f"{service.url}/metrics").text
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 0
 
 
 def test_who_is_connected_already_is_told_that_it_drains_and_no_one_else_can_connect(tmp_path: Path) -> None:

@@ -336,6 +336,7 @@ def test_one_that_is_idle_ends_with_its_service_and_not_before(tmp_path: Path, n
         decoder = int(service.stdout.readline())
         os.kill(decoder, signal.SIGTERM)  # some supervisors send them to all
         os.kill(decoder, signal.SIGINT)
+        os.kill(decoder, signal.SIGHUP)
         service.stdin.write("once more\n")
         service.stdin.flush()
         assert int(service.stdout.readline()) == decoder
