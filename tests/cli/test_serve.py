@@ -200,6 +200,25 @@ def test_a_stuck_reader_of_the_log_holds_up_neither_requests_nor_the_stop(tmp_pa
         assert service.process.wait(60) == 0
 
 
+def test_a_stop_does_not_wait_for_clients_that_read_nothing(tmp_path: Path) -> None:
+    """Their answers, larger than what the system takes by itself, are dropped without a word of an error."""
+    request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served(tmp_path / "model_store") as service, ExitStack() as clients:
+        address = service.url.removeprefix("http://").split(":")
+        for ending in (b"", b"NONSENSE\r\n\r\n"):
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((address[0], int(address[1])))
+            client.sendall(request * 6 + ending)
+        while httpx.get(f"{service.url}/metrics").text.count("/docs/{asset}") == 0:
+            pass  # no answer has been made yet
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.stderr is not None
+        events = [json.loads(line) for line in service.process.stderr]
+        assert service.process.wait() == 0
+        assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
+
+
 def test_who_is_connected_already_is_told_that_it_drains_and_no_one_else_can_connect(tmp_path: Path) -> None:
     with served(tmp_path / "model_store") as service:
         connected = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
