@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,6 +26,7 @@ from service.inference.predictor import Predictor
 from service.inference.threads import LANES, compute_threads
 from service.inference.watchdog import Watchdog
 from service.settings import ServeSettings
+from service.store.verify import VerifiedVersion
 
 _DESCRIPTION = """
 Scores for photographs of flowers, by a network that was trained on a folder of them.
@@ -165,11 +165,11 @@ def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersErro
 
         check_device(engine=settings.engine, device=settings.device, precision=settings.precision)
 
-    def load(folder: Path) -> Engine:
+    def load(version: VerifiedVersion) -> Engine:
         from service.engines.select import load_engine  # on the loading thread: the import may take seconds
 
         return load_engine(
-            folder,
+            version,
             engine=settings.engine,
             device=settings.device,
             precision=settings.precision,
