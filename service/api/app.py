@@ -25,6 +25,7 @@ from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
 from service.inference.threads import LANES, compute_threads
 from service.inference.watchdog import Watchdog
+from service.resources import bounded_queue_bytes, memory_left
 from service.settings import ServeSettings
 from service.store.verify import VerifiedVersion
 
@@ -59,9 +60,10 @@ def create_app(
         max_queue_size=settings.max_queue_size,
         on_batch=metrics.batch_size.observe,
     )
+    queue_bytes = bounded_queue_bytes(settings.max_queue_bytes, memory_left())
     admission = Admission(
         max_queue_size=settings.max_queue_size,
-        max_queue_bytes=max(settings.max_queue_bytes, settings.max_image_bytes),  # one image always fits
+        max_queue_bytes=max(queue_bytes, settings.max_image_bytes),  # one image always fits
         num_computing=lambda: batcher.num_computing,
         min_queue_size=live_model.min_queue_size,
     )
