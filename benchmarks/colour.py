@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 
 from benchmarks.article import RESULTS, describe_machine
 from benchmarks.serving.photographs import without_profile
-from service.data.split import read_split
+from service.data.split import parse_split
 from service.evaluation.local_model import open_local_model
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import Decoded, Pixels, ResizeRule
@@ -134,7 +134,7 @@ def compare_answers(folder: Path, store: Path) -> dict[str, Any]:
     for engine, precision in choices:
         with open_local_model(store, "flowers", None, engine=engine, device="cpu", precision=precision) as local:
             names = list(local.metadata.class_names)
-            entries = read_split(local.stored.folder / SPLIT_FILE).part("test")
+            entries = parse_split(local.verified.read(SPLIT_FILE), "of the version").part("test")
             images = [decode_image((folder / entry.file).read_bytes()) for entry in entries]
             truth = np.array([names.index(entry.file.partition("/")[0]) for entry in entries])
             orders: dict[str, Callable[[Decoded], Pixels]] = {

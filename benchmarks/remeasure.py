@@ -34,7 +34,7 @@ def measure(folder: Path, store: Path, model: str) -> tuple[Path, Metadata]:
         paths, truth = test.answers.paths, test.answers.class_indices.astype(np.int64)
         cpu_models = []
         for stated in metadata.cpu_models:
-            engine = load_engine(version, engine="onnxruntime", device="cpu", precision=stated.precision)
+            engine = load_engine(local.verified, engine="onnxruntime", device="cpu", precision=stated.precision)
             found = score_photographs(engine, paths, local.rule, LIMITS)
             engine.close()
             expected = test.answers.probabilities

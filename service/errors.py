@@ -24,17 +24,30 @@ FlowersError
 │   ├── NotReady                no verified, warmed model, or its engine in trouble
 │   ├── Draining                shutting down
 │   ├── DeadlineExceeded        the caller's or the server's own deadline has passed
+│   ├── OutOfMemory             no memory, process or thread can be had for it
 │   └── EngineFailed            the engine raised; its batch has no answer
 ├── StoreError                  the model store
 │   ├── ModelNotFound           no such model
 │   ├── VersionNotFound         no such version
 │   ├── InvalidVersion          a version whose files are missing, changed or of a newer format
+│   │   └── ChangedVersion      its files changed while it was loaded
 │   └── PublishError            a version could not be written
 ├── DeviceUnavailable           the device that was asked for cannot be used
 ├── DownloadError               the data set could not be fetched, or is not what was expected
 ├── WeightsError                a file of pretrained weights is missing, changed or of another format
 └── TrainingError               a training could not go on
 """
+
+import errno
+import re
+
+_NO_ROOM = frozenset({errno.ENOMEM, errno.EAGAIN})  # the second is what `fork` says
+# ONNX Runtime, TensorFlow, Pillow, libavif and Python say it in a text only.
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|out of memory|not enough memory|insufficient memory|cannot allocate memory|failed to allocate|"
+    r"resource ?exhausted|\boom when allocating|can't start new thread",
+    re.IGNORECASE,
+)
 
 
 class FlowersError(Exception):
@@ -133,6 +146,10 @@ class DeadlineExceeded(ServiceError):
     """The deadline passed before the work was begun; it was not computed."""
 
 
+class OutOfMemory(ServiceError):
+    """The machine has no memory, process or thread for this now. The input is not at fault."""
+
+
 class EngineFailed(ServiceError):
     """The engine call raised; every image of that batch gets this error."""
 
@@ -153,6 +170,10 @@ class InvalidVersion(StoreError):
     """Files of the version are missing or changed, or its format is newer than this program."""
 
 
+class ChangedVersion(InvalidVersion):
+    """Files of the version changed between verification and loading. It may be sound now."""
+
+
 class PublishError(StoreError):
     """The version could not be written; nothing of it is visible."""
 
@@ -171,3 +192,19 @@ class WeightsError(FlowersError):
 
 class TrainingError(FlowersError):
     """A training could not go on."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that led to it, is for want of memory, a process or a thread.
+
+    The input is not to blame for such an error. It may succeed later.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError | OutOfMemory):
+            return True
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        if not isinstance(error, FlowersError) and _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False

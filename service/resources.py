@@ -1,9 +1,14 @@
 """What this process may take of the machine: cores and memory, the limits of its container or control group counted."""
 
 import math
+import mmap
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 _FEW_CORES = 4  # measured with two
 
@@ -11,6 +16,10 @@ _MEMINFO, _GROUPS, _ROOT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Pat
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _MEMORY_LIMIT_AND_TAKEN = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+_MEMORY_DETAILS, _RECLAIMABLE = "memory.stat", frozenset({"inactive_file", "total_inactive_file"})
+_OWN_PAGES = Path("/proc/self/statm")
+_VIRTUAL, _DATA = 0, 5  # fields of that file
+_NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
 
 
 def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
@@ -44,13 +53,16 @@ def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT)
     return tuple(cores) if 1 < len(cores) <= _FEW_CORES and threads in (0, len(cores)) and not is_limited else ()
 
 
-def memory_left(meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _ROOT) -> int:
-    """Bytes that Linux, and the limits of the control groups of either version, still give.
+def memory_left(
+    meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _ROOT, own_pages: Path = _OWN_PAGES
+) -> int:
+    """Bytes that Linux, the control groups of either version, and the process's own limits still give.
 
     Args:
         meminfo: what Linux says of the machine; where it is missing, the answer is 0.
         groups: the control groups that this process is in.
         root: where they are mounted.
+        own_pages: what this process takes, for RLIMIT_AS and RLIMIT_DATA.
     """
     try:
         fields = dict(line.split(":") for line in meminfo.read_text(encoding="utf-8").splitlines())
@@ -60,10 +72,59 @@ def memory_left(meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _
     for folder in _folders("memory", groups, root):
         for limit, taken in _MEMORY_LIMIT_AND_TAKEN:
             try:
-                left = min(left, int(_read(folder / limit)) - int(_read(folder / taken)))
+                group_left = int(_read(folder / limit)) - int(_read(folder / taken)) + _reclaimable(folder)
             except (OSError, ValueError):  # not of this version, or without a limit: "max"
                 continue
-    return max(0, left)
+            left = min(left, group_left)
+    return max(0, min([left, *_left_by_own_limits(own_pages)]))
+
+
+def can_allocate(num_bytes: int) -> bool:
+    """Whether the process may take so much more memory. It is mapped and given back at once, untouched.
+
+    RLIMIT_DATA, RLIMIT_AS and a machine that overcommits nothing refuse it. A control group's limit does not: beyond
+    that the kernel kills. Elsewhere than on Linux the answer is True.
+    """
+    if sys.platform != "linux" or num_bytes <= 0:
+        return True
+    try:
+        # Private, since shared memory does not count as data.
+        mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE).close()
+    except (OSError, OverflowError, MemoryError):
+        return False
+    return True
+
+
+def bounded_queue_bytes(wanted: int, memory_bytes: int) -> int:
+    """The bound on bytes of images that wait: `wanted`, or half of the memory there is, as joining takes it twice.
+
+    Args:
+        wanted: as it is set.
+        memory_bytes: as `memory_left` says; 0: that is not known.
+    """
+    return min(wanted, memory_bytes // 2) if memory_bytes else wanted
+
+
+def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
+    if sys.platform != "linux":
+        return
+    try:
+        pages = own_pages.read_text(encoding="utf-8").split()
+    except OSError:
+        return
+    for limit, field in ((resource.RLIMIT_AS, _VIRTUAL), (resource.RLIMIT_DATA, _DATA)):
+        most, _ = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY:
+            yield most - int(pages[field]) * resource.getpagesize()
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of files that the kernel keeps as long as nobody wants their memory. They count as taken."""
+    try:
+        fields = dict(line.split() for line in _read(group / _MEMORY_DETAILS).splitlines())
+        return max((int(number) for name, number in fields.items() if name in _RECLAIMABLE), default=0)
+    except (OSError, ValueError):
+        return 0
 
 
 def _cpu_quota(folder: Path) -> float | None:

@@ -85,7 +85,11 @@ class ServeSettings(EngineSettings):
     max_batch_size: int = Field(32, ge=1, le=1024, description="Most images in one engine call.")
     max_queue_size: int = Field(128, ge=1, le=100_000, description="Most images that may wait; more get 429.")
     max_queue_bytes: int = Field(
-        256 * 1024 * 1024, ge=1024, le=1024**4, description="Most bytes of images, arriving or waiting; more get 429."
+        256 * 1024 * 1024,
+        ge=1024,
+        le=1024**4,
+        description="Most bytes of images, arriving or waiting; more get 429. At most half of the memory that is free "
+        "at the start, but always one image.",
     )
     request_timeout_s: float = Field(
         10.0, gt=0, le=600, description="Longest that a request may take, in seconds, from the end of its upload."

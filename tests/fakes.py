@@ -1,7 +1,6 @@
 """Stand-ins where a test must command time or faults; what is said of answers, the real engines say."""
 
 import threading
-from pathlib import Path
 
 import numpy as np
 from versions import example_metadata
@@ -9,6 +8,7 @@ from versions import example_metadata
 from service.engines.engine import EngineInfo, Probabilities
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
+from service.store.verify import VerifiedVersion
 
 
 class FakeEngine:
@@ -91,8 +91,8 @@ class Loader:
         self.may_load = threading.Event()
         self.may_load.set()
 
-    def __call__(self, folder: Path) -> FakeEngine:
-        version = int(folder.name)
+    def __call__(self, verified: VerifiedVersion) -> FakeEngine:
+        version = int(verified.folder.name)
         self.loads.append(version)
         if not self.may_load.wait(timeout=60):
             raise TimeoutError("the test never let it load")

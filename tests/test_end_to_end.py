@@ -45,7 +45,7 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
     subprocess.run([*command, *places, "--device", "cpu", "--teacher", "none"], check=True)
 
     assert list_versions(tmp_path / "store", "flowers") == [1]
-    metadata = verify_version(resolve_version(tmp_path / "store", "flowers").folder)
+    metadata = verify_version(resolve_version(tmp_path / "store", "flowers").folder).metadata
     assert metadata.network.num_parameters in (14_591_685, 5_797_317)
     with served(tmp_path / "store") as service:
         service.wait_for("model loaded")
@@ -60,7 +60,7 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
 
 def test_the_shipped_version_is_whole_and_exactly_one_of_the_two_networks() -> None:
     shipped = resolve_version(SHIPPED_STORE, "flowers")
-    metadata = verify_version(shipped.folder)
+    metadata = verify_version(shipped.folder).metadata
     assert metadata.class_names == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
     variables = tf.train.list_variables(str(shipped.folder / "variables" / "variables"))
     total = sum(int(np.prod(shape)) for name, shape in variables if name.endswith("VARIABLE_VALUE"))
@@ -101,7 +101,7 @@ def test_the_service_says_of_every_test_photograph_what_evaluation_says(
 ) -> None:
     """The served top-1 equals that of `flowers evaluate`, to the photograph; and the metadata's figure is theirs."""
     shipped = resolve_version(SHIPPED_STORE, "flowers")
-    metadata = verify_version(shipped.folder)
+    metadata = verify_version(shipped.folder).metadata
     entries = read_split(shipped.folder / SPLIT_FILE).part("test")
     paths = [photographs / entry.file for entry in entries]
     with open_local_model(SHIPPED_STORE, "flowers", None, engine=engine, device="cpu", precision=precision) as local:

@@ -1,9 +1,11 @@
 import os
+import resource
+import sys
 from pathlib import Path
 
 import pytest
 
-from service.resources import count_cores, memory_left, pinnable_cores
+from service.resources import bounded_queue_bytes, can_allocate, count_cores, memory_left, pinnable_cores
 
 GIB = 2**30
 VERSION_1, VERSION_2 = "4:memory:/{0}\n3:cpu,cpuacct:/{0}\n2:pids:/else\n", "0::/{0}\n"
@@ -111,3 +113,48 @@ def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_
 def test_where_threads_cannot_be_tied_there_is_no_core_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert pinnable_cores(0, tmp_path / "missing", tmp_path / "missing") == ()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+@pytest.mark.parametrize(("limit", "field"), [(resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)])
+def test_the_processs_own_limits_count(limit: int, field: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = ["0"] * 7
+    pages[field] = "1000"
+    (tmp_path / "statm").write_text(" ".join(pages))
+    (tmp_path / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\n")
+    limits = {limit: (2 * GIB, resource.RLIM_INFINITY)}
+    unlimited = resource.RLIM_INFINITY, resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits.get(kind, unlimited))
+    missing = tmp_path / "missing"
+    found = memory_left(tmp_path / "meminfo", missing, missing, tmp_path / "statm")
+    assert found == 2 * GIB - 1000 * resource.getpagesize()
+
+
+def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
+    files: dict[str, int | str] = {
+        "memory.max": GIB,
+        "memory.current": GIB - 1000,
+        "memory.stat": "anon 5\ninactive_file 400000\nx 1",
+    }
+    assert left_with(tmp_path, VERSION_2.format(""), files) == 401_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_memory_beyond_a_limit_cannot_be_allocated() -> None:
+    assert can_allocate(1024)
+    assert not can_allocate(2**62)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + 64 * 1024 * 1024, hard))
+    try:
+        assert can_allocate(16 * 1024 * 1024)
+        assert not can_allocate(256 * 1024 * 1024)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "expected"), [(GIB, 256), (1000, 256), (500, 250), (0, 256)], ids=["much", "enough", "few", "?"]
+)
+def test_waiting_images_take_at_most_half_of_the_memory(memory_bytes: int, expected: int) -> None:
+    assert bounded_queue_bytes(256, memory_bytes) == expected

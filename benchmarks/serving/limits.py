@@ -26,6 +26,7 @@ from service.load.connection import Response, Target
 from service.load.generator import Load, Question, load_target, run
 from service.load.photographs import as_form
 from service.load.summary import summarise
+from service.store.verify import verify_version
 
 _BATCH_SIZES = (1, 4, 16, 32)
 _BATCH_SIZE = 16  # in the loops
@@ -39,7 +40,7 @@ def measure_limits(folder: Path, photographs: Sequence[bytes], seconds: float, *
 
 
 def _measure(folder: Path, photographs: Sequence[bytes], seconds: float, choice: dict[str, str]) -> dict[str, Any]:
-    engine = load_engine(folder, device="cpu", **choice)  # type: ignore[arg-type]
+    engine = load_engine(verify_version(folder), device="cpu", **choice)  # type: ignore[arg-type]
     engine.warm_up(max(_BATCH_SIZES))
     squares = np.stack([_decode(photographs[index % len(photographs)]) for index in range(max(_BATCH_SIZES))])
     both = {

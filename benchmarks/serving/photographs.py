@@ -108,8 +108,9 @@ def with_answers(photographs: Sequence[bytes], model: Model, count: int) -> list
 
 def _score(folder: Path, photographs: Sequence[bytes]) -> list[list[float]]:
     from service.engines.select import load_engine
+    from service.store.verify import verify_version
 
-    engine = load_engine(folder, engine="savedmodel", device="cpu")
+    engine = load_engine(verify_version(folder), engine="savedmodel", device="cpu")
     squares = [resize(decode_image(photograph)) for photograph in photographs]
     rows: list[list[float]] = engine.run(np.stack(squares)).tolist()
     return rows

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -25,7 +24,9 @@ from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
 from service.inference.threads import LANES, compute_threads
 from service.inference.watchdog import Watchdog
+from service.resources import bounded_queue_bytes, memory_left
 from service.settings import ServeSettings
+from service.store.verify import VerifiedVersion
 
 _DESCRIPTION = """
 Scores for photographs of flowers, by a network that was trained on a folder of them.
@@ -60,9 +61,10 @@ def create_app(
         max_queue_size=settings.max_queue_size,
         on_batch=metrics.batch_size.observe,
     )
+    queue_bytes = bounded_queue_bytes(settings.max_queue_bytes, memory_left())
     admission = Admission(
         max_queue_size=settings.max_queue_size,
-        max_queue_bytes=max(settings.max_queue_bytes, settings.max_image_bytes),  # one image always fits
+        max_queue_bytes=max(queue_bytes, settings.max_image_bytes),  # one image always fits
         num_computing=lambda: batcher.num_computing,
         min_queue_size=live_model.min_queue_size,
     )
@@ -165,11 +167,11 @@ def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersErro
 
         check_device(engine=settings.engine, device=settings.device, precision=settings.precision)
 
-    def load(folder: Path) -> Engine:
+    def load(version: VerifiedVersion) -> Engine:
         from service.engines.select import load_engine  # on the loading thread: the import may take seconds
 
         return load_engine(
-            folder,
+            version,
             engine=settings.engine,
             device=settings.device,
             precision=settings.precision,

@@ -13,10 +13,13 @@ from starlette.types import Scope
 
 from service import errors
 from service.api.schemas import ProblemDetails, json_schema_ref
+from service.errors import is_out_of_memory
 
 MEDIA_TYPE = "application/problem+json"
 STATUS_HUNG_UP = 499
 """For the log and the metrics only: the sender is gone, nobody reads it (nginx's number)."""
+
+_NO_MEMORY = "The server has too little memory for this request now. Send it again after the seconds in Retry-After."
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -101,11 +104,15 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     ),
     errors.InvalidImage: Problem(422, "invalid-image", "It begins like an image, but is broken, cut short or hostile."),
     errors.InvalidParameter: Problem(422, "invalid-parameter", "A parameter of the request is out of range."),
+    errors.OutOfMemory: Problem(
+        503, "overloaded", "The server has too little memory for this now: wait, and send it again.", 1
+    ),
+    # After the other of this name: it is the one that `PROBLEMS` holds.
     errors.QueueFull: Problem(
         429,
         "overloaded",
         "As many images or bytes wait as may (max_queue_size, max_queue_bytes), or no process can be had for a picture "
-        "that needs one: wait, and send it again.",
+        "that needs one: wait, and send it again. For want of memory the status is 503.",
         1,
     ),
     errors.NotReady: Problem(503, "not-ready", "No verified, warmed-up model can answer; it says why.", 5),
@@ -146,9 +153,14 @@ def error_response(scope: Scope, error: errors.FlowersError, headers: dict[str, 
     return _respond(Request(scope), _find(error) or INTERNAL_ERROR, str(error), headers)
 
 
-def internal_error(scope: Scope) -> Response:
-    """The 500 without a word about the cause: that stands in the log."""
+def unexpected_error(scope: Scope, error: Exception) -> Response:
+    """Log an error that no handler knows. It is a 500 without a word about the cause, or a 503 for want of memory."""
     request = Request(scope)
+    if is_out_of_memory(error):
+        # Without the stack: there may be many, and each would take memory, too.
+        log.warning("out of memory", request_id=request.state.request_id, reason=repr(error))
+        return _respond(request, _PROBLEMS[errors.OutOfMemory], _NO_MEMORY)
+    log.error("request failed", request_id=request.state.request_id, exc_info=error)
     detail = f"The service failed to answer; its log has the cause under request id {request.state.request_id}."
     return _respond(request, INTERNAL_ERROR, detail)
 
@@ -211,8 +223,7 @@ def _respond(request: Request, problem: Problem, detail: str, headers: dict[str,
 async def _answer_error(request: Request, error: Exception) -> Response:
     problem = _find(error)
     if problem is None:
-        log.error("request failed", request_id=request.state.request_id, exc_info=error)
-        return internal_error(request.scope)
+        return unexpected_error(request.scope, error)
     return _respond(request, problem, str(error))
 
 

@@ -9,7 +9,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.metrics import Metrics
-from service.api.problems import internal_error
+from service.api.problems import unexpected_error
 from service.inference.predictor import Prediction
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -81,7 +81,8 @@ class Recorder:
 class Telemetry:
     """Plain ASGI: a layer that wraps bodies would buffer uploads and cost latency.
 
-    It answers what no handler answered, with a 500 that keeps its cause in the log, and HEAD as GET without the body.
+    It answers what no handler answered, with a 500 or 503 that keeps its cause in the log. It answers HEAD as GET
+    without the body.
     """
 
     def __init__(self, app: ASGIApp, *, recorder: Recorder) -> None:
@@ -118,9 +119,8 @@ class Telemetry:
         with self._recorder.metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, send_with_headers)
-            except Exception:
-                log.exception("request failed", request_id=request_id)
-                response = internal_error(scope)
+            except Exception as error:
+                response = unexpected_error(scope, error)
                 if status:
                     raise  # half an answer is out: only cutting the connection tells the client
                 await response(scope, receive, send_with_headers)

@@ -137,9 +137,10 @@ def _describe_engine(engine: EngineInfo) -> dict[str, str]:
 
 
 def _try_version(stored: StoredVersion, settings: ServeSettings) -> EngineInfo:
-    metadata = verify_version(stored.folder)
+    verified = verify_version(stored.folder)
+    metadata = verified.metadata
     engine = load_engine(
-        stored.folder,
+        verified,
         engine=settings.engine,
         device=settings.device,
         precision=settings.precision,

@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who reads the result has read enough, as `head` does
         _drop_output()
         return 1
+    except MemoryError:
+        return _fail("there is not enough memory: close other programs, or raise the limit of this one", exit_code=1)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

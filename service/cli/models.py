@@ -20,6 +20,7 @@ from service.store.resolve import (
     find_served,
     find_version,
     list_models,
+    list_stored,
     list_versions,
     pin_version,
     remove_version,
@@ -57,7 +58,7 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
 
 @models.command
 def show(version: str | None = None, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """Show what a version says of itself.
+    """Show what a version says of itself, after verifying it.
 
     Args:
         version: its number; without one, the version that is served.
@@ -65,7 +66,7 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
     """
     settings = settings or StoreSettings()
     stored = find_version(settings.model_store, settings.model, _number(version))
-    metadata = read_metadata(stored.folder / METADATA_FILE)
+    metadata = verify_version(stored.folder).metadata
     if as_json:
         print(metadata.model_dump_json(indent=2))
     else:
@@ -83,8 +84,12 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
     """
     settings = settings or StoreSettings()
     store, model, number = settings.model_store, settings.model, _number(version)
-    numbers = list_versions(store, model) if number is None else [number]
-    problems = {number: _find_problem(resolve_version(store, model, number)) for number in numbers}
+    if number is None:
+        list_versions(store, model)  # says so where there is none
+        chosen = list_stored(store, model)
+    else:
+        chosen = [resolve_version(store, model, number)]
+    problems = {stored.version: _find_problem(stored) for stored in chosen}
     if as_json:
         rows = [{"model": model, "version": number, "problem": problem} for number, problem in problems.items()]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -175,13 +180,13 @@ def _complain(sentence: str) -> None:
 
 def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
     store = settings.model_store
-    versions = list_versions(store, model)
+    list_versions(store, model)  # says so where there is none
     try:
         served = _find_served(store, model)
     except StoreError as error:  # a pin that leads nowhere hides no version
         _complain(str(error))
         served = Served(None)
-    return [_row(resolve_version(store, model, version), served) for version in versions]
+    return [_row(stored, served) for stored in list_stored(store, model)]
 
 
 def _row(stored: StoredVersion, served: Served) -> dict[str, Any]:

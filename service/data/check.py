@@ -1,7 +1,6 @@
 """The check before every training: what can be used, and each thing that is wrong, by name."""
 
 import hashlib
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,15 @@ from typing import Any
 
 from service.data.folder import Folder, Photograph
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_groups, perceptual_hash
-from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, MissingImage, UnsupportedImageFormat
+from service.errors import (
+    ImageBytesTooLarge,
+    ImageError,
+    ImageTooLarge,
+    MissingImage,
+    OutOfMemory,
+    UnsupportedImageFormat,
+)
+from service.files import UnfitFile, open_regular
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Decoded, ImageLimits, Pixels
 from service.imaging.profiles import to_srgb
@@ -162,10 +169,12 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     path, label = photograph.path, photograph.label
     files = (f"{label}/{path.name}",)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return Finding("unreadable", files, "it is not a file")  # opening a pipe would wait for ever
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             image = decode_image(file.read(limits.max_image_bytes + 1), limits)
+    except UnfitFile:
+        return Finding("unreadable", files, "it is not a file")
+    except OutOfMemory as error:
+        raise OutOfMemory(f"{path}: {error}") from error
     except OSError as error:
         return Finding("unreadable", files, f"it cannot be read ({error.strerror})")
     except ImageError as error:

@@ -21,11 +21,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from service.data.check import CheckedPhotograph, DataCheck, Finding
 from service.data.folder import describe_odd_name
 from service.errors import DatasetError
+from service.files import read_regular
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.70, 0.15, 0.15)
 
+_MAX_SPLIT_BYTES = 256 * 1024 * 1024  # some 1.5 million photographs
 _MOST_SEEDS, _MOST_CHOICES = 200, 200_000  # what the search for a better seed may try: about a second
 
 
@@ -162,17 +164,24 @@ def read_split(path: Path) -> SplitList:
         DatasetError: it cannot be read, is not such a list, or names a file twice.
     """
     try:
-        split = SplitList.model_validate_json(path.read_bytes())
+        text = read_regular(path, _MAX_SPLIT_BYTES)
     except OSError as error:
         raise DatasetError(
             f"The split list {path} cannot be read ({error.strerror}); give one that `train` wrote."
         ) from error
+    return parse_split(text, str(path))
+
+
+def parse_split(text: bytes, name: str) -> SplitList:
+    """Parse the bytes of a split list; `name` is only for the messages. Raises as `read_split`."""
+    try:
+        split = SplitList.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the document"
         raise DatasetError(
-            f"The split list {path} is wrong at {where} ({first['msg']}); give one that `train` wrote."
+            f"The split list {name} is wrong at {where} ({first['msg']}); give one that `train` wrote."
         ) from error
     if len({entry.file for entry in split.photographs}) != len(split.photographs):
-        raise DatasetError(f"The split list {path} names a file twice; give one that `train` wrote.")
+        raise DatasetError(f"The split list {name} names a file twice; give one that `train` wrote.")
     return split

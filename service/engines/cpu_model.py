@@ -1,6 +1,7 @@
 """The networks for the light engine: where they lie in a version, and whether this CPU is made for int8."""
 
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +16,9 @@ CPU_MODEL_FILES: dict[Precision, str] = {
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})  # as /proc/cpuinfo writes them; the last is Arm's
 
 
-def list_precisions(folder: Path) -> tuple[Precision, ...]:
-    """The precisions that a version has a network for."""
-    return tuple(precision for precision, file in CPU_MODEL_FILES.items() if (folder / file).is_file())
+def list_precisions(files: Collection[str]) -> tuple[Precision, ...]:
+    """The precisions that a version with these files has a network for."""
+    return tuple(precision for precision, file in CPU_MODEL_FILES.items() if file in files)
 
 
 def has_fast_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidVersion
+from service.errors import EngineFailed, InvalidVersion, OutOfMemory, ServiceError, is_out_of_memory
 from service.imaging.pixels import Pixels
 
 Probabilities = NDArray[np.float32]
@@ -54,6 +54,7 @@ class Engine(Protocol):
 
         Raises:
             EngineFailed: a call raised, or answered with something that is no probability distribution.
+            OutOfMemory: a call found too little memory.
         """
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
@@ -68,6 +69,7 @@ class Engine(Protocol):
 
         Raises:
             EngineFailed: the runtime raised.
+            OutOfMemory: the runtime found too little memory.
         """
 
     def close(self) -> None:
@@ -86,3 +88,17 @@ def check_shapes(engine: Engine, version: int, num_classes: int, image_size: int
             f"the network of version {version} takes squares of {engine.image_size} pixels, its metadata says "
             f"{image_size}: export it again"
         )
+
+
+def failed_run(num_images: int, cause: BaseException) -> ServiceError:
+    """Return what an engine call comes to when `cause` was raised in it, or no thread could be had for it."""
+    if is_out_of_memory(cause):
+        return OutOfMemory(
+            f"There is not enough memory to score a batch of {num_images}. Send the image again later, or free memory."
+        )
+    return EngineFailed(f"the engine could not score {num_images} images: {cause!r}")
+
+
+def no_memory_to_load(version: str) -> OutOfMemory:
+    """Return what a constructor raises when the runtime finds too little memory for a network."""
+    return OutOfMemory(f"there is not enough memory to load version {version}: free memory, or raise the limit")

@@ -1,15 +1,16 @@
 """OnnxRuntimeEngine: a version's network on the CPU, without TensorFlow; loaded in a tenth of a second."""
 
 import gc
+import os
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
-from service.engines.engine import EngineInfo, Probabilities
+from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
 from service.engines.warm_up import run_and_check
-from service.errors import EngineFailed, InvalidVersion
+from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.resources import count_cores, pinnable_cores
 
@@ -29,22 +30,32 @@ class OnnxRuntimeEngine:
     that is alone has all cores: a lone client of a network in float32 gets its answer a third sooner.
 
     Args:
-        folder: of a verified version.
-        precision: one that the version has a network for.
+        network: the bytes of an ONNX file. They are not kept.
+        version: that the network belongs to, for messages.
+        precision: of the network.
         reason, warning: why it was chosen, and what was not as it should be; for `info`.
         threads: cores that it uses; 0: all that `count_cores` counts.
 
     Raises:
-        InvalidVersion: no such network, or its input and output are not those that DESIGN promises.
+        InvalidVersion: no network, or its input and output are not those that DESIGN promises.
+        OutOfMemory: there is not enough memory for it.
     """
 
-    def __init__(self, folder: Path, *, precision: Precision, reason: str, warning: str = "", threads: int = 0) -> None:
+    def __init__(
+        self,
+        network: bytes,
+        *,
+        version: str,
+        precision: Precision,
+        reason: str,
+        warning: str = "",
+        threads: int = 0,
+    ) -> None:
         self.info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
         num_cores = threads or count_cores()
-        path = folder / CPU_MODEL_FILES[precision]
-        self._session = _load(path, folder.name, 1)
-        self._wide_session = _load(path, folder.name, num_cores) if num_cores > 1 else self._session
-        self.image_size, self.num_classes = _read_shapes(self._session, folder.name)
+        self._session = _load(network, version, precision, 1)
+        self._wide_session = _load(network, version, precision, num_cores) if num_cores > 1 else self._session
+        self.image_size, self.num_classes = _read_shapes(self._session, version)
         self.lane_cores = pinnable_cores(threads)
         # One for each core that it can keep to; else one more, since Python's lock always keeps one waiting. On a
         # single core two would take turns: about as many answers, each after twice the time.
@@ -54,7 +65,7 @@ class OnnxRuntimeEngine:
         self.min_queue_size = _QUEUE_PER_CORE * num_cores
 
     def warm_up(self, max_batch_size: int) -> None:
-        """As the protocol says. Raises `EngineFailed`."""
+        """As the protocol says. Raises `EngineFailed`, `OutOfMemory`."""
         largest = min(max_batch_size, _LARGEST_CALL)  # takes the memory of all; nothing else is kept for a size
         run_and_check(self, sorted({1, min(2, largest), largest}))
 
@@ -65,7 +76,7 @@ class OnnxRuntimeEngine:
             session = self._wide_session if is_alone else self._session
             rows = [session.run([_OUTPUT], {_INPUT: piece})[0] for piece in pieces]
         except Exception as error:  # whatever the runtime raises: there is no list of it
-            raise EngineFailed(f"the engine could not score {len(images)} images") from error
+            raise failed_run(len(images), error) from error
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def close(self) -> None:
@@ -73,20 +84,27 @@ class OnnxRuntimeEngine:
         del self._session, self._wide_session
 
 
-def _load(path: Path, version: str, num_threads: int) -> onnxruntime.InferenceSession:
+def _load(network: bytes, version: str, precision: Precision, num_threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     # A thread that waits by spinning keeps from its core the one that it waits for: 36 instead of 9 ms at the 99th
     # percentile of a few requests at a time, and no faster alone.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A network may name files for its weights. Without this they are looked for in the current folder, unverified.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.enable_mem_pattern = False  # plans memory for each batch size anew, and keeps all plans
     options.log_severity_level = 4  # what is fatal: it writes past the log's queue, and raises its errors, too
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a missing or damaged file can raise anything
+        session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a damaged file can raise anything
+        if is_out_of_memory(error):
+            raise no_memory_to_load(version) from error
+        file = Path(CPU_MODEL_FILES[precision]).name
         raise InvalidVersion(
-            f"version {version} has no {path.name} that can be loaded here: export it again, or update the service"
+            f"version {version} has no {file} that can be loaded here: export it again, or update the service"
         ) from error
+    session._model_bytes = None  # else it keeps them, for providers to fall back on
+    return session
 
 
 def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[int, int]:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from service.engines.engine import EngineInfo, Probabilities
+from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
 from service.engines.warm_up import run_and_check
-from service.errors import DeviceUnavailable, EngineFailed, InvalidVersion, SettingsError
+from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.resources import count_cores
 
@@ -55,7 +55,7 @@ class SavedModelEngine:
     busy cores; calls side by side and oneDNN are to be measured by `benchmarks/engines.py`.
 
     Args:
-        folder: of a verified version.
+        folder: of a version. Whoever verified it compares its files again afterwards, since TensorFlow takes paths.
         device: where to compute; "gpu" is the first one that TensorFlow lists.
         reason, warning: why it was chosen, and what was not as it should be; for `info`.
         threads: inside one call on the CPU; 0: one per core, or what it began with where TensorFlow already runs.
@@ -63,6 +63,7 @@ class SavedModelEngine:
 
     Raises:
         InvalidVersion: no SavedModel, or its signature is not the one that DESIGN promises.
+        OutOfMemory: there is not enough memory for it.
         SettingsError: TensorFlow already runs in this process, with another number of threads.
     """
 
@@ -132,7 +133,7 @@ class SavedModelEngine:
                 self.info = replace(self.info, device=device)
             probabilities: Probabilities = result.numpy()[:num_images]
         except Exception as error:  # whatever TensorFlow raises: there is no list of it
-            raise EngineFailed(f"the engine could not score {num_images} images") from error
+            raise failed_run(num_images, error) from error
         return probabilities
 
 
@@ -166,6 +167,8 @@ def _load(folder: Path) -> Any:
     try:
         return tf.saved_model.load(str(folder))
     except Exception as error:  # a damaged file can raise anything
+        if is_out_of_memory(error):
+            raise no_memory_to_load(folder.name) from error
         raise InvalidVersion(
             f"version {folder.name} has no SavedModel that can be loaded here: export it again, or update the service"
         ) from error

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from service.engines.cpu_model import Precision, has_fast_int8, list_precisions
-from service.engines.engine import Engine
-from service.errors import DeviceUnavailable, InvalidVersion, SettingsError
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision, has_fast_int8, list_precisions
+from service.engines.engine import Engine, no_memory_to_load
+from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
+from service.store.verify import VerifiedVersion
 
 _NVIDIA_SMI_TIMEOUT_S = 20.0  # the first call may wake the driver
 _NO_FAST_INT8 = "this CPU lacks the instructions for int8"
@@ -54,7 +55,7 @@ class Problem:
 
 
 def load_engine(
-    folder: Path,
+    version: VerifiedVersion,
     *,
     engine: str = "auto",
     device: Literal["auto", "gpu", "cpu"] = "auto",
@@ -62,10 +63,10 @@ def load_engine(
     threads: int = 0,
     gpu_memory_limit_mb: int = 0,
 ) -> Engine:
-    """Load a verified version with what `choose_engine` takes; not warmed up.
+    """Load a verified version with what `choose_engine` takes; not warmed up. What is loaded is what was verified.
 
     Args:
-        folder: of the version.
+        version: as `verify_version` returns it.
         engine: "auto", "savedmodel" or "onnxruntime".
         device: "auto" takes a GPU when TensorFlow can use one.
         precision: "auto" takes int8 where the version has it and the CPU is made for it.
@@ -74,30 +75,49 @@ def load_engine(
 
     Raises:
         DeviceUnavailable: the device cannot be used, or the engine's library is not installed.
-        InvalidVersion: the folder has no network that the engine can run.
+        InvalidVersion: the version has no network that the engine can run.
+        ChangedVersion: its files are no longer those that were verified.
+        OutOfMemory: there is not enough memory for it.
         SettingsError: no such engine, or wishes that do not go together; or another number of threads than
             TensorFlow already runs with in this process.
     """
     machine = inspect_machine(look_for_gpu=device != "cpu")
-    choice = choose_engine(machine, list_precisions(folder), engine=engine, device=device, precision=precision)
+    choice = choose_engine(machine, list_precisions(version.digests), engine=engine, device=device, precision=precision)
     if choice.engine == "onnxruntime":
         from service.engines.onnx_runtime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(
-            folder, precision=choice.precision, reason=choice.reason, warning=choice.warning, threads=threads
+            version.read(CPU_MODEL_FILES[choice.precision]),
+            version=version.folder.name,
+            precision=choice.precision,
+            reason=choice.reason,
+            warning=choice.warning,
+            threads=threads,
         )
     try:
         from service.engines.savedmodel import SavedModelEngine
     except Exception as error:  # what two half-removed distributions raise, nobody can list
+        if is_out_of_memory(error):
+            raise no_memory_to_load(version.folder.name) from error
         raise _no_tensorflow(f"cannot be imported ({type(error).__name__}: {error})", choice.device) from error
-    return SavedModelEngine(
-        folder,
-        device=choice.device,
-        reason=choice.reason,
-        warning=choice.warning,
-        threads=threads,
-        gpu_memory_limit_mb=gpu_memory_limit_mb,
-    )
+    try:
+        loaded = SavedModelEngine(
+            version.folder,
+            device=choice.device,
+            reason=choice.reason,
+            warning=choice.warning,
+            threads=threads,
+            gpu_memory_limit_mb=gpu_memory_limit_mb,
+        )
+    except InvalidVersion:
+        version.check_unchanged()  # else it may be another one that cannot be loaded
+        raise
+    try:
+        version.check_unchanged()
+    except InvalidVersion:
+        loaded.close()
+        raise
+    return loaded
 
 
 def choose_engine(
@@ -186,6 +206,8 @@ def inspect_machine(*, look_for_gpu: bool = True) -> Machine:
             savedmodel = import_module("service.engines.savedmodel")
             has_cuda, tensorflow_gpus = savedmodel.is_built_with_cuda(), savedmodel.list_tensorflow_gpus()
         except Exception as error:  # as above
+            if is_out_of_memory(error):
+                raise
             no_tensorflow = f"cannot be imported ({type(error).__name__}: {error})"
     return Machine(driver_gpus, no_tensorflow, has_cuda, tensorflow_gpus, no_onnxruntime, has_fast_int8())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.data.folder import Folder, Photograph
-from service.data.split import Part, read_split
+from service.data.split import Part, parse_split
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.local_model import LocalModel
 from service.evaluation.metrics import Evaluation, evaluate
@@ -14,7 +14,6 @@ from service.evaluation.score import Answers, Scored, score_each
 from service.imaging.pixels import ImageLimits
 from service.store.layout import SPLIT_FILE
 from service.store.metadata import Metrics
-from service.store.verify import digest_file
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,13 @@ def select_part(local: LocalModel, folder: Folder, part: Part) -> Mapping[Photog
     """The photographs of one part of the version's own split, found in `folder`, each with its pixels digest.
 
     Raises:
-        InvalidVersion: the version stores no split list, or another than its metadata says.
+        InvalidVersion: the version stores no split list, or another than its metadata says or than was verified.
         DatasetError: photographs of the part are not in the folder.
     """
-    path = local.stored.folder / SPLIT_FILE
     version = local.stored.version
-    if not path.is_file() or digest_file(path) != local.metadata.split_digest:
+    if local.verified.digests.get(SPLIT_FILE) != local.metadata.split_digest:
         raise InvalidVersion(f"version {version} has not the split list that its metadata names: train it again")
-    entries = read_split(path).part(part)
+    entries = parse_split(local.verified.read(SPLIT_FILE), f"of version {version}").part(part)
     there = {f"{photograph.label}/{photograph.path.name}": photograph for photograph in folder.photographs}
     missing = [entry.file for entry in entries if entry.file not in there]
     if missing:

@@ -11,7 +11,7 @@ from service.engines.select import load_engine
 from service.imaging.pixels import ResizeRule
 from service.store.metadata import Metadata
 from service.store.resolve import StoredVersion, find_version
-from service.store.verify import verify_version
+from service.store.verify import VerifiedVersion, verify_version
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,13 @@ class LocalModel:
     """A verified version and its engine; `rule` is how its pictures become square."""
 
     stored: StoredVersion
-    metadata: Metadata
+    verified: VerifiedVersion
     engine: Engine
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the version says of itself, as verified."""
+        return self.verified.metadata
 
     @property
     def rule(self) -> ResizeRule:
@@ -52,9 +57,10 @@ def open_local_model(
         InvalidVersion, DeviceUnavailable: it cannot be used, or not here.
     """
     stored = find_version(store, model, version)
-    metadata = verify_version(stored.folder)
+    verified = verify_version(stored.folder)
+    metadata = verified.metadata
     loaded = load_engine(
-        stored.folder,
+        verified,
         engine=engine,
         device=device,
         precision=precision,
@@ -63,6 +69,6 @@ def open_local_model(
     )
     try:
         check_shapes(loaded, stored.version, len(metadata.class_names), metadata.preprocessing.image_size)
-        yield LocalModel(stored, metadata, loaded)
+        yield LocalModel(stored, verified, loaded)
     finally:
         loaded.close()

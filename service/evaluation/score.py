@@ -1,6 +1,5 @@
 """Photographs -> probabilities, with the decoder, the resize rule and the engine of serving."""
 
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from service.data.check import has_digest
 from service.engines.engine import Engine, Probabilities
-from service.errors import DatasetError, ImageError, InvalidImage
+from service.errors import DatasetError, ImageError, InvalidImage, OutOfMemory
+from service.files import UnfitFile, open_regular
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
@@ -60,13 +60,17 @@ def score_each(
 
     Raises:
         EngineFailed: the engine call raised.
+        OutOfMemory: there is not enough memory, which no photograph is at fault for.
     """
 
     def load(path: Path) -> Pixels:
-        image = decode_image(_read(path, limits), limits)
-        if path in pixels_digests and not has_digest(image, pixels_digests[path]):
-            raise InvalidImage("The photograph has changed since the split was made: put the original back.")
-        return resize(image, rule)
+        try:
+            image = decode_image(_read(path, limits), limits)
+            if path in pixels_digests and not has_digest(image, pixels_digests[path]):
+                raise InvalidImage("The photograph has changed since the split was made: put the original back.")
+            return resize(image, rule)
+        except OutOfMemory as error:
+            raise OutOfMemory(f"{path}: {error}") from error
 
     executor = ThreadPoolExecutor(decode_threads or count_cores() + 1, thread_name_prefix="decode")
     try:
@@ -111,10 +115,10 @@ def score_photographs(
 
 def _read(path: Path, limits: ImageLimits) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidImage("It is not a file: give photographs.")  # opening a pipe would wait for ever
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(limits.max_image_bytes + 1)
+    except UnfitFile as error:
+        raise InvalidImage("It is not a file: give photographs.") from error
     except OSError as error:
         raise InvalidImage(f"It cannot be read ({error.strerror}): check the path and its rights.") from error
 

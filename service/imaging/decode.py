@@ -14,12 +14,21 @@ from typing import TypeVar
 
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, TiffTags, WebPImagePlugin
 
-from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
+from service.errors import (
+    ImageBytesTooLarge,
+    ImageError,
+    ImageTooLarge,
+    InvalidImage,
+    MissingImage,
+    OutOfMemory,
+    is_out_of_memory,
+)
 from service.imaging.colour import flatten
 from service.imaging.formats import detect_format
 from service.imaging.header import announced_pixels, tells_memory
 from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
+from service.resources import can_allocate
 
 # By name, because Pillow would load all its forty readers to find these three; the others it always loads.
 _READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
@@ -33,6 +42,8 @@ _ENOUGH = 512
 A photograph of 12 megapixels takes a quarter of the time, and its square differs by 0.3 grey levels
 (`benchmarks/decoding.py`).
 """
+PIXEL_BYTES = 17
+"""Memory that a decoder takes at the most for each pixel of an image that is what it says."""
 _MOST_PLANES = 4  # colours and alpha, each of which may have strips of its own
 _MAX_EXIF_BYTES = 1024 * 1024  # cameras write up to 64 KiB
 _ORIENTATION = 0x0112
@@ -81,6 +92,7 @@ def decode_image(
         ImageTooLarge: the header announces more than `limits.max_image_pixels`; nothing was decoded.
         UnsupportedImageFormat: not one of the formats.
         InvalidImage: broken, truncated or hostile. No bytes raise anything but these five.
+        OutOfMemory: there is not enough memory. The image may be sound.
     """
     return _guarded(data, limits, before_decoding, lambda decoded: decoded)
 
@@ -103,7 +115,7 @@ def decode_square(
         `resize(decode_image(data), rule)`, bit for bit: uint8, shape (image_size, image_size, 3), RGB, read-only.
 
     Raises:
-        ImageError: as `decode_image`.
+        ImageError, OutOfMemory: as `decode_image`.
     """
     return _guarded(data, limits, before_decoding, lambda decoded: resize(decoded, rule))
 
@@ -124,13 +136,27 @@ def _guarded(
     image_format = detect_format(data)
     try:
         return finish(_decode(data, image_format, limits, before_decoding))
-    except (ImageError, Undecoded):
+    except (ImageError, OutOfMemory, Undecoded):
         raise
     except Exception as error:  # over broken bytes Pillow raises nearly anything: KeyError, zlib.error, ...
+        if is_out_of_memory(error) or not _has_memory(data, image_format):
+            raise OutOfMemory(
+                "There is not enough memory to decode the image. The image is not at fault. Send it again later, or "
+                "a smaller copy."
+            ) from error
         raise InvalidImage(
             f"The {image_format} picture cannot be read: it is broken, cut short or of a rare kind; "
             "send the whole file again, or a copy saved as JPEG or PNG."
         ) from error
+
+
+def _has_memory(data: bytes, image_format: str) -> bool:
+    """Whether the decoder could have what it may need. Decoders do not always say that they found no memory."""
+    try:
+        num_pixels = announced_pixels(data, image_format)
+    except Exception:  # the image is broken, which is the answer
+        return True
+    return can_allocate(PIXEL_BYTES * num_pixels + 2 * len(data))
 
 
 def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding: BeforeDecoding) -> Decoded:
@@ -195,7 +221,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return 1  # a note beside the picture is broken, the picture is not
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms
 
+from service.errors import OutOfMemory, is_out_of_memory
 from service.imaging.pixels import Decoded, Pixels, as_rgb
+from service.resources import can_allocate
 
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest in use, for printing presses, have about 3 MB
 _TAG_TABLE = 128  # bytes of header before it
@@ -26,6 +28,7 @@ _MOST_GREY_SHIFT = 24
 With a gamma of 2.2 they move by up to 9, with 1.8 by up to 19, with linear numbers by up to 73.
 """
 
+_BUILD_BYTES = 1024 * 1024  # more than a conversion takes while it is built, beside its profile
 _CONVERSION_BYTES = 512 * 1024  # at most, for CMYK and however large the profile; a matrix takes a third
 
 
@@ -103,6 +106,9 @@ class ConversionCache:
 
         Returns:
             None where colours stay as they are.
+
+        Raises:
+            OutOfMemory: there is not enough memory for the conversion. Other colours would be a wrong answer.
         """
         key = (hashlib.sha256(profile).digest(), mode)
         with self._lock:
@@ -111,8 +117,12 @@ class ConversionCache:
                 return self._kept[key]
         try:
             conversion = _build(profile, mode)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            return None  # broken, or for want of memory: this is not remembered
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            if is_out_of_memory(error) or not can_allocate(_BUILD_BYTES + 2 * len(profile)):
+                raise OutOfMemory(
+                    "There is not enough memory to convert the colours of the image. Send it again later."
+                ) from error
+            return None  # broken: this is not remembered
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = conversion

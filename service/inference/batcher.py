@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engines.engine import Engine, Probabilities
-from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
+from service.engines.engine import Engine, Probabilities, failed_run
+from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, QueueFull, ServiceError
 from service.imaging.pixels import Pixels
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import LANES, compute_threads, on_own_core
@@ -117,6 +117,7 @@ class MicroBatcher:
             QueueFull: `max_queue_size` images already wait; this one was not queued.
             DeadlineExceeded: the deadline passed before its batch was formed.
             EngineFailed: the engine call raised; every image of that batch gets this error.
+            OutOfMemory: the engine call found too little memory, or no thread could be had; likewise.
             Draining: `close` was called.
 
         Source: TensorFlow Serving, batching guide (max_batch_size, max_enqueued_batches); its batch timeout
@@ -229,7 +230,7 @@ class MicroBatcher:
             if not waiting.answer.done():
                 waiting.answer.set_result(outcome)
         elif outcome is not None:
-            self.is_failing = self.is_failing or isinstance(outcome, EngineFailed)
+            self.is_failing = self.is_failing or isinstance(outcome, EngineFailed | OutOfMemory)
             _fail(waiting, outcome)
 
     def _compute(self, batch: list[_Waiting]) -> int:
@@ -277,8 +278,8 @@ class MicroBatcher:
         return probabilities
 
 
-def _failure(num_images: int, cause: BaseException) -> EngineFailed:
-    failure = EngineFailed(f"the engine call for {num_images} images failed: {cause!r}")
+def _failure(num_images: int, cause: BaseException) -> ServiceError:
+    failure = failed_run(num_images, cause)
     failure.__cause__ = cause
     return failure
 

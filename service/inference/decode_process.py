@@ -9,12 +9,11 @@ import os
 import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -25,35 +24,42 @@ from PIL import AvifImagePlugin
 
 from service.errors import (
     DeadlineExceeded,
-    ImageBytesTooLarge,
     ImageError,
-    ImageTooLarge,
     InvalidImage,
-    MissingImage,
+    OutOfMemory,
     QueueFull,
-    UnsupportedImageFormat,
+    is_out_of_memory,
 )
-from service.imaging.decode import Undecoded, decode_square
+from service.imaging.decode import PIXEL_BYTES, Undecoded, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.inference.decode_protocol import (
+    ANSWER,
+    EXIT_OUT_OF_MEMORY,
+    MAX_SENTENCE_BYTES,
+    OUTCOMES,
+    READY,
+    REQUEST,
+    SHORT,
+    DecoderEnded,
+    ask,
+    killed_after,
+    read_all,
+)
+from service.resources import can_allocate
 
 _COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: never from the current folder
 _START_S = 30.0  # more than a start takes on a busy machine
 _IDLE_S = 60.0  # one that has had nothing to do for so long ends
 
-_READY = b"\n"
-_REQUEST = struct.Struct("<d5Q")  # seconds that it may take, bytes of the file that follows, fields of limits and rule
-_ANSWER = struct.Struct("<2Q")  # which of `_OUTCOMES`, and the bytes of what follows: pixels, or a sentence
-_OUTCOMES: tuple[type[ImageError] | None, ...] = (
-    None, MissingImage, ImageBytesTooLarge, ImageTooLarge, UnsupportedImageFormat, InvalidImage,
-)  # fmt: skip
-_MAX_SENTENCE_BYTES = 1_000
-
-_PIXEL_BYTES = 17  # what a decoder takes at the most for each pixel of a picture that is what it says
 _MARGIN_BYTES = 64 * 1024 * 1024  # beside pixels and file: stacks, tables
 PIXELS_BESIDE = 8_000_000
 """What a process takes beside its picture, in pixels' memory (140 MB): itself, a file of 20 MiB twice, the margin."""
 
 _TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
+_NO_MEMORY = "There is not enough memory to decode the picture. The picture is not at fault. Send it again later."
+_WANTS_MORE = (
+    "The picture cannot be read: it takes more memory than its pixels need; send a smaller copy, or one saved as JPEG."
+)
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -87,28 +93,34 @@ class DecodeProcesses:
 
         Raises:
             ImageError: the image is at fault, or has brought its process down.
-            QueueFull: no process can be had, and it may not be decoded without one.
+            OutOfMemory: there is not enough memory for the image, or for a process that it needs.
+            QueueFull: no process can be had for another reason, and it may not be decoded without one.
             DeadlineExceeded: the deadline passed.
         """
         self._check_time(deadline)
         if (process := self._take_idle()) is not None:
-            with suppress(EOFError):  # it had just been idle for too long, or not: once more, with a new one
+            with suppress(DecoderEnded):  # it had just been idle for too long, or not: once more, with a new one
                 return self._decode_in(process, data, rule, deadline)
         try:
             process = self._start()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, MemoryError) as error:
             self._check_time(deadline)
             log.warning("no process for a picture", reason=repr(error))
             try:
                 return decode_square(data, rule, self._limits, _leave_unbounded)  # better here than not at all
             except Undecoded:
+                if is_out_of_memory(error) or not can_allocate(_MARGIN_BYTES):
+                    raise OutOfMemory(_NO_MEMORY) from error
                 raise QueueFull(
                     "No process can be had for a picture of this kind: send it again later, or as JPEG or PNG."
                 ) from None
         try:
             return self._decode_in(process, data, rule, deadline)
-        except EOFError:
-            log.warning("a picture has brought its decoder down", num_bytes=len(data), exit_code=process.returncode)
+        except DecoderEnded as ended:
+            event = "decoder out of memory" if ended.is_starved else "a picture has brought its decoder down"
+            log.warning(event, num_bytes=len(data), exit_code=process.returncode)
+            if ended.is_starved:
+                raise OutOfMemory(_NO_MEMORY) from None
             raise InvalidImage(
                 "The picture brings the decoder down: send a smaller copy, or one saved as JPEG."
             ) from None
@@ -126,21 +138,20 @@ class DecodeProcesses:
             raise DeadlineExceeded(_TOO_LATE)
 
     def _decode_in(self, process: subprocess.Popen[bytes], data: bytes, rule: ResizeRule, deadline: float) -> Pixels:
-        """`decode_square` in one process that is ready. Raises EOFError when it has ended, or answers nonsense."""
+        """`decode_square` in one process that is ready. Raises `DecoderEnded`, too."""
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             self._give_back(process)  # it took long to start, and the next one need not wait for it
             raise DeadlineExceeded(_TOO_LATE)
         try:
-            outcome, answer = _ask(process, left_s, data, rule, self._limits)
+            outcome, answer = ask(process, left_s, data, rule, self._limits)
         except BaseException as error:
             self._end(process)
-            if not isinstance(error, (EOFError, OSError)):
-                raise
-            self._check_time(deadline)
-            raise EOFError from None
+            if isinstance(error, DecoderEnded):
+                self._check_time(deadline)
+            raise
         self._give_back(process)
-        if (error_type := _OUTCOMES[outcome]) is not None:
+        if (error_type := OUTCOMES[outcome]) is not None:
             raise error_type(answer.decode(errors="replace"))
         return np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
 
@@ -170,9 +181,9 @@ class DecodeProcesses:
             if self._is_closed:
                 process.kill()
         try:
-            with _killed_after(process, _START_S):
-                _read(process.stdout, len(_READY))
-        except EOFError:
+            with killed_after(process, _START_S):
+                read_all(process.stdout, len(READY))
+        except BaseException:
             self._end(process)
             raise
         return process
@@ -192,45 +203,6 @@ class DecodeProcesses:
             pass
 
 
-def _ask(
-    process: subprocess.Popen[bytes], left_s: float, data: bytes, rule: ResizeRule, limits: ImageLimits
-) -> tuple[int, bytes]:
-    """Which of `_OUTCOMES`, and the answer. Raises EOFError or OSError when it has ended, or answers nonsense."""
-    numbers = (limits.max_image_bytes, limits.max_image_pixels, rule.image_size, rule.shorter_side)
-    assert process.stdin is not None
-    with _killed_after(process, left_s + 1):  # it ends itself in time, unless it is stopped or taken over
-        process.stdin.write(_REQUEST.pack(left_s, len(data), *numbers))
-        process.stdin.write(data)
-        process.stdin.flush()
-        outcome, num_bytes = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
-        if outcome >= len(_OUTCOMES):
-            raise EOFError
-        if num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
-            raise EOFError
-        return outcome, _read(process.stdout, num_bytes)
-
-
-@contextmanager
-def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, process.kill)
-    timer.daemon = True
-    with suppress(RuntimeError):  # no thread can be had: its own alarm is left
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _read(stream: IO[bytes] | None, num_bytes: int) -> bytes:
-    """All of them, or EOFError."""
-    assert stream is not None
-    data = stream.read(num_bytes)
-    if len(data) < num_bytes:
-        raise EOFError
-    return data
-
-
 def main() -> None:
     """The process: decode what comes in, until nobody is there to ask, or nobody has asked for a minute.
 
@@ -243,33 +215,66 @@ def main() -> None:
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # else one for each core, whose stacks count as memory taken
     own_bytes = _data_bytes()
-    with suppress(EOFError, BrokenPipeError):
-        answers.write(_READY)
-        answers.flush()
+    with suppress(EOFError, BrokenPipeError), _exit_for_want_of_memory():
+        _write(answers, READY)
         with Path(os.devnull).open("wb") as nowhere:
             # What a library prints is no answer, and may be a line for each row.
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         while select.select([asked], [], [], _IDLE_S)[0]:
-            left_s, num_bytes, *numbers = _REQUEST.unpack(_read(asked, _REQUEST.size))
+            left_s, num_bytes, *numbers = REQUEST.unpack(read_all(asked, REQUEST.size))
             signal.setitimer(signal.ITIMER_REAL, left_s)  # nobody handles it: it ends the process, whatever that is at
             _bound_memory(None)
-            data = _read(asked, num_bytes)
-            outcome, body = _decode(data, ImageLimits(*numbers[:2]), ResizeRule(*numbers[2:]), own_bytes)
+            data = read_all(asked, num_bytes)
+            limits, rule = ImageLimits(*numbers[:2]), ResizeRule(*numbers[2:])
+            outcome, body = _decode(data, limits, rule, own_bytes, lambda: _write(answers, SHORT))
             signal.setitimer(signal.ITIMER_REAL, 0)
-            answers.write(_ANSWER.pack(outcome, len(body)) + body)
-            answers.flush()
+            _write(answers, ANSWER.pack(outcome, len(body)) + body)
 
 
-def _decode(data: bytes, limits: ImageLimits, rule: ResizeRule, own_bytes: int | None) -> tuple[int, bytes]:
+def _decode(
+    data: bytes, limits: ImageLimits, rule: ResizeRule, own_bytes: int | None, note_short: Callable[[], None]
+) -> tuple[int, bytes]:
+    """Which of `OUTCOMES`, and the answer.
+
+    The process gets what a picture may need. One that wants more is at fault. Where the process cannot have as much, no
+    failure is the picture's.
+    """
+    has_memory: bool | None = None  # None: the decoder was not reached
+
     def bound_memory(num_pixels: int, _: int | None) -> None:
-        if own_bytes is not None:
-            _bound_memory(own_bytes + 2 * len(data) + _PIXEL_BYTES * num_pixels + _MARGIN_BYTES)
+        nonlocal has_memory
+        if own_bytes is None:
+            return
+        most = own_bytes + 2 * len(data) + PIXEL_BYTES * num_pixels + _MARGIN_BYTES
+        has_memory = can_allocate(most - (_data_bytes() or 0))
+        if not has_memory:
+            note_short()
+        _bound_memory(most)
 
     try:
         return 0, decode_square(data, rule, limits, bound_memory).tobytes()
-    except ImageError as error:
-        return _OUTCOMES.index(type(error)), str(error).encode()[:_MAX_SENTENCE_BYTES]
+    except (ImageError, OutOfMemory, MemoryError) as raised:
+        error: Exception = raised
+    if has_memory is False and isinstance(error, InvalidImage | MemoryError):
+        error = OutOfMemory(_NO_MEMORY)
+    elif isinstance(error, OutOfMemory | MemoryError):
+        error = InvalidImage(_WANTS_MORE) if has_memory else OutOfMemory(_NO_MEMORY)
+    return OUTCOMES.index(type(error)), str(error).encode()[:MAX_SENTENCE_BYTES]
+
+
+def _write(answers: IO[bytes], answer: bytes) -> None:
+    answers.write(answer)
+    answers.flush()
+
+
+@contextmanager
+def _exit_for_want_of_memory() -> Iterator[None]:
+    """Else the exit code would be that of any error."""
+    try:
+        yield
+    except MemoryError:
+        os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def _data_bytes() -> int | None:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,18 +17,22 @@ import structlog
 
 from service.engines.engine import Engine, check_shapes
 from service.errors import (
+    ChangedVersion,
     DeviceUnavailable,
     FlowersError,
     ModelNotFound,
     NotReady,
     SettingsError,
     StoreError,
+    is_out_of_memory,
 )
+from service.files import UnfitFile, stamp_file
 from service.inference.health import Health
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import step_back
 from service.store.resolve import StoredVersion, list_candidates
-from service.store.verify import verify_version
+from service.store.snapshot import StoreScanner, StoreSnapshot
+from service.store.verify import VerifiedVersion, verify_version
 
 R = TypeVar("R")
 
@@ -41,8 +46,8 @@ class LiveModel:
 
     Args:
         store, model: the folder to watch is `<store>/<model>`; it need not exist yet.
-        load: a version's folder -> its engine, not warmed up; called on a thread, after verification.
-        prepare: called there before the first look, whether or not the store has a version; what it raises of
+        load: a verified version -> its engine, not warmed up; called on a thread.
+        prepare: called there before the first version is looked for, whether or not there is one; what it raises of
             `FlowersError` is fatal.
         health: told what stands in the way, and when nothing does.
         max_batch_size: the largest batch to warm up.
@@ -55,7 +60,7 @@ class LiveModel:
         store: Path,
         model: str,
         *,
-        load: Callable[[Path], Engine],
+        load: Callable[[VerifiedVersion], Engine],
         prepare: Callable[[], None] = lambda: None,
         health: Health,
         max_batch_size: int,
@@ -67,6 +72,9 @@ class LiveModel:
         self.current: LoadedVersion | None = None
         self.refused: dict[int, str] = {}
         """Version -> why it is not served."""
+        self.snapshot: StoreSnapshot | None = None
+        """The store at the last look that could read it. None before the first one."""
+        self._scanner = StoreScanner(store)
         self.num_loaded = 0
         self.num_refused = 0
         self._load = load
@@ -111,6 +119,7 @@ class LiveModel:
     async def look(self) -> None:
         """Look at the store once, and switch to the version it means if that is good and not in use yet."""
         async with self._looking:
+            await self._scan()
             try:
                 in_use = self.current.version if self.current else None
                 wanted = await self._on_thread(_wanted_versions, self.store, self.model, in_use)
@@ -130,6 +139,10 @@ class LiveModel:
             if self.current is None:
                 newest = wanted[0][0].version
                 self.health.block("model", f"version {newest} was refused: {self.refused[newest]}")
+
+    async def _scan(self) -> None:
+        with suppress(StoreError):  # whoever looks for versions reports it
+            self.snapshot = await self._on_thread(self._scanner.scan)
 
     async def _try(self, stored: StoredVersion) -> bool:
         if self.current is None:
@@ -165,8 +178,9 @@ class LiveModel:
 
     def _open(self, stored: StoredVersion) -> LoadedVersion:
         """On the loading thread. Nothing of a version is loaded before its digests agree."""
-        metadata = verify_version(stored.folder)
-        engine = self._load(stored.folder)
+        verified = verify_version(stored.folder)
+        metadata = verified.metadata
+        engine = self._load(verified)
         try:
             check_shapes(engine, stored.version, len(metadata.class_names), metadata.preprocessing.image_size)
             engine.warm_up(self._max_batch_size)
@@ -178,7 +192,7 @@ class LiveModel:
     def _refuse(self, stored: StoredVersion, error: Exception) -> None:
         if isinstance(error, DeviceUnavailable | SettingsError) and self.current is None:
             self._on_fatal(error)
-        if _is_from_the_machine(error):
+        if _may_pass(error):
             del self._fingerprints[stored.version]  # a network drive may come back: tried again at every look
         is_ours = isinstance(error, FlowersError)
         reason = str(error) if is_ours else "it could not be loaded; the service's log says why"
@@ -216,6 +230,7 @@ class LiveModel:
 
     async def _look_again_and_again(self) -> None:
         try:
+            await self._scan()  # to look for a device may take long, and GET /models need not wait for it
             await self._on_thread(self._prepare)
         except FlowersError as error:
             self._on_fatal(error)
@@ -244,14 +259,16 @@ def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[
 
 def _fingerprint(folder: Path) -> str:
     """Changes when a file of the version does: names, sizes, times; `verify_version` reads the contents."""
-    files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    files = sorted((str(path), stamp.size, stamp.mtime_ns) for path in folder.rglob("*") if (stamp := stamp_file(path)))
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
-def _is_from_the_machine(error: BaseException | None) -> bool:
-    """Whether the disk or the memory failed, rather than the version being wrong."""
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the disk or the memory failed, or a file changed meanwhile, rather than the version being wrong."""
+    if is_out_of_memory(error):
+        return True
     while error is not None:
-        if isinstance(error, OSError | MemoryError):
+        if isinstance(error, ChangedVersion) or (isinstance(error, OSError) and not isinstance(error, UnfitFile)):
             return True
         error = error.__cause__
     return False

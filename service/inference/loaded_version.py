@@ -48,4 +48,7 @@ class LoadedVersion:
         if self._is_retired and not self._num_users and not self._is_closing:
             self._is_closing = True
             # On a thread: giving hundreds of megabytes back would hold up the event loop.
-            threading.Thread(target=self.engine.close, name="close-engine", daemon=True).start()
+            try:
+                threading.Thread(target=self.engine.close, name="close-engine", daemon=True).start()
+            except (RuntimeError, MemoryError):  # no thread can be had, and whoever used the engine is not at fault
+                self.engine.close()

@@ -11,7 +11,7 @@ from contextlib import suppress
 import numpy as np
 import structlog
 
-from service.errors import EngineFailed, FlowersError, ServiceError
+from service.errors import EngineFailed, FlowersError, OutOfMemory, ServiceError
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 
@@ -111,7 +111,7 @@ class Watchdog:
             with loaded.in_use():
                 await self._batcher.submit(np.zeros((size, size, 3), np.uint8), loaded)
             self._probe_failed = False
-        except EngineFailed as error:
+        except (EngineFailed, OutOfMemory) as error:
             self._probe_failed = True
             log.warning("watchdog prediction failed", reason=str(error), exc_info=error)
         except ServiceError:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import SettingsError, WeightsError
+from service.errors import SettingsError, WeightsError, is_out_of_memory
 from service.networks.efficientnet_lite import efficientnet_lite
 from service.networks.pytorch_file import read_pytorch_weights
 
@@ -117,5 +117,7 @@ def _from_keras(name: str, weights: str | None) -> Backbone:
     try:
         model = build(include_top=False, weights=weights, input_shape=(224, 224, 3), pooling="avg")
     except Exception as error:  # whatever the download raises
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"keras could not make {name} with weights {weights!r}: {error}") from error
     return Backbone(name, model, lambda images: np.asarray(module.preprocess_input(images.astype(np.float32))))

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import WeightsError
+from service.errors import WeightsError, is_out_of_memory
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -55,6 +55,8 @@ def read_pytorch_weights(path: Path) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise WeightsError(f"the weights {path.name} cannot be read: {error.strerror}") from error
     except Exception as error:  # a broken pickle raises whatever its broken instructions lead to
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"{path.name} is no intact file of PyTorch weights: {error}") from error
 
 

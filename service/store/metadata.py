@@ -7,9 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import InvalidVersion
+from service.files import read_regular
 
 METADATA_FORMAT = 1
 """The format that this program writes. It reads older ones too, and refuses newer ones."""
+
+MAX_METADATA_BYTES = 1024 * 1024
+"""Largest `metadata.json` that is read. One of a thousand classes has some 40 KiB."""
 
 
 class _Frozen(BaseModel):
@@ -105,15 +109,21 @@ class Metadata(_Frozen):
         by_part = {metrics.part: metrics for metrics in self.metrics}
         return by_part.get("test") or next(iter(self.metrics), None)
 
+    @property
+    def stated_accuracy(self) -> float | None:
+        """Of `stated`; None where nothing was measured."""
+        return self.stated.accuracy if self.stated else None
+
 
 def read_metadata(path: Path) -> Metadata:
-    """Read one `metadata.json`.
+    """Read one `metadata.json`, verified or not.
 
     Raises:
-        InvalidVersion: missing, unreadable, not of this shape, or of a newer format than `METADATA_FORMAT`.
+        InvalidVersion: missing, unreadable, no regular file, larger than `MAX_METADATA_BYTES`, not of this shape, or
+            of a newer format than `METADATA_FORMAT`.
     """
     try:
-        text = path.read_bytes()
+        text = read_regular(path, MAX_METADATA_BYTES, follow_links=False)
     except OSError as error:
         raise InvalidVersion(
             f"{path.name} of version {path.parent.parent.name} cannot be read: {error.strerror}"

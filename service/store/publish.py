@@ -10,17 +10,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.errors import InvalidVersion, PublishError
+from service.files import digest_file
 from service.store.layout import (
-    METADATA_FILE,
     PUBLISHING_PREFIX,
     REMOVING_PREFIX,
     SHA256SUMS_FILE,
     check_model_name,
     model_folder,
 )
-from service.store.metadata import read_metadata
 from service.store.resolve import next_version
-from service.store.verify import check_files, digest_file, list_files
+from service.store.verify import check_draft, list_files
 
 _LEFTOVER_AGE_S = 24 * 3600
 
@@ -117,8 +116,7 @@ def _complete(draft: Path) -> None:
     files = sorted(set(list_files(draft)) - {SHA256SUMS_FILE})
     lines = [f"{digest_file(draft / file)}  {file}\n" for file in files]
     (draft / SHA256SUMS_FILE).write_text("".join(lines), encoding="utf-8")
-    check_files(draft)
-    read_metadata(draft / METADATA_FILE)
+    check_draft(draft)
     for path in (draft, *draft.rglob("*")):
         _fsync(path)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import InvalidVersion, ModelNotFound, StoreError, UsageError, VersionNotFound
+from service.files import read_regular
 from service.store.layout import (
     HIGHEST_FILE,
     PINNED_FILE,
@@ -19,6 +20,8 @@ from service.store.layout import (
     version_folder,
 )
 from service.store.verify import verify_version
+
+_MAX_NUMBER_BYTES = 64  # of PINNED and .highest
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Served:
     damaged: dict[int, str] = field(default_factory=dict)
 
 
+def list_names(store: Path) -> list[str]:
+    """The names in a store that may be models, sorted. Raises `StoreError` if the store cannot be read."""
+    return sorted(_names(store))
+
+
 def list_models(store: Path) -> list[str]:
     """The models that have a version, by name; none for a store that does not exist.
 
@@ -46,7 +54,7 @@ def list_models(store: Path) -> list[str]:
         StoreError: the store cannot be read.
     """
     models = []
-    for name in sorted(_names(store)):
+    for name in list_names(store):
         with suppress(ModelNotFound):  # not a model's name, or a link that leaves the store
             if _versions(store, name):
                 models.append(name)
@@ -95,6 +103,23 @@ def resolve_version(store: Path, model: str, version: int | None = None) -> Stor
     return StoredVersion(model, version, folder, pinned=version == pinned)
 
 
+def list_stored(store: Path, model: str) -> list[StoredVersion]:
+    """The versions of a model, oldest first, with their folders; none where there is no such model. None is verified.
+
+    A `PINNED` without a version number pins none.
+
+    Raises:
+        ModelNotFound: no model can have this name.
+        StoreError: the store cannot be read.
+    """
+    folder, pinned = model_folder(store, model), None
+    with suppress(InvalidVersion):
+        pinned = pinned_version(store, model)
+    return [
+        StoredVersion(model, version, folder / str(version), version == pinned) for version in _versions(store, model)
+    ]
+
+
 def list_candidates(store: Path, model: str) -> list[StoredVersion]:
     """What a service tries, best first: the pinned version alone, else all from the newest down. None is verified.
 
@@ -102,10 +127,7 @@ def list_candidates(store: Path, model: str) -> list[StoredVersion]:
         ModelNotFound, VersionNotFound, InvalidVersion: as `resolve_version`.
     """
     meant = resolve_version(store, model)
-    if meant.pinned:
-        return [meant]
-    versions = reversed(list_versions(store, model))
-    return [StoredVersion(model, version, version_folder(store, model, version), pinned=False) for version in versions]
+    return [meant] if meant.pinned else list_stored(store, model)[::-1]
 
 
 def find_served(store: Path, model: str) -> Served:
@@ -213,18 +235,30 @@ def next_version(folder: Path) -> int:
 
 
 def _versions(store: Path, model: str) -> list[int]:
+    """Of the names only links are resolved: that costs a hundred times as much as to list them."""
+    folder = model_folder(store, model)
     versions = []
-    for name in _names(model_folder(store, model)):
-        version = parse_version(name)
-        with suppress(InvalidVersion):  # a link that leaves the store
-            if version is not None and version_folder(store, model, version).is_dir():
-                versions.append(version)
+    for entry in _entries(folder):
+        version = parse_version(entry.name)
+        if version is None:
+            continue
+        if entry.is_symlink():
+            with suppress(InvalidVersion):  # it leaves the store
+                if version_folder(store, model, version).is_dir():
+                    versions.append(version)
+        elif entry.is_dir(follow_symlinks=False):
+            versions.append(version)
     return sorted(versions)
 
 
 def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        return [path.name for path in folder.iterdir()]
+        with os.scandir(folder) as entries:
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -233,8 +267,7 @@ def _names(folder: Path) -> list[str]:
 
 def _read_number(path: Path) -> int | None:
     try:
-        with path.open("rb") as file:
-            return parse_version(file.read(64).decode("ascii", "replace").strip())
+        return parse_version(read_regular(path, _MAX_NUMBER_BYTES).decode("ascii", "replace").strip())
     except OSError:
         return None
 

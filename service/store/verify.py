@@ -1,21 +1,89 @@
-"""Is a version what was published? Every file is there, unchanged, and none has come in."""
+"""Verification of a version against its SHA256SUMS. Every file is there, unchanged, and none was added."""
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import InvalidVersion
+from service.errors import ChangedVersion, InvalidVersion
+from service.files import FileStamp, digest_bytes, digest_file, read_regular, stamp_file
 from service.store.layout import METADATA_FILE, SAVED_MODEL_FILE, SHA256SUMS_FILE
-from service.store.metadata import Metadata, read_metadata
+from service.store.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 
 # As `sha256sum` writes it, names that it would have to escape left out.
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<file>[^\x00-\x1f\\\ud800-\udfff]+)")
-_LARGEST_SHA256SUMS_BYTES = 1024 * 1024
+_MAX_SHA256SUMS_BYTES = 1024 * 1024
 
 
-def verify_version(folder: Path) -> Metadata:
+@dataclass(frozen=True)
+class VerifiedVersion:
+    """A version whose files were those that its SHA256SUMS lists.
+
+    A file may be replaced afterwards. So `read` compares digests again, and a loader that takes paths has to call
+    `check_unchanged` when it has loaded.
+
+    Attributes:
+        folder: `<store>/<model>/<version>`.
+        metadata: parsed from the bytes whose digest was compared.
+        digests: sha256 by file, relative to `folder`.
+        stamps: of each file and folder, taken before the files were read.
+    """
+
+    folder: Path
+    metadata: Metadata
+    digests: Mapping[str, str]
+    stamps: Mapping[str, FileStamp]
+
+    def read(self, file: str) -> bytes:
+        """Return the bytes of a file that was verified.
+
+        Args:
+            file: relative to `folder`, as SHA256SUMS names it.
+
+        Raises:
+            InvalidVersion: the version has no such file.
+            ChangedVersion: the file is not the one that was verified.
+        """
+        if file not in self.digests:
+            raise InvalidVersion(f"version {self.folder.name} has no {file}; export it again")
+        try:
+            data = read_regular(self.folder / file, self.stamps[file].size, follow_links=False)
+        except OSError as error:
+            raise self._changed(file) from error
+        if digest_bytes(data) != self.digests[file]:
+            raise self._changed(file)
+        return data
+
+    def check_unchanged(self) -> None:
+        """Compare every file once more, after they were loaded by path.
+
+        The stamps tell of a file that was replaced and put back.
+
+        Raises:
+            ChangedVersion: a file or folder was changed, replaced, added or removed since before the verification.
+        """
+        try:
+            for file, digest in self.digests.items():
+                if digest_file(self.folder / file, follow_links=False) != digest:
+                    raise self._changed(file)
+            stamps = _stamp_all(self.folder)
+        except (OSError, InvalidVersion) as error:
+            if isinstance(error, ChangedVersion):
+                raise
+            raise self._changed("a file") from error
+        for name in self.stamps.keys() | stamps.keys():
+            if self.stamps.get(name) != stamps.get(name):
+                raise self._changed(name)
+
+    def _changed(self, file: str) -> ChangedVersion:
+        return ChangedVersion(
+            f"{file} of version {self.folder.name} was changed while the version was loaded; leave its files alone, "
+            "and load it again"
+        )
+
+
+def verify_version(folder: Path) -> VerifiedVersion:
     """Check every file of a version against its SHA256SUMS, and read its metadata.
 
     Nothing of a version is to be loaded before this has returned. Reads every byte.
@@ -28,18 +96,26 @@ def verify_version(folder: Path) -> Metadata:
             metadata cannot be read. Names the file as it lies in the version.
     """
     try:
-        check_files(folder)
+        stamps, digests, metadata = _check(folder)
     except InvalidVersion as error:
         raise InvalidVersion(
             f"version {folder.name} is not what was published: {error}; copy it here again, or take another "
             "with `flowers models use`"
         ) from error
-    return read_metadata(folder / METADATA_FILE)
+    return VerifiedVersion(folder, parse_metadata(metadata, version=folder.name), digests, stamps)
 
 
-def check_files(folder: Path) -> None:
-    """What `verify_version` says of the files. Raises `InvalidVersion`, a clause without the remedy."""
+def check_draft(folder: Path) -> None:
+    """Verify a version before it has its number. Raises `InvalidVersion`, a clause without the remedy."""
+    _, _, metadata = _check(folder)
+    parse_metadata(metadata, version=folder.name)
+
+
+def _check(folder: Path) -> tuple[dict[str, FileStamp], dict[str, str], bytes]:
+    """Return stamps and digests by file, and the bytes of the metadata."""
+    metadata = b""
     try:
+        stamps = _stamp_all(folder)
         files = set(list_files(folder))
         listed = _read_sums(folder, files)
         for missing in sorted({SAVED_MODEL_FILE, METADATA_FILE, *listed} - files):
@@ -47,11 +123,25 @@ def check_files(folder: Path) -> None:
         for unlisted in sorted(files - listed.keys() - {SHA256SUMS_FILE}):
             raise InvalidVersion(f"{unlisted} is not in {SHA256SUMS_FILE}")
         for file, digest in listed.items():
-            if digest_file(folder / file) != digest:
+            if file == METADATA_FILE:
+                metadata = read_regular(folder / file, MAX_METADATA_BYTES, follow_links=False)
+                found = digest_bytes(metadata)
+            else:
+                found = digest_file(folder / file, follow_links=False)
+            if found != digest:
                 raise InvalidVersion(f"{file} was changed")
     except OSError as error:
         file = os.path.relpath(error.filename or folder, folder)
         raise InvalidVersion(f"{file} cannot be read: {error.strerror}") from error
+    return stamps, listed, metadata
+
+
+def _stamp_all(folder: Path) -> dict[str, FileStamp]:
+    """Return the stamps of a version's folder, by whichever name, and of all below it."""
+    stamps = {".": stamp_file(folder), "./": stamp_file(folder, follow_links=True)}  # the folder may be a link
+    for path in folder.rglob("*"):
+        stamps[path.relative_to(folder).as_posix()] = stamp_file(path)
+    return stamps
 
 
 def list_files(folder: Path) -> Iterator[str]:
@@ -78,18 +168,11 @@ def list_files(folder: Path) -> Iterator[str]:
                 yield file
 
 
-def digest_file(path: Path) -> str:
-    """sha256 of a file's bytes, 64 hexadecimal digits. Raises `OSError`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
     """File -> digest as SHA256SUMS lists them; a listed name is compared with `files`, not opened unseen."""
     if SHA256SUMS_FILE not in files:
         raise InvalidVersion(f"{SHA256SUMS_FILE} is missing")
-    with (folder / SHA256SUMS_FILE).open("rb") as sums:
-        text = sums.read(_LARGEST_SHA256SUMS_BYTES).decode("utf-8", "replace")
+    text = read_regular(folder / SHA256SUMS_FILE, _MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
     listed: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = _LINE.fullmatch(line)

@@ -61,8 +61,9 @@ def export_cpu_models(
     def export(model: onnx.ModelProto, precision: Precision, quantised: str = "") -> CpuModel:
         path = folder / CPU_MODEL_FILES[precision]
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(model.SerializeToString())
-        engine = OnnxRuntimeEngine(folder, precision=precision, reason="the check of the export")
+        network = model.SerializeToString()
+        path.write_bytes(network)
+        engine = OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="the check of the export")
         compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:

@@ -10,7 +10,14 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import BodyTooSlow, FlowersError, HeadTooLarge, MalformedRequest
+from service.errors import (
+    BodyTooSlow,
+    FlowersError,
+    HeadTooLarge,
+    MalformedRequest,
+    OutOfMemory,
+    is_out_of_memory,
+)
 from service.wire.linger import SKIPPED_BYTES, linger_s
 from service.wire.send_limits import UnsentClock
 
@@ -46,6 +53,7 @@ _NOT_ONE_HOST = (
 _UNKNOWN_CODING = (
     "The body's Transfer-Encoding is not plain chunked of HTTP/1.1: send it chunked, or with a Content-Length."
 )
+_NO_MEMORY = "There is not enough memory to read the request: send it again after the seconds in Retry-After."
 _HEAD_TOO_LARGE = "Request line and headers, or the trailers, have more than 32 KiB: send fewer or shorter ones."
 _HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_S:g} seconds: send them at once."
 
@@ -282,8 +290,11 @@ class HeadGuard(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if isinstance(refused := error.__context__, _Refused):
-                raise refused from None
+            cause = error.__context__  # what a method below has raised
+            if isinstance(cause, _Refused):
+                raise cause from None
+            if is_out_of_memory(cause):
+                raise _Refused(OutOfMemory, _NO_MEMORY) from None
             raise _Refused(MalformedRequest, _UNREADABLE) from None
 
     def _end_part(self, *, is_end: bool) -> None:

@@ -6,12 +6,13 @@ import math
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from drawing import draw_photograph, encode
 from fakes import Loader
-from PIL import Image
+from PIL import Image, ImageFile
 from running import Running, running
 from structlog.testing import capture_logs
 
@@ -278,6 +279,48 @@ async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(ser
     [event] = [event for event in events if event["event"] == "request failed"]
     assert event["request_id"] == response.headers["x-request-id"]
     assert "secret" in str(event["exc_info"])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+async def test_want_of_memory_or_threads_is_a_503_wherever_it_is_met(
+    service: Running, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    for part, method in (("predictor", "predict"), ("predictor", "check_top_k"), ("admission", "request")):
+        with monkeypatch.context() as patched:
+            patched.setattr(getattr(service.service, part), method, Mock(side_effect=error))
+            response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+        check(response, "overloaded", 503)
+        assert response.headers["retry-after"] == "1"
+    assert (await service.client.post("/predict", content=PHOTO, headers=JPEG)).status_code == 200
+
+
+async def test_an_engine_without_memory_is_a_503(service: Running, loader: Loader) -> None:
+    loader.engines[1].error = RuntimeError("std::bad_alloc")
+    response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    check(response, "overloaded", 503)
+    assert response.headers["retry-after"] == "1"
+    explained = (await service.client.get("/problems/overloaded")).json()
+    assert (explained["status"], "503" in explained["detail"]) == (429, True)
+
+
+async def test_a_decoder_without_memory_is_a_503(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=MemoryError))
+    check(await service.client.post("/predict", content=PHOTO, headers=JPEG), "overloaded", 503)
+
+
+async def test_no_more_bytes_are_held_than_half_of_the_memory(
+    store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.app.memory_left", lambda: 300_000)
+    async with running(store, loader, max_image_bytes=100_000) as service:
+        with service.service.admission.request() as hold:
+            hold(150_000)
+            with pytest.raises(errors.QueueFull):
+                hold(1)
+    monkeypatch.setattr("service.api.app.memory_left", lambda: 1)
+    async with running(store, loader, max_image_bytes=100_000) as service:
+        with service.service.admission.request() as hold:
+            hold(100_000)  # one image always fits
 
 
 async def test_an_exception_that_nobody_foresaw_is_a_500_too(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:

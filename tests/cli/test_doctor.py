@@ -114,7 +114,7 @@ def test_what_a_runtime_says_of_a_network_is_passed_on_here(store: Path, capsys:
     _, found = examine("--model-store", str(store), capsys=capsys)
     (sentence,) = sentences(found, fatal=False)
     assert "that can be loaded here" in sentence
-    assert "Protobuf" in sentence
+    assert "protobuf" in sentence
 
 
 def test_a_network_that_does_not_fit_its_metadata_is_found(store: Path, capsys: Capture) -> None:

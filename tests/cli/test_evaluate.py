@@ -18,6 +18,7 @@ from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
 from service.store.publish import publish_version
 from service.store.resolve import resolve_version
+from service.store.verify import VerifiedVersion, verify_version
 
 Capture = pytest.CaptureFixture[str]
 
@@ -43,7 +44,7 @@ def test_it_measures_what_the_version_answers(store: Path, folder: Path, capsys:
     assert main(["evaluate", str(folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     photographs = read_folder(folder)
-    engine = load_engine(resolve_version(store, "flowers").folder)
+    engine = load_engine(verify_version(resolve_version(store, "flowers").folder))
     rows = score_photographs(
         engine, [photograph.path for photograph in photographs.photographs], ResizeRule(), ImageLimits()
     )
@@ -123,7 +124,7 @@ def test_a_report_is_written(folder: Path, tmp_path: Path) -> None:
 def test_the_limit_of_gpu_memory_reaches_the_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
 
-    def load(version: Path, *, gpu_memory_limit_mb: int = 0, **wishes: Any) -> Engine:
+    def load(version: VerifiedVersion, *, gpu_memory_limit_mb: int = 0, **wishes: Any) -> Engine:
         limits.append(gpu_memory_limit_mb)
         return load_engine(version, **wishes)
 

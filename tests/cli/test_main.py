@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -170,3 +171,11 @@ def test_the_light_verbs_import_neither_tensorflow_nor_fastapi() -> None:
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+def test_want_of_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("service.cli.doctor.find_packages", Mock(side_effect=MemoryError))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == (
+        "flowers: there is not enough memory: close other programs, or raise the limit of this one\n"
+    )

@@ -9,16 +9,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 import uvicorn
 from drawing import CLASS_NAMES, draw_photograph, encode
+from PIL import ImageFile
 from scripted_server import http, scripted_server
 
 from service.api.app import create_app
 from service.cli.main import main
 from service.settings import ServeSettings
+from service.store.verify import VerifiedVersion, verify_version
 
 Capture = pytest.CaptureFixture[str]
 
@@ -184,3 +187,39 @@ def test_asking_wrongly_is_one_sentence(
     assert captured.out == ""
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["assets.extra/cpu_model.onnx", "assets.extra/metadata.json", "saved_model.pb"])
+def test_files_replaced_after_verification_are_not_used(
+    photographs: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, file: str
+) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    replaced = copy / "flowers" / "1" / file
+
+    def verify_then_replace(folder: Path) -> VerifiedVersion:
+        verified = verify_version(folder)
+        replaced.write_bytes(replaced.read_bytes().replace(b"daisy", b"weeds") + b" ")
+        return verified
+
+    monkeypatch.setattr("service.evaluation.local_model.verify_version", verify_then_replace)
+    engine = "savedmodel" if file == "saved_model.pb" else "onnxruntime"
+    command = ["predict", str(photographs), "--format", "json", "--model-store", str(copy)]
+    exit_code = main([*command, "--engine", engine, "--precision", "auto" if engine == "savedmodel" else "float32"])
+    result = capsys.readouterr()
+    if file.endswith(".json"):  # it is not read again
+        assert (exit_code, "weeds" in result.out) == (0, False)
+    else:
+        assert exit_code == 1
+        assert f"{file} of version 1 was changed while the version was loaded" in result.err
+
+
+def test_want_of_memory_is_said_of_no_photograph(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=MemoryError))
+    assert main(["predict", str(photographs)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("not at fault. Send it again later, or a smaller copy.\n")
+    assert ".jpg: There is not enough memory" in captured.err

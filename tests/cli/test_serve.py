@@ -381,3 +381,22 @@ def test_it_listens_on_every_kind_of_address(host: str) -> None:
     with ExitStack() as listeners:
         listener = listeners.enter_context(_listen(host, 0))
         assert listener.getsockname()[1] > 0
+
+
+def test_pipes_in_the_store_hold_up_neither_requests_nor_the_stop(tmp_path: Path) -> None:
+    store = tmp_path / "model_store"
+    publish_example(store)
+    publish_example(store)
+    for version in ("1", "2"):
+        path = store / "flowers" / version / "assets.extra" / "metadata.json"
+        path.unlink()
+        os.mkfifo(path)
+    os.mkfifo(store / "flowers" / "PINNED")
+    with served(store, "--reload-interval-s", "0.05") as service:
+        service.wait_for("no model in the store")
+        for _ in range(8):
+            assert len(httpx.get(f"{service.url}/models/flowers", timeout=10).json()["versions"]) == 2
+        (store / "flowers" / "PINNED").unlink()
+        service.wait_for("version refused")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0

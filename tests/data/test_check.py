@@ -5,16 +5,18 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from drawing import draw_photograph, encode
 from icc import matrix_profile
-from PIL import Image
+from PIL import Image, ImageFile
 
 from service.data.check import SMALL_CLASS, DataCheck, check_folder, has_digest, pixels_digest
 from service.data.folder import read_folder
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_pairs, perceptual_hash
+from service.errors import OutOfMemory
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits
 from service.imaging.profiles import to_srgb
@@ -239,3 +241,10 @@ def test_near_duplicates_in_flower_photos_are_few_and_never_cross_classes(real_c
     assert 20 <= len(groups) <= 40
     assert all(len({photograph.label for photograph in group}) == 1 for group in groups)
     assert max(len(group) for group in groups) <= 5
+
+
+def test_want_of_memory_is_no_finding_of_a_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _write(tmp_path, _plain())
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=MemoryError))
+    with pytest.raises(OutOfMemory, match="There is not enough memory"):
+        _check(folder)

@@ -29,10 +29,7 @@ def test_where_it_cannot_be_asked_only_a_mac_is_trusted(
     assert has_fast_int8(tmp_path / "missing") == expected
 
 
-def test_a_version_has_the_precisions_that_it_has_files_for(tmp_path: Path) -> None:
-    assert list_precisions(tmp_path) == ()
-    (tmp_path / "assets.extra").mkdir()
-    (tmp_path / CPU_MODEL_FILES["float32"]).touch()
-    assert list_precisions(tmp_path) == ("float32",)
-    (tmp_path / CPU_MODEL_FILES["int8"]).touch()
-    assert list_precisions(tmp_path) == ("float32", "int8")
+def test_a_version_has_the_precisions_that_it_has_files_for() -> None:
+    assert list_precisions(["saved_model.pb"]) == ()
+    assert list_precisions(["saved_model.pb", CPU_MODEL_FILES["float32"]]) == ("float32",)
+    assert list_precisions(CPU_MODEL_FILES.values()) == ("float32", "int8")

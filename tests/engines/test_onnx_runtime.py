@@ -1,6 +1,7 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import Engine
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
-from service.errors import EngineFailed, InvalidVersion
+from service.errors import EngineFailed, InvalidVersion, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.resources import count_cores, pinnable_cores
 from service.training.cpu_model import ready_for_int8
@@ -29,7 +30,7 @@ def squares() -> Pixels:
 
 @pytest.fixture(scope="module", params=PRECISIONS)
 def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
-    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision=request.param, reason="a test", threads=2)
+    engine = load(tiny_version / "flowers" / "1", request.param, threads=2)
     engine.warm_up(32)
     return engine
 
@@ -42,7 +43,12 @@ def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_fact
     model = float32_model(steps) if float32 else int8_model(*ready_for_int8(steps, squares))
     folder = tmp_path_factory.mktemp("untrained")
     write(folder, model, request.param)
-    return OnnxRuntimeEngine(folder, precision=request.param, reason="a test")
+    return load(folder, request.param)
+
+
+def load(folder: Path, precision: Precision = "float32", threads: int = 0) -> OnnxRuntimeEngine:
+    network = (folder / CPU_MODEL_FILES[precision]).read_bytes()
+    return OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="a test", threads=threads)
 
 
 def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32") -> Path:
@@ -81,7 +87,7 @@ def test_it_has_a_lane_for_each_core_and_one_more_where_they_cannot_keep_to_them
 ) -> None:
     if pinnable is not None:
         monkeypatch.setattr("service.engines.onnx_runtime.pinnable_cores", lambda _: pinnable)
-    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=threads)
+    engine = load(tiny_version / "flowers" / "1", threads=threads)
     assert engine.lane_cores == (pinnable_cores() if pinnable is None else pinnable)
     assert engine.num_lanes == (lanes or len(pinnable_cores()) or count_cores() + (count_cores() > 1))
     assert engine.min_queue_size == 3 * (threads or count_cores())
@@ -106,7 +112,7 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares:
 def test_only_a_call_that_is_alone_has_all_cores(
     tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=2)
+    engine = load(tiny_version / "flowers" / "1", threads=2)
     used: list[str] = []
 
     class Session:
@@ -130,20 +136,48 @@ def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
 
 
 def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels) -> None:
-    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test")
+    engine = load(tiny_version / "flowers" / "1")
     engine.close()
     with pytest.raises(EngineFailed):
         engine.run(squares[:1])
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no protocol buffer at all"])
-def test_a_missing_or_damaged_file_is_an_invalid_version(tmp_path: Path, content: bytes | None) -> None:
-    folder = tmp_path / "7"
-    (folder / "assets.extra").mkdir(parents=True)
-    if content is not None:
-        (folder / CPU_MODEL_FILES["float32"]).write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
+def test_a_damaged_network_is_an_invalid_version(content: bytes) -> None:
     with pytest.raises(InvalidVersion, match=r"version 7 has no cpu_model\.onnx that can be loaded"):
-        OnnxRuntimeEngine(folder, precision="float32", reason="a test")
+        OnnxRuntimeEngine(content, version="7", precision="float32", reason="a test")
+
+
+def test_weights_in_a_file_beside_the_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file lies in the current folder, where nothing has verified it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(np.ones((4, 4), np.float32).tobytes())
+    weights = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[4, 4])
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="weights.bin")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weights"], ["y"])], "g", values[:1], values[1:], [weights]
+    )
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    with pytest.raises(InvalidVersion, match="can be loaded"):
+        OnnxRuntimeEngine(model.SerializeToString(), version="7", precision="float32", reason="a test")
+
+
+@pytest.mark.parametrize("text", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 9"])
+def test_a_load_without_memory_is_not_the_versions_fault(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("onnxruntime.InferenceSession", Mock(side_effect=RuntimeError(text)))
+    with pytest.raises(OutOfMemory, match="to load version 7"):
+        OnnxRuntimeEngine(b"sound", version="7", precision="float32", reason="a test")
+
+
+def test_a_call_without_memory_is_out_of_memory(
+    tiny_version: Path, monkeypatch: pytest.MonkeyPatch, squares: Pixels
+) -> None:
+    engine = load(tiny_version / "flowers" / "1", threads=1)
+    monkeypatch.setattr(engine, "_session", Mock(run=Mock(side_effect=RuntimeError("std::bad_alloc"))))
+    with pytest.raises(OutOfMemory, match="batch of 1"):
+        engine.run(squares[:1])
 
 
 def graph(
@@ -178,13 +212,13 @@ def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
     folder = tmp_path / "7"
     folder.mkdir()
     with pytest.raises(InvalidVersion, match=r"the CPU network of version 7 has .*expected images: uint8"):
-        OnnxRuntimeEngine(write(folder, model), precision="float32", reason="a test")
+        load(write(folder, model))
 
 
 def test_the_warm_up_takes_the_smallest_calls_the_largest_and_one_alone(
     tiny_version: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = OnnxRuntimeEngine(tiny_version / "flowers" / "1", precision="float32", reason="a test", threads=2)
+    engine = load(tiny_version / "flowers" / "1", threads=2)
     calls: set[tuple[int, bool]] = set()
 
     def watched(images: Pixels, *, is_alone: bool = False) -> np.ndarray:
@@ -208,13 +242,13 @@ def test_the_warm_up_takes_the_smallest_calls_the_largest_and_one_alone(
 def test_answers_that_are_no_probabilities_fail_the_warm_up(
     tmp_path: Path, nodes: list[onnx.NodeProto], found: str
 ) -> None:
-    engine = OnnxRuntimeEngine(write(tmp_path, graph(nodes)), precision="float32", reason="a test")
+    engine = load(write(tmp_path, graph(nodes)))
     with pytest.raises(EngineFailed, match=found):
         engine.warm_up(4)
 
 
 def test_a_version_may_be_removed_while_it_is_in_use(tiny_version: Path, tmp_path: Path, squares: Pixels) -> None:
     folder = shutil.copytree(tiny_version / "flowers" / "1", tmp_path / "1")
-    engine = OnnxRuntimeEngine(folder, precision="float32", reason="a test")
+    engine = load(folder)
     shutil.rmtree(folder)
     assert engine.run(squares[:2]).shape == (2, 5)

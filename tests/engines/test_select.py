@@ -1,4 +1,5 @@
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 from exporting import export_tiny_version
 
-from service.engines.cpu_model import Precision
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.select import (
     Machine,
     choose_engine,
@@ -15,7 +16,8 @@ from service.engines.select import (
     list_driver_gpus,
     load_engine,
 )
-from service.errors import DeviceUnavailable, InvalidVersion, SettingsError
+from service.errors import ChangedVersion, DeviceUnavailable, InvalidVersion, SettingsError
+from service.store.verify import verify_version
 
 H100 = "GPU 0: NVIDIA H100 80GB HBM3"
 NO_GPU = Machine(has_fast_int8=True)
@@ -202,7 +204,7 @@ def test_where_the_tool_is_missing_the_device_files_tell(tmp_path: Path) -> None
 
 def test_a_version_from_before_there_was_a_light_engine_runs_on_the_savedmodel(tmp_path: Path) -> None:
     folder = export_tiny_version(tmp_path / "store", cpu_models=False) / "flowers" / "1"
-    engine = load_engine(folder, device="cpu")
+    engine = load_engine(verify_version(folder), device="cpu")
     assert engine.info.engine == "savedmodel"
     assert "no network for the light engine" in engine.info.reason
 
@@ -212,14 +214,51 @@ def test_a_tensorflow_that_cannot_be_imported_is_unavailable(
 ) -> None:
     monkeypatch.setitem(sys.modules, "service.engines.savedmodel", None)
     with pytest.raises(DeviceUnavailable, match="TensorFlow cannot be imported"):
-        load_engine(tiny_version / "flowers" / "1", engine="savedmodel", device="cpu")
+        load_engine(verify_version(tiny_version / "flowers" / "1"), engine="savedmodel", device="cpu")
 
 
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime", "savedmodel"])
 def test_this_machine_gives_an_engine_that_shows_what_was_chosen(tiny_version: Path, engine: str) -> None:
     choice = choose_engine(inspect_machine(), BOTH, engine=engine)
-    loaded = load_engine(tiny_version / "flowers" / "1", engine=engine)
+    loaded = load_engine(verify_version(tiny_version / "flowers" / "1"), engine=engine)
     loaded.warm_up(2)
     info = loaded.info
     assert (info.engine, info.device, info.precision) == (choice.engine, choice.device, choice.precision)
     assert (info.reason, info.warning) == (choice.reason, choice.warning)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "savedmodel"])
+def test_a_network_swapped_after_verification_is_not_loaded(tiny_version: Path, tmp_path: Path, engine: str) -> None:
+    """By another one that is sound, and only its digest differs."""
+    folder = tmp_path / "1"
+    shutil.copytree(tiny_version / "flowers" / "1", folder)
+    verified = verify_version(folder)
+    for file in ("saved_model.pb", *CPU_MODEL_FILES.values()):
+        other = folder / (CPU_MODEL_FILES["int8"] if file.endswith("model.onnx") else file)
+        (tmp_path / "other").write_bytes(other.read_bytes() + b"\x78\x01" * file.endswith("pb"))
+        (tmp_path / "other").replace(folder / file)
+    with pytest.raises(ChangedVersion, match="of version 1 was changed while the version was loaded"):
+        load_engine(verified, engine=engine, device="cpu", precision="float32")
+
+
+def test_a_savedmodel_swapped_and_put_back_is_not_taken(
+    tiny_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "1"
+    shutil.copytree(tiny_version / "flowers" / "1", folder)
+    verified, closed = verify_version(folder), []
+    program = folder / "saved_model.pb"
+
+    class Swapping:
+        def __init__(self, *_: object, **__: object) -> None:
+            program.rename(tmp_path / "aside")
+            program.write_bytes(b"an attack")
+            (tmp_path / "aside").replace(program)
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("service.engines.savedmodel.SavedModelEngine", Swapping)
+    with pytest.raises(ChangedVersion):
+        load_engine(verified, engine="savedmodel", device="cpu")
+    assert closed

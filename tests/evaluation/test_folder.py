@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from service.data.check import CheckedPhotograph, check_folder
 from service.data.folder import read_folder
 from service.data.split import Part, Split, split_to_json
 from service.engines.engine import Probabilities
-from service.errors import DatasetError, InvalidVersion
+from service.errors import ChangedVersion, DatasetError, InvalidVersion
 from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
 from service.evaluation.local_model import LocalModel
 from service.evaluation.metrics import evaluate
@@ -84,7 +85,8 @@ def test_every_photograph_is_compared_with_the_name_of_its_folder(local: LocalMo
 def test_the_classes_are_matched_by_name_not_by_place(local: LocalModel, folder: Path, tmp_path: Path) -> None:
     turned = local.metadata.model_copy(update={"class_names": list(CLASS_NAMES[::-1])})
     straight = evaluate_folder(local, read_folder(folder), LIMITS).evaluation
-    other = evaluate_folder(LocalModel(local.stored, turned, local.engine), read_folder(folder), LIMITS).evaluation
+    other_model = replace(local, verified=replace(local.verified, metadata=turned))
+    other = evaluate_folder(other_model, read_folder(folder), LIMITS).evaluation
     np.testing.assert_array_equal(other.confusion[::-1], straight.confusion)
 
 
@@ -143,8 +145,14 @@ def test_a_missing_photograph_of_the_part_is_refused(local: LocalModel, folder: 
 
 
 def test_a_split_list_that_is_not_the_one_in_the_metadata_is_refused(local: LocalModel, folder: Path) -> None:
-    (local.stored.folder / SPLIT_FILE).write_text("[]")
+    metadata = local.metadata.model_copy(update={"split_digest": "0" * 64})
     with pytest.raises(InvalidVersion, match="version 1 has not the split list"):
+        select_part(replace(local, verified=replace(local.verified, metadata=metadata)), read_folder(folder), "test")
+
+
+def test_a_split_list_replaced_after_verification_is_refused(local: LocalModel, folder: Path) -> None:
+    (local.stored.folder / SPLIT_FILE).write_text("[]")
+    with pytest.raises(ChangedVersion, match=r"split\.json of version 1 was changed"):
         select_part(local, read_folder(folder), "test")
     (local.stored.folder / SPLIT_FILE).unlink()
     with pytest.raises(InvalidVersion):

@@ -6,7 +6,9 @@ import struct
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, features
 
-from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage
+from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.profiles import to_srgb
@@ -329,3 +331,29 @@ def in_srgb(image: Image.Image) -> Pixels:
             srgb = ImageCms.createProfile("sRGB")
             return np.asarray(ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB"))
     return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError("out of memory error when reading image file"), RuntimeError("std::bad_alloc")]
+)
+def test_want_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=error))
+    for decode in (decode_image, partial(decode_square, rule=ResizeRule(64, 80))):
+        with pytest.raises(OutOfMemory, match="not at fault"):
+            decode(encode(PICTURE))
+
+
+def test_a_failure_without_room_for_the_pixels_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some decoders say no more than that they failed."""
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=OSError("broken data stream")))
+    with pytest.raises(InvalidImage):
+        decode_image(encode(PICTURE))
+    monkeypatch.setattr("service.imaging.decode.can_allocate", lambda num_bytes: num_bytes < 32 * 24 * 17)
+    with pytest.raises(OutOfMemory):
+        decode_image(encode(PICTURE))
+
+
+def test_an_image_is_not_turned_wrongly_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "getexif", Mock(side_effect=MemoryError))
+    with pytest.raises(OutOfMemory):
+        decode_image(encode(PICTURE, "PNG"))

@@ -13,6 +13,7 @@ from icc import cmyk_profile, grey_profile, matrix_profile, table_profile
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from benchmarks.reliability.hostile_files import chained_profile
+from service.errors import OutOfMemory
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import Decoded, Pixels, ResizeRule
 from service.imaging.profiles import ConversionCache, find_conversion, to_srgb
@@ -182,6 +183,15 @@ def test_a_conversion_that_could_not_be_built_is_tried_again(monkeypatch: pytest
         patch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError("no memory")))
         assert cache.find(matrix_profile(2.2), "RGB") is None
     assert cache.find(matrix_profile(2.2), "RGB") is not None
+
+
+@pytest.mark.parametrize("text", ["out of memory", "cannot build transform"])
+def test_colours_are_not_left_unconverted_for_want_of_memory(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The library says no more than that it could not; then it is asked whether there is memory."""
+    monkeypatch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError(text)))
+    monkeypatch.setattr("service.imaging.profiles.can_allocate", lambda _: text == "out of memory")
+    with pytest.raises(OutOfMemory):
+        ConversionCache(10, 100_000_000).find(matrix_profile(2.2), "RGB")
 
 
 @pytest.mark.parametrize("kind", [2, 3, 5, 11, 12])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engines.engine import Probabilities
-from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, QueueFull
+from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Scored
 from service.inference.loaded_version import LoadedVersion
@@ -269,7 +269,7 @@ async def test_a_caller_that_leaves_a_lane_is_not_counted_there(engine: FakeEngi
 
 
 @pytest.mark.parametrize("where", ["no thread can be had", "no memory for the batch"])
-async def test_a_lane_that_cannot_even_begin_is_a_failure(
+async def test_a_lane_without_thread_or_memory_is_out_of_memory(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
@@ -280,7 +280,7 @@ async def test_a_lane_that_cannot_even_begin_is_a_failure(
             )
         else:
             patched.setattr(np, "stack", Mock(side_effect=MemoryError))
-        with pytest.raises(EngineFailed, match="1 images failed"):
+        with pytest.raises(OutOfMemory, match="batch of 1"):
             await batcher.submit(image_of(1), fake_version(engine))
         assert batcher.is_failing
     await batcher.submit(image_of(1), fake_version(engine))
@@ -367,14 +367,14 @@ async def test_the_image_of_a_caller_that_left_is_not_computed(engine: FakeEngin
 async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=2, max_queue_size=8)
     loaded = fake_version(engine)
-    engine.error = RuntimeError("out of memory")
+    engine.error = RuntimeError("illegal instruction")
     engine.hold()
     calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
     await spin()
     engine.release()
     for failure in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(failure, EngineFailed)
-        assert "out of memory" in str(failure)
+        assert "illegal instruction" in str(failure)
     engine.error = None
     assert (await batcher.submit(image_of(5), loaded)).probabilities[0] == np.float32(5 / 512)
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from service.errors import (
     ImageTooLarge,
     InvalidImage,
     MissingImage,
+    OutOfMemory,
     QueueFull,
     UnsupportedImageFormat,
 )
@@ -204,6 +207,89 @@ def test_a_picture_that_brings_the_decoder_down_is_at_fault(
         ("a picture has brought its decoder down", -signal.SIGABRT)
     ]
     monkeypatch.undo()
+    assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_sound_image_in_a_process_without_memory_is_not_at_fault(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, image_format: str
+) -> None:
+    """As in a small container. Its small neighbour is answered all the same."""
+    program = (
+        "import resource\nfrom service.inference import decode_process as d\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (d._data_bytes() + 3 * 2**20,) * 2)\nd.main()"
+    )
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", program])
+    with pytest.raises(OutOfMemory, match="not at fault"):
+        processes.decode_square(encode(PHOTO.resize((1000, 1000)), image_format), RULE, soon())
+    assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "os.kill(os.getpid(), 9)",
+        "os._exit(75)",
+        "os.write(1, struct.pack('<2Q', 7, 0)); os.abort()",
+        "os.write(1, struct.pack('<2Q', 7, 0)); os.kill(os.getpid(), 11)",
+    ],
+    ids=["by the kernel", "by itself", "noted, aborted", "noted, crashed"],
+)
+def test_a_decoder_that_ends_for_want_of_memory_blames_no_image(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(decode_process, "_COMMAND", command(TAKES_A_REQUEST + end))
+    with capture_logs() as logs, pytest.raises(OutOfMemory, match="not at fault"):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    assert [entry["event"] for entry in logs] == ["decoder out of memory"]
+
+
+def test_a_crash_in_a_process_without_memory_blames_no_image(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some libraries do not look whether they got the memory that they asked for."""
+    program = (
+        "import os, resource\nfrom service.inference import decode_process as d\n"
+        "d.decode_square = lambda data, rule, limits, before: (before(1_000_000, None), os.abort())\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (d._data_bytes() + 3 * 2**20,) * 2)\nd.main()"
+    )
+    monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", program])
+    with pytest.raises(OutOfMemory, match="not at fault"):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+
+
+def test_memory_errors_of_the_process_itself_blame_no_image(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it reads the file, and while it decodes."""
+    for broken in ("read_all", "decode_square"):
+        program = (
+            "from service.inference import decode_process as d\n"
+            f"def fail(*_): raise MemoryError\n"
+            f"read = d.read_all; d.{broken} = fail if {broken == 'decode_square'} else "
+            "lambda stream, size: read(stream, size) if size == 48 else fail()\n"
+            "d.main()"
+        )
+        monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", program])
+        with pytest.raises(OutOfMemory, match="not at fault"):
+            processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+        processes._end(processes._idle.pop()) if processes._idle else None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), OutOfMemory),
+        (OSError(errno.EMFILE, "Too many open files"), QueueFull),
+    ],
+)
+def test_without_a_process_the_reason_decides(
+    processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=error))
+    with pytest.raises(kind):
+        processes.decode_square(encode(PHOTO, "AVIF"), RULE, soon())
     assert processes.decode_square(encode(PHOTO, "PNG"), RULE, soon()).shape == (64, 64, 3)
 
 

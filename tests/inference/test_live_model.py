@@ -4,16 +4,19 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from fakes import FakeEngine, Loader
+from fakes import FakeEngine, Loader, fake_version
 from structlog.testing import capture_logs
-from versions import publish_example
+from versions import example_metadata, publish_example
 
-from service.errors import DeviceUnavailable, EngineFailed, FlowersError, NotReady
+from service.errors import ChangedVersion, DeviceUnavailable, EngineFailed, FlowersError, InvalidVersion, NotReady
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
+from service.store.layout import METADATA_FILE, PINNED_FILE
 from service.store.resolve import pin_version, remove_version, unpin
+from service.store.verify import VerifiedVersion
 
 pytestmark = pytest.mark.anyio
 
@@ -71,9 +74,9 @@ async def test_the_first_version_is_loaded_at_once_and_further_ones_behind_the_t
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    def load(folder: Path) -> FakeEngine:
+    def load(verified: VerifiedVersion) -> FakeEngine:
         seen.append(niceness())
-        return watch.loader(folder)
+        return watch.loader(verified)
 
     seen: list[int] = []
     watch.live_model._load = load
@@ -240,6 +243,129 @@ async def test_a_failing_disk_is_tried_again_at_every_look_and_logged_once(watch
         engine.warm_up_error = None
         assert await watch.look() == 1
     assert [event["event"] for event in events] == ["version refused", "model loaded"]
+
+
+def no_memory(text: str) -> InvalidVersion:
+    """As an engine says that it could not load a network."""
+    error = InvalidVersion("version 1 has no network that can be loaded here")
+    error.__cause__ = RuntimeError(text)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        no_memory("Exception during initialization: std::bad_alloc"),
+        no_memory("ResourceExhaustedError: OOM when allocating tensor"),
+        RuntimeError("can't start new thread"),
+        ChangedVersion("saved_model.pb of version 1 was changed while the version was loaded"),
+    ],
+)
+async def test_a_version_is_tried_again_after_want_of_memory(watch: Watch, error: Exception) -> None:
+    publish_example(watch.store)
+    engine = watch.loader.engines[1] = FakeEngine()
+    engine.warm_up_error = error
+    assert await watch.look() is None
+    engine.warm_up_error = None
+    assert await watch.look() == 1
+    assert watch.live_model.refused == {}
+
+
+async def test_a_version_swapped_while_it_loads_is_refused(watch: Watch) -> None:
+    publish_example(watch.store)
+    await watch.look()
+    publish_example(watch.store)
+
+    def load(verified: VerifiedVersion) -> FakeEngine:
+        (verified.folder / "saved_model.pb").write_bytes(b"an attack!")
+        verified.read("saved_model.pb")
+        raise AssertionError("what was not verified was read")
+
+    watch.live_model._load = load
+    assert await watch.look() == 1
+    assert "saved_model.pb of version 2 was changed while" in watch.live_model.refused[2]
+    assert await watch.look() == 1
+    assert "saved_model.pb was changed" in watch.live_model.refused[2]
+
+
+async def test_the_card_of_the_version_in_use_is_the_verified_one(watch: Watch) -> None:
+    publish_example(watch.store)
+
+    def load(verified: VerifiedVersion) -> FakeEngine:
+        (verified.folder / METADATA_FILE).write_text(example_metadata(temperature=9.0).model_dump_json())
+        return watch.loader(verified)
+
+    watch.live_model._load = load
+    assert await watch.look() == 1
+    assert watch.live_model.require().metadata == example_metadata()
+
+
+async def test_a_pipe_as_pin_does_not_end_the_watch(watch: Watch) -> None:
+    publish_example(watch.store)
+    pin = watch.store / "flowers" / PINNED_FILE
+    os.mkfifo(pin)
+    assert await watch.look() is None
+    assert "PINNED of model flowers holds no version number" in watch.live_model.health.reasons[0]
+    pin.unlink()
+    assert await watch.look() == 1
+
+
+async def test_a_pipe_in_a_version_is_refused_once(watch: Watch) -> None:
+    publish_example(watch.store)
+    publish_example(watch.store)
+    metadata = watch.store / "flowers/2" / METADATA_FILE
+    metadata.unlink()
+    os.mkfifo(metadata)
+    with capture_logs() as events:
+        assert [await watch.look(), await watch.look()] == [1, 1]
+    assert [event["event"] for event in events] == ["version refused", "model loaded"]
+
+
+async def test_a_link_that_leads_nowhere_spoils_only_its_version(watch: Watch) -> None:
+    publish_example(watch.store)
+    publish_example(watch.store)
+    (watch.store / "flowers/2/nowhere").symlink_to("missing")
+    assert await watch.look() == 1
+
+
+async def test_the_store_is_listed_before_anything_is_loaded(tmp_path: Path) -> None:
+    """To look for a GPU may take long, too."""
+    publish_example(tmp_path)
+    asked, may_go_on = threading.Event(), threading.Event()
+
+    def prepare() -> None:
+        asked.set()
+        may_go_on.wait(60)
+
+    live_model = LiveModel(
+        tmp_path, "flowers", load=Loader(), prepare=prepare, health=Health(),
+        max_batch_size=4, reload_interval_s=3600,
+    )  # fmt: skip
+    live_model.start()
+    assert await asyncio.to_thread(asked.wait, 60)
+    snapshot = live_model.snapshot
+    may_go_on.set()
+    await live_model.stop()
+    assert snapshot is not None
+    assert [version.version for version in snapshot.models["flowers"].versions] == [1]
+
+
+async def test_an_unreadable_store_keeps_the_last_snapshot(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_example(watch.store)
+    await watch.look()
+    before = watch.live_model.snapshot
+    monkeypatch.setattr(os, "scandir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    assert await watch.look() == 1
+    assert watch.live_model.snapshot is before is not None
+
+
+async def test_an_engine_is_closed_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    loaded = fake_version(engine)
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    loaded.retire()
+    assert engine.closed.is_set()
 
 
 async def test_a_device_that_is_not_there_is_fatal(watch: Watch) -> None:

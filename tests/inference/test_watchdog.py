@@ -151,9 +151,10 @@ async def test_lanes_that_never_come_to_the_engine_are_not_ready_either(tmp_path
     assert watched.health.is_ready
 
 
-async def test_an_engine_that_fails_on_everything_is_not_ready_until_it_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["illegal instruction", "std::bad_alloc"])
+async def test_an_engine_that_fails_on_everything_is_not_ready_until_it_answers(tmp_path: Path, text: str) -> None:
     watched = Watched(tmp_path)
-    watched.engine.error = RuntimeError("out of memory")
+    watched.engine.error = RuntimeError(text)
     await watched.check(0)
     await watched.check(1)
     assert not watched.health.is_ready

@@ -30,7 +30,7 @@ def test_versions_count_up_from_1_and_verify(tmp_path: Path) -> None:
     assert [publish_example(store) for _ in range(3)] == [1, 2, 3]
     assert names(store) == ["1", "2", "3"]
     for version in list_versions(store, "flowers"):
-        assert verify_version(store / "flowers" / str(version)) == example_metadata()
+        assert verify_version(store / "flowers" / str(version)).metadata == example_metadata()
 
 
 def test_a_draft_is_invisible_until_its_block_ends(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from service.store.resolve import (
     StoredVersion,
     find_served,
     list_models,
+    list_stored,
     list_versions,
     pin_version,
     pinned_version,
@@ -157,3 +159,23 @@ def test_removing_a_link_leaves_the_version_it_leads_to(store: Path) -> None:
     (store / "flowers" / "5").symlink_to("1")
     remove_version(store, "flowers", 5, force=True)
     assert list_versions(store, "flowers") == [1, 2, 3]
+
+
+def test_a_pipe_as_pin_is_invalid_and_blocks_nobody(store: Path) -> None:
+    os.mkfifo(store / "flowers" / "PINNED")
+    with pytest.raises(InvalidVersion, match="PINNED of model flowers holds no version number"):
+        resolve_version(store, "flowers")
+    assert resolve_version(store, "flowers", 1).pinned is False
+    unpin(store, "flowers")
+    assert resolve_version(store, "flowers").version == 3
+
+
+def test_a_pipe_for_the_highest_number_blocks_nobody(store: Path) -> None:
+    os.mkfifo(store / "flowers" / ".highest")
+    assert publish_example(store) == 8
+
+
+def test_all_versions_are_listed_with_the_pinned_one(store: Path) -> None:
+    pin_version(store, "flowers", 2)
+    assert list_stored(store, "flowers") == [resolve_version(store, "flowers", version) for version in (1, 2, 3)]
+    assert list_stored(store, "orchids") == []

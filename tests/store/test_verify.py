@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from versions import example_metadata, publish_example
 
-from service.errors import InvalidVersion
+from service.errors import ChangedVersion, InvalidVersion
+from service.files import digest_file
 from service.store.layout import METADATA_FILE, SHA256SUMS_FILE
-from service.store.verify import verify_version
+from service.store.verify import list_files, verify_version
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def sign_again(version: Path) -> None:
 
 
 def test_a_published_version_is_verified_and_its_metadata_returned(version: Path) -> None:
-    assert verify_version(version) == example_metadata()
+    assert verify_version(version).metadata == example_metadata()
 
 
 def test_one_changed_bit_in_any_file_is_found_and_the_file_named(version: Path) -> None:
@@ -140,6 +141,105 @@ def test_a_newer_metadata_format_is_refused_with_the_remedy(version: Path) -> No
     (version / METADATA_FILE).write_text(json.dumps({**metadata, "of a later program": 1}))
     sign_again(version)
     verify_version(version)
+
+
+def test_the_bytes_that_are_read_are_those_that_were_verified(version: Path) -> None:
+    verified = verify_version(version)
+    assert verified.read("saved_model.pb") == b"no network"
+    with pytest.raises(InvalidVersion, match=r"has no assets\.extra/cpu_model\.onnx"):
+        verified.read("assets.extra/cpu_model.onnx")
+
+
+def replace_by_other_bytes(path: Path) -> None:
+    path.write_bytes(b"an attack!")  # as long
+
+
+def replace_by_more_bytes(path: Path) -> None:
+    path.write_bytes(b"an attack, which is longer")
+
+
+def replace_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_a_link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+@pytest.mark.parametrize(
+    "replace", [replace_by_other_bytes, replace_by_more_bytes, replace_by_a_pipe, replace_by_a_link, Path.unlink]
+)
+def test_a_file_replaced_after_verification_is_found(version: Path, replace: Callable[[Path], None]) -> None:
+    verified = verify_version(version)
+    verified.check_unchanged()
+    replace(version / "saved_model.pb")
+    with pytest.raises(ChangedVersion, match=r"saved_model\.pb of version 1 was changed"):
+        verified.read("saved_model.pb")
+    with pytest.raises(ChangedVersion, match="of version 1 was changed"):
+        verified.check_unchanged()
+
+
+def swap_a_file(version: Path) -> None:
+    (version / "saved_model.pb").rename(version.parent / "aside")
+    (version / "saved_model.pb").write_bytes(b"an attack!")
+    (version.parent / "aside").replace(version / "saved_model.pb")
+
+
+def swap_a_folder(version: Path) -> None:
+    (version / "variables").rename(version.parent / "aside")
+    (version.parent / "aside").rename(version / "variables")
+
+
+def swap_the_version(version: Path) -> None:
+    version.rename(version.parent / "aside")
+    (version.parent / "aside").rename(version)
+
+
+def add_a_folder(version: Path) -> None:
+    (version / "variables" / "empty").mkdir()
+
+
+@pytest.mark.parametrize("change", [swap_a_file, swap_a_folder, swap_the_version, add_a_folder, add_a_file])
+def test_what_was_replaced_and_put_back_is_found(version: Path, change: Callable[[Path], None]) -> None:
+    verified = verify_version(version)
+    change(version)
+    with pytest.raises(ChangedVersion, match="was changed while the version was loaded"):
+        verified.check_unchanged()
+
+
+def test_metadata_replaced_while_they_are_verified_are_not_taken(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are parsed from the bytes whose digest was compared."""
+
+    def replace_then_digest(path: Path, **options: bool) -> str:
+        (version / METADATA_FILE).write_text(example_metadata(temperature=9.0).model_dump_json())
+        return digest_file(path, **options)
+
+    monkeypatch.setattr("service.store.verify.digest_file", replace_then_digest)
+    verified = verify_version(version)
+    assert verified.metadata == example_metadata()
+    with pytest.raises(ChangedVersion):
+        verified.check_unchanged()
+
+
+def test_a_pipe_that_takes_a_files_place_blocks_no_verification(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list(list_files(version))
+    replace_by_a_pipe(version / "saved_model.pb")
+    monkeypatch.setattr("service.store.verify.list_files", lambda _: iter(names))
+    with pytest.raises(InvalidVersion, match=r"saved_model\.pb cannot be read: it is no regular file"):
+        verify_version(version)
+
+
+def test_a_huge_list_or_huge_metadata_are_refused(version: Path) -> None:
+    for file in (SHA256SUMS_FILE, METADATA_FILE):
+        original = (version / file).read_bytes()
+        os.truncate(version / file, 2**31)
+        with pytest.raises(InvalidVersion, match="has more than 1,048,576 bytes"):
+            verify_version(version)
+        (version / file).write_bytes(original)
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this machine")

@@ -14,7 +14,7 @@ from exporting import (
     trained_tiny_network,
 )
 
-from service.engines.cpu_model import list_precisions
+from service.engines.cpu_model import Precision, list_precisions
 from service.engines.engine import Probabilities
 from service.store.metadata import CpuModel
 from service.training.cpu_model import compare, export_cpu_models
@@ -77,19 +77,23 @@ def export(network: keras.Model, folder: Path, expected: Probabilities | None = 
     )  # fmt: skip
 
 
+def precisions_in(folder: Path) -> tuple[Precision, ...]:
+    return list_precisions({path.relative_to(folder).as_posix() for path in folder.rglob("*")})
+
+
 def test_good_networks_are_written_beside_the_savedmodel(tmp_path: Path) -> None:
     float32, int8 = export(trained_tiny_network(), tmp_path)
     assert (float32.precision, float32.refused) == ("float32", None)
     assert (int8.precision, int8.quantised, int8.refused) == ("int8", "convolutions and hidden dense layers", None)
     assert float32.difference_max <= 1e-5 < int8.difference_max
-    assert list_precisions(tmp_path) == ("float32", "int8")
+    assert precisions_in(tmp_path) == ("float32", "int8")
 
 
 def test_refused_networks_are_not(tmp_path: Path) -> None:
     models = export(trained_tiny_network(), tmp_path, expected=rows(*[0.5] * 30)[:, [0, 1, 0, 1, 0]] / 2.5)
     assert [model.refused is not None for model in models] == [True, True, True]
     assert [model.quantised for model in models] == ["", "convolutions and hidden dense layers", "convolutions"]
-    assert list_precisions(tmp_path) == ()
+    assert precisions_in(tmp_path) == ()
 
 
 def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
@@ -103,7 +107,7 @@ def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
     float32, coarse, good = export(trained_tiny_network(), tmp_path)
     assert (float32.refused, good.refused, good.quantised) == (None, None, "convolutions")
     assert "the same for" in str(coarse.refused)
-    assert list_precisions(tmp_path) == ("float32", "int8")
+    assert precisions_in(tmp_path) == ("float32", "int8")
 
 
 def test_channels_of_very_different_size_are_made_alike_before_they_share_a_scale(tmp_path: Path) -> None:

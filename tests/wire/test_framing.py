@@ -1,6 +1,7 @@
 """Where a request begins and ends, whatever it offers or hides. Each case has a connection of its own."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -310,3 +311,19 @@ async def test_an_error_of_head_has_no_body(wire: Wire) -> None:
         writer.close()
         assert int(head.split()[1]) >= 400
         assert body == b""
+
+
+async def test_no_room_in_memory_is_not_the_client_s_fault(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    for name in ("on_body", "_check_head"):
+        with monkeypatch.context() as patched:
+            patched.setattr(head_guard.HeadGuard, name, fail)
+            reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+            writer.write(request(b"POST", b"/predict", KEY, JPEG, body=PHOTO))
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            assert head.startswith(b"HTTP/1.1 503 "), name
+            assert b"retry-after: " in head.lower()
+            assert json.loads(body)["type"] == "/problems/overloaded"

@@ -1,6 +1,7 @@
-"""`GET /models`: what the store has, what is live, what runs it, and the model card."""
+"""`GET /models`: what the store has, what is live, what runs it, and the model card.
 
-import asyncio
+The answers come from the snapshot of the last look at the store. No request opens a file or waits for one.
+"""
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -10,92 +11,88 @@ from service.api import problems
 from service.api.context import service_of
 from service.api.schemas import LiveVersion, ModelDetails, ModelList, ModelSummary, VersionSummary
 from service.inference.live_model import LiveModel
-from service.store.layout import METADATA_FILE
-from service.store.metadata import Metadata, read_metadata
-from service.store.resolve import StoredVersion, list_models, list_versions, resolve_version
+from service.inference.loaded_version import LoadedVersion
+from service.store.metadata import Metadata
+from service.store.snapshot import ListedModel, ListedVersion, StoreSnapshot
 
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models", summary="The models of the store", responses=problems.document())
+@router.get("/models", summary="The models of the store", responses=problems.document(errors.NotReady))
 async def models(request: Request) -> ModelList:
     """Every model of the store with its versions; the one that this service serves has a `live_version`."""
-    return await asyncio.to_thread(_list, service_of(request).live_model)
-
-
-@router.get("/models/{name}", summary="One model", responses=problems.document(errors.ModelNotFound))
-async def model(request: Request, name: str) -> ModelDetails:
-    """Its versions, which one is live on which engine and device, and its model card."""
-    return await asyncio.to_thread(_describe, service_of(request).live_model, name)
-
-
-def _list(live_model: LiveModel) -> ModelList:
-    return ModelList(
-        models=[
+    live_model = service_of(request).live_model
+    listed = _models(live_model)
+    summaries = []
+    for name in sorted(listed):
+        loaded = _loaded(live_model, name)
+        summaries.append(
             ModelSummary(
                 name=name,
-                live_version=live.version if (live := _live(live_model, name)) else None,
-                versions=_versions(live_model, name),
+                live_version=loaded.version if loaded else None,
+                versions=[version.version for version in listed[name].versions],
             )
-            for name in _names(live_model)
-        ]
-    )
+        )
+    return ModelList(models=summaries)
 
 
-def _describe(live_model: LiveModel, name: str) -> ModelDetails:
-    """Reads the store: on a thread. A name that the store has not listed itself never reaches a path."""
-    if name not in _names(live_model):
+@router.get("/models/{name}", summary="One model", responses=problems.document(errors.ModelNotFound, errors.NotReady))
+async def model(request: Request, name: str) -> ModelDetails:
+    """Its versions, which one is live on which engine and device, and its model card."""
+    live_model = service_of(request).live_model
+    listed = _models(live_model).get(name)
+    if listed is None:
         raise errors.ModelNotFound(f"No model is called {name[:64]!r}: GET /models lists those there are.")
-    live = _live(live_model, name)
-    stored_versions = [resolve_version(live_model.store, name, version) for version in _versions(live_model, name)]
-    cards = {stored.version: _card(stored) for stored in stored_versions}
-    readable = [card for card in cards.values() if card is not None]
-    card = readable[-1] if readable else None
-    if live is not None and live_model.current is not None:
-        card = live_model.current.metadata
+    loaded = _loaded(live_model, name)
+    refused = live_model.refused if name == live_model.model else {}
     return ModelDetails(
         name=name,
-        live=live,
-        versions=[_summarise(stored, cards[stored.version], live_model, live) for stored in stored_versions],
-        card=card,
+        live=_describe(loaded) if loaded else None,
+        versions=[_summarise(version, loaded, refused.get(version.version)) for version in listed.versions],
+        card=_card(listed, loaded, refused),
     )
 
 
-def _names(live_model: LiveModel) -> list[str]:
+def _models(live_model: LiveModel) -> dict[str, ListedModel]:
     """Those of the store, and the one that is served, whose folder may be gone by now."""
-    names = set(list_models(live_model.store))
-    return sorted(names | {live_model.current.model} if live_model.current else names)
+    snapshot = live_model.snapshot
+    if snapshot is None and live_model.current is None:
+        raise errors.NotReady("The model store has not been read yet: ask again after the seconds in Retry-After.")
+    listed = dict((snapshot or StoreSnapshot()).models)
+    if live_model.current is not None:
+        listed.setdefault(live_model.current.model, ListedModel())
+    return listed
 
 
-def _versions(live_model: LiveModel, name: str) -> list[int]:
-    try:
-        return list_versions(live_model.store, name)
-    except errors.ModelNotFound:  # gone, and served all the same
-        return []
-
-
-def _live(live_model: LiveModel, name: str) -> LiveVersion | None:
+def _loaded(live_model: LiveModel, name: str) -> LoadedVersion | None:
     loaded = live_model.current
-    if loaded is None or name != loaded.model:
-        return None
+    return loaded if loaded is not None and loaded.model == name else None
+
+
+def _describe(loaded: LoadedVersion) -> LiveVersion:
     return LiveVersion.model_validate({"version": loaded.version, **vars(loaded.engine.info)})
 
 
-def _card(stored: StoredVersion) -> Metadata | None:
-    try:
-        return read_metadata(stored.folder / METADATA_FILE)
-    except errors.InvalidVersion:
-        return None
+def _card(listed: ListedModel, loaded: LoadedVersion | None, refused: dict[int, str]) -> Metadata | None:
+    """Return the card that was verified, where a version is live, else one that was not found damaged."""
+    if loaded is not None:
+        return loaded.metadata
+    return None if listed.card_version in refused else listed.card
 
 
-def _summarise(
-    stored: StoredVersion, card: Metadata | None, live_model: LiveModel, live: LiveVersion | None
-) -> VersionSummary:
+def _summarise(listed: ListedVersion, loaded: LoadedVersion | None, refused: str | None) -> VersionSummary:
+    """Say of the live version what was verified, and of a refused one nothing but the reason."""
+    created, accuracy, is_live = listed.created, listed.accuracy, False
+    if loaded is not None and loaded.version == listed.version:
+        is_live = True
+        created, accuracy = loaded.metadata.created, loaded.metadata.stated_accuracy
+    elif refused is not None:
+        created, accuracy = None, None
     return VersionSummary(
-        version=stored.version,
-        live=live is not None and stored.version == live.version,
-        pinned=stored.pinned,
-        created=card.created if card else None,
-        accuracy=card.stated.accuracy if card and card.stated else None,
-        refused=live_model.refused.get(stored.version) if stored.model == live_model.model else None,
+        version=listed.version,
+        live=is_live,
+        pinned=listed.pinned,
+        created=created,
+        accuracy=accuracy,
+        refused=refused,
     )

@@ -89,6 +89,7 @@ _REQUEST_BODY: dict[str, Any] = {
             errors.InvalidParameter,
             errors.QueueFull,
             errors.NotReady,
+            errors.OutOfMemory,
             errors.Draining,
             errors.DeadlineExceeded,
         ),

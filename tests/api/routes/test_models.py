@@ -1,4 +1,7 @@
+import asyncio
+import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,6 +24,8 @@ async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
 async def test_every_model_is_listed_and_the_served_one_names_its_live_version(service: Running, store: Path) -> None:
     publish_example(store, "birds")
     publish_example(store)
+    (store / "flowers/2/saved_model.pb").write_bytes(b"another network")
+    await service.look()
     assert (await service.client.get("/models")).json() == {
         "models": [
             {"name": "birds", "live_version": None, "versions": [1]},
@@ -59,21 +64,26 @@ async def test_a_refused_version_says_why_and_the_pinned_one_that_it_is(service:
     (store / "flowers/PINNED").unlink()
     await service.look()
     pin_version(store, "flowers", 1)
+    await service.look()
     first, second = (await service.client.get("/models/flowers")).json()["versions"]
     assert (first["live"], first["pinned"], first["refused"]) == (True, True, None)
     assert (second["live"], second["pinned"]) == (False, False)
     assert "saved_model.pb was changed" in second["refused"]
+    assert (second["created"], second["accuracy"]) == (None, None)
 
 
 async def test_an_unreadable_card_is_left_out(service: Running, store: Path) -> None:
     publish_example(store)
+    pin_version(store, "flowers", 1)  # so that the other one is not verified
     (store / "flowers/2/assets.extra/metadata.json").write_text("{")
+    await service.look()
     versions = (await service.client.get("/models/flowers")).json()["versions"]
     assert [version["created"] for version in versions] == ["2026-01-02T03:04:05Z", None]
 
 
 async def test_what_is_served_is_listed_though_its_folder_is_gone(service: Running, store: Path) -> None:
     shutil.rmtree(store / "flowers")
+    await service.look()
     assert (await service.client.get("/models")).json() == {
         "models": [{"name": "flowers", "live_version": 1, "versions": []}]
     }
@@ -89,3 +99,49 @@ async def test_no_name_from_a_request_leaves_the_store(service: Running, name: s
     response = await service.client.get(f"/models/{name}")
     assert response.status_code == 404
     assert "model_store" not in response.json()["detail"]
+
+
+async def test_a_request_touches_no_file_and_starts_no_thread(
+    service: Running, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network drive that hangs holds up the loading thread, and nobody else."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a request must not wait for the store")
+
+    shutil.rmtree(store)
+    for function in ("open", "stat", "lstat", "scandir", "listdir"):
+        monkeypatch.setattr(os, function, refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(asyncio, "to_thread", refuse)
+    assert (await service.client.get("/models")).json()["models"][0]["versions"] == [1]
+    assert (await service.client.get("/models/flowers")).json()["versions"][0]["accuracy"] == 0.85
+    assert (await service.client.get("/models/orchids")).status_code == 404
+
+
+async def test_a_pipe_for_the_metadata_of_another_version_holds_nobody_up(service: Running, store: Path) -> None:
+    pin_version(store, "flowers", 1)
+    publish_example(store)
+    metadata = store / "flowers/2/assets.extra/metadata.json"
+    metadata.unlink()
+    os.mkfifo(metadata)
+    await service.look()
+    details = (await service.client.get("/models/flowers")).json()
+    assert [version["accuracy"] for version in details["versions"]] == [0.85, None]
+
+
+async def test_a_store_that_was_not_read_yet_is_not_ready(store: Path, loader: Loader) -> None:
+    async with running(store, loader, look=False) as service:
+        service.service.live_model.snapshot = None  # as while the first look hangs
+        for path in ("/models", "/models/flowers"):
+            response = await service.client.get(path)
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "5"
+
+
+async def test_the_card_is_not_that_of_a_damaged_version(store: Path, loader: Loader) -> None:
+    (store / "flowers/1/saved_model.pb").write_bytes(b"another network")
+    async with running(store, loader) as service:
+        details = (await service.client.get("/models/flowers")).json()
+    assert (details["live"], details["card"]) == (None, None)
+    assert "saved_model.pb was changed" in details["versions"][0]["refused"]

@@ -1,0 +1,92 @@
+"""Files that are read with care. A reader never waits for a pipe or a device, and takes no more than its limit."""
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+# Windows lacks some of these flags, and pipes among files as well.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
+
+
+class UnfitFile(OSError):
+    """The file is no regular file, or larger than its reader takes. The disk is not at fault."""
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """The identity and times of a file or folder. A replaced or changed one has another stamp."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def stamp_file(path: Path | str, *, follow_links: bool = False) -> FileStamp:
+    """Return the stamp of a file or folder without opening it. Raises `OSError`."""
+    found = os.stat(path, follow_symlinks=follow_links)  # noqa: PTH116 - a `Path` for each would cost as much again
+    return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedReader:
+    """Open a regular file for reading, and nothing else.
+
+    Args:
+        path: of the file. Something else may take its place at any moment.
+        follow_links: whether a link to a regular file is one.
+
+    Raises:
+        UnfitFile: it is a folder, pipe, device or socket, or a link where `follow_links` is false.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS if follow_links else _FLAGS | _NO_LINK)
+    except OSError as error:
+        if error.errno in _NOT_REGULAR:
+            raise _unfit(path, "it is no regular file") from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise _unfit(path, "it is no regular file")
+
+
+def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a whole regular file.
+
+    Args:
+        path: as of `open_regular`.
+        max_bytes: largest length of the file. No more is read.
+        follow_links: as of `open_regular`.
+
+    Raises:
+        UnfitFile: as `open_regular`, or it is longer.
+        OSError: it cannot be read.
+    """
+    with open_regular(path, follow_links=follow_links) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise _unfit(path, f"it has more than {max_bytes:,} bytes")
+    return data
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the sha256 of bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path | str, *, follow_links: bool = True) -> str:
+    """Return the sha256 of a regular file, 64 hexadecimal digits. Raises as `open_regular`."""
+    with open_regular(path, follow_links=follow_links) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unfit(path: Path | str, why: str) -> UnfitFile:
+    return UnfitFile(errno.EINVAL, why, os.fspath(path))

@@ -1,0 +1,61 @@
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.files import UnfitFile, digest_bytes, digest_file, open_regular, read_regular, stamp_file
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def make_link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, make_socket, make_link_to_zeros])
+@pytest.mark.parametrize("read", [lambda path: read_regular(path, 10), digest_file, open_regular])
+def test_only_regular_files_are_opened(
+    tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
+) -> None:
+    """A pipe without a writer would take the thread for good, and a device for zeros all memory."""
+    make(tmp_path / "x")
+    with pytest.raises(UnfitFile, match="no regular file"):
+        read(tmp_path / "x")
+
+
+def test_a_longer_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_regular(tmp_path / "x", 5) == b"12345"
+    with pytest.raises(UnfitFile, match="more than 4 bytes"):
+        read_regular(tmp_path / "x", 4)
+
+
+def test_a_link_is_a_file_where_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("x")
+    assert read_regular(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(UnfitFile):
+        read_regular(tmp_path / "link", 5, follow_links=False)
+
+
+def test_a_missing_file_is_no_unfit_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "x", 5)
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert digest_file(tmp_path / "x") == digest_bytes(b"12345")
+
+
+def test_a_file_put_back_has_another_stamp(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    before = stamp_file(tmp_path / "x")
+    (tmp_path / "x").rename(tmp_path / "y")
+    (tmp_path / "y").rename(tmp_path / "x")
+    assert stamp_file(tmp_path / "x") != before
