@@ -9,7 +9,7 @@ TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train test quiet fuzz lint format types containers clients docs lock clean help
+.PHONY: serve train test quiet fuzz lint format types containers clients long docs lock clean help
 
 help:            ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,11 +20,14 @@ serve: $(VENV)/with-$(SERVE_WITH)   ## the service with the shipped model on por
 train: $(VENV)/with-$(TRAIN_WITH)   ## train a new version on flower_photos
 	$(BIN)/flowers train
 
-test: $(VENV)/dev   ## every test
+test: $(VENV)/dev   ## every test that needs Python only, but for the long ones
 	$(BIN)/pytest
 
 quiet: $(VENV)/dev   ## a training without a network: it asks nobody, and leaves what SECURITY.md lists
 	$(BIN)/pytest -m quiet tests/test_quiet.py
+
+long: $(VENV)/dev   ## trainings of drawn photographs that take minutes in all
+	$(BIN)/pytest -m long tests/training
 
 fuzz: $(VENV)/dev   ## a minute of damaged pictures, and one of damaged forms
 	FLOWERS_TEST_FUZZ_S=60 $(BIN)/pytest tests/test_fuzz.py

@@ -116,7 +116,7 @@ def test_without_a_teacher_the_target_is_both_labels_by_their_shares(
             np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_features_are_learned_by_the_network_that_is_left_as_it_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +189,7 @@ def test_answers_that_cannot_be_read_are_named_with_a_remedy(tmp_path: Path) -> 
         lesson_of(mean_color()[0], tmp_path / "lesson.npz")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pretrained_teacher_learns_drawn_flowers_from_two_of_each(tmp_path: Path) -> None:
     recipe = replace(TAUGHT, num_views=1, teacher_epochs=4, teacher_tuned=0.2)
     lesson = lesson_of(load_backbone("efficientnet_lite2"), tmp_path / "lesson.npz", recipe, repeats=32)

@@ -35,7 +35,7 @@ def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.training.train._MIN_EPOCH", 256)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("short_epochs")
 def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     drawn_folder: Path, tmp_path: Path
@@ -81,7 +81,7 @@ class Impatient(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("short_epochs")
 def test_who_does_not_wait_for_the_refit_gets_the_first_network(drawn_folder: Path, tmp_path: Path) -> None:
     recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32")
