@@ -3,8 +3,8 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import cast
 
 import uvicorn
@@ -73,6 +73,16 @@ async def on_the_wire(service: Running) -> AsyncIterator[Wire]:
 def predict(*headers: bytes, body: bytes = b"") -> bytes:
     length = b"Content-Length: %d" % len(body)
     return b"\r\n".join((b"POST /predict?top_k=2 HTTP/1.1", b"Host: flowers", length, *headers, b"", body))
+
+
+@contextmanager
+def full_queue(wire: Wire, *, room: int = 0) -> Iterator[None]:
+    """A queue that has room for no more than `room` images."""
+    admission = wire.service.service.admission
+    with ExitStack() as waiting:
+        for _ in range(admission.room - room):
+            waiting.enter_context(admission.image())
+        yield
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:

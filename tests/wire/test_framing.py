@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,27 @@ async def statuses(wire: Wire, *pieces: bytes, num_answers: int = 0) -> list[tup
     With `num_answers` no more than those are read.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
-    answers: list[tuple[int, str]] = []
-    try:
-        for piece in pieces:
+    reading = asyncio.create_task(_read_statuses(reader, num_answers))
+    for piece in pieces:
+        with suppress(ConnectionError):
             writer.write(piece)
-            await asyncio.sleep(0.02)
-        async with asyncio.timeout(10):
-            while not num_answers or len(answers) < num_answers:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                if head.startswith("http/1.1 100 "):
-                    continue
-                request_id = head.split("x-request-id: ")[1].split("\r\n")[0]
-                await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
-                answers.append((int(head.split()[1]), request_id))
-    except asyncio.IncompleteReadError:
-        pass
-    finally:
-        writer.close()
+        await asyncio.wait([reading], timeout=0.02)
+    async with asyncio.timeout(20):
+        answers = await reading
+    writer.close()
+    return answers
+
+
+async def _read_statuses(reader: asyncio.StreamReader, num_answers: int) -> list[tuple[int, str]]:
+    answers: list[tuple[int, str]] = []
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while not num_answers or len(answers) < num_answers:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            if head.startswith("http/1.1 100 "):
+                continue
+            request_id = head.split("x-request-id: ")[1].split("\r\n")[0]
+            await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+            answers.append((int(head.split()[1]), request_id))
     return answers
 
 
@@ -110,6 +115,7 @@ async def test_connect_ends_its_connection(wire: Wire) -> None:
     for target in (b"/predict", b"*", b"http://f/livez", b"f:80"):
         answers = await statuses(wire, request(b"CONNECT", target) + inner, inner)
         assert [status for status, _ in answers] == [400], target
+    assert b"CONNECT is for proxies" in (await wire.send(request(b"CONNECT", b"f:80")))[2]
 
 
 async def test_a_trailer_never_changes_the_head(wire: Wire) -> None:

@@ -1,8 +1,8 @@
 """Over a real socket, with uvicorn: what a head may weigh and how long it may take, and what a broken one is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import AsyncMock, patch
 
@@ -11,7 +11,7 @@ from drawing import draw_photograph, encode
 from fakes import Loader
 from running import running
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from wires import GET, Wire, on_the_wire, predict, read_answer
+from wires import GET, Wire, full_queue, on_the_wire, predict, read_answer
 
 from service.errors import QueueFull
 from service.wire import head_guard, linger
@@ -176,15 +176,6 @@ async def test_a_sender_that_will_ask_no_more_is_answered(wire: Wire, path: byte
     assert head.startswith(b"HTTP/1.1 ")
     assert f"content-length: {len(body)}" in head.decode().lower().split("\r\n")
     writer.close()
-
-
-@contextmanager
-def full_queue(wire: Wire, *, room: int = 0) -> Iterator[None]:
-    admission = wire.service.service.admission
-    with ExitStack() as waiting:
-        for _ in range(admission.room - room):
-            waiting.enter_context(admission.image())
-        yield
 
 
 async def test_without_room_the_plain_request_is_answered_before_the_app_and_its_connection_goes_on(wire: Wire) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import Loader
 from running import running
-from wires import GET, Wire, on_the_wire
+from wires import GET, Wire, full_queue, on_the_wire, predict
 
 from service.wire import head_guard, linger, send_limits
 from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces
@@ -102,6 +102,21 @@ async def test_no_request_is_begun_while_an_answer_is_not_taken(wire: Wire) -> N
     (metric,) = requests.collect()
     assert metric.samples[0].value < 10  # the kernel takes some megabytes by itself
     client.close()
+
+
+async def test_refusals_that_nobody_reads_do_not_pile_up(wire: Wire) -> None:
+    client = connect(wire)
+    connections = wire.server.server_state.connections
+    await until(lambda: connections)
+    with full_queue(wire):
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, predict() * 50_000))
+        most = 0
+        while connections:
+            most = max([most, *(connection.transport.get_write_buffer_size() for connection in tuple(connections))])
+            await asyncio.sleep(0.005)
+    sending.cancel()
+    client.close()
+    assert 0 < most <= 3 * MAX_UNSENT_BYTES
 
 
 async def test_a_large_body_is_sent_in_pieces_in_order() -> None:
