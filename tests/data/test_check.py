@@ -114,12 +114,38 @@ def test_near_duplicates_are_named_and_stay_usable(tmp_path: Path) -> None:
         "a/smaller.png": original.resize((width // 2, height // 2)),
         "a/cropped.png": original.crop((4, 3, width - 4, height - 3)),
         "a/grey.png": original.convert("L"),
-        "b/brighter.png": original.point([min(255, value * 5 // 4) for value in range(256)] * 3),
     }
     check = _check(_write(tmp_path, _plain() | variants))
     assert [(kind, set(files)) for kind, files in _named(check)] == [("near-duplicates", set(variants))]
-    assert "different labels" in check.findings[0].detail
     assert len(check.photographs) == 2 * SMALL_CLASS + len(variants)
+
+
+def test_near_duplicates_under_two_labels_are_named_and_form_no_group(tmp_path: Path) -> None:
+    original = draw_photograph(0, seed=1)
+    brighter = original.point([min(255, value * 5 // 4) for value in range(256)] * 3)
+    check = _check(_write(tmp_path, _plain() | {"a/original.png": original, "b/brighter.png": brighter}))
+    assert _named(check) == [("near-two-labels", ("a/original.png", "b/brighter.png"))]
+    assert "different labels" in check.findings[0].detail
+    assert check.near_duplicates == ()
+
+
+def test_a_class_of_one_scene_is_named_and_its_photographs_are_not(tmp_path: Path) -> None:
+    scene = _noise(1)
+    frames: dict[str, Image.Image | bytes] = {
+        f"bench/{number}.png": _frame(scene, number) for number in range(SMALL_CLASS)
+    }
+    check = _check(_write(tmp_path, _plain() | frames))
+    (finding,) = check.findings
+    assert (finding.kind, finding.files, check.sequences) == ("sequence", (), ("bench",))
+    for part_of_it in ("photographs of bench", "in the order of its file names", "can move others"):
+        assert part_of_it in finding.detail
+    assert check.near_duplicates == ()
+
+
+def _frame(scene: Image.Image, number: int) -> Image.Image:
+    """What a fixed camera takes of the scene: the same with other noise."""
+    noise = np.random.default_rng(number).normal(0, 4, (scene.height, scene.width, 3))
+    return Image.fromarray((np.asarray(scene) + noise).clip(0, 255).astype(np.uint8))
 
 
 def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
