@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from service.data.folder import Folder, Photograph
-from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_groups, perceptual_hash
+from service.data.near_duplicates import NEAR_DUPLICATE_BITS, NearDuplicates, find_near_duplicates, perceptual_hash
 from service.errors import (
     ImageBytesTooLarge,
     ImageError,
@@ -64,7 +64,8 @@ class Finding:
     """One thing that is wrong with the data: its kind, the files (`<label>/<file name>`), and what was done.
 
     Kinds: `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
-    `near-duplicates`, `small-class`, `unbalanced`; and from the split, `near-duplicates-apart`.
+    `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`; and from the split,
+    `near-duplicates-apart`.
     """
 
     kind: str
@@ -99,8 +100,27 @@ class DataCheck:
 
     @cached_property
     def near_duplicates(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
-        """Groups of usable photographs that show nearly the same picture."""
-        groups = near_duplicate_groups([photograph.perceptual_hash for photograph in self.photographs])
+        """Groups of usable photographs of one class that show nearly the same picture.
+
+        In a class of `sequences` no group has more than a fifth of the class.
+        """
+        return self._select(self._resemblance.groups)
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Classes that are mostly near-duplicates, such as those of a fixed camera."""
+        return self._resemblance.sequences
+
+    @property
+    def near_two_labels(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
+        """Groups that span classes, except `sequences`. Somebody should look which label is right."""
+        return self._select(self._resemblance.across)
+
+    @cached_property
+    def _resemblance(self) -> NearDuplicates:
+        return _find_near_duplicates(self.photographs)
+
+    def _select(self, groups: Iterable[tuple[int, ...]]) -> tuple[tuple[CheckedPhotograph, ...], ...]:
         return tuple(tuple(self.photographs[index] for index in group) for group in groups)
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,12 +225,28 @@ def _find_duplicates(
     return findings, set_aside
 
 
+@lru_cache(maxsize=1)  # asked for by the check's findings, then by the split
+def _find_near_duplicates(photographs: tuple[CheckedPhotograph, ...]) -> NearDuplicates:
+    labels = [photograph.label for photograph in photographs]
+    return find_near_duplicates(labels, [photograph.perceptual_hash for photograph in photographs])
+
+
 def _describe_near_duplicates(check: DataCheck) -> list[Finding]:
-    findings = []
-    for group in check.near_duplicates:
-        one_label = len({photograph.label for photograph in group}) == 1
-        detail = "nearly the same" if one_label else "nearly the same under different labels; look which is right"
-        findings.append(Finding("near-duplicates", tuple(photograph.file for photograph in group), detail))
+    findings = [
+        Finding(kind, tuple(photograph.file for photograph in group), detail)
+        for kind, groups, detail in (
+            ("near-duplicates", check.near_duplicates, "nearly the same"),
+            ("near-two-labels", check.near_two_labels, "nearly the same, different labels; look which is right"),
+        )
+        for group in groups
+    ]
+    if check.sequences:
+        detail = (
+            f"most photographs of {', '.join(check.sequences)} show nearly the same, as those of a fixed camera do; "
+            "each of these classes is split in the order of its file names: name the files in the order of taking; "
+            "adding photographs to it can move others to another part"
+        )
+        findings.append(Finding("sequence", (), detail))
     return findings
 
 

@@ -238,7 +238,9 @@ def plain_network(trained: keras.Model, recipe: Recipe) -> keras.Model:
 
 
 def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> Path:
-    identity = json.dumps([name, asdict(recipe), seed, device, check.digest], sort_keys=True)
+    # Where a class is split by sequence, its file names decide who is learned from.
+    names = [one.file for one in check.photographs if one.label in check.sequences]
+    identity = json.dumps([name, asdict(recipe), seed, device, check.digest, *names], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     number = 1
     while (

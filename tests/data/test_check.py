@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from service.data.check import SMALL_CLASS, DataCheck, check_folder, has_digest, pixels_digest
 from service.data.folder import read_folder
-from service.data.near_duplicates import NEAR_DUPLICATE_BITS, near_duplicate_pairs, perceptual_hash
+from service.data.near_duplicates import perceptual_hash
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits
@@ -114,12 +114,38 @@ def test_near_duplicates_are_named_and_stay_usable(tmp_path: Path) -> None:
         "a/smaller.png": original.resize((width // 2, height // 2)),
         "a/cropped.png": original.crop((4, 3, width - 4, height - 3)),
         "a/grey.png": original.convert("L"),
-        "b/brighter.png": original.point([min(255, value * 5 // 4) for value in range(256)] * 3),
     }
     check = _check(_write(tmp_path, _plain() | variants))
     assert [(kind, set(files)) for kind, files in _named(check)] == [("near-duplicates", set(variants))]
-    assert "different labels" in check.findings[0].detail
     assert len(check.photographs) == 2 * SMALL_CLASS + len(variants)
+
+
+def test_near_duplicates_under_two_labels_are_named_and_form_no_group(tmp_path: Path) -> None:
+    original = draw_photograph(0, seed=1)
+    brighter = original.point([min(255, value * 5 // 4) for value in range(256)] * 3)
+    check = _check(_write(tmp_path, _plain() | {"a/original.png": original, "b/brighter.png": brighter}))
+    assert _named(check) == [("near-two-labels", ("a/original.png", "b/brighter.png"))]
+    assert "different labels" in check.findings[0].detail
+    assert check.near_duplicates == ()
+
+
+def test_a_class_of_one_scene_is_named_and_its_photographs_are_not(tmp_path: Path) -> None:
+    scene = _noise(1)
+    frames: dict[str, Image.Image | bytes] = {
+        f"bench/{number}.png": _frame(scene, number) for number in range(SMALL_CLASS)
+    }
+    check = _check(_write(tmp_path, _plain() | frames))
+    (finding,) = check.findings
+    assert (finding.kind, finding.files, check.sequences) == ("sequence", (), ("bench",))
+    for part_of_it in ("photographs of bench", "in the order of its file names", "can move others"):
+        assert part_of_it in finding.detail
+    assert check.near_duplicates == ()
+
+
+def _frame(scene: Image.Image, number: int) -> Image.Image:
+    """What a fixed camera takes of the scene: the same with other noise."""
+    noise = np.random.default_rng(number).normal(0, 4, (scene.height, scene.width, 3))
+    return Image.fromarray((np.asarray(scene) + noise).clip(0, 255).astype(np.uint8))
 
 
 def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
@@ -194,33 +220,6 @@ def test_progress_counts_every_file(tmp_path: Path) -> None:
     folder = read_folder(_write(tmp_path, _plain(4) | {"a/broken.jpg": b"x"}))
     check_folder(folder, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 9) for done in range(1, 10)]
-
-
-def test_the_pair_search_finds_what_a_plain_comparison_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(0)
-    hashes = [int.from_bytes(random.bytes(32)) for _ in range(60)]
-    for base, distance in ((0, 0), (19, 1), (38, NEAR_DUPLICATE_BITS), (57, NEAR_DUPLICATE_BITS + 1)):
-        flips = random.choice(256, distance, replace=False).tolist()
-        hashes.append(hashes[base] ^ sum(1 << bit for bit in flips))
-    plain = [
-        (first, second)
-        for first in range(len(hashes))
-        for second in range(first + 1, len(hashes))
-        if (hashes[first] ^ hashes[second]).bit_count() <= NEAR_DUPLICATE_BITS
-    ]
-    assert plain == [(0, 60), (19, 61), (38, 62)]
-    assert near_duplicate_pairs(hashes) == plain
-    monkeypatch.setattr("service.data.near_duplicates._DISTANCES_AT_ONCE", 300)  # many small blocks
-    assert near_duplicate_pairs(hashes) == plain
-    assert near_duplicate_pairs([]) == []
-
-
-def test_the_perceptual_hash_of_a_picture_never_changes() -> None:
-    ramp = np.add.outer(np.arange(100) * 2, np.arange(120)).astype(np.uint8)
-    image = np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=2)
-    # Recorded once: another value would move photographs in and out of every split.
-    assert f"{perceptual_hash(image):064x}" == "04c4dcdc4cce4acc68ccaccc2d4da54474cc74ae76ae32c6a2d4a2563344d74a"
-    assert perceptual_hash(np.zeros((1, 1, 3), np.uint8)) == 0
 
 
 @pytest.mark.photographs

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,17 @@ def _with_near_duplicates(photographs_per_class: int, seed: int = 0) -> DataChec
                 photograph = _photograph(label, number, resembling)
             photographs.append(photograph)
     return _check(photographs)
+
+
+def _frames(label: str, names: Iterable[str], scene: int) -> list[CheckedPhotograph]:
+    """Photographs of one scene, each some 45 bits from the others."""
+    base = _photograph("scene", scene).perceptual_hash
+    frames = []
+    for number, name in enumerate(names):
+        flips = np.flatnonzero(np.random.default_rng([scene, number]).random(256) < 0.1).tolist()
+        photograph = _photograph(label, 1000 * (scene + 1) + number, base ^ sum(1 << bit for bit in flips))
+        frames.append(replace(photograph, path=Path("/data", label, name)))
+    return frames
 
 
 def _part_of(split: Split) -> dict[str, str]:
@@ -194,6 +207,51 @@ def test_a_stored_list_gives_back_every_part(tmp_path: Path) -> None:
         ]
 
 
+def test_a_class_of_one_scene_is_cut_in_the_order_of_its_file_names_whatever_the_seed() -> None:
+    names = [f"frame_{number}.jpg" for number in range(40)]  # without zeros: frame_10 follows frame_9
+    photographs = [frame for label in ("bolt", "ring") for frame in _frames(label, names, scene=1)]
+    splits = [split_photographs(_check(photographs), seed) for seed in (0, 1)]
+    assert all(split.set_aside == () for split in splits)
+    in_order = ["train"] * 28 + ["validation"] * 6 + ["test"] * 6
+    for part_of in map(_part_of, splits):
+        assert [part_of[f"{label}/{name}"] for label in ("bolt", "ring") for name in names] == in_order * 2
+
+
+def test_a_class_of_one_scene_moves_no_photograph_of_another_class() -> None:
+    ordinary = _with_near_duplicates(60)
+    scene = _frames("bench", [f"{number}.jpg" for number in range(30)], scene=1)
+    before, after = (
+        _part_of(split_photographs(check, 3)) for check in (ordinary, _check([*ordinary.photographs, *scene]))
+    )
+    assert {file: part for file, part in after.items() if not file.startswith("bench/")} == before
+    assert Counter(part for file, part in after.items() if file.startswith("bench/")) == {
+        "train": 21, "validation": 4, "test": 5,
+    }  # fmt: skip
+
+
+def test_clips_of_a_sequence_stay_whole_where_the_order_of_names_mixes_them() -> None:
+    clips = [_frames("bolt", [f"{number}_clip_{clip}.jpg" for number in range(10)], clip) for clip in range(10)]
+    others = [_photograph("ring", number) for number in range(60)]
+    split = split_photographs(_check([*chain.from_iterable(clips), *others]), seed=0)
+    part_of = _part_of(split)
+    parts = [{part_of[frame.file] for frame in clip} for clip in clips]
+    assert parts == [{"train"}] * 7 + [{"validation"}] + [{"test"}] * 2
+    assert split.set_aside == ()
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 10, 11, 29])
+def test_a_small_class_of_one_scene_reaches_every_part(count: int) -> None:
+    scene = _frames("bench", [f"{number}.jpg" for number in range(count)], scene=1)
+    split = split_photographs(_check([*_with_near_duplicates(60).photographs, *scene]), seed=0)
+    assert sum(photograph.label == "bench" for part in PARTS for photograph in split.photographs[part]) == count
+
+
+def test_a_class_of_one_scene_with_two_photographs_is_refused() -> None:
+    scene = _frames("bench", ["1.jpg", "2.jpg"], scene=1)
+    with pytest.raises(DatasetError, match=r"class bench .* it has 2 usable ones: add photographs\."):
+        split_photographs(_check([*_with_near_duplicates(60).photographs, *scene]), seed=0)
+
+
 _ENTRY = {"file": "daisy/1.jpg", "pixels_digest": "0" * 64, "part": "train"}
 
 
@@ -238,6 +296,8 @@ def test_the_split_list_of_the_shipped_version_fits_flower_photos(real_check: Da
     for entry in split.photographs:
         assert found[entry.file] == entry.pixels_digest
         assert choose_part(split.seed, entry.pixels_digest, split.fractions) == entry.part
+    again = split_photographs(real_check, split.seed, split.fractions)
+    assert split_to_json(again).encode() == path.read_bytes()
 
 
 @pytest.mark.photographs

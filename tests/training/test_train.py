@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from service.data.check import DataCheck
 from service.data.split import Split
@@ -66,6 +67,32 @@ def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     assert stated["validation"].accuracy == pytest.approx(first[0][0].validation_accuracy, abs=0.02)
     published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
     assert published["test"]["accuracy"] == stated["test"].accuracy == trained.test.accuracy
+
+
+class Leaving(Silent):
+    """Goes as soon as the run folder is there."""
+
+    def stage(self, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_folder_split_by_sequence_has_a_run_of_its_own_once_its_files_are_renamed(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    scene = random.integers(30, 220, (48, 64, 3))
+    frames = [Image.fromarray((scene + random.normal(0, 4, scene.shape)).astype(np.uint8)) for _ in range(20)]
+    for folder, names in (("one", range(20)), ("two", range(20, 0, -1))):
+        for number, (name, frame) in enumerate(zip(names, frames, strict=True)):
+            path = tmp_path / folder / "ab"[number % 2] / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.save(path)
+    recipe = replace(find_recipe("default"), epochs=1, teacher="none")
+    for folder, num_runs in (("one", 1), ("one", 1), ("two", 2)):
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                tmp_path / folder, "bench", recipe,
+                seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Leaving(),
+            )  # fmt: skip
+        assert len(list((tmp_path / "runs").iterdir())) == num_runs
 
 
 class Impatient(Silent):
