@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.data.folder import Folder, Photograph
+from service.data.names import normalise_name
 from service.data.split import Part, parse_split
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.local_model import LocalModel
@@ -36,14 +37,16 @@ def select_part(local: LocalModel, folder: Folder, part: Part) -> Mapping[Photog
     if local.verified.digests.get(SPLIT_FILE) != local.metadata.split_digest:
         raise InvalidVersion(f"version {version} has not the split list that its metadata names: train it again")
     entries = parse_split(local.verified.read(SPLIT_FILE), f"of version {version}").part(part)
-    there = {f"{photograph.label}/{photograph.path.name}": photograph for photograph in folder.photographs}
-    missing = [entry.file for entry in entries if entry.file not in there]
+    there = {normalise_name(photograph.file): photograph for photograph in folder.photographs}
+    there |= {photograph.file: photograph for photograph in folder.photographs}
+    found = {entry: there.get(entry.file) or there.get(normalise_name(entry.file)) for entry in entries}
+    missing = [entry.file for entry, photograph in found.items() if photograph is None]
     if missing:
         raise DatasetError(
             f"{len(missing)} of the {len(entries)} photographs of part {part} are not in {folder.path}, "
             f"{missing[0]} for one: give the folder that version {version} was trained on"
         )
-    return {there[entry.file]: entry.pixels_digest for entry in entries}
+    return {photograph: entry.pixels_digest for entry, photograph in found.items() if photograph is not None}
 
 
 def evaluate_folder(

@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,21 @@ def test_a_part_is_found_when_photographs_have_been_added(local: LocalModel, fol
     before = evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation
     (folder / "roses" / "new.jpg").write_bytes(encode(draw_photograph(2, seed=99)))
     assert evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation.to_dict() == before.to_dict()
+
+
+def test_a_part_is_found_in_the_other_unicode_form(local: LocalModel, split: Split, folder: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD"))
+    text = split_to_json(split).replace("roses/", f"{decomposed}/").encode()
+    (folder / "roses").rename(folder / composed)
+    names = [composed if label == "roses" else label for label in CLASS_NAMES]
+    with publish_version(local.stored.folder.parent.parent, "flowers") as draft:
+        digest = hashlib.sha256(text).hexdigest()
+        write_example(draft.folder, example_metadata(split_digest=digest, class_names=names))
+        (draft.folder / SPLIT_FILE).write_bytes(text)
+    stored = resolve_version(local.stored.folder.parent.parent, "flowers")
+    other = LocalModel(stored, verify_version(stored.folder), PixelEngine())
+    selected = select_part(other, read_folder(folder), "test")
+    assert len(selected) == len(split.photographs["test"])
 
 
 def test_a_changed_photograph_of_the_part_is_named(local: LocalModel, folder: Path) -> None:
