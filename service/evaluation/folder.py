@@ -1,12 +1,12 @@
 """A folder of class folders, or one part of the split that a version was trained with, scored and judged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.data.folder import Folder, Photograph
-from service.data.names import normalise_name
+from service.data.names import join_names, normalise_name
 from service.data.split import Part, parse_split
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.local_model import LocalModel
@@ -60,19 +60,22 @@ def evaluate_folder(
 ) -> FolderEvaluation:
     """Score the photographs of `folder` and compare with the names of their class folders.
 
+    Classes of the model may be missing in the folder. The evaluation is of those that are there.
+
     Args:
         part: only this part of the version's own split, each photograph checked to be the one of then.
             None: every photograph of the folder.
         progress: called with (photographs done, photographs in all).
 
     Raises:
-        DatasetError: the folder's classes are not the model's, photographs of the part are missing, or none
+        DatasetError: the folder has a class that the model does not know, photographs of the part are missing, or none
             could be scored.
         InvalidVersion: as `select_part`.
         EngineFailed: the engine call raised.
     """
     class_names = local.metadata.class_names
-    _check_classes(folder, class_names)
+    index_of = {normalise_name(label): index for index, label in enumerate(class_names)}
+    _check_classes(folder, index_of)
     selected = dict.fromkeys(folder.photographs, "") if part is None else select_part(local, folder, part)
     digests = {photograph.path: digest for photograph, digest in selected.items() if digest}
     results = score_each(
@@ -89,13 +92,15 @@ def evaluate_folder(
             unscored.append(scored)
         else:
             rows.append(scored.probabilities)
-            class_indices.append(class_names.index(photograph.label))
+            class_indices.append(index_of[photograph.label])
             paths.append(photograph.path)
         if progress is not None:
             progress(len(rows) + len(unscored), len(selected))
     if not rows:
-        why = f"the first because: {unscored[0].error}" if unscored else "the part is empty"
-        raise DatasetError(f"no photograph of {folder.path} could be scored, {why}")
+        why = "The part is empty." if part else "Its class folders are empty."
+        if unscored:
+            why = f"The first is {unscored[0].path}: {unscored[0].error}"
+        raise DatasetError(f"0 of {len(selected)} photographs of {folder.path} could be scored. {why}")
     answers = Answers(tuple(paths), np.stack(rows), np.array(class_indices))
     evaluation = evaluate(answers.probabilities, answers.class_indices, class_names)
     return FolderEvaluation(evaluation, answers, tuple(unscored))
@@ -125,9 +130,10 @@ def find_differences(stated: Metrics, evaluation: Evaluation) -> tuple[str, ...]
     )
 
 
-def _check_classes(folder: Folder, class_names: Sequence[str]) -> None:
-    if set(folder.class_names) != set(class_names):
+def _check_classes(folder: Folder, known: Collection[str]) -> None:
+    unknown = [label for label in folder.class_names if label not in known]
+    if unknown:
         raise DatasetError(
-            f"{folder.path} has the class folders {', '.join(folder.class_names)}, and the model knows "
-            f"{', '.join(class_names)}: they must be the same"
+            f"{folder.path} has class folders that the model does not know: {join_names(unknown)}. "
+            f"It knows {', '.join(known)}. Rename or remove the others."
         )
