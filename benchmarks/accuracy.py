@@ -155,6 +155,9 @@ class Log(Observer):
     def checking(self, done: int, total: int) -> None:
         """Silent."""
 
+    def found(self, *_: object) -> None:
+        """Silent."""
+
     def checked(self, *_: object) -> None:
         """Silent."""
 

@@ -34,7 +34,7 @@ def evaluate(
     """Measure a version on a folder of class folders: accuracy, per class, confusions, calibration.
 
     Args:
-        folder: holds one folder per class of the model.
+        folder: holds a folder for each class to be measured. Classes of the model may be missing.
         version: its number; without one, the version that is served.
         part: all photographs, or one part of the split that the version was trained with.
         check: exit with 1 unless the version's metadata says the same of that part; in float32, unless told otherwise.
@@ -44,7 +44,7 @@ def evaluate(
     settings = settings or EngineSettings()
     if report is not None:
         _check_report(report)
-    photographs = read_folder(folder)
+    photographs = read_folder(folder, may_lack_classes=True)
     with open_local_model(
         settings.model_store,
         settings.model,
@@ -123,6 +123,7 @@ def _document(
         "version": local.stored.version,
         "part": part,
         **result.evaluation.to_dict(),
+        "absent_classes": list(result.evaluation.absent_classes),
         "unscored": [{"file": str(scored.path), "error": str(scored.error)} for scored in result.unscored],
         "checked": stated is not None,
         "differences": list(differences),

@@ -18,7 +18,9 @@ from service.settings import TrainSettings
 from service.store.layout import check_model_name
 
 if TYPE_CHECKING:
-    from service.data.check import DataCheck
+    from collections.abc import Iterable
+
+    from service.data.check import DataCheck, Finding
     from service.data.split import Split
     from service.training.checkpoint import Epoch
     from service.training.recipe import Recipe
@@ -142,12 +144,19 @@ class ProgressObserver:
         """So many photographs are checked."""
         self._show("checking", done, total)
 
+    def found(self, check: "DataCheck") -> None:
+        """Print every finding of the check."""
+        self._print_findings(check.findings)
+
     def checked(self, check: "DataCheck", split: "Split") -> None:
-        """Print every finding, and the sizes of the parts."""
-        for finding in (*check.findings, *split.set_aside):
-            self._console.print(finding.sentence, highlight=False, soft_wrap=True)
+        """Print what the split sets aside, and the sizes of the parts."""
+        self._print_findings(split.set_aside)
         sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
         self._console.print(f"{len(check.photographs)} photographs: {sizes}", highlight=False)
+
+    def _print_findings(self, findings: "Iterable[Finding]") -> None:
+        for finding in findings:
+            self._console.print(finding.sentence, highlight=False, soft_wrap=True)
 
     def teaching(self, what: str, done: int, total: int) -> None:
         """The teacher has done so much."""

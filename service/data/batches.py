@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from service.data.check import CheckedPhotograph
 from service.data.views import Batch, Photographs, Views
+from service.errors import DatasetError, ImageError, OutOfMemory
+from service.files import open_regular
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize, resize_shorter_side
@@ -40,7 +42,12 @@ def load_whole(
     shorter_side: int,
     limits: ImageLimits,
 ) -> LabelledPixels:
-    """Decode photographs for training: whole pictures with the shorter side at `shorter_side` pixels."""
+    """Decode photographs for training: whole pictures with the shorter side at `shorter_side` pixels.
+
+    Raises:
+        DatasetError: names the first photograph that cannot be read or decoded any more.
+        OutOfMemory: names the photograph that there is no memory for.
+    """
     return _load(photographs, class_names, lambda image: resize_shorter_side(image, shorter_side), limits)
 
 
@@ -50,7 +57,10 @@ def load_squares(
     rule: ResizeRule,
     limits: ImageLimits,
 ) -> LabelledPixels:
-    """Decode photographs as serving does, bit for bit; `images` is one uint8 array (N, image_size, image_size, 3)."""
+    """Decode photographs as serving does, bit for bit; `images` is one uint8 array (N, image_size, image_size, 3).
+
+    Raises as `load_whole`.
+    """
     loaded = _load(photographs, class_names, lambda image: resize(image, rule), limits)
     return LabelledPixels(np.asarray(loaded.images), loaded.class_indices)
 
@@ -62,12 +72,29 @@ def _load(
     limits: ImageLimits,
 ) -> LabelledPixels:
     def read(path: Path) -> Pixels:
-        return shape(decode_image(path.read_bytes(), limits))
+        return shape(_decode_again(path, limits))
 
     index_of = {label: index for index, label in enumerate(class_names)}
-    with ThreadPoolExecutor(count_cores()) as pool:
+    pool = ThreadPoolExecutor(count_cores())
+    try:
         images = list(pool.map(read, [photograph.path for photograph in photographs]))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error waits for the photographs in work, not for thousands
     return LabelledPixels(images, np.array([index_of[photograph.label] for photograph in photographs], np.int64))
+
+
+def _decode_again(path: Path, limits: ImageLimits) -> Decoded:
+    """Decode a photograph that the check has decoded before. In between a disk or a person may have changed it."""
+    try:
+        with open_regular(path) as file:
+            return decode_image(file.read(limits.max_image_bytes + 1), limits)
+    except OutOfMemory as error:
+        raise OutOfMemory(f"{path}: {error}") from error
+    except OSError as error:
+        why = f"It cannot be read any more ({error.strerror})."
+    except ImageError as error:
+        why = f"{str(error).removesuffix('.')}."
+    raise DatasetError(f"{path} has changed since it was checked. {why} Put it back, and give the command again.")
 
 
 def epoch_batches(

@@ -45,18 +45,19 @@ class CheckedPhotograph:
     """A photograph that decodes, with what identifies it whatever its name.
 
     `pixels_digest`: hex sha256 of the decoded pixels, without their colour profile. `perceptual_hash`: 256 bits of the
-    same pixels that small changes keep.
+    same pixels that small changes keep. `folder_name`: as `Photograph` has it.
     """
 
     path: Path
     label: str
     pixels_digest: str
     perceptual_hash: int
+    folder_name: str | None = None
 
     @property
     def file(self) -> str:
-        """`<label>/<file name>`: its name on every machine."""
-        return f"{self.label}/{self.path.name}"
+        """`<label>/<file name>`, as `Photograph.file`."""
+        return Photograph(self.path, self.label, self.folder_name).file
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,13 @@ def has_digest(image: Decoded, digest: str) -> bool:
 
 
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
-    path, label = photograph.path, photograph.label
-    files = (f"{label}/{path.name}",)
+    path, files = photograph.path, (photograph.file,)
     try:
         with open_regular(path) as file:
             image = decode_image(file.read(limits.max_image_bytes + 1), limits)
     except UnfitFile:
-        return Finding("unreadable", files, "it is not a file")
+        what = "it is a folder; move its photographs up" if path.is_dir() else "it is not a file"
+        return Finding("unreadable", files, what)
     except OutOfMemory as error:
         raise OutOfMemory(f"{path}: {error}") from error
     except OSError as error:
@@ -200,7 +201,8 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     except ImageError as error:
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
-    return CheckedPhotograph(path, label, pixels_digest(pixels), perceptual_hash(pixels))
+    digest = pixels_digest(pixels)
+    return CheckedPhotograph(path, photograph.label, digest, perceptual_hash(pixels), photograph.folder_name)
 
 
 def _find_duplicates(

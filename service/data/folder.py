@@ -1,20 +1,38 @@
 """A folder with one subfolder per class: what is in it, in an order that every machine agrees on."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.data.names import escape_text, normalise_name
+from service.data.passed_over import is_made_by_program, list_visible
+from service.data.shape import describe_shape
 from service.errors import DatasetError
 
 MAX_NAME_BYTES = 200
 """Longest class or file name, in UTF-8 bytes: names are built from it, and file systems stop at 255."""
 
+_MOST_NAMED = 10  # odd names in one message
+
 
 @dataclass(frozen=True)
 class Photograph:
-    """One file in a class folder; whether it really is a photograph is judged by `check_folder`."""
+    """One file in a class folder; whether it really is a photograph is judged by `check_folder`.
+
+    Attributes:
+        path: of the file.
+        label: its class.
+        folder_name: of its class folder. None stands for the label.
+    """
 
     path: Path
     label: str
+    folder_name: str | None = None
+
+    @property
+    def file(self) -> str:
+        """`<label>/<file name>`: its name on every machine. No other photograph of the folder has it."""
+        return f"{self.folder_name or self.label}/{self.path.name}"
 
 
 @dataclass(frozen=True)
@@ -26,29 +44,39 @@ class Folder:
     photographs: tuple[Photograph, ...]
 
 
-def read_folder(path: Path) -> Folder:
+def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
     """List the class folders and what lies in them; no file is opened.
 
-    Hidden entries (a leading dot) and files beside the class folders are ignored. Everything else is listed,
-    even what cannot be a photograph: the check names it.
+    Files beside the class folders are ignored. So are hidden entries, and what systems and programs make
+    (`passed_over`). Everything else is listed, even what cannot be a photograph: the check names it.
+    A class name has one form, Unicode's NFC. Two folders that differ in the form alone are one class.
+
+    Args:
+        path: of the folder.
+        may_lack_classes: whether one class is enough, and a class folder may be empty.
 
     Raises:
-        DatasetError: there is no such folder, it cannot be read, it has fewer than two class folders, one of
-            them holds no file, or a name cannot be written down (`describe_odd_name`).
+        DatasetError: there is no such folder, it cannot be read, it has too few class folders, one of them
+            holds no file, or names cannot be written down (`describe_odd_name`). If the class folders lie
+            elsewhere, the message says where.
     """
     try:
         if not path.is_dir():
-            raise DatasetError(f"There is no folder {path}; give a folder that holds one subfolder per class.")
-        class_folders = [entry for entry in _visible_entries(path) if entry.is_dir()]
-        photographs = [Photograph(file, folder.name) for folder in class_folders for file in _files(folder)]
+            is_there = path.exists()
+            remedy = "Unpack it if it is an archive, and give the folder" if is_there else "give a folder"
+            found = f"{path} is a file, and no folder." if is_there else f"There is no folder {path};"
+            raise DatasetError(f"{found} {remedy} that holds one subfolder per class.")
+        class_folders = [entry for entry in list_visible(path) if entry.is_dir() and not is_made_by_program(entry)]
+        entries = {folder: list_visible(folder) for folder in class_folders}
+        _refuse_odd_names([*class_folders, *(entry for listed in entries.values() for entry in listed)])
+        if fault := describe_shape(path, class_folders, may_lack_classes=may_lack_classes):
+            raise DatasetError(escape_text(fault))
     except OSError as error:
         raise DatasetError(
             f"{error.filename or path} cannot be read ({error.strerror}); check the path and its rights."
         ) from error
-    if len(class_folders) < 2:
-        found = f"only {class_folders[0].name}" if class_folders else "none"
-        raise DatasetError(f"{path} needs at least two class folders, but has {found}; make one subfolder per class.")
-    return Folder(path, tuple(folder.name for folder in class_folders), tuple(photographs))
+    labels = sorted({normalise_name(folder.name) for folder in class_folders})
+    return Folder(path, tuple(labels), tuple(_list_photographs(entries)))
 
 
 def describe_odd_name(name: str) -> str | None:
@@ -64,22 +92,27 @@ def describe_odd_name(name: str) -> str | None:
     return None
 
 
-def _files(class_folder: Path) -> list[Path]:
-    _refuse_odd_name(class_folder)
-    entries = _visible_entries(class_folder)
-    if not any(entry.is_file() for entry in entries):
-        raise DatasetError(f"The class folder {class_folder.name} holds no photograph; add some, or remove the folder.")
-    for entry in entries:
-        _refuse_odd_name(entry)
-    return entries
+def _list_photographs(entries: Mapping[Path, Sequence[Path]]) -> list[Photograph]:
+    by_file: dict[str, Photograph] = {}
+    for folder in sorted(entries, key=lambda folder: (folder.name != normalise_name(folder.name), folder.name)):
+        label = normalise_name(folder.name)
+        for path in entries[folder]:
+            photograph = Photograph(path, label)
+            if photograph.file in by_file:  # the folder of the other form has such a file
+                photograph = Photograph(path, label, folder.name)
+            by_file[photograph.file] = photograph
+    return sorted(by_file.values(), key=lambda photograph: (photograph.label, photograph.path.name, photograph.file))
 
 
-def _visible_entries(folder: Path) -> list[Path]:
-    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(entries, key=lambda entry: entry.name)
+def _refuse_odd_names(entries: Iterable[Path]) -> None:
+    faults = [(entry, fault) for entry in entries if (fault := describe_odd_name(entry.name))]
+    if not faults:
+        return
+    named = [f"{_shorten(entry.name)!a} in {entry.parent.name!a} {fault}" for entry, fault in faults[:_MOST_NAMED]]
+    more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
+    subject, remedy = ("The name", "rename it") if len(faults) == 1 else (f"{len(faults)} names:", "rename them")
+    raise DatasetError(f"{subject} {'; '.join(named)}{more}; {remedy}.")
 
 
-def _refuse_odd_name(entry: Path) -> None:
-    if fault := describe_odd_name(entry.name):
-        shown = entry.name if len(entry.name) <= 60 else entry.name[:60] + "..."
-        raise DatasetError(f"The name {shown!a} in {entry.parent.name!a} {fault}; rename it.")
+def _shorten(name: str) -> str:
+    return name if len(name) <= 60 else name[:60] + "..."

@@ -1,11 +1,12 @@
 """A folder of class folders, or one part of the split that a version was trained with, scored and judged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.data.folder import Folder, Photograph
+from service.data.names import join_names, normalise_name
 from service.data.split import Part, parse_split
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.local_model import LocalModel
@@ -36,14 +37,16 @@ def select_part(local: LocalModel, folder: Folder, part: Part) -> Mapping[Photog
     if local.verified.digests.get(SPLIT_FILE) != local.metadata.split_digest:
         raise InvalidVersion(f"version {version} has not the split list that its metadata names: train it again")
     entries = parse_split(local.verified.read(SPLIT_FILE), f"of version {version}").part(part)
-    there = {f"{photograph.label}/{photograph.path.name}": photograph for photograph in folder.photographs}
-    missing = [entry.file for entry in entries if entry.file not in there]
+    there = {normalise_name(photograph.file): photograph for photograph in folder.photographs}
+    there |= {photograph.file: photograph for photograph in folder.photographs}
+    found = {entry: there.get(entry.file) or there.get(normalise_name(entry.file)) for entry in entries}
+    missing = [entry.file for entry, photograph in found.items() if photograph is None]
     if missing:
         raise DatasetError(
             f"{len(missing)} of the {len(entries)} photographs of part {part} are not in {folder.path}, "
             f"{missing[0]} for one: give the folder that version {version} was trained on"
         )
-    return {there[entry.file]: entry.pixels_digest for entry in entries}
+    return {photograph: entry.pixels_digest for entry, photograph in found.items() if photograph is not None}
 
 
 def evaluate_folder(
@@ -57,19 +60,22 @@ def evaluate_folder(
 ) -> FolderEvaluation:
     """Score the photographs of `folder` and compare with the names of their class folders.
 
+    Classes of the model may be missing in the folder. The evaluation is of those that are there.
+
     Args:
         part: only this part of the version's own split, each photograph checked to be the one of then.
             None: every photograph of the folder.
         progress: called with (photographs done, photographs in all).
 
     Raises:
-        DatasetError: the folder's classes are not the model's, photographs of the part are missing, or none
+        DatasetError: the folder has a class that the model does not know, photographs of the part are missing, or none
             could be scored.
         InvalidVersion: as `select_part`.
         EngineFailed: the engine call raised.
     """
     class_names = local.metadata.class_names
-    _check_classes(folder, class_names)
+    index_of = {normalise_name(label): index for index, label in enumerate(class_names)}
+    _check_classes(folder, index_of)
     selected = dict.fromkeys(folder.photographs, "") if part is None else select_part(local, folder, part)
     digests = {photograph.path: digest for photograph, digest in selected.items() if digest}
     results = score_each(
@@ -86,13 +92,15 @@ def evaluate_folder(
             unscored.append(scored)
         else:
             rows.append(scored.probabilities)
-            class_indices.append(class_names.index(photograph.label))
+            class_indices.append(index_of[photograph.label])
             paths.append(photograph.path)
         if progress is not None:
             progress(len(rows) + len(unscored), len(selected))
     if not rows:
-        why = f"the first because: {unscored[0].error}" if unscored else "the part is empty"
-        raise DatasetError(f"no photograph of {folder.path} could be scored, {why}")
+        why = "The part is empty." if part else "Its class folders are empty."
+        if unscored:
+            why = f"The first is {unscored[0].path}: {unscored[0].error}"
+        raise DatasetError(f"0 of {len(selected)} photographs of {folder.path} could be scored. {why}")
     answers = Answers(tuple(paths), np.stack(rows), np.array(class_indices))
     evaluation = evaluate(answers.probabilities, answers.class_indices, class_names)
     return FolderEvaluation(evaluation, answers, tuple(unscored))
@@ -122,9 +130,10 @@ def find_differences(stated: Metrics, evaluation: Evaluation) -> tuple[str, ...]
     )
 
 
-def _check_classes(folder: Folder, class_names: Sequence[str]) -> None:
-    if set(folder.class_names) != set(class_names):
+def _check_classes(folder: Folder, known: Collection[str]) -> None:
+    unknown = [label for label in folder.class_names if label not in known]
+    if unknown:
         raise DatasetError(
-            f"{folder.path} has the class folders {', '.join(folder.class_names)}, and the model knows "
-            f"{', '.join(class_names)}: they must be the same"
+            f"{folder.path} has class folders that the model does not know: {join_names(unknown)}. "
+            f"It knows {', '.join(known)}. Rename or remove the others."
         )

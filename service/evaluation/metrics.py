@@ -27,6 +27,13 @@ class ClassMetrics:
     support: int
     """How many photographs truly are of this class."""
 
+    @property
+    def shares(self) -> tuple[str, str, str]:
+        """Precision, recall and F1 for people. Of a class without photographs each is a dash."""
+        if not self.support:
+            return "-", "-", "-"
+        return f"{self.precision:.3f}", f"{self.recall:.3f}", f"{self.f1:.3f}"
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -54,15 +61,23 @@ class Evaluation:
     log_loss: float
 
     @property
+    def absent_classes(self) -> tuple[str, ...]:
+        """The classes without photographs. Nothing was measured of them."""
+        return tuple(metrics.label for metrics in self.per_class if not metrics.support)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The labels, in the order of the network's outputs."""
         return tuple(metrics.label for metrics in self.per_class)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, in the types that `json.dumps` takes."""
+        """All of it, in the types that `json.dumps` takes. Shares of an absent class are None."""
         return {
             **vars(self),
-            "per_class": [asdict(metrics) for metrics in self.per_class],
+            "per_class": [
+                asdict(one) if one.support else {**asdict(one), "precision": None, "recall": None, "f1": None}
+                for one in self.per_class
+            ],
             "confusion": self.confusion.tolist(),
         }
 

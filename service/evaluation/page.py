@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from service.errors import ImageError
 from service.evaluation.figures import draw_confusion, draw_reliability
 from service.evaluation.metrics import Evaluation
 from service.evaluation.report import summarise
@@ -88,10 +89,7 @@ def _inline(svg: str) -> str:
 
 
 def _class_table(evaluation: Evaluation) -> str:
-    rows = [
-        (one.label, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", one.support)
-        for one in evaluation.per_class
-    ]
+    rows = [(one.label, *one.shares, one.support) for one in evaluation.per_class]
     return to_table(rows, ("class", "precision", "recall", "F1", "photographs"))
 
 
@@ -105,9 +103,16 @@ def _mistakes(class_names: Sequence[str], answers: Answers, rule: ResizeRule, li
     for i in shown:
         said, truth = html.escape(class_names[predicted[i]]), html.escape(class_names[answers.class_indices[i]])
         caption = f"{said} {top1[i]:.0%}, truly {truth}<br>{html.escape(answers.paths[i].name)}"
-        image = f'<img src="{_thumbnail(answers.paths[i], rule, limits)}" alt="">'
+        image = _show(answers.paths[i], rule, limits)
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return f'<p>{len(shown)} of {len(wrong)}.</p><div class="mistakes">{"".join(figures)}</div>'
+
+
+def _show(path: Path, rule: ResizeRule, limits: ImageLimits) -> str:
+    try:
+        return f'<img src="{_thumbnail(path, rule, limits)}" alt="">'
+    except (OSError, ImageError):  # it was there when it was scored
+        return "<p>The photograph cannot be read any more.</p>"
 
 
 def _thumbnail(path: Path, rule: ResizeRule, limits: ImageLimits) -> str:

@@ -18,14 +18,24 @@ def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
 
 
 def summarise(evaluation: Evaluation) -> str:
-    """Accuracy, calibration error and log loss, in three lines."""
+    """Accuracy, calibration error and log loss, in three lines. A fourth names absent classes."""
     interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
     counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
     return (
         f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}\n"
         f"calibration error  {evaluation.expected_calibration_error:.1%}; "
         f"a perfectly calibrated network: up to {evaluation.calibration_error_by_chance:.1%} by chance\n"
-        f"log loss           {evaluation.log_loss:.3f}"
+        f"log loss           {evaluation.log_loss:.3f}{_describe_absent(evaluation)}"
+    )
+
+
+def _describe_absent(evaluation: Evaluation) -> str:
+    absent, num_classes = evaluation.absent_classes, len(evaluation.class_names)
+    if not absent:
+        return ""
+    return (
+        f"\nclasses            {num_classes - len(absent)} of the model's {num_classes}; "
+        f"there are no photographs of {', '.join(absent)}"
     )
 
 
@@ -34,8 +44,7 @@ def _class_table(evaluation: Evaluation) -> Table:
     for column in ("precision", "recall", "F1", "photographs"):
         table.add_column(column, justify="right")
     for metrics in evaluation.per_class:
-        shares = (f"{share:.3f}" for share in (metrics.precision, metrics.recall, metrics.f1))
-        table.add_row(Text(metrics.label), *shares, str(metrics.support))
+        table.add_row(Text(metrics.label), *metrics.shares, str(metrics.support))
     return table
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import DataCheck, check_folder
 from service.data.folder import read_folder
+from service.data.losses import describe_losses, refuse_lost_classes
 from service.data.split import Split, split_photographs, split_to_json
 from service.data.views import Views
-from service.errors import DeviceUnavailable, TrainingError
+from service.errors import DatasetError, DeviceUnavailable, TrainingError
 from service.evaluation.metrics import Evaluation
 from service.evaluation.page import Section, render_page, to_section, to_table
 from service.imaging.pixels import ImageLimits, ResizeRule
@@ -43,6 +44,9 @@ class Observer(Watcher, Protocol):
 
     def checking(self, done: int, total: int) -> None:
         """So many photographs of so many are checked."""
+
+    def found(self, check: DataCheck) -> None:
+        """The photographs are checked. They are not divided yet, and perhaps cannot be."""
 
     def checked(self, check: DataCheck, split: Split) -> None:
         """The data is known; nothing has been trained yet."""
@@ -124,7 +128,8 @@ def train(
     listed = read_folder(folder)
     check_can_publish(store, name)
     check = check_folder(listed, LIMITS, observer.checking)
-    split = split_photographs(check, seed)
+    observer.found(check)
+    split = _split(check, seed)
     observer.checked(check, split)
     run = _open_run(runs, name, recipe, seed, device, check)
     _describe_run(run, recipe, seed, device, check, split)
@@ -235,6 +240,14 @@ def plain_network(trained: keras.Model, recipe: Recipe) -> keras.Model:
     # On the CPU, as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3.
     with keras.device("cpu:0"):
         return fold_batch_norm(trained, NETWORKS[recipe.network](trained.output_shape[-1]))
+
+
+def _split(check: DataCheck, seed: int) -> Split:
+    refuse_lost_classes(check)
+    try:
+        return split_photographs(check, seed)
+    except DatasetError as error:
+        raise DatasetError(f"{error} {describe_losses(check)}".rstrip()) from error
 
 
 def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> Path:

@@ -68,6 +68,30 @@ def test_the_table_says_it_for_people(folder: Path, capsys: Capture) -> None:
     assert captured.err == ""
 
 
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_folder_without_a_class_measures_the_others_and_says_so(
+    is_empty: bool, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.rmtree(folder / "roses")
+    if is_empty:
+        (folder / "roses").mkdir()
+    page = tmp_path / "report.html"
+    assert main(["evaluate", str(folder), "--report", str(page)]) == 0
+    said = "4 of the model's 5; there are no photographs of roses"
+    assert said in capsys.readouterr().out
+    assert said in page.read_text().replace("&#x27;", "'")
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["absent_classes"] == ["roses"]
+    assert document["num_photographs"] == len(list(folder.rglob("*.jpg")))
+
+
+def test_one_class_alone_is_measured(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(folder / "roses", tmp_path / "one" / "roses")
+    assert main(["evaluate", str(tmp_path / "one")]) == 0
+    assert "1 of the model's 5" in capsys.readouterr().out
+
+
 def test_check_agrees_with_the_metadata_to_the_photograph(store: Path, folder: Path, capsys: Capture) -> None:
     metadata = read_metadata(resolve_version(store, "flowers").folder / METADATA_FILE)
     assert metadata.metrics

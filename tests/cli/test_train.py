@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,35 @@ def test_an_empty_class_is_asked_wrongly_and_named(
     (tmp_path / "photos" / "orchids").mkdir()
     assert main(["train", str(tmp_path / "photos"), *places]) == 2
     assert_one_sentence(capsys.readouterr().err, "orchids")
+
+
+HEIC = struct.pack(">I4s4sI4s", 24, b"ftyp", b"heic", 0, b"mif1") + b"\0" * 500
+
+
+def test_photographs_that_cannot_be_read_are_named_before_the_error_and_in_it(
+    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drawn_folder / "roses", tmp_path / "photos" / "roses")
+    (tmp_path / "photos" / "tulips").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / "tulips" / f"{number}.HEIC").write_bytes(HEIC)
+    assert main(["train", str(tmp_path / "photos"), *places, *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert_one_sentence(error, "3 of 3 files of tulips cannot be used: 3 not-an-image, such as tulips/0.HEIC")
+    assert all(f"not-an-image: tulips/{number}.HEIC: " in error for number in range(3))
+
+
+def test_an_error_of_the_split_says_which_photographs_were_lost(
+    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drawn_folder, tmp_path / "photos")
+    for path in sorted((tmp_path / "photos" / "tulips").iterdir())[1:]:
+        path.write_bytes(HEIC)
+    assert main(["train", str(tmp_path / "photos"), *places, *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert_one_sentence(error, "tulips")
+    assert "11 of 60 files cannot be used: 11 not-an-image" in error.splitlines()[-1]
+    assert "not-an-image: tulips/001.jpg: " in error
 
 
 def test_a_store_that_cannot_be_written_fails_before_the_training(

@@ -1,4 +1,6 @@
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from icc import cmyk_profile, matrix_profile
 from service.data.batches import LabelledPixels, epoch_batches, load_squares, load_whole, made_ahead
 from service.data.check import CheckedPhotograph
 from service.data.views import Batch, MakeView, Photographs, View, Views
+from service.errors import DatasetError, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.imaging.resize import resize_shorter_side
@@ -121,3 +124,60 @@ def test_loaded_photographs_have_the_pixels_of_serving_bit_for_bit(tmp_path: Pat
         np.testing.assert_array_equal(image, resize_shorter_side(decode_image(data), 72))
     assert (squares.images[0] != squares.images[1]).any()
     assert squares.class_indices.tolist() == [1, 1, 1]
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _replace_by_text(path: Path) -> None:
+    path.write_text("a placeholder")
+
+
+def _replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (Path.unlink, "cannot be read any more (No such file or directory)"),
+        (_replace_by_pipe, "cannot be read any more (it is no regular file)"),
+        (_cut, "cut short"),
+        (_empty, "no bytes"),
+        (_replace_by_text, "text"),
+    ],
+)
+def test_a_photograph_that_changes_after_the_check_is_named(
+    spoil: Callable[[Path], object], why: str, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encode(draw_photograph(2, seed=number)))
+    photographs = [CheckedPhotograph(path, "b", "", 0) for path in paths]
+    spoil(paths[1])
+    with pytest.raises(DatasetError) as of_whole:
+        load_whole(photographs, ("a", "b"), 72, ImageLimits())
+    with pytest.raises(DatasetError) as of_squares:
+        load_squares(photographs, ("a", "b"), ResizeRule(64, 72), ImageLimits())
+    for message in (str(of_whole.value), str(of_squares.value)):
+        assert message.startswith(f"{paths[1]} has changed since it was checked.")
+        assert why in message
+        assert message.endswith("Put it back, and give the command again.")
+
+
+def test_want_of_memory_names_the_photograph_and_does_not_blame_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        raise OutOfMemory("There is no memory.")
+
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    monkeypatch.setattr("service.data.batches.decode_image", decode)
+    with pytest.raises(OutOfMemory, match=r"1\.jpg: There is no memory"):
+        load_whole([CheckedPhotograph(tmp_path / "1.jpg", "a", "", 0)], ("a", "b"), 72, ImageLimits())

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -87,6 +88,22 @@ def test_each_file_that_is_no_usable_photograph_is_named_with_its_reason(tmp_pat
     ]
     assert len(check.photographs) == 2 * SMALL_CLASS
     assert all(finding.detail for finding in check.findings)
+
+
+def test_both_unicode_forms_of_a_class_are_checked_as_one(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD")]
+    pictures = {f"{form}/1.png": _noise(7000 + number) for number, form in enumerate(forms)}
+    check = _check(_write(tmp_path, _plain() | pictures | {f"{forms[1]}/again.png": _noise(7000)}))
+    assert check.class_sizes == {"a": SMALL_CLASS, "b": SMALL_CLASS, forms[0]: 2}
+    assert {photograph.file for photograph in check.photographs} >= {f"{form}/1.png" for form in forms}
+    assert ("duplicate", (f"{forms[0]}/again.png",)) in _named(check)
+
+
+def test_a_folder_in_a_class_folder_is_called_so(tmp_path: Path) -> None:
+    check = _check(_write(tmp_path, _plain() | {"a/2024/1.png": _noise(0)}))
+    assert [finding.sentence for finding in check.findings] == [
+        "unreadable: a/2024: it is a folder; move its photographs up",
+    ]
 
 
 def test_of_identical_photographs_in_a_class_the_first_by_name_is_used(tmp_path: Path) -> None:

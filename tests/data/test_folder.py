@@ -1,6 +1,7 @@
 """`read_folder`: what it lists, in which order, and what it refuses."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,11 @@ def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_class_without_a_file_is_refused_by_name(tmp_path: Path) -> None:
-    _make(tmp_path, "roses/1.jpg", "tulips/.hidden", "tulips/inner/1.jpg")
+    _make(tmp_path, "roses/1.jpg", "tulips/.hidden")
     with pytest.raises(DatasetError, match="class folder tulips holds no photograph"):
+        read_folder(tmp_path)
+    (tmp_path / "lilies" / "inner").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="class folders lilies and tulips hold no photograph"):
         read_folder(tmp_path)
 
 
@@ -74,3 +78,49 @@ def test_a_name_that_no_report_can_carry_is_refused(tmp_path: Path, name: bytes,
         read_folder(tmp_path)
     assert str(raised.value).isprintable()
     str(raised.value).encode("utf-8")
+
+
+def test_all_odd_names_are_named_at_once(tmp_path: Path) -> None:
+    _make(tmp_path, "a/1.jpg", "a/line\nbreak.jpg", "b/back\\slash.jpg", "b/2.jpg", "c\t/3.jpg")
+    with pytest.raises(DatasetError) as raised:
+        read_folder(tmp_path)
+    message = str(raised.value)
+    assert all(part in message for part in ("3 names", r"'line\nbreak.jpg' in 'a'", "slash.jpg' in 'b'", r"'c\t'"))
+    for number in range(20):
+        (tmp_path / "a" / f"{number}\n").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="and 13 more; rename them"):
+        read_folder(tmp_path)
+
+
+FORMS = [unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD")]
+
+
+@pytest.mark.parametrize("forms", [FORMS[:1], FORMS[1:], FORMS])
+def test_a_class_name_in_either_unicode_form_is_one_class(tmp_path: Path, forms: list[str]) -> None:
+    folder = read_folder(_make(tmp_path, "tulips/1.jpg", *(f"{form}/{form}.jpg" for form in forms)))
+    assert folder.class_names == (FORMS[0], "tulips")
+    roses = [photograph for photograph in folder.photographs if photograph.label == FORMS[0]]
+    assert [photograph.path.parent.name for photograph in roses] == forms[::-1]
+    assert all(photograph.file.startswith(f"{FORMS[0]}/") for photograph in roses)
+
+
+def test_equal_file_names_in_both_forms_of_a_class_stay_apart(tmp_path: Path) -> None:
+    folder = read_folder(_make(tmp_path, "tulips/1.jpg", *(f"{form}/1.jpg" for form in FORMS)))
+    assert [photograph.file for photograph in folder.photographs] == [
+        f"{FORMS[1]}/1.jpg", f"{FORMS[0]}/1.jpg", "tulips/1.jpg",
+    ]  # fmt: skip
+    assert len({photograph.label for photograph in folder.photographs}) == 2
+
+
+def test_both_forms_of_one_name_are_one_class_too_few(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="needs at least two class folders, but has only ros"):
+        read_folder(_make(tmp_path, *(f"{form}/1.jpg" for form in FORMS)))
+
+
+def test_a_folder_that_may_lack_classes_may_have_one_and_empty_ones(tmp_path: Path) -> None:
+    (tmp_path / "tulips").mkdir()
+    with pytest.raises(DatasetError, match="needs a class folder with photographs, but has none"):
+        read_folder(tmp_path, may_lack_classes=True)
+    folder = read_folder(_make(tmp_path, "roses/1.jpg"), may_lack_classes=True)
+    assert folder.class_names == ("roses", "tulips")
+    assert [photograph.file for photograph in folder.photographs] == ["roses/1.jpg"]

@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,9 +91,45 @@ def test_the_classes_are_matched_by_name_not_by_place(local: LocalModel, folder:
     np.testing.assert_array_equal(other.confusion[::-1], straight.confusion)
 
 
+def test_classes_that_the_folder_lacks_are_not_measured(local: LocalModel, folder: Path) -> None:
+    whole = evaluate_folder(local, read_folder(folder), LIMITS)
+    shutil.rmtree(folder / "daisy")
+    for path in (folder / "tulips").iterdir():
+        path.unlink()
+    result = evaluate_folder(local, read_folder(folder, may_lack_classes=True), LIMITS).evaluation
+    present = [1, 2, 3]
+    expected = np.zeros((5, 5), np.int64)
+    expected[present] = whole.evaluation.confusion[present]
+    np.testing.assert_array_equal(result.confusion, expected)
+    assert result.absent_classes == ("daisy", "tulips")
+    assert result.num_photographs == 36
+    assert result.num_correct == expected.trace()
+    assert result.class_names == CLASS_NAMES
+
+
+def test_a_class_of_the_model_is_known_in_either_unicode_form(local: LocalModel, folder: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD"))
+    names = [decomposed if label == "roses" else label for label in CLASS_NAMES]
+    metadata = local.metadata.model_copy(update={"class_names": names})
+    other = replace(local, verified=replace(local.verified, metadata=metadata))
+    plain = evaluate_folder(local, read_folder(folder), LIMITS).evaluation
+    for form in (composed, decomposed):
+        shutil.copytree(folder, folder.parent / form)
+        (folder.parent / form / "roses").rename(folder.parent / form / form)
+        found = evaluate_folder(other, read_folder(folder.parent / form), LIMITS).evaluation
+        np.testing.assert_array_equal(found.confusion, plain.confusion)
+
+
+def test_a_folder_that_vanishes_is_named(local: LocalModel, folder: Path) -> None:
+    listed = read_folder(folder)
+    folder.rename(folder.parent / "elsewhere")
+    with pytest.raises(DatasetError, match=r"0 of 60 .*daisy/000.jpg: It cannot be read \(No such file"):
+        evaluate_folder(local, listed, LIMITS)
+
+
 def test_a_folder_with_other_classes_is_refused(local: LocalModel, folder: Path) -> None:
     (folder / "roses").rename(folder / "rosen")
-    with pytest.raises(DatasetError, match=r"has the class folders daisy, dandelion, rosen, .* must be the same"):
+    with pytest.raises(DatasetError, match=r"does not know: rosen\. It knows daisy, .* Rename or remove"):
         evaluate_folder(local, read_folder(folder), LIMITS)
 
 
@@ -106,7 +143,7 @@ def test_an_unreadable_photograph_is_named_and_the_others_are_measured(local: Lo
 def test_a_folder_without_one_good_photograph_is_refused(local: LocalModel, folder: Path) -> None:
     for path in folder.rglob("*.jpg"):
         path.write_text("no image")
-    with pytest.raises(DatasetError, match=r"no photograph .* could be scored, the first because"):
+    with pytest.raises(DatasetError, match=r"0 of 60 photographs .* could be scored. The first is .*daisy/000.jpg: "):
         evaluate_folder(local, read_folder(folder), LIMITS)
 
 
@@ -126,6 +163,21 @@ def test_a_part_is_found_when_photographs_have_been_added(local: LocalModel, fol
     before = evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation
     (folder / "roses" / "new.jpg").write_bytes(encode(draw_photograph(2, seed=99)))
     assert evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation.to_dict() == before.to_dict()
+
+
+def test_a_part_is_found_in_the_other_unicode_form(local: LocalModel, split: Split, folder: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD"))
+    text = split_to_json(split).replace("roses/", f"{decomposed}/").encode()
+    (folder / "roses").rename(folder / composed)
+    names = [composed if label == "roses" else label for label in CLASS_NAMES]
+    with publish_version(local.stored.folder.parent.parent, "flowers") as draft:
+        digest = hashlib.sha256(text).hexdigest()
+        write_example(draft.folder, example_metadata(split_digest=digest, class_names=names))
+        (draft.folder / SPLIT_FILE).write_bytes(text)
+    stored = resolve_version(local.stored.folder.parent.parent, "flowers")
+    other = LocalModel(stored, verify_version(stored.folder), PixelEngine())
+    selected = select_part(other, read_folder(folder), "test")
+    assert len(selected) == len(split.photographs["test"])
 
 
 def test_a_changed_photograph_of_the_part_is_named(local: LocalModel, folder: Path) -> None:

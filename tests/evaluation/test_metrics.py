@@ -116,3 +116,11 @@ def test_fewer_photographs_leave_more_to_chance() -> None:
     rows = np.tile(np.array([[0.8, 0.2], [0.6, 0.4]], np.float32), (10, 1))
     few, many = (evaluate(np.tile(rows, (n, 1)), np.zeros(20 * n, int), ("a", "b")) for n in (1, 50))
     assert few.calibration_error_by_chance > 3 * many.calibration_error_by_chance
+
+
+def test_an_absent_class_has_no_shares_in_the_document() -> None:
+    evaluation = evaluate(np.array([[0.2, 0.7, 0.1]], np.float32), np.array([0]), LABELS)
+    assert evaluation.absent_classes == ("roses", "tulips")
+    document = json.loads(json.dumps(evaluation.to_dict()))
+    assert document["per_class"][1] == {"label": "roses", "precision": None, "recall": None, "f1": None, "support": 0}
+    assert document["per_class"][0]["recall"] == 0

@@ -74,3 +74,18 @@ def test_every_element_is_closed_and_further_sections_follow(answers: Answers) -
 
 def test_the_same_evaluation_gives_the_same_page(answers: Answers) -> None:
     assert page_of(answers) == page_of(answers)
+
+
+def test_a_mistake_that_vanished_is_still_named(answers: Answers) -> None:
+    answers.paths[3].unlink()
+    answers.paths[1].write_bytes(answers.paths[1].read_bytes()[:500])
+    page = page_of(answers)
+    assert "3.jpg" in page
+    assert page.count("The photograph cannot be read any more.") == 2
+
+
+def test_a_class_without_photographs_is_named_on_the_page(answers: Answers) -> None:
+    few = Answers(answers.paths[:2], answers.probabilities[:2], answers.class_indices[:2])
+    page = page_of(few)
+    assert "there are no photographs of roses &amp; &lt;thorns&gt;" in page
+    assert "<td>-</td>" in page

@@ -18,3 +18,13 @@ def test_the_report_shows_accuracy_classes_and_confusions() -> None:
     assert "tulips 1.000 0.500 0.667 2" in lines
     assert "[red]oses 2 0" in lines
     assert "tulips 1 1" in lines, "row: what it truly is; column: what was predicted"
+
+
+def test_a_class_without_photographs_is_named_and_has_no_figures() -> None:
+    evaluation = evaluate(np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]], np.float32), np.array([0, 0]), ("a", "b", "c"))
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render_evaluation(evaluation, "flowers, version 3"))
+    lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
+    assert "classes 1 of the model's 3; there are no photographs of b, c" in lines
+    assert {"a 1.000 0.500 0.667 2", "b - - - 0", "c - - - 0"} <= set(lines)

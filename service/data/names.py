@@ -1,0 +1,23 @@
+"""Class and file names: the one Unicode form they are compared in, and how a sentence lists them."""
+
+import unicodedata
+from collections.abc import Sequence
+
+_MOST_NAMED = 5
+
+
+def normalise_name(name: str) -> str:
+    """Return a class or file name in Unicode's NFC. macOS may hand out the other form, NFD."""
+    return unicodedata.normalize("NFC", name)
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names for a sentence. Of many only the first are named, and the others counted."""
+    if len(names) > _MOST_NAMED:
+        return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def escape_text(text: str) -> str:
+    """Return text that any terminal can print. Control characters and what is not Unicode become escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

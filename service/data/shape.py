@@ -1,0 +1,131 @@
+"""The shape of a photograph folder. It says where the class folders lie when they do not lie where they should."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from service.data.names import join_names, normalise_name
+from service.data.passed_over import is_made_by_program, list_visible
+
+_PHOTOGRAPH_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+)
+_PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"))
+_DEPTH, _MOST_FOLDERS, _MOST_INNER = 3, 500, 5
+"""Levels below the folder that are searched, folders that are looked into, and those named of one class."""
+
+
+def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
+    """Say what is wrong with a folder whose photographs do not lie directly in class folders.
+
+    Args:
+        path: the folder.
+        class_folders: its subfolders that may be classes. Each can be listed.
+        may_lack_classes: whether one class is enough, and a class folder may be empty.
+
+    Returns:
+        What was found, what was expected, and which folder to give. None if nothing is wrong.
+    """
+    deeper = {folder: found for folder in class_folders if (found := _find_deeper(folder))}
+    full = [folder for folder in class_folders if folder not in deeper and _holds_file(folder)]
+    min_classes = 1 if may_lack_classes else 2
+    if _count_classes(filter(_holds_photograph, class_folders)) < min_classes and (meant := _find_meant(class_folders)):
+        return _describe_meant(path, meant)
+    if deeper:
+        return _describe_deeper(path, deeper)
+    if not class_folders and _holds_photograph(path):
+        return _describe_loose(path)
+    empty = [folder.name for folder in class_folders if folder not in full]
+    if empty and not may_lack_classes:
+        if len(empty) == 1:
+            return f"The class folder {empty[0]} holds no photograph; add some, or remove the folder."
+        return f"The class folders {join_names(empty)} hold no photograph; add some, or remove the folders."
+    if _count_classes(full) >= min_classes:
+        return None
+    present = f"only {class_folders[0].name}" if full else "none"
+    wanted = "a class folder with photographs" if may_lack_classes else "at least two class folders"
+    return f"{path} needs {wanted}, but has {present}; make one subfolder per class."
+
+
+def _count_classes(folders: Iterable[Path]) -> int:
+    return len({normalise_name(folder.name) for folder in folders})
+
+
+def _describe_meant(path: Path, meant: Sequence[Path]) -> str:
+    if len(meant) == 1:
+        return f"The class folders are not in {path} itself, but in {meant[0]}. Give {meant[0]} instead."
+    names = join_names([folder.name for folder in meant])
+    if all(folder.name.casefold() in _PARTS for folder in meant):
+        first = next((folder for folder in meant if folder.name.casefold().startswith("train")), meant[0])
+        return (
+            f"{path} holds the parts {names}, and each part holds class folders. Training divides one folder per "
+            f"class into its own parts. Merge the parts class by class, or give one of them, such as {first}."
+        )
+    inner = join_names([str(folder.relative_to(path)) for part in meant for folder in _subfolders(part)])
+    return (
+        f"The photographs lie one level too deep, in {inner} of {path}. A class folder must hold its photographs "
+        f"itself. Move them up into {names}, or give the folder whose subfolders are the classes, such as {meant[0]}."
+    )
+
+
+def _describe_deeper(path: Path, deeper: dict[Path, list[Path]]) -> str:
+    inner = join_names([str(found.relative_to(path)) for folders in deeper.values() for found in folders])
+    names = join_names([folder.name for folder in deeper])
+    return (
+        f"The photographs of {names} lie deeper, in {inner} of {path}. A class folder must hold its photographs "
+        f"itself. Move them up into {names}, or move what is no class out of {path}."
+    )
+
+
+def _describe_loose(path: Path) -> str:
+    parent = path.resolve().parent
+    if sum(map(_holds_photograph, _subfolders(parent))) >= 2:
+        return f"{path} is one class folder. Give the folder around it, {parent}."
+    return f"{path} holds photographs, but no class folders; make one subfolder per class, and move them there."
+
+
+def _find_meant(folders: Sequence[Path]) -> list[Path]:
+    """Find the nearest folders with two class folders or more, among these and below."""
+    num_left = _MOST_FOLDERS
+    for _ in range(_DEPTH):
+        folders = folders[: max(num_left, 0)]
+        num_left -= len(folders)
+        inner = {folder: _subfolders(folder) for folder in folders}
+        meant = [folder for folder in folders if len(list(islice(filter(_holds_photograph, inner[folder]), 2))) == 2]
+        if meant:
+            return meant
+        folders = [subfolder for subfolders in inner.values() for subfolder in subfolders]
+    return []
+
+
+def _find_deeper(folder: Path) -> list[Path]:
+    """Find folders with photographs below a class folder that holds none itself."""
+    if _holds_photograph(folder):
+        return []
+    return list(islice(filter(_holds_photograph, islice(_walk(folder, _DEPTH), _MOST_FOLDERS)), _MOST_INNER))
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    for subfolder in _subfolders(folder) if depth else ():
+        yield subfolder
+        yield from _walk(subfolder, depth - 1)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [entry for entry in _list_readable(folder) if entry.is_dir() and not is_made_by_program(entry)]
+
+
+def _holds_photograph(folder: Path) -> bool:
+    files = (entry for entry in _list_readable(folder) if entry.suffix.lower() in _PHOTOGRAPH_SUFFIXES)
+    return any(file.is_file() for file in files)
+
+
+def _holds_file(folder: Path) -> bool:
+    return any(entry.is_file() for entry in _list_readable(folder))
+
+
+def _list_readable(folder: Path) -> list[Path]:
+    with suppress(OSError):  # around and below the folder it is only a search for advice
+        return list_visible(folder)
+    return []
