@@ -14,9 +14,10 @@ ARROWS = {
     "logs": set(),
     "resources": set(),
     "files": {"errors"},
+    "http_client": {"errors"},
     "settings": {"errors"},
     "imaging": {"errors", "resources"},
-    "data": {"errors", "files", "imaging", "resources"},
+    "data": {"errors", "files", "http_client", "imaging", "resources"},
     "networks": {"errors"},
     "store": {"errors", "files"},
     "load": {"errors"},
@@ -28,7 +29,7 @@ ARROWS = {
     "api": {"errors", "resources", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "load", "logs", "wire",
+        "evaluation", "training", "inference", "api", "load", "logs", "wire", "http_client",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

@@ -1,6 +1,5 @@
 """`flowers evaluate FOLDER`: how good a version is on a folder of photographs."""
 
-import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from service.cli.terminal import print_result, progress_bar
+from service.cli.terminal import print_json, print_result, progress_bar
 from service.data.folder import read_folder
 from service.data.split import PARTS
 from service.errors import InvalidParameter, SettingsError
@@ -72,7 +71,7 @@ def evaluate(
             _write_report(report, title, result, local, limits)
     differences = find_differences(stated, result.evaluation) if stated else ()
     if as_json:
-        print(json.dumps(_document(local, part, result, stated, differences), indent=2, ensure_ascii=False))
+        print_json(_document(local, part, result, stated, differences), indent=2)
     else:
         print_result(render_evaluation(result.evaluation, title))
         if stated and not differences:
