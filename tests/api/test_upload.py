@@ -68,7 +68,7 @@ async def read(body: bytes, content_type: str, sizes: list[int], is_busy: Callab
 
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-    return await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)
+    return (await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)).image
 
 
 @pytest.mark.parametrize(("num_mebibytes", "is_busy", "pauses"), [(4, True, 0), (10, False, 0), (10, True, 6)])
@@ -151,6 +151,9 @@ async def pieces_of(num_mebibytes: int) -> AsyncIterator[bytes]:
         {"Content-Type": "image/jpeg"},
         {"Content-Type": "IMAGE/PNG; charset=binary"},  # what it is is decided by content
         {"Content-Type": "application/octet-stream"},
+        {"Content-Type": "binary/octet-stream"},  # what object storage calls a file of unknown kind
+        {"Content-Type": "application/x-www-form-urlencoded"},  # what curl calls the bytes of --data-binary
+        {"Content-Type": "Application/X-WWW-Form-URLEncoded; charset=utf-8"},
         {},
     ],
 )
@@ -159,11 +162,42 @@ async def test_the_whole_body_may_be_the_image(service: Running, headers: dict[s
     assert response.status_code == 200, response.text
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+async def test_no_image_is_taken_for_a_form(service: Running, image_format: str) -> None:
+    image = encode(draw_photograph(0, seed=1, size=(40, 30)), image_format)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await service.client.post("/predict", content=image, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x"])
+async def test_a_url_encoded_form_is_no_image(service: Running, form: bytes) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = await service.client.post("/predict", content=form, headers=headers)
+    assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-media-type")
+
+
 async def test_the_image_may_be_a_form_field_among_others(service: Running) -> None:
     response = await service.client.post(
         "/predict", data={"note": "from the garden"}, files={"file": ("tulip.jpg", PHOTO)}
     )
     assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("params", [{}, {"top_k": 2}])
+async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool, params: dict[str, int]) -> None:
+    parts: list[tuple[str, tuple[None, str] | tuple[str, bytes]]] = [("top_k", (None, "2")), ("file", ("a", PHOTO))]
+    files = parts if is_first else parts[::-1]
+    response = await service.client.post("/predict", files=files, params=params)
+    assert response.status_code == 200, response.text
+    assert len(response.json()["predictions"]) == 2
+
+
+async def test_a_path_may_end_with_a_slash(service: Running) -> None:
+    assert (await service.client.post("/predict/", files={"file": PHOTO}, params={"top_k": 2})).status_code == 200
+    assert (await service.client.head("/readyz/")).status_code == 200
+    metrics = (await service.client.get("/metrics/")).text
+    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in metrics
 
 
 @settings(deadline=None, max_examples=100)
