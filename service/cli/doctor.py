@@ -16,6 +16,7 @@ from service.cli.terminal import describe_error, print_json, print_result
 from service.engines.engine import EngineInfo, check_shapes
 from service.engines.select import Machine, find_gpu_problem, inspect_machine, load_engine
 from service.errors import DeviceUnavailable, FlowersError, SettingsError, StoreError
+from service.installation import install_command
 from service.settings import ServeSettings, TrainSettings
 from service.store.resolve import StoredVersion, list_candidates, list_models, list_versions
 from service.store.verify import verify_version
@@ -81,7 +82,7 @@ def find_environment_problems(packages: dict[str, str | None], machine: Machine)
     if packages["tensorflow"] and packages["tensorflow-cpu"]:
         yield Finding(
             "tensorflow and tensorflow-cpu are both installed and overwrite each other's files: uninstall "
-            "both, then install one extra, gpu or train",
+            f"both, then `{install_command()}`",
             is_fatal=False,
         )
     problem = find_gpu_problem(machine)

@@ -15,6 +15,7 @@ from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_di
 from service.evaluation.local_model import LocalModel, open_local_model
 from service.evaluation.report import render_evaluation
 from service.imaging.pixels import ImageLimits
+from service.installation import install_command
 from service.settings import EngineSettings
 from service.store.metadata import Metrics
 
@@ -85,7 +86,7 @@ def evaluate(
 def _check_report(path: Path) -> None:
     """Refuse before minutes of measuring what could not be written after them."""
     if find_spec("matplotlib") is None:
-        raise SettingsError("--report draws with matplotlib: install the extra `train`")
+        raise SettingsError(f"--report draws with matplotlib: run `{install_command()}`")
     if path.is_dir() or not path.parent.is_dir():
         raise SettingsError(f"--report is {str(path)!r}: name a file, in a folder that exists")
 

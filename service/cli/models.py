@@ -46,7 +46,7 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
         _complain(
-            f"there is no model in {settings.model_store}: train one with `flowers train`, or name another "
+            f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
             "folder with --model-store"
         )
     if as_json:

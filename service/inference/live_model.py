@@ -222,7 +222,10 @@ class LiveModel:
             if isinstance(error, ModelNotFound):
                 reason = f"no version in {watched}, the folder it watches: train one with `flowers train`"
             else:
-                reason = f"{error} (it watches {watched})"
+                told = str(error).replace(
+                    str(self.store.absolute()), self.store.absolute().name
+                )  # no stranger's affair
+                reason = f"{told} (it watches {watched})"
             self.health.block("model", reason)
 
     async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:
