@@ -17,6 +17,7 @@ from service.store.layout import (
     WRITING_PREFIX,
     model_folder,
     parse_version,
+    training_command,
     version_folder,
 )
 from service.store.verify import verify_version
@@ -73,7 +74,7 @@ def list_versions(store: Path, model: str) -> list[int]:
         models = ", ".join(list_models(store)) or "none"
         raise ModelNotFound(
             f"no model {model} in the store {store.absolute()}, which has {models}: "
-            "train one with `flowers train`, or name another model or store"
+            f"train one with `{training_command(model)}`, or name another model or store"
         )
     return versions
 
