@@ -21,7 +21,7 @@ from running import Running, running
 from starlette.requests import Request
 
 from service.api import upload
-from service.api.upload import read_image
+from service.api.upload import Upload, read_image
 from service.errors import FlowersError, RequestError
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,13 @@ async def test_a_form_is_gone_without_a_collection(end: bytes) -> None:
 
 
 async def read(body: bytes, content_type: str, sizes: list[int], is_busy: Callable[[], bool] = lambda: False) -> bytes:
-    """`read_image` of a body that arrives in chunks of these sizes, over and over."""
+    """The image of a body that arrives in chunks of these sizes, over and over."""
+    return (await read_all(body, content_type, sizes, is_busy)).image
+
+
+async def read_all(
+    body: bytes, content_type: str, sizes: list[int], is_busy: Callable[[], bool] = lambda: False
+) -> Upload:
     position, turn = 0, 0
 
     async def receive() -> dict[str, Any]:
@@ -68,7 +74,7 @@ async def read(body: bytes, content_type: str, sizes: list[int], is_busy: Callab
 
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-    return (await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)).image
+    return await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)
 
 
 @pytest.mark.parametrize(("num_mebibytes", "is_busy", "pauses"), [(4, True, 0), (10, False, 0), (10, True, 6)])
@@ -191,6 +197,13 @@ async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool
     response = await service.client.post("/predict", files=files, params=params)
     assert response.status_code == 200, response.text
     assert len(response.json()["predictions"]) == 2
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_a_field_is_whole_however_it_is_cut_into_chunks(size: int) -> None:
+    body = multipart(('name="top_k"', b"12345"), ('name="file"', b"image"), ('name="top_k"', b"9" * 5000))
+    upload = await read_all(body, "multipart/form-data; boundary=b", [size])
+    assert (upload.image, upload.parameters) == (b"image", {"top_k": ["12345", "9" * 64]})
 
 
 async def test_a_path_may_end_with_a_slash(service: Running) -> None:

@@ -188,7 +188,7 @@ def test_a_proxy_that_does_not_answer_is_one_sentence_that_names_its_variable(
 def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
     serve: Callable[[Answer], str], tmp_path: Path
 ) -> None:
-    roses = {"confident": True, "predictions": [{"label": "玫瑰", "probability": 1}]}
+    roses = {"confident": True, "predictions": [{"label": "玫瑰🌹", "probability": 1}]}
     url = serve(lambda *_: (200, json.dumps(roses).encode()))
     (tmp_path / "rosé.jpg").write_bytes(b"photograph")
     program = (
@@ -208,4 +208,4 @@ def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
         assert "rosé.jpg" in said
         assert r"\u73ab\u7470" in said
     (row,) = json.loads(document)
-    assert (Path(row["file"]).name, row["label"]) == ("rosé.jpg", "玫瑰")
+    assert (Path(row["file"]).name, row["label"]) == ("rosé.jpg", "玫瑰🌹")
