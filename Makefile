@@ -6,19 +6,22 @@ BIN := $(VENV)/bin
 # CPUs. The two kinds of TensorFlow must never meet in one environment.
 SERVE_WITH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
+export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train test quiet fuzz lint format types containers clients long docs lock clean help
+.PHONY: serve train install-training test quiet fuzz lint format types containers clients long docs lock clean help
 
 help:            ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 serve: $(VENV)/with-$(SERVE_WITH)   ## the service with the shipped model on port 8000
 	$(BIN)/flowers serve
 
-train: $(VENV)/with-$(TRAIN_WITH)   ## train a new version on flower_photos
-	$(BIN)/flowers train
+train: $(VENV)/with-$(TRAIN_WITH)   ## train on a folder of class folders: FOLDER=my_garden; without it on flower_photos
+	$(BIN)/flowers train $(if $(FOLDER),"$$FOLDER")
+
+install-training: $(VENV)/with-$(TRAIN_WITH)   ## what training needs, without training
 
 test: $(VENV)/dev   ## every test that needs Python only, but for the long ones
 	$(BIN)/pytest

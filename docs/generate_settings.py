@@ -11,7 +11,8 @@ from service.settings import ENVIRONMENT_PREFIX, PROGRAMS
 HEAD = """# Settings
 
 Every setting is a flag and an environment variable; the flag wins. A `FLOWERS_` variable that no program knows is
-refused, with the nearest known name. This page is written by `make docs`.
+refused, with the nearest known name. A variable that is set to nothing counts as unset, but for those of API keys: keys
+that came out empty end the program. This page is written by `make docs`.
 """
 _SIGNS = {Ge: ("ge", ">="), Gt: ("gt", ">"), Le: ("le", "<="), Lt: ("lt", "<")}
 

@@ -13,7 +13,7 @@ from typing import Literal
 from cyclopts import Parameter
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.errors import SettingsError
 
@@ -26,8 +26,34 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0
 _OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
 
 
+_KEYS = ("api_keys", "api_keys_file")
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without variables that are set to nothing. Keys that came out empty must not open the service."""
+
+    def __init__(self, settings: type[BaseSettings]) -> None:
+        super().__init__(settings)
+        kept = {f"{ENVIRONMENT_PREFIX}{key}".lower() for key in _KEYS}
+        self.env_vars = {
+            name: value for name, value in self.env_vars.items() if name.lower() in kept or (value or "").strip()
+        }
+
+
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours takes its place
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the flags, then the environment."""
+        return init_settings, _Environment(settings_cls), dotenv_settings, file_secret_settings
 
 
 @Parameter(name="*")
@@ -80,7 +106,9 @@ class EngineSettings(StoreSettings):
 class ServeSettings(EngineSettings):
     """`flowers serve`."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every one of the machine's.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 is every one of the machine's, `::` those of IPv6, too."
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
     max_batch_size: int = Field(32, ge=1, le=1024, description="Most images in one engine call.")
     max_queue_size: int = Field(128, ge=1, le=100_000, description="Most images that may wait; more get 429.")
@@ -113,6 +141,13 @@ class ServeSettings(EngineSettings):
     cors_origins: str = Field(
         "", description="Web pages that may ask from a browser: origins, separated by commas; * is any."
     )
+
+    @field_validator("host")
+    @classmethod
+    def _is_written_without_brackets(cls, host: str) -> str:
+        """Take [::1], too, as an IPv6 address is written before a port."""
+        host = host.strip()
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @field_validator("cors_origins")
     @classmethod

@@ -10,25 +10,27 @@ SERVICE = Path(__file__).resolve().parent.parent / "service"
 
 ARROWS = {
     "errors": set(),
+    "installation": set(),
     "libraries": set(),
     "logs": set(),
     "resources": set(),
     "files": {"errors"},
+    "http_client": {"errors"},
     "settings": {"errors"},
     "imaging": {"errors", "resources"},
-    "data": {"errors", "files", "imaging", "resources"},
-    "networks": {"errors"},
+    "data": {"errors", "files", "http_client", "imaging", "resources"},
+    "networks": {"errors", "installation"},
     "store": {"errors", "files"},
     "load": {"errors"},
     "wire": {"errors"},
-    "engines": {"errors", "imaging", "store", "resources"},
+    "engines": {"errors", "installation", "imaging", "store", "resources"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "resources"},
     "training": {"errors", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "resources"},
     "api": {"errors", "resources", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "load", "logs", "wire",
+        "evaluation", "training", "inference", "api", "load", "logs", "wire", "http_client", "installation",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

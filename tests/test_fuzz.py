@@ -164,7 +164,7 @@ def test_reading_a_form_survives_any_damage() -> None:
         content_type = source.choice((b"multipart/form-data; boundary=fuzz", b'multipart/form-data; boundary="fuzz"'))
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-        return await read_image(request, max_image_bytes=LIMITS.max_image_bytes, body_timeout_s=30)
+        return (await read_image(request, max_image_bytes=LIMITS.max_image_bytes, body_timeout_s=30)).image
 
     def check(data: bytes, source: random.Random) -> None:
         with suppress(ImageError, RequestError):

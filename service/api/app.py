@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import __version__, errors
 from service.api import problems
-from service.api.access import PROBES, ApiKeys, Guard, document_keys, read_keys
+from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
+from service.api.openapi import describe
 from service.api.routes import docs, health, models, predict
 from service.api.telemetry import Recorder, Telemetry
 from service.engines.engine import Engine
@@ -27,15 +27,6 @@ from service.inference.watchdog import Watchdog
 from service.resources import bounded_queue_bytes, memory_left
 from service.settings import ServeSettings
 from service.store.verify import VerifiedVersion
-
-_DESCRIPTION = """
-Scores for photographs of flowers, by a network that was trained on a folder of them.
-
-    curl -F file=@tulip.jpg localhost:8000/predict
-
-Every answer has an `X-Request-ID`. Everything that goes wrong is answered as `application/problem+json`
-(RFC 9457): its `type` says which kind it is, for programs; its `detail` what to do, for people.
-"""
 
 
 def create_app(
@@ -94,9 +85,7 @@ def create_app(
         joiner.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
-        title="Flowers",
         version=__version__,
-        description=_DESCRIPTION,
         lifespan=lifespan,
         openapi_url=None,  # ours is counted as what it is
         docs_url=None,  # ours works offline
@@ -122,7 +111,7 @@ def create_app(
         # As they are: a router that is included costs each request a second search, and one more layer.
         app.router.routes.extend(room.router.routes)
     problems.add_handlers(app)
-    _guard(app, settings, api_keys)
+    describe(app, live_model.model, _guard(app, settings, api_keys))
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
 
@@ -132,14 +121,18 @@ def _read_api_keys(settings: ServeSettings) -> ApiKeys | None:
     return ApiKeys(keys) if keys else None
 
 
-def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> None:
-    """Who may ask, and from which web pages; neither is there unless it is configured."""
+def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> frozenset[str] | None:
+    """Add what looks after keys and web pages, where they are configured.
+
+    Returns:
+        Paths that want no key. None means that there are no keys.
+    """
+    open_paths = None
     if api_keys is not None:
         metrics = {"/metrics"} if settings.open_metrics else set()
         documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
         open_paths = PROBES | metrics | documents
         app.add_middleware(Guard, keys=api_keys, open_paths=open_paths)
-        _say_where_keys_go(app, open_paths)
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
             CORSMiddleware,
@@ -148,17 +141,7 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> N
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
-
-
-def _say_where_keys_go(app: FastAPI, open_paths: frozenset[str]) -> None:
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        document_keys(document, open_paths)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    return open_paths
 
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:

@@ -103,7 +103,9 @@ _PROBLEMS: dict[type[Exception], Problem] = {
         415, "unsupported-encoding", "The request has a Content-Encoding; none is accepted."
     ),
     errors.InvalidImage: Problem(422, "invalid-image", "It begins like an image, but is broken, cut short or hostile."),
-    errors.InvalidParameter: Problem(422, "invalid-parameter", "A parameter of the request is out of range."),
+    errors.InvalidParameter: Problem(
+        422, "invalid-parameter", "A parameter of the request is out of range, unknown or given twice."
+    ),
     errors.OutOfMemory: Problem(
         503, "overloaded", "The server has too little memory for this now: wait, and send it again.", 1
     ),

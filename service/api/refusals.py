@@ -15,7 +15,7 @@ from service.api.context import Service
 from service.api.routes.predict import PATH
 from service.api.telemetry import SECURITY_HEADERS, take_request_id
 
-_PREDICT = PATH.encode()
+_PREDICT = (PATH.encode(), f"{PATH}/".encode())
 _ID = b'"\\u0000"'  # where the request id comes; no text of ours has it
 
 Fields = Sequence[tuple[bytes, bytes]]
@@ -59,7 +59,11 @@ class Refusals:
         A prediction that is admitted is expected in the next turn of the event loop. The app refuses whatever is
         special: a browser's request from another origin, or one without a key.
         """
-        if method != "POST" or target.partition(b"?")[0] != _PREDICT or any(name == b"origin" for name, _ in fields):
+        if (
+            method != "POST"
+            or target.partition(b"?")[0] not in _PREDICT
+            or any(name == b"origin" for name, _ in fields)
+        ):
             return None
         admission = self._service.admission
         try:

@@ -82,7 +82,7 @@ class Telemetry:
     """Plain ASGI: a layer that wraps bodies would buffer uploads and cost latency.
 
     It answers what no handler answered, with a 500 or 503 that keeps its cause in the log. It answers HEAD as GET
-    without the body.
+    without the body. A path with a slash at its end is the path without it.
     """
 
     def __init__(self, app: ASGIApp, *, recorder: Recorder) -> None:
@@ -97,8 +97,9 @@ class Telemetry:
         started_at = time.perf_counter()
         method = scope["method"]
         is_head = method == "HEAD"
-        if is_head:
-            scope = {**scope, "method": "GET"}
+        path = scope["path"]
+        if is_head or (path.endswith("/") and path != "/"):
+            scope = {**scope, "method": "GET" if is_head else method, "path": path.removesuffix("/") or "/"}
         request_id = take_request_id(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0

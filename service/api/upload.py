@@ -1,4 +1,4 @@
-"""Request -> the bytes of one image: streamed, bounded at every step, no temporary file."""
+"""Request -> the bytes of one image and its parameters: streamed, bounded at every step, no temporary file."""
 
 import asyncio
 import io
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every bad body; the answer says it
 
 FIELD = "file"
+PARAMETERS = ("top_k",)
+"""Fields of a form that are kept beside the image."""
+
+_BINARY = frozenset(
+    {
+        *("application/octet-stream", "application/x-octet-stream", "application/binary", "application/x-binary"),
+        *("binary/octet-stream", "image", "*/*"),
+    }
+)
+"""Media types of a file whose sender does not know what it is."""
+
+_URL_ENCODED = "application/x-www-form-urlencoded"  # what curl says of --data-binary
+_NUM_JUDGED_BYTES = 512  # an image has bytes among them that no such form has
+_MAX_PARAMETER_BYTES = 64
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
 # What comes after the size of a photograph waits after each piece (up to 256 KiB) on a busy service, and the whole is
@@ -39,6 +54,19 @@ _PAUSE_S = 0.002
 _SMALL_PIECE_BYTES = 4096  # as an object of its own it would take up to ninety times its bytes
 
 
+@dataclass(frozen=True)
+class Upload:
+    """Content of one request.
+
+    Attributes:
+        image: The file as it was sent.
+        parameters: Values of the form's fields named in `PARAMETERS`, in their order.
+    """
+
+    image: bytes
+    parameters: dict[str, list[str]] = field(default_factory=dict)
+
+
 async def read_image(
     request: Request,
     *,
@@ -47,8 +75,8 @@ async def read_image(
     hold: Callable[[int], None] = lambda _: None,
     is_busy: Callable[[], bool] = lambda: False,
     joiner: Executor | None = None,
-) -> bytes:
-    """The bytes of the one image that the request carries, as multipart field `file` or as its whole body.
+) -> Upload:
+    """Read the one image that the request carries, as multipart field `file` or as its whole body.
 
     `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether images are
     being computed, or were a moment ago: then a large body is read more slowly. `joiner` puts a large one together,
@@ -64,7 +92,8 @@ async def read_image(
     if "content-encoding" in request.headers:
         raise UnsupportedEncoding("The request has a Content-Encoding: send the image file as it is, without one.")
     media_type, options = parse_options_header(request.headers.get("content-type"))
-    is_multipart = media_type == b"multipart/form-data"
+    kind = media_type.decode("latin-1")
+    is_multipart = kind == "multipart/form-data"
     max_bytes = max_image_bytes + (_MAX_MULTIPART_OVERHEAD_BYTES if is_multipart else 0)
     announced = request.headers.get("content-length", "")
     if announced == "0" or (not announced and "transfer-encoding" not in request.headers):
@@ -74,15 +103,10 @@ async def read_image(
     sink: _Form | _Raw
     if is_multipart:
         sink = _Form(options.get(b"boundary", b""), max_image_bytes)
-    elif not media_type or media_type == b"application/octet-stream" or media_type.startswith(b"image/"):
-        sink = _Raw()
+    elif not kind or kind in _BINARY or kind.startswith("image/") or kind == _URL_ENCODED:
+        sink = _Raw(is_perhaps_a_form=kind == _URL_ENCODED)
     else:
-        shown = media_type.decode("latin-1")[:80]
-        raise UnsupportedMediaType(
-            f"The body is {shown!r}: send a form with the photograph in field 'file' "
-            "(curl -F file=@photo.jpg), or the file itself with Content-Type image/jpeg, image/png, ... or "
-            "application/octet-stream."
-        )
+        raise _unsupported(kind)
     num_bytes = 0
     try:
         async with asyncio.timeout(body_timeout_s), aclosing(request.stream()) as chunks:
@@ -139,22 +163,35 @@ class _Pieces:
 
 
 class _Raw(_Pieces):
-    """The whole body is the image."""
+    """The whole body is the image.
 
-    def finish(self) -> bytes:
-        return self.join()
+    Args:
+        is_perhaps_a_form: Whether it may be a URL-encoded form. That is printable ASCII, which no image is.
+    """
+
+    def __init__(self, *, is_perhaps_a_form: bool) -> None:
+        super().__init__()
+        self._is_perhaps_a_form = is_perhaps_a_form
+
+    def finish(self) -> Upload:
+        image = self.join()
+        if self._is_perhaps_a_form and all(0x20 < byte < 0x7F for byte in image[:_NUM_JUDGED_BYTES]):
+            raise _unsupported(_URL_ENCODED)
+        return Upload(image)
 
     def close(self) -> None:
         pass
 
 
 class _Form:
-    """multipart/form-data, parsed as it arrives; of other fields than `file` only the names are kept."""
+    """multipart/form-data, parsed as it arrives. Of fields that are neither image nor parameter only names are kept."""
 
     def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
         self._max_image_bytes = max_image_bytes
         self._image: _Pieces | None = None
         self._is_image = False  # whether the part being read is the image
+        self._parameters: dict[str, list[bytes]] = {}
+        self._parameter = ""  # the name of the part being read, where it is one
         self._is_finished = False
         self._names: list[str] = []
         self._header_name = self._header_value = self._disposition = b""
@@ -188,14 +225,17 @@ class _Form:
                 "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
             ) from None
 
-    def finish(self) -> bytes:
+    def finish(self) -> Upload:
         self._parse(self._delimiters.rest())
         if not self._is_finished:
             raise MalformedRequest("The multipart body ends before its closing boundary: send the whole of it.")
         if self._image is None:
             there = ", ".join(self._names) or "no field"
             raise MissingImage(f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}.")
-        return self._image.join()
+        parameters = {
+            name: [value.decode("utf-8", "replace") for value in values] for name, values in self._parameters.items()
+        }
+        return Upload(self._image.join(), parameters)
 
     def close(self) -> None:
         """The parser and this hold each other, and the image, which only a collection would free."""
@@ -225,6 +265,9 @@ class _Form:
             raise TooManyImages(f"The form has more than one field {FIELD!r}: /predict takes one image per request.")
         if self._is_image:
             self._image = _Pieces()
+        self._parameter = name if name in PARAMETERS else ""
+        if self._parameter:
+            self._parameters.setdefault(name, []).append(b"")
         self._names.append(repr(name[:40]))
 
     def _read_data(self, data: bytes, start: int, end: int) -> None:
@@ -233,6 +276,9 @@ class _Form:
             if self._image.num_bytes + end - start > self._max_image_bytes:
                 raise _too_large(self._max_image_bytes)
             self._image.write(data[start:end])
+        elif self._parameter:
+            values = self._parameters[self._parameter]
+            values[-1] = (values[-1] + data[start:end])[:_MAX_PARAMETER_BYTES]
 
     def _finish(self) -> None:
         self._is_finished = True
@@ -240,6 +286,13 @@ class _Form:
 
 def _too_large(max_image_bytes: int) -> ImageBytesTooLarge:
     return ImageBytesTooLarge(f"This server takes images of up to {max_image_bytes} bytes: send a smaller copy.")
+
+
+def _unsupported(kind: str) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        f"The body is {kind[:80]!r}: send a form with the photograph in field 'file' (curl -F file=@photo.jpg), or the "
+        "file itself with Content-Type image/jpeg, image/png, ... or application/octet-stream."
+    )
 
 
 def _no_body() -> MissingImage:

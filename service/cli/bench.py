@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.predict import IMAGE_SUFFIXES
-from service.cli.remote import HeaderLines, check_headers
+from service.cli.remote import PREDICT, HeaderLines, check_headers
 from service.cli.terminal import print_result, progress_bar
 from service.errors import InvalidParameter, ServiceError
 from service.load.answers import find_error, read_problem
@@ -59,7 +59,7 @@ def bench(
     rates = _parse_list("--rate", rate, float, _MAX_RATE) if rate else [None]
     counts = _parse_list("--connections", connections or (_OPEN_LOOP if rate else _CLOSED_LOOP), int, _MAX_CONNECTIONS)
     loads = [Load(count, per_s, warm_up_s, duration_s, timeout_s) for count in counts for per_s in rates]
-    target = parse_target(url, "/predict")
+    target = parse_target(url, PREDICT)
     photographs = read_photographs(image, IMAGE_SUFFIXES)
     requests = [target.post(*as_form(photograph), headers=header) for photograph in photographs]
     _check_answer(url, target, requests[0], timeout_s)

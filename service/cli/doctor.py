@@ -1,6 +1,5 @@
 """`flowers doctor`: what was found on this machine, and what stands in the way of serving."""
 
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,10 +12,11 @@ from rich.text import Text
 
 from service import __version__
 from service.cli.machine import describe_cpu, describe_memory, find_packages
-from service.cli.terminal import describe_error, print_result
+from service.cli.terminal import describe_error, print_json, print_result
 from service.engines.engine import EngineInfo, check_shapes
 from service.engines.select import Machine, find_gpu_problem, inspect_machine, load_engine
 from service.errors import DeviceUnavailable, FlowersError, SettingsError, StoreError
+from service.installation import install_command
 from service.settings import ServeSettings, TrainSettings
 from service.store.resolve import StoredVersion, list_candidates, list_models, list_versions
 from service.store.verify import verify_version
@@ -71,7 +71,7 @@ def doctor(
     }
     if as_json:
         document = {**facts, "problems": [asdict(finding) for finding in findings]}
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document, indent=2)
     else:
         print_result(_to_table(facts, findings))
     return int(any(finding.is_fatal for finding in findings))
@@ -82,7 +82,7 @@ def find_environment_problems(packages: dict[str, str | None], machine: Machine)
     if packages["tensorflow"] and packages["tensorflow-cpu"]:
         yield Finding(
             "tensorflow and tensorflow-cpu are both installed and overwrite each other's files: uninstall "
-            "both, then install one extra, gpu or train",
+            f"both, then `{install_command()}`",
             is_fatal=False,
         )
     problem = find_gpu_problem(machine)

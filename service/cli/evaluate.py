@@ -1,6 +1,5 @@
 """`flowers evaluate FOLDER`: how good a version is on a folder of photographs."""
 
-import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from service.cli.terminal import print_result, progress_bar
+from service.cli.terminal import print_json, print_result, progress_bar
 from service.data.folder import read_folder
 from service.data.split import PARTS
 from service.errors import InvalidParameter, SettingsError
@@ -16,6 +15,7 @@ from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_di
 from service.evaluation.local_model import LocalModel, open_local_model
 from service.evaluation.report import render_evaluation
 from service.imaging.pixels import ImageLimits
+from service.installation import install_command
 from service.settings import EngineSettings
 from service.store.metadata import Metrics
 
@@ -72,7 +72,7 @@ def evaluate(
             _write_report(report, title, result, local, limits)
     differences = find_differences(stated, result.evaluation) if stated else ()
     if as_json:
-        print(json.dumps(_document(local, part, result, stated, differences), indent=2, ensure_ascii=False))
+        print_json(_document(local, part, result, stated, differences), indent=2)
     else:
         print_result(render_evaluation(result.evaluation, title))
         if stated and not differences:
@@ -86,7 +86,7 @@ def evaluate(
 def _check_report(path: Path) -> None:
     """Refuse before minutes of measuring what could not be written after them."""
     if find_spec("matplotlib") is None:
-        raise SettingsError("--report draws with matplotlib: install the extra `train`")
+        raise SettingsError(f"--report draws with matplotlib: run `{install_command()}`")
     if path.is_dir() or not path.parent.is_dir():
         raise SettingsError(f"--report is {str(path)!r}: name a file, in a folder that exists")
 

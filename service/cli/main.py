@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from service import __version__
 from service.cli.terminal import describe_error, open_standard_streams
 from service.errors import FlowersError, UsageError
+from service.installation import install_command
 from service.settings import check_environment, describe_invalid_settings
 
 VERBS = ("train", "evaluate", "predict", "serve", "models", "bench", "doctor")
@@ -57,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _OF_TRAINING:
             raise
-        remedy = "pip install 'flowers-service[train,teacher]', or [gpu,teacher] with a GPU; `make train` does it"
-        return _fail(f"training needs {error.name}, which is not installed: {remedy}", exit_code=1)
+        return _fail(f"training needs {error.name}, which is not installed: run `{install_command()}`", exit_code=1)
     except BrokenPipeError:  # who reads the result has read enough, as `head` does
         _drop_output()
         return 1

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import print_result
+from service.cli.terminal import print_json, print_result
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store.layout import METADATA_FILE, parse_version
@@ -46,11 +46,11 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
         _complain(
-            f"there is no model in {settings.model_store}: train one with `flowers train`, or name another "
+            f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
             "folder with --model-store"
         )
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows, indent=2)
     elif rows:
         print_result(_list_table(rows))
     return 0
@@ -68,7 +68,7 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
     stored = find_version(settings.model_store, settings.model, _number(version))
     metadata = verify_version(stored.folder).metadata
     if as_json:
-        print(metadata.model_dump_json(indent=2))
+        print_json(metadata.model_dump(mode="json"), indent=2)
     else:
         print_result(_show_table(stored, metadata))
     return 0
@@ -92,7 +92,7 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
     problems = {stored.version: _find_problem(stored) for stored in chosen}
     if as_json:
         rows = [{"model": model, "version": number, "problem": problem} for number, problem in problems.items()]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows, indent=2)
     else:
         for number, problem in problems.items():
             print(problem or f"version {number} of {model} is what was published")

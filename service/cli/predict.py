@@ -1,7 +1,6 @@
 """`flowers predict FILE_OR_FOLDER...`: scores for files, by a model in the store or by a running service."""
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.remote import HeaderLines, Row, Score, check_headers, predict_remotely
-from service.cli.terminal import print_result, progress_bar
+from service.cli.terminal import print_json, print_result, progress_bar
 from service.errors import InvalidParameter, UsageError
 from service.evaluation.local_model import LocalModel, open_local_model
 from service.evaluation.score import Scored, score_each
@@ -134,7 +133,7 @@ def _print_json(rows: Sequence[Row]) -> None:
         }
         for row in rows
     ]
-    print(json.dumps(documents, indent=2, ensure_ascii=False))
+    print_json(documents, indent=2)
 
 
 def _print_csv(rows: Sequence[Row]) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 HeaderLines = Annotated[tuple[str, ...], Parameter(name="--header", negative="")]
 """Lines such as "X-API-Key: ...", one for each --header."""
 
+PREDICT = "/predict"
+"""Path of the service that scores one image."""
+
 _NUM_CONNECTIONS = 4
 _TIMEOUT_S = 60.0
 
@@ -62,19 +65,27 @@ def predict_remotely(files: Sequence[Path], top_k: int | None, url: str, header:
     """
     import httpx  # here, because only --url needs it
 
+    from service.http_client import Way
+
     parameters = {} if top_k is None else {"top_k": top_k}
-    parse_target(url, "")
+    target = parse_target(url, PREDICT)
     try:
-        address = httpx.URL(url)
+        address = httpx.URL(url).copy_with(path=target.path, query=None, fragment=None)
     except httpx.InvalidURL as error:
         raise InvalidParameter(f"{url!r} is no address of a service: {error}") from error
 
     fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
+    way = Way(address)
     executor = ThreadPoolExecutor(_NUM_CONNECTIONS)
-    with httpx.Client(base_url=address, params=parameters, headers=fields, timeout=_TIMEOUT_S) as client:
+    with way.open_client(params=parameters, headers=fields, timeout_s=_TIMEOUT_S) as client:
         try:
-            yield from executor.map(lambda path: _ask(client, path), files)
-        except httpx.ConnectError as error:
+            yield from executor.map(lambda path: _ask(client, address, path), files)
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            if variable := way.proxy_variable:
+                raise ServiceError(
+                    f"{url} cannot be reached through the proxy of {variable} ({error}). Check {variable}, or add "
+                    f"{address.host} to NO_PROXY"
+                ) from error
             raise ServiceError(
                 f"no service answers at {url}: start one with `flowers serve`, or check --url"
             ) from error
@@ -82,12 +93,12 @@ def predict_remotely(files: Sequence[Path], top_k: int | None, url: str, header:
             executor.shutdown(cancel_futures=True)
 
 
-def _ask(client: "httpx.Client", path: Path) -> Row:
+def _ask(client: "httpx.Client", address: "httpx.URL", path: Path) -> Row:
     import httpx
 
     try:
         # Without the file's name: the service has no use for it.
-        response = client.post("predict", files={"file": ("image", path.read_bytes())})
+        response = client.post(address, files={"file": ("image", path.read_bytes())})
         answer = response.json()
         if not response.is_success:
             return Row(path, error=str(answer["detail"]))
@@ -95,7 +106,7 @@ def _ask(client: "httpx.Client", path: Path) -> Row:
         return Row(path, scores, bool(answer["confident"]))
     except OSError as error:
         return Row(path, error=f"It cannot be read ({error.strerror}): check the path and its rights.")
-    except httpx.ConnectError:
+    except (httpx.ConnectError, httpx.ProxyError):
         raise
     except httpx.HTTPError as error:
         return Row(path, error=f"The service gave no answer ({type(error).__name__}): try again.")

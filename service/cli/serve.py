@@ -167,7 +167,9 @@ def _listen(host: str, port: int) -> socket.socket:
         if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
             reason = f"{host} is no address of this machine: give one with --host, such as 127.0.0.1 or 0.0.0.0"
         elif error.errno == errno.EADDRINUSE:
-            reason = f"port {port} of {host} is taken: stop what listens there, or choose another with --port"
+            reason = (
+                f"port {port} of {host} is taken: stop what listens there, or choose another with --port (FLOWERS_PORT)"
+            )
         elif isinstance(error, PermissionError):
             reason = f"port {port} needs more rights than this user has: choose one above 1023 with --port"
         else:

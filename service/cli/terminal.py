@@ -1,6 +1,7 @@
 """What the verbs print with: results on stdout, progress on stderr."""
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def open_standard_streams() -> None:
     """Open the null device in place of each standard stream that is closed.
 
     Else the first socket or file would be descriptor 2, and messages would go into it. From then on a message on
-    standard error never raises.
+    standard error never raises. Characters that the encoding of standard output lacks are escaped.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -44,6 +45,8 @@ def open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     messages = io.BufferedWriter(_Messages(2, "w", closefd=False))
     encoding = sys.stderr.encoding if sys.stderr else None
     sys.stderr = io.TextIOWrapper(messages, encoding, "backslashreplace", line_buffering=True)
@@ -56,6 +59,16 @@ def print_result(result: RenderableType) -> None:
         options = console.options.update(max_width=_WIDE)
         console.width = max(console.width, Measurement.get(console, options, result).maximum)
     console.print(result)
+
+
+def print_json(document: object, *, indent: int | None = None) -> None:
+    """Print a document. Where the output's encoding lacks a character, JSON's own escapes take its place."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=indent)
+    print(text)
 
 
 def describe_error(error: FlowersError) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 import httpx
 from pydantic import BaseModel
 
-from service.errors import DownloadError
+from service.errors import DownloadError, SettingsError
+from service.http_client import Way
 
 try:
     import fcntl
@@ -23,7 +24,7 @@ except ImportError:  # Windows: nothing keeps two processes apart there
 Progress = Callable[[int, int], None]
 
 _TIMEOUT_S = 30.0  # without a byte
-_HEADERS = {"Accept-Encoding": "identity"}  # the digest is of the archive as it is stored
+_HEADERS = (("Accept-Encoding", "identity"),)  # the digest is of the archive as it is stored
 _MOST_EXPANSION = 4  # unpacked bytes per byte of archive; photographs do not compress, a bomb does
 _MANIFEST = ".unpacked.json"
 
@@ -90,9 +91,15 @@ def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None) -> P
 def _download(data_set: DataSet, archive: Path, progress: Progress | None) -> None:
     part = archive.with_name(archive.name + ".part")
     digest, done = hashlib.sha256(), 0
-    stream = httpx.stream("GET", data_set.url, headers=_HEADERS, follow_redirects=True, timeout=_TIMEOUT_S)
+    through = ""
     try:
-        with stream as response, part.open("wb") as file:
+        way = Way(httpx.URL(data_set.url))
+        through = f" through the proxy of {way.proxy_variable}" if way.proxy_variable else ""
+        with (
+            way.open_client(headers=_HEADERS, timeout_s=_TIMEOUT_S) as client,
+            client.stream("GET", data_set.url, follow_redirects=True) as response,
+            part.open("wb") as file,
+        ):
             response.raise_for_status()
             for chunk in response.iter_raw():
                 done += len(chunk)
@@ -109,9 +116,10 @@ def _download(data_set: DataSet, archive: Path, progress: Progress | None) -> No
         part.replace(archive)
     except httpx.HTTPStatusError as error:
         raise _failure(data_set, f"answered with status {error.response.status_code}") from error
-    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
-        # ImportError, ValueError: the environment names a proxy of a kind that httpx cannot use
-        raise _failure(data_set, f"could not be fetched ({error})") from error
+    except SettingsError as error:
+        raise _failure(data_set, f"could not be fetched: {error}") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _failure(data_set, f"could not be fetched{through} ({error})") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from typing import Literal
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision, has_fast_int8, list_precisions
 from service.engines.engine import Engine, no_memory_to_load
 from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
+from service.installation import install_command
 from service.store.verify import VerifiedVersion
 
 _NVIDIA_SMI_TIMEOUT_S = 20.0  # the first call may wake the driver
@@ -185,12 +186,14 @@ def find_gpu_problem(machine: Machine) -> Problem | None:
         return Problem("there is no GPU (`nvidia-smi -L` lists none)", "if there should be, install NVIDIA's driver")
     seen = f"the driver lists {machine.driver_gpus[0]}"
     if machine.no_tensorflow:
-        return Problem(f"{seen}, but TensorFlow {machine.no_tensorflow}", "install the extra gpu")
+        return Problem(f"{seen}, but TensorFlow {machine.no_tensorflow}", f"run `{install_command('gpu')}`")
     if not machine.has_cuda:
-        return Problem(f"{seen}, but this TensorFlow was built without CUDA", "install the extra gpu, not train")
+        return Problem(
+            f"{seen}, but this TensorFlow was built without CUDA", f"uninstall it, then `{install_command('gpu')}`"
+        )
     return Problem(
         f"{seen}, but TensorFlow cannot use it",
-        "see that CUDA_VISIBLE_DEVICES does not hide it, install the extra gpu anew, and read TensorFlow's "
+        f"see that CUDA_VISIBLE_DEVICES does not hide it, run `{install_command('gpu')}`, and read TensorFlow's "
         "own log (TF_CPP_MIN_LOG_LEVEL=0)",
     )
 
@@ -246,7 +249,7 @@ def _why_not_light(
     if wanted not in precisions:
         return InvalidVersion(
             f"the version has no {wanted} network for the light engine (under cpu_models, its metadata may say why): "
-            "take --engine savedmodel, which needs the extra train, or train a new version"
+            "take --engine savedmodel, or train a new version"
         )
     return None
 
@@ -269,7 +272,4 @@ def _no_gpu(missing: Problem) -> DeviceUnavailable:
 
 def _no_tensorflow(why: str, device: Device) -> DeviceUnavailable:
     extra = "gpu" if device == "gpu" else "train"
-    return DeviceUnavailable(
-        f"TensorFlow {why}, and the SavedModel's engine needs it: install the extra {extra} "
-        f"(pip install 'flowers-service[{extra}]'), or take a version that has a network for the light engine"
-    )
+    return DeviceUnavailable(f"TensorFlow {why}, and the SavedModel's engine needs it: run `{install_command(extra)}`")

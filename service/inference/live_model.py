@@ -30,6 +30,7 @@ from service.files import UnfitFile, stamp_file
 from service.inference.health import Health
 from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import step_back
+from service.store.layout import training_command
 from service.store.resolve import StoredVersion, list_candidates
 from service.store.snapshot import StoreScanner, StoreSnapshot
 from service.store.verify import VerifiedVersion, verify_version
@@ -220,9 +221,13 @@ class LiveModel:
         if self.current is None:
             watched = f"{self.store.absolute().name}/{self.model}"
             if isinstance(error, ModelNotFound):
-                reason = f"no version in {watched}, the folder it watches: train one with `flowers train`"
+                train = training_command(self.model)
+                reason = f"no version in {watched}, the folder it watches: train one with `{train}`"
             else:
-                reason = f"{error} (it watches {watched})"
+                told = str(error).replace(
+                    str(self.store.absolute()), self.store.absolute().name
+                )  # no stranger's affair
+                reason = f"{told} (it watches {watched})"
             self.health.block("model", reason)
 
     async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:

@@ -39,7 +39,9 @@ class Target:
 
 
 def parse_target(url: str, path: str) -> Target:
-    """The target of a service's URL such as http://localhost:8000, with `path` appended.
+    """Return the target of a service's URL such as http://localhost:8000, with `path` appended.
+
+    A URL that ends with `path` is taken as it is.
 
     Raises:
         InvalidParameter: that is no address of a service.
@@ -53,7 +55,8 @@ def parse_target(url: str, path: str) -> Target:
     if parts.scheme not in ("http", "https") or not parts.hostname or any(character <= " " for character in url):
         raise InvalidParameter(f"{url!r} is no address of a service: write it like http://localhost:8000")
     is_encrypted = parts.scheme == "https"
-    return Target(parts.hostname, port or (443 if is_encrypted else 80), parts.path.rstrip("/") + path, is_encrypted)
+    before = parts.path.rstrip("/").removesuffix(path).rstrip("/")
+    return Target(parts.hostname, port or (443 if is_encrypted else 80), before + path, is_encrypted)
 
 
 @dataclass(frozen=True)

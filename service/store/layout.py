@@ -80,3 +80,8 @@ def _lies_inside(path: Path, store: Path) -> bool:
     real_store = os.path.realpath(store)
     real_path = os.path.realpath(path)
     return os.path.commonpath([real_store, real_path]) == real_store and real_path != real_store
+
+
+def training_command(model: str) -> str:
+    """Return the command that trains a model of this name. Without a folder it would train `flowers`."""
+    return "flowers train" if model == "flowers" else f"flowers train FOLDER --name {model}"

@@ -17,6 +17,7 @@ from service.store.layout import (
     WRITING_PREFIX,
     model_folder,
     parse_version,
+    training_command,
     version_folder,
 )
 from service.store.verify import verify_version
@@ -72,8 +73,8 @@ def list_versions(store: Path, model: str) -> list[int]:
     if not versions:
         models = ", ".join(list_models(store)) or "none"
         raise ModelNotFound(
-            f"no model {model} in the store {store.absolute().name}, which has {models}: "
-            "train one with `flowers train`, or name another model or store"
+            f"no model {model} in the store {store.absolute()}, which has {models}: "
+            f"train one with `{training_command(model)}`, or name another model or store"
         )
     return versions
 
@@ -186,14 +187,14 @@ def pin_version(store: Path, model: str, version: int) -> None:
         StoreError: the store cannot be written.
     """
     stored = resolve_version(store, model, version)
-    with _writing(model):
+    with _writing(store / model):
         _write_number(stored.folder.parent / PINNED_FILE, version)
 
 
 def unpin(store: Path, model: str) -> None:
     """Serve the newest version again. Raises `ModelNotFound`, or `StoreError` if it cannot be written."""
     list_versions(store, model)
-    with _writing(model):
+    with _writing(store / model):
         (model_folder(store, model) / PINNED_FILE).unlink(missing_ok=True)
 
 
@@ -216,7 +217,7 @@ def remove_version(store: Path, model: str, version: int, *, force: bool = False
             "`flowers models use`, or remove it all the same with --force"
         )
     folder = stored.folder.parent
-    with _writing(model):
+    with _writing(store / model):
         if version == next_version(folder) - 1:
             _write_number(folder / HIGHEST_FILE, version)
         if stored.pinned:
@@ -262,7 +263,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StoreError(f"{folder.name} in the store cannot be read: {error.strerror}; allow reading it") from error
+        raise StoreError(f"{folder.absolute()} cannot be read: {error.strerror}; allow reading it") from error
 
 
 def _read_number(path: Path) -> int | None:
@@ -286,10 +287,10 @@ def _write_number(path: Path, number: int) -> None:
 
 
 @contextmanager
-def _writing(model: str) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"model {model} in the store cannot be changed: {error.strerror or error}; allow writing there"
+            f"{folder.absolute()} cannot be changed: {error.strerror or error}; allow writing there"
         ) from error

@@ -55,13 +55,21 @@ REFUSED = [
     ("image-too-large", 413, raw(HUGE)),
     ("too-many-images", 413, form(PHOTO, PHOTO)),
     ("unsupported-image-format", 415, raw(b"%PDF-1.7 and so on")),
-    ("unsupported-media-type", 415, raw(PHOTO, "application/x-www-form-urlencoded")),
+    ("unsupported-media-type", 415, raw(b"photo=a.jpg", "application/x-www-form-urlencoded")),
     ("unsupported-media-type", 415, raw(b"{}", "application/json")),
     ("unsupported-encoding", 415, raw(PHOTO, **{"Content-Encoding": "gzip"})),
     ("invalid-image", 422, raw(PHOTO[:2000])),
     ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": 0}}),
     ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": 6}}),
     ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": "many"}}),
+    ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": [2, 3]}}),
+    ("invalid-parameter", 422, {**raw(PHOTO), "params": {"topk": 2}}),
+    ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": 2, "": ""}}),
+    ("invalid-parameter", 422, {**form(PHOTO), "data": {"top_k": "0"}}),
+    ("invalid-parameter", 422, {**form(PHOTO), "data": {"top_k": "6"}}),
+    ("invalid-parameter", 422, {**form(PHOTO), "data": {"top_k": "many" * 1000}}),
+    ("invalid-parameter", 422, {**form(PHOTO), "data": {"top_k": ["2", "3"]}}),
+    ("invalid-parameter", 422, {**form(PHOTO), "data": {"top_k": "2"}, "params": {"top_k": 3}}),
     ("invalid-parameter", 422, raw(PHOTO, **{"X-Request-Timeout-Ms": "0"})),
     ("invalid-parameter", 422, raw(PHOTO, **{"X-Request-Timeout-Ms": "soon"})),
 ]  # fmt: skip
@@ -101,13 +109,20 @@ async def test_each_bad_request_gets_its_problem(
 async def test_an_unknown_path_model_or_problem_is_not_found(service: Running) -> None:
     for path in (
         "/nothing",
-        "/predict/",
+        "/predict//",
         "/models/orchids",
         "/models/..%2f..",
         "/problems/none",
         "/docs/x.js",
     ):
         check(await service.client.get(path), "not-found", 404)
+
+
+@pytest.mark.parametrize("name", ["topk", "top-k", "TOP_K", "k", "limit", "\u00e9", "x" * 1000])
+async def test_an_unknown_parameter_is_refused_with_the_nearest(service: Running, name: str) -> None:
+    body = check(await service.client.post("/predict", **form(PHOTO), params={name: 2}), "invalid-parameter", 422)
+    assert "The nearest is 'top_k'" in body["detail"]
+    assert len(body["detail"]) < 300
 
 
 async def test_a_wrong_method_is_told_the_right_one(service: Running) -> None:

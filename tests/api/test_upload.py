@@ -21,7 +21,7 @@ from running import Running, running
 from starlette.requests import Request
 
 from service.api import upload
-from service.api.upload import read_image
+from service.api.upload import Upload, read_image
 from service.errors import FlowersError, RequestError
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,13 @@ async def test_a_form_is_gone_without_a_collection(end: bytes) -> None:
 
 
 async def read(body: bytes, content_type: str, sizes: list[int], is_busy: Callable[[], bool] = lambda: False) -> bytes:
-    """`read_image` of a body that arrives in chunks of these sizes, over and over."""
+    """The image of a body that arrives in chunks of these sizes, over and over."""
+    return (await read_all(body, content_type, sizes, is_busy)).image
+
+
+async def read_all(
+    body: bytes, content_type: str, sizes: list[int], is_busy: Callable[[], bool] = lambda: False
+) -> Upload:
     position, turn = 0, 0
 
     async def receive() -> dict[str, Any]:
@@ -151,6 +157,9 @@ async def pieces_of(num_mebibytes: int) -> AsyncIterator[bytes]:
         {"Content-Type": "image/jpeg"},
         {"Content-Type": "IMAGE/PNG; charset=binary"},  # what it is is decided by content
         {"Content-Type": "application/octet-stream"},
+        {"Content-Type": "binary/octet-stream"},  # what object storage calls a file of unknown kind
+        {"Content-Type": "application/x-www-form-urlencoded"},  # what curl calls the bytes of --data-binary
+        {"Content-Type": "Application/X-WWW-Form-URLEncoded; charset=utf-8"},
         {},
     ],
 )
@@ -159,11 +168,49 @@ async def test_the_whole_body_may_be_the_image(service: Running, headers: dict[s
     assert response.status_code == 200, response.text
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+async def test_no_image_is_taken_for_a_form(service: Running, image_format: str) -> None:
+    image = encode(draw_photograph(0, seed=1, size=(40, 30)), image_format)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await service.client.post("/predict", content=image, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x"])
+async def test_a_url_encoded_form_is_no_image(service: Running, form: bytes) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = await service.client.post("/predict", content=form, headers=headers)
+    assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-media-type")
+
+
 async def test_the_image_may_be_a_form_field_among_others(service: Running) -> None:
     response = await service.client.post(
         "/predict", data={"note": "from the garden"}, files={"file": ("tulip.jpg", PHOTO)}
     )
     assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("params", [{}, {"top_k": 2}])
+async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool, params: dict[str, int]) -> None:
+    parts: list[tuple[str, tuple[None, str] | tuple[str, bytes]]] = [("top_k", (None, "2")), ("file", ("a", PHOTO))]
+    files = parts if is_first else parts[::-1]
+    response = await service.client.post("/predict", files=files, params=params)
+    assert response.status_code == 200, response.text
+    assert len(response.json()["predictions"]) == 2
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_a_field_is_whole_however_it_is_cut_into_chunks(size: int) -> None:
+    body = multipart(('name="top_k"', b"12345"), ('name="file"', b"image"), ('name="top_k"', b"9" * 5000))
+    upload = await read_all(body, "multipart/form-data; boundary=b", [size])
+    assert (upload.image, upload.parameters) == (b"image", {"top_k": ["12345", "9" * 64]})
+
+
+async def test_a_path_may_end_with_a_slash(service: Running) -> None:
+    assert (await service.client.post("/predict/", files={"file": PHOTO}, params={"top_k": 2})).status_code == 200
+    assert (await service.client.head("/readyz/")).status_code == 200
+    metrics = (await service.client.get("/metrics/")).text
+    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in metrics
 
 
 @settings(deadline=None, max_examples=100)

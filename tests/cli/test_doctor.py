@@ -139,8 +139,8 @@ LIGHT = {**ONE, "tensorflow": None}
     ("packages", "machine", "found"),
     [
         (BOTH, Machine(), "both installed"),
-        (ONE, Machine(("GPU 0: NVIDIA L4",)), "install the extra gpu"),
-        (LIGHT, Machine(("GPU 0: NVIDIA L4",), no_tensorflow="is not installed"), "install the extra gpu"),
+        (ONE, Machine(("GPU 0: NVIDIA L4",)), "install-training TRAIN_WITH=gpu"),
+        (LIGHT, Machine(("GPU 0: NVIDIA L4",), no_tensorflow="is not installed"), "install-training TRAIN_WITH=gpu"),
         ({**ONE, "onnxruntime": None}, Machine(), "install this package anew"),
     ],
 )

@@ -164,7 +164,7 @@ def test_remove_deletes_and_spares_the_served_version(store: Path, capsys: Captu
         (["show", "9"], 1, "model flowers has no version 9; there is 1, 2, 3"),
         (["use", "9"], 1, "no version 9"),
         (["remove", "9"], 1, "no version 9"),
-        (["verify", "--model", "rosen"], 1, "no model rosen in the store store, which has birds, flowers"),
+        (["verify", "--model", "rosen"], 1, "/store, which has birds, flowers"),
         (["list", "--model", "rosen"], 1, "no model rosen"),
         (["show", "--model", "../store/flowers"], 2, "a letter or digit first, not '../store/flowers'"),
         (["show", "--version", "2"], 2, "--version"),
@@ -193,3 +193,9 @@ def test_an_empty_store_is_listed_and_said_to_be_empty(
         "--model-store\n"
     )
     assert run("list", *flags, "--model-store", str(tmp_path), capsys=capsys) == (0, out, sentence)
+
+
+def test_messages_name_the_whole_path_of_the_store(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["show"], ["verify"], ["use", "1"], ["list"]):
+        main(["models", *command, "--model-store", "/nowhere"])
+        assert "/nowhere" in capsys.readouterr().err

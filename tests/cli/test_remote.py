@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -134,3 +137,75 @@ def test_nobody_at_the_address_is_one_sentence(files: list[Path], capsys: pytest
 def test_what_is_no_address_was_asked_wrongly(url: str, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidParameter, match="write it like http://localhost:8000"):
         list(predict_remotely(files, None, url))
+
+
+@pytest.mark.parametrize("end", ["", "/", "/predict", "/predict/", "/predict?top_k=1#x"])
+@pytest.mark.parametrize("prefix", ["", "/flowers"])
+def test_the_address_may_be_that_of_predict(
+    serve: Callable[[Answer], str], files: list[Path], prefix: str, end: str
+) -> None:
+    paths = []
+
+    def answer(path: str, _: bytes) -> tuple[int, bytes]:
+        paths.append(path)
+        return 200, json.dumps(GOOD).encode()
+
+    (row,) = predict_remotely(files[:1], None, serve(answer) + prefix + end)
+    assert (row.error, paths) == (None, [f"{prefix}/predict"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(
+            ("ALL_PROXY", "socks5://127.0.0.1:9"),
+            ("ALL_PROXY", "ftp://127.0.0.1:9"),
+            ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ),
+        *(("NO_PROXY", "localhost,fd00::/8"), ("NO_PROXY", "[::1]"), ("SSL_CERT_FILE", "/nowhere")),
+    ],
+)
+def test_a_service_on_this_machine_answers_whatever_the_environment_says(
+    serve: Callable[[Answer], str], files: list[Path], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    (row,) = predict_remotely(files[:1], None, serve(lambda *_: (200, json.dumps(GOOD).encode())))
+    assert row.error is None
+
+
+def test_a_proxy_that_does_not_answer_is_one_sentence_that_names_its_variable(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
+    assert main(["predict", str(files[0]), "--url", "http://flowers.example"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "proxy of HTTP_PROXY" in said
+    assert "add flowers.example to NO_PROXY" in said
+
+
+def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
+    serve: Callable[[Answer], str], tmp_path: Path
+) -> None:
+    roses = {"confident": True, "predictions": [{"label": "玫瑰🌹", "probability": 1}]}
+    url = serve(lambda *_: (200, json.dumps(roses).encode()))
+    (tmp_path / "rosé.jpg").write_bytes(b"photograph")
+    program = (
+        "import sys; from service.cli.main import main; arguments = sys.argv[1:]\n"
+        "for form in ('table', 'csv', 'json'):\n"
+        "    sys.argv[1:] = [*arguments, '--format', form]; code = main(); print('next'); code and sys.exit(code)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, "predict", str(tmp_path / "rosé.jpg"), "--url", url],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    table, lines, document, _ = process.stdout.decode("latin-1").split("next\n")
+    for said in (table, lines):
+        assert "rosé.jpg" in said
+        assert r"\u73ab\u7470" in said
+    (row,) = json.loads(document)
+    assert (Path(row["file"]).name, row["label"]) == ("rosé.jpg", "玫瑰🌹")

@@ -345,7 +345,8 @@ def test_a_taken_port_is_said_in_one_sentence_and_ends_with_1(tmp_path: Path) ->
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == (
-        f"flowers: port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port\n"
+        f"flowers: port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port "
+        "(FLOWERS_PORT)\n"
     )
 
 
@@ -381,6 +382,18 @@ def test_it_listens_on_every_kind_of_address(host: str) -> None:
     with ExitStack() as listeners:
         listener = listeners.enter_context(_listen(host, 0))
         assert listener.getsockname()[1] > 0
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_it_answers_over_ipv6_and_ipv4_where_the_variable_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWERS_HOST", "::")
+    with served(tmp_path / "model_store") as service:
+        port = service.url.rpartition(":")[2]
+        assert service.url == f"http://[::]:{port}"
+        for host in ("[::1]", "127.0.0.1"):
+            assert httpx.get(f"http://{host}:{port}/livez").status_code == 200
 
 
 def test_pipes_in_the_store_hold_up_neither_requests_nor_the_stop(tmp_path: Path) -> None:

@@ -64,6 +64,29 @@ def test_every_service_is_shut_in_and_given_time_to_drain(engine: None, name: st
     assert store["read_only"]
 
 
+@pytest.mark.parametrize("name", ["flowers", "cpu", "train", "train-gpu"])
+def test_no_service_fills_the_disk_the_memory_or_the_table_of_processes(engine: None, name: str) -> None:
+    service = configured("cpu", "train")[name]
+    assert int(service["deploy"]["resources"]["limits"]["memory"]) > 0
+    assert service["pids_limit"] == 2048
+    options = service["logging"]["options"]
+    assert (options["max-size"], options["max-file"]) == ("10m", "5")
+
+
+@pytest.mark.parametrize("flags", [("--port", "9000"), ("--host", "127.0.0.1"), ("--host", "::", "--port=9001")])
+def test_the_health_check_asks_where_the_service_listens(cpu_image: str, flags: tuple[str, ...]) -> None:
+    container = run("docker", "run", "--detach", "--network", "none", cpu_image, "serve", *flags).strip()
+    try:
+        for _ in range(60):
+            (state,) = json.loads(run("docker", "inspect", container))
+            if state["State"]["Health"]["Status"] == "healthy" or not state["State"]["Running"]:
+                break
+            time.sleep(0.5)
+        assert state["State"]["Health"]["Status"] == "healthy", state["State"]
+    finally:
+        run("docker", "rm", "--force", container)
+
+
 @pytest.mark.parametrize("name", ["flowers", "cpu"])
 def test_settings_of_the_shell_reach_the_service(engine: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = {"model_store", "host", "port"}  # by the image and its mounts

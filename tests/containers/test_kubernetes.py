@@ -70,6 +70,26 @@ def test_pods_obey_the_restricted_profile_and_rollouts_lose_no_replica(overlay: 
     assert render(overlay)["Service"]["spec"]["selector"] == selector
 
 
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_pods_are_reached_at_their_port_alone_and_reach_nobody(overlay: str) -> None:
+    rendered = render(overlay)
+    policy = rendered["NetworkPolicy"]["spec"]
+    assert policy["podSelector"] == rendered["Deployment"]["spec"]["selector"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert not policy.get("egress")
+    ((allowed,),) = [rule["ports"] for rule in policy["ingress"]]
+    (port,) = container_of(overlay)["ports"]
+    assert allowed == {"protocol": "TCP", "port": port["name"]}
+
+
+def test_the_base_has_resources_for_overlays_that_say_nothing() -> None:
+    text = (KUBERNETES / "base" / "deployment.yaml").read_text(encoding="utf-8")
+    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys() == {"cpu", "memory"}
+    assert container_of("cpu")["resources"] == container["resources"]
+    assert container_of("gpu")["resources"]["limits"]["memory"] == "6Gi"
+
+
 def test_the_gpu_overlay_asks_for_one_gpu_and_tolerates_its_taint() -> None:
     assert container_of("gpu")["resources"]["limits"]["nvidia.com/gpu"] == 1
     (toleration,) = render("gpu")["Deployment"]["spec"]["template"]["spec"]["tolerations"]

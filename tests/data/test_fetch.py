@@ -217,6 +217,22 @@ def test_without_a_network_the_message_names_the_way_round(cache: Path, monkeypa
     _assert_nothing_was_kept(cache)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere.pem")]
+)
+def test_a_wrong_environment_is_one_sentence_that_names_the_variable(
+    cache: Path, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY" if variable == "SSL_CERT_FILE" else "NO_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(DownloadError, match=f"could not be fetched: {variable} .*unset ") as raised:
+        fetch(FLOWER_PHOTOS, cache)
+    assert "make room" not in str(raised.value)
+    assert "train on that folder" in str(raised.value)
+
+
 @pytest.mark.parametrize("url", ["http://[/x", "ftp://127.0.0.1/x", "no address"])
 def test_an_address_that_cannot_be_asked_is_one_clear_error(cache: Path, url: str) -> None:
     with pytest.raises(DownloadError, match="could not be fetched"):

@@ -33,14 +33,15 @@ async def openapi(request: Request) -> JSONResponse:
 
 
 @router.get("/docs", include_in_schema=False)
-async def docs() -> HTMLResponse:
+async def docs(request: Request) -> HTMLResponse:
     """Swagger UI; its addresses are relative, so that it also works behind a proxy's prefix."""
+    folder = "../" if request.scope.get("raw_path", b"").endswith(b"/") else ""
     page = get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="Flowers - API",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="docs/favicon-32x32.png",
+        openapi_url=f"{folder}openapi.json",
+        title=request.app.title,
+        swagger_js_url=f"{folder}docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{folder}docs/swagger-ui.css",
+        swagger_favicon_url=f"{folder}docs/favicon-32x32.png",
         swagger_ui_parameters={"validatorUrl": None},  # else it asks a server on the internet for a badge
     )
     page.headers["Content-Security-Policy"] = _allow_own(bytes(page.body))

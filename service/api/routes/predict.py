@@ -1,11 +1,14 @@
 """`POST /predict`: one image in, its scores out."""
 
 import asyncio
+import difflib
+from collections.abc import Sequence
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Header, Query
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,6 +23,8 @@ from service.inference.predictor import Prediction, Timings
 
 PATH = "/predict"
 _to_json = TypeAdapter(PredictionBody).dump_json
+_MOST_SCORES = 100_000
+_to_top_k = TypeAdapter(Annotated[int, Field(ge=1, le=_MOST_SCORES)]).validate_python
 _LONGEST_MS = 10**9  # a number that a float holds; no server allows as much
 
 
@@ -35,15 +40,35 @@ class _DirectRoute(APIRoute):
         if asks_for.path_params or asks_for.cookie_params or asks_for.body_params or asks_for.dependencies:
             raise TypeError(f"{self.path} has other parameters than query and headers: it needs an ordinary route")
         self._headers = {field.alias.encode() for field in asks_for.header_params}
+        self._names = [field.alias for field in asks_for.query_params]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose path is this one."""
         has_parameters = scope["query_string"] or any(name in self._headers for name, _ in scope["headers"])
         if has_parameters or scope["method"] not in (self.methods or ()):
+            if scope["method"] in (self.methods or ()):
+                self._check_names(scope["query_string"])
             await super().handle(scope, receive, send)
             return
         response: Response = await self.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
+
+    def _check_names(self, query: bytes) -> None:
+        """Refuse a parameter that the path does not have, or one with two values.
+
+        Raises:
+            InvalidParameter: Names the parameter, and the nearest one there is.
+        """
+        given: dict[str, str] = {}
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+            if name not in self._names:
+                (nearest,) = difflib.get_close_matches(name.lower(), self._names, n=1, cutoff=0)
+                raise errors.InvalidParameter(
+                    f"{name[:40]!r} is no parameter of {self.path}. The nearest is {nearest!r}: write that, or leave "
+                    "it out."
+                )
+            if given.setdefault(name, value) != value:
+                raise _contradiction(name, [given[name], value])
 
 
 router = APIRouter(tags=["predict"], route_class=_DirectRoute)
@@ -57,7 +82,15 @@ _REQUEST_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": [FIELD],
-                "properties": {FIELD: {"type": "string", "format": "binary", "description": "The photograph."}},
+                "properties": {
+                    FIELD: {"type": "string", "format": "binary", "description": "The photograph."},
+                    "top_k": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": _MOST_SCORES,
+                        "description": "How many scores, instead of the parameter of that name.",
+                    },
+                },
             }
         },
         "image/*": _BINARY,
@@ -98,7 +131,9 @@ _REQUEST_BODY: dict[str, Any] = {
 )
 async def predict(
     request: Request,
-    top_k: Annotated[int | None, Query(ge=1, le=100_000, description="How many scores; default: all classes.")] = None,
+    top_k: Annotated[
+        int | None, Query(ge=1, le=_MOST_SCORES, description="How many scores; default: all classes.")
+    ] = None,
     x_request_timeout_ms: Annotated[
         int | None,
         Header(
@@ -109,6 +144,8 @@ async def predict(
 ) -> Response:
     """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`).
 
+    `top_k` may be a field of the form. It must not contradict the one of the query.
+
     `X-Request-ID` is taken over when it has 1 to 128 printable ASCII characters without spaces.
     """
     service = service_of(request)
@@ -118,7 +155,7 @@ async def predict(
         service.predictor.check_top_k(top_k)
         try:
             async with asyncio.timeout_at(gives_up_at):
-                data = await read_image(
+                upload = await read_image(
                     request,
                     max_image_bytes=service.max_image_bytes,
                     body_timeout_s=service.body_timeout_s,
@@ -128,18 +165,44 @@ async def predict(
                 )
         except TimeoutError:
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
+        if upload.parameters:
+            top_k = _join_top_k(top_k, upload.parameters.get("top_k", ()))
         # The server's own limit counts from the end of the upload, which has a limit of its own.
         deadline = clock() + service.request_timeout_s
         if gives_up_at is not None:
             deadline = min(deadline, gives_up_at)
-        work = service.predictor.predict(data, top_k=top_k, deadline=deadline)
-        del data  # the predictor lets go of it as soon as it is decoded
+        work = service.predictor.predict(upload.image, top_k=top_k, deadline=deadline)
+        del upload  # the predictor lets go of it as soon as it is decoded
         prediction = await unless_hung_up(request, work)
     durations_ms = _milliseconds(prediction.timings)
     answer = _answer(request_id_of(request), prediction, durations_ms)
     request.state.prediction = prediction
     request.state.log = {"model_version": prediction.version, **durations_ms}
     return answer
+
+
+def _join_top_k(of_query: int | None, of_form: Sequence[str]) -> int | None:
+    """Return the one `top_k` of the query and the form's fields.
+
+    Raises:
+        InvalidParameter: One is no number in range, or two of them differ.
+    """
+    top_k = of_query
+    for text in of_form:
+        try:
+            value = _to_top_k(text)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"].lower()
+            raise errors.InvalidParameter(f"top_k is {text[:40]!r}: {reason}.") from None
+        if top_k not in (None, value):
+            raise _contradiction("top_k", [str(top_k), text])
+        top_k = value
+    return top_k
+
+
+def _contradiction(name: str, values: Sequence[str]) -> errors.InvalidParameter:
+    shown = " and ".join(repr(value[:40]) for value in values)
+    return errors.InvalidParameter(f"{name} is given twice, as {shown}: give it once.")
 
 
 def _answer(request_id: str, prediction: Prediction, durations_ms: dict[str, float]) -> Response:

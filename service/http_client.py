@@ -1,0 +1,141 @@
+"""HTTP clients for requests to other machines and to this one.
+
+The environment names proxies and certificates, as it does for curl. A request to this machine needs neither.
+"""
+
+import ipaddress
+import os
+import socket
+import ssl
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from service.errors import SettingsError
+
+_LOCAL_NAMES = ("localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback")
+_PROXY_SCHEMES = ("http", "https")
+
+
+class Way:
+    """Way to a URL: the proxy and the certificates that the environment names for it.
+
+    Args:
+        url: Of the service. It is http or https.
+
+    Attributes:
+        proxy_variable: Variable that names the proxy of this URL. It is None where no proxy is taken.
+
+    Raises:
+        SettingsError: The environment names a proxy or certificates that cannot be used.
+    """
+
+    def __init__(self, url: httpx.URL) -> None:
+        self.proxy_variable: str | None = None
+        self._proxy: httpx.Proxy | None = None
+        is_here = _is_this_machine(url.host)
+        if not is_here:
+            self._find_proxy(url)
+        is_encrypted = url.scheme == "https" or self._proxy is not None
+        # Without any certificate authority nothing encrypted is trusted, and no file is read.
+        self._certificates = _read_certificates() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def open_client(
+        self,
+        *,
+        timeout_s: float,
+        headers: Sequence[tuple[str, str]] = (),
+        params: Mapping[str, int] | None = None,
+    ) -> httpx.Client:
+        """Return a client that goes this way, whatever else the environment says."""
+        return httpx.Client(
+            headers=list(headers),
+            params=dict(params or {}),
+            timeout=timeout_s,
+            trust_env=False,
+            proxy=self._proxy,
+            verify=self._certificates,
+        )
+
+    def _find_proxy(self, url: httpx.URL) -> None:
+        proxies = urllib.request.getproxies()
+        kind = url.scheme if proxies.get(url.scheme) else "all"
+        address = proxies.get(kind, "").strip()
+        if not address or urllib.request.proxy_bypass(url.host) or _is_excepted(url.host, proxies.get("no", "")):
+            return
+        self.proxy_variable = _find_variable(f"{kind}_proxy")
+        address = address if "://" in address else f"http://{address}"
+        try:
+            urlsplit(address)  # httpx takes half an IPv6 address
+            self._proxy = httpx.Proxy(address)
+        except (httpx.InvalidURL, ValueError):
+            self._proxy = None
+        if self._proxy is None or self._proxy.url.scheme not in _PROXY_SCHEMES or not self._proxy.url.host:
+            # Its address may hold a password.
+            raise SettingsError(
+                f"{self.proxy_variable} does not name a proxy that this program can use. It takes those of the form "
+                f"http://host:port. Change {self.proxy_variable}, unset it, or add {url.host} to NO_PROXY"
+            )
+
+
+def _is_this_machine(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    if name in _LOCAL_NAMES or name.endswith(".localhost"):
+        return True
+    address = _read_address(name)
+    # 0.0.0.0 and :: are what a service listens on. A request to them goes to this machine, too.
+    return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def _read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(host))  # 127.1 is an address as well
+        except OSError:
+            return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_excepted(host: str, no_proxy: str) -> bool:
+    """Return whether NO_PROXY holds the address or a network with it. urllib compares names only."""
+    address = _read_address(host)
+    if address is None:
+        return False
+    for entry in no_proxy.split(","):
+        try:
+            if address in ipaddress.ip_network(entry.strip().replace("[", "").replace("]", ""), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _find_variable(name: str) -> str:
+    """Return the variable's name as it is written in the environment. Lower case wins, as for curl."""
+    written = sorted(variable for variable in os.environ if variable.lower() == name and os.environ[variable])
+    return written[-1] if written else f"the system's {name}"
+
+
+def _read_certificates() -> ssl.SSLContext:
+    for variable, is_right, what in (
+        ("SSL_CERT_FILE", Path.is_file, "file of certificates"),
+        ("SSL_CERT_DIR", Path.is_dir, "folder of certificates"),
+    ):
+        if not (value := os.environ.get(variable)):
+            continue
+        path = Path(value)
+        try:
+            if not is_right(path):
+                raise FileNotFoundError
+            is_file = variable == "SSL_CERT_FILE"
+            return ssl.create_default_context(cafile=path if is_file else None, capath=None if is_file else path)
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsError(
+                f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}"
+            ) from error
+    return httpx.create_ssl_context(trust_env=False)

@@ -1,0 +1,47 @@
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+from fakes import FakeEngine, Loader
+from running import running
+from versions import publish_example
+
+pytestmark = pytest.mark.anyio
+
+
+async def read_document(store: Path, loader: Loader, **settings: Any) -> dict[str, Any]:
+    async with running(store, loader, **settings) as service:
+        document: dict[str, Any] = (await service.client.get("/openapi.json")).json()
+        return document
+
+
+@pytest.mark.parametrize("folder", ["http://host/", "https://host/flowers/", "https://host/a/b/"])
+async def test_paths_are_tried_where_the_document_lies(store: Path, loader: Loader, folder: str) -> None:
+    """A proxy strips the prefix, so the service does not know it."""
+    document = await read_document(store, loader)
+    (server,) = document["servers"]
+    base = urljoin(f"{folder}openapi.json", server["url"]).removesuffix("/")  # as Swagger UI joins them
+    assert f"{base}/predict" == f"{folder}predict"
+
+
+async def test_title_and_descriptions_name_the_model_that_is_served(tmp_path: Path, loader: Loader) -> None:
+    publish_example(tmp_path, "garden")
+    loader.engines[1] = FakeEngine()
+    document = await read_document(tmp_path, loader, model="garden")
+    assert "garden" in document["info"]["title"]
+    assert "`garden`" in document["info"]["description"]
+    assert document["components"]["schemas"]["PredictionBody"]["example"]["model"]["name"] == "garden"
+    assert "flower" not in str(document["info"]).lower()
+
+
+async def test_the_page_names_the_model_that_is_served(tmp_path: Path, loader: Loader) -> None:
+    async with running(tmp_path, loader, model="garden") as service:
+        assert "<title>garden " in (await service.client.get("/docs")).text
+
+
+async def test_the_page_finds_its_files_with_a_slash_at_its_end(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service:
+        page = (await service.client.get("/docs/")).text
+        assert "url: '../openapi.json'" in page
+        assert "../docs/swagger-ui.css" in page
