@@ -72,7 +72,8 @@ class EngineSettings(StoreSettings):
         50_000_000,
         ge=1024,
         le=1_000_000_000,
-        description="Largest picture, in pixels, judged from its header.",
+        description="Most pixels that an image is decoded to, judged from its header. A large JPEG counts as its "
+        "decoder shrinks it, and may have 200 million in the file.",
     )
 
 
