@@ -8,7 +8,7 @@ FlowersError
 ├── ImageError                  one image cannot be answered; its neighbours can
 │   ├── MissingImage            there is no image, or it has no bytes
 │   ├── ImageBytesTooLarge      more than `max_image_bytes`
-│   ├── ImageTooLarge           more pixels than `max_image_pixels`, judged from the header
+│   ├── ImageTooLarge           more pixels to decode than `max_image_pixels`, judged from the header
 │   ├── TooManyImages           more images than one request may carry
 │   ├── UnsupportedImageFormat  not one of the accepted formats
 │   └── InvalidImage            broken, truncated or hostile
@@ -83,7 +83,7 @@ class ImageBytesTooLarge(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """The header announces more pixels than `max_image_pixels`; nothing was decoded."""
+    """The header announces more pixels to decode than `max_image_pixels`. Nothing was decoded."""
 
 
 class TooManyImages(ImageError):

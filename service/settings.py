@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -24,6 +24,17 @@ Device = Literal["auto", "gpu", "cpu"]
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
+
+MaxImageBytes = Annotated[int, Field(ge=1024, le=1024**3, description="Largest image file, in bytes.")]
+MaxImagePixels = Annotated[
+    int,
+    Field(
+        ge=1024,
+        le=1_000_000_000,
+        description="Most pixels that an image is decoded to, judged from its header. A large JPEG counts as its "
+        "decoder shrinks it, and may have 200 million in the file.",
+    ),
+]
 
 
 _KEYS = ("api_keys", "api_keys_file")
@@ -93,13 +104,8 @@ class EngineSettings(StoreSettings):
     decode_threads: int = Field(
         0, ge=0, le=256, description="Threads that decode ahead of lanes; 0: one more than cores."
     )
-    max_image_bytes: int = Field(20 * 1024 * 1024, ge=1024, le=1024**3, description="Largest image file, in bytes.")
-    max_image_pixels: int = Field(
-        50_000_000,
-        ge=1024,
-        le=1_000_000_000,
-        description="Largest picture, in pixels, judged from its header.",
-    )
+    max_image_bytes: MaxImageBytes = 20 * 1024 * 1024
+    max_image_pixels: MaxImagePixels = 50_000_000
 
 
 @Parameter(name="*")
@@ -180,6 +186,8 @@ class TrainSettings(_Settings):
         description="Who teaches: none, efficientnet_lite0, 1 or 2, or a network of keras.applications; "
         "default: the recipe's.",
     )
+    max_image_bytes: MaxImageBytes = 20 * 1024 * 1024
+    max_image_pixels: MaxImagePixels = 50_000_000
 
 
 PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ServeSettings, TrainSettings)

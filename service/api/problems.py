@@ -86,7 +86,9 @@ _PROBLEMS: dict[type[Exception], Problem] = {
         413, "body-too-large", "More bytes than max_image_bytes (a setting of the server)."
     ),
     errors.ImageTooLarge: Problem(
-        413, "image-too-large", "Its header announces more pixels than max_image_pixels (a setting of the server)."
+        413,
+        "image-too-large",
+        "It has more pixels to decode than max_image_pixels (a setting), or a JPEG of over 200 million.",
     ),
     errors.TooManyImages: Problem(
         413, "too-many-images", "More images than one request may carry; /predict takes one."

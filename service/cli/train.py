@@ -53,6 +53,7 @@ def train(
     except InvalidParameter as error:
         raise error if name else InvalidParameter(f"{error}: name it with --name") from None
     with ProgressObserver(Console(stderr=True)) as observer:
+        from service.imaging.pixels import ImageLimits
         from service.training.train import list_devices, train
 
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
@@ -64,6 +65,7 @@ def train(
             train(
                 photographs, model, recipe, seed=settings.seed, device=device,
                 store=settings.model_store, runs=settings.runs, observer=observer,
+                limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             )
             for device in (devices if recipe.every_device else devices[:1])
         ]  # fmt: skip

@@ -4,7 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.imaging.refusals import not_read
+
 _FLAT_MODES = frozenset({"L", "RGB", "CMYK"})
+_LEAST_LEVEL = 4_096  # of the brightest 16-bit number
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -13,6 +16,27 @@ def flatten(image: Image.Image) -> Image.Image:
     Grey stays L, which takes a quarter of the memory. Colour profiles are not applied.
     """
     return _on_white(_eight_bits(image))
+
+
+def check_levels(image: Image.Image, name: str) -> None:
+    """Refuse a loaded 16-bit image whose numbers use 12 bits or fewer: it would be black.
+
+    Scanners, cameras and microscopes write such files. How white their numbers are, the file does not say. An image
+    that is all black is taken.
+
+    Raises:
+        UnsupportedImageFormat: Its greatest number is below 4,096 and above 0.
+    """
+    if image.mode.startswith("I;16"):
+        greatest, least = int(np.asarray(image).max()), _LEAST_LEVEL
+    else:  # Pillow has kept the high bytes
+        num_colours = len(image.getbands()) - image.mode.endswith("A")
+        greatest = int(np.array(image.getextrema()).reshape(-1, 2)[:num_colours, 1].max())
+        least = _LEAST_LEVEL >> 8
+    if 0 < greatest < least:
+        raise not_read(
+            name, "holds numbers of 12 bits or fewer in words of 16", "scale them to 0-65,535 and send it again"
+        )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, TiffTags, WebPImagePlugin
 
 from service.errors import (
@@ -23,11 +24,15 @@ from service.errors import (
     OutOfMemory,
     is_out_of_memory,
 )
-from service.imaging.colour import flatten
+from service.imaging.colour import check_levels, flatten
 from service.imaging.formats import detect_format
 from service.imaging.header import announced_pixels, tells_memory
-from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
+from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS, without_end
+from service.imaging.pixels import PIXEL_BYTES, Decoded, ImageLimits, Pixels, ResizeRule
+from service.imaging.png import check_rows, has_16_bits, mark_transparent, without_broken_notes
+from service.imaging.refusals import in_words, not_read
 from service.imaging.resize import resize
+from service.imaging.tiff_directory import read_page
 from service.resources import can_allocate
 
 # By name, because Pillow would load all its forty readers to find these three; the others it always loads.
@@ -36,14 +41,6 @@ _READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 _Finished = TypeVar("_Finished")
 
 _DEFAULT_LIMITS = ImageLimits()
-_ENOUGH = 512
-"""Pixels of shorter side that large JPEGs are decoded to, at least: twice what networks see, so that resizing averages.
-
-A photograph of 12 megapixels takes a quarter of the time, and its square differs by 0.3 grey levels
-(`benchmarks/decoding.py`).
-"""
-PIXEL_BYTES = 17
-"""Memory that a decoder takes at the most for each pixel of an image that is what it says."""
 _MOST_PLANES = 4  # colours and alpha, each of which may have strips of its own
 _MAX_EXIF_BYTES = 1024 * 1024  # cameras write up to 64 KiB
 _ORIENTATION = 0x0112
@@ -59,9 +56,9 @@ _TO_UPRIGHT = {
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
 BeforeDecoding = Callable[[int, int | None], None]
-"""Told the pixels (width x height) that a picture announces, and those that it is decoded to: fewer for large JPEGs.
+"""Told the pixels (width x height) that a picture is decoded to, twice. A large JPEG is decoded to fewer than it has.
 
-None if they do not bound what the decoder takes. The first may be the most that a picture may have, if no header tells.
+The second is None if they do not bound what the decoder takes. Then the first may be the most that a picture may have.
 """
 
 
@@ -130,8 +127,7 @@ def _guarded(
         raise MissingImage("There is no image: it has no bytes; send the bytes of a photograph.")
     if len(data) > limits.max_image_bytes:
         raise ImageBytesTooLarge(
-            f"The image file has {len(data):,} bytes; this server takes up to {limits.max_image_bytes:,}: "
-            "send a smaller copy."
+            f"The image file has {len(data):,} bytes; up to {limits.max_image_bytes:,} are taken: send a smaller copy."
         )
     image_format = detect_format(data)
     try:
@@ -166,16 +162,22 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
     if not is_told:
         before_decoding(announced or limits.max_image_pixels, None)  # of AVIF, even to open it may take long
     _prepare_pillow(limits)
-    with Image.open(io.BytesIO(data), formats=(image_format,)) as file:
-        width, height = file.size
-        _check_pixels(width * height, limits)
+    prepared = _prepare_bytes(data, image_format)
+    with Image.open(io.BytesIO(prepared), formats=(image_format,)) as file:
         # The decoder itself halves, quarters or eighths JPEGs, each block at once; it takes the least that is no less.
-        file.draft(None, (_ENOUGH, _ENOUGH))
+        file.draft(None, (ENOUGH, ENOUGH))
+        num_pixels = max(announced, file.width * file.height)
+        _check_pixels(num_pixels, limits)
         if is_told:
-            before_decoding(max(announced, width * height), file.width * file.height)
+            before_decoding(num_pixels, num_pixels)
         if image_format == "TIFF":
             _prepare_tiff(file)
         file.load()
+        if image_format == "PNG":
+            check_rows(file, prepared)
+        _check_loaded(file, data, image_format)
+        if image_format == "PNG":
+            mark_transparent(file, prepared)
         # A copy lets go of the decoder, which of WebP holds the picture twice.
         image = file.copy() if image_format == "WEBP" else file
         upright = _TO_UPRIGHT.get(_orientation(file))
@@ -183,6 +185,13 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
     profile, flat = image.info.get("icc_profile"), flatten(image)
     upright_image = flat if upright is None else flat.transpose(upright)
     return Decoded(upright_image, profile if isinstance(profile, bytes) else None)  # TIFF may hold text or numbers
+
+
+def _prepare_bytes(data: bytes, image_format: str) -> bytes:
+    """Take from a file what would make Pillow refuse a whole image, or answer half of one."""
+    if image_format == "PNG":
+        return without_broken_notes(data)
+    return without_end(data) if image_format == "JPEG" else data
 
 
 def _prepare_tiff(file: ImageFile.ImageFile) -> None:
@@ -200,16 +209,21 @@ def _prepare_tiff(file: ImageFile.ImageFile) -> None:
             del exif[tag]
 
 
+def _check_loaded(file: ImageFile.ImageFile, data: bytes, image_format: str) -> None:
+    """Refuse what only its numbers show: 12 bits in words of 16, and greys beyond those that Pillow holds."""
+    page = read_page(data) if image_format == "TIFF" else None
+    if has_16_bits(data) if image_format == "PNG" else page is not None and page.has_16_bits:
+        check_levels(file, image_format)
+    if page is not None and page.has_unsigned_32_bits and np.min(file.getextrema()) < 0:
+        raise not_read("TIFF", "holds 32-bit numbers above 2,147,483,647")
+
+
 def _check_pixels(pixels: int, limits: ImageLimits) -> None:
     if pixels > limits.max_image_pixels:
         raise ImageTooLarge(
-            f"The picture has {_in_words(pixels)} pixels; this server takes up to "
-            f"{_in_words(limits.max_image_pixels)}: send a smaller copy."
+            f"The picture has {in_words(pixels)} pixels to decode; up to {in_words(limits.max_image_pixels)} are "
+            "taken: send a smaller copy."
         )
-
-
-def _in_words(pixels: int) -> str:
-    return f"{pixels / 1_000_000:.6g} million" if pixels >= 1_000_000 else f"{pixels:,}"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -235,8 +249,9 @@ def _prepare_pillow(limits: ImageLimits) -> None:
     filter in front rather than by `warnings.catch_warnings`, which swaps a list that all threads share.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    if (Image.MAX_IMAGE_PIXELS or 0) < limits.max_image_pixels:
-        Image.MAX_IMAGE_PIXELS = limits.max_image_pixels
+    most_pixels = max(limits.max_image_pixels, MAX_JPEG_PIXELS)
+    if (Image.MAX_IMAGE_PIXELS or 0) < most_pixels:
+        Image.MAX_IMAGE_PIXELS = most_pixels
     if tuple(warnings.filters[:1]) != (_PILLOW_WARNINGS,):
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)

@@ -65,9 +65,9 @@ def detect_format(data: bytes) -> str:
     if _brands(data) & {b"avif", b"avis"}:
         if features.check("avif"):
             return "AVIF"
-        raise UnsupportedImageFormat(f"The file is AVIF, which this server was built without; {_REMEDY}.")
+        raise UnsupportedImageFormat(f"The file is AVIF, which this installation cannot read; {_REMEDY}.")
     seeming = _describe(data)
-    raise UnsupportedImageFormat(f"The file is not an image that this server reads: {seeming}; {_REMEDY}.")
+    raise UnsupportedImageFormat(f"The file is not an image that is read here: {seeming}; {_REMEDY}.")
 
 
 def _brands(data: bytes) -> frozenset[bytes]:

@@ -9,6 +9,9 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 """uint8, shape (height, width, 3), RGB, 0-255; a leading axis N makes a batch (NHWC)."""
 
+PIXEL_BYTES = 17
+"""Memory that a decoder takes at the most for each pixel of an image that is what it says."""
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
@@ -40,7 +43,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 class ImageLimits:
     """How much one image may ask of the machine.
 
-    `max_image_bytes` bounds the file (bytes), `max_image_pixels` the decoded picture (width x height, from the header).
+    `max_image_bytes` bounds the file (bytes). `max_image_pixels` bounds what is decoded (width x height, from the
+    header). A JPEG that its decoder shrinks counts as shrunk.
     """
 
     max_image_bytes: int = 20 * 1024 * 1024

@@ -23,8 +23,8 @@ import structlog
 from PIL import AvifImagePlugin
 
 from service.errors import DeadlineExceeded, ImageError, InvalidImage, OutOfMemory, QueueFull, is_out_of_memory
-from service.imaging.decode import PIXEL_BYTES, Undecoded, decode_square
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.decode import Undecoded, decode_square
+from service.imaging.pixels import PIXEL_BYTES, ImageLimits, Pixels, ResizeRule
 from service.inference.decode_protocol import (
     ANSWER,
     EXIT_OUT_OF_MEMORY,

@@ -103,6 +103,7 @@ def train(
     store: Path,
     runs: Path,
     observer: Observer,
+    limits: ImageLimits = LIMITS,
 ) -> Trained:
     """Train by `recipe` on a folder of class folders, and publish the result as the next version of `name`.
 
@@ -118,6 +119,7 @@ def train(
         store: the model store.
         runs: where run folders are made.
         observer: is told how it goes.
+        limits: of each photograph. Those beyond it are findings of the check.
 
     Raises:
         DatasetError: the folder cannot be trained on.
@@ -127,25 +129,25 @@ def train(
     """
     listed = read_folder(folder)
     check_can_publish(store, name)
-    check = check_folder(listed, LIMITS, observer.checking)
+    check = check_folder(listed, limits, observer.checking)
     observer.found(check)
     split = _split(check, seed)
     observer.checked(check, split)
     run = _open_run(runs, name, recipe, seed, device, check)
     _describe_run(run, recipe, seed, device, check, split)
     observer.stage("decoding")
-    whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
-    validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
+    whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, limits)
+    validation = load_squares(split.photographs["validation"], check.class_names, RULE, limits)
     fitted, teacher_accuracy = learn(recipe, whole, validation, check, seed, device, run, observer)
     network, unseen, is_refitted = plain_network(fitted.model, recipe), validation, False
     calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
     if recipe.refit and not fitted.interrupted:
         with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
-            more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
+            more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, limits)
             both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
             refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
             if not refitted.interrupted:  # else it has learned less than the first
-                test_part = load_squares(split.photographs["test"], check.class_names, RULE, LIMITS)
+                test_part = load_squares(split.photographs["test"], check.class_names, RULE, limits)
                 network, unseen, is_refitted = plain_network(refitted.model, recipe), test_part, True
     observer.stage("exporting and evaluating")
     described = {
@@ -153,12 +155,12 @@ def train(
         "epochs_done": len(fitted.history), "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
     trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, unseen)
-    version, test = publish_network(trained, store, run, fitted.history)
+    version, test = publish_network(trained, store, run, fitted.history, limits)
     return Trained(name, version, device, run, fitted.history, fitted.interrupted, test)
 
 
 def publish_network(
-    trained: TrainedNetwork, store: Path, run: Path, history: Sequence[Epoch]
+    trained: TrainedNetwork, store: Path, run: Path, history: Sequence[Epoch], limits: ImageLimits = LIMITS
 ) -> tuple[int, Evaluation]:
     """Export a trained network as the next version of its model, evaluate it, and write the run's last files.
 
@@ -167,6 +169,7 @@ def publish_network(
         store: the model store.
         run: the run folder, for `history.json`, `published.json` and `report.html`.
         history: of its training, for the curves.
+        limits: of each photograph.
 
     Returns:
         The version, and its evaluation on the test part.
@@ -175,7 +178,7 @@ def publish_network(
         PublishError, TrainingError: as of `train`.
     """
     with publish_version(store, trained.name) as draft:
-        test = write_version(draft.folder, trained, rule=RULE, limits=LIMITS)
+        test = write_version(draft.folder, trained, rule=RULE, limits=limits)
     published = {"model": trained.name, "version": draft.version, "test": test.evaluation.to_dict()}
     _write(run / "history.json", [asdict(epoch) for epoch in history])
     _write(run / "published.json", published)
@@ -185,7 +188,7 @@ def publish_network(
         Section("Photographs", _describe_data(trained.check, trained.split)),
     ]
     title = f"{trained.name}, version {draft.version}, on the test part"
-    page = render_page(title, test.evaluation, test.answers, RULE, LIMITS, sections)
+    page = render_page(title, test.evaluation, test.answers, RULE, limits, sections)
     _write_text(run / "report.html", page)
     return draft.version, test.evaluation
 

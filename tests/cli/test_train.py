@@ -7,12 +7,15 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from drawing import draw_folder
 
 from service.cli.main import main
+from service.data.check import DataCheck, check_folder
+from service.errors import DatasetError
 from service.evaluation.metrics import evaluate
 from service.training.checkpoint import Epoch
 from service.training.train import Trained
@@ -161,6 +164,25 @@ def test_without_a_folder_the_recipe_names_the_model(
 ) -> None:
     assert main(["train", *places, *flags, "--device", "cpu"]) == 0
     assert asked == [(drawn_folder, name)]
+
+
+def test_training_keeps_the_limits_of_an_image(
+    monkeypatch: pytest.MonkeyPatch, places: tuple[str, ...], drawn_folder: Path
+) -> None:
+    """No photograph of the folder is that small, so that each is a finding."""
+    found: list[str] = []
+
+    def check(*given: Any) -> DataCheck:
+        result = check_folder(*given)
+        found.extend(finding.detail for finding in result.findings if finding.kind == "image-too-large")
+        raise DatasetError("enough")
+
+    monkeypatch.setattr("service.training.train.check_folder", check)
+    monkeypatch.setenv("FLOWERS_MAX_IMAGE_PIXELS", "1024")
+    assert main(["train", str(drawn_folder), *places, "--device", "cpu", "--teacher", "none"]) == 2
+    assert found
+    assert all("pixels to decode; up to 1,024 are taken: send a smaller copy" in words for words in found)
+    assert not any("server" in words for words in found)
 
 
 def test_the_table_is_not_cut_in_a_pipe(

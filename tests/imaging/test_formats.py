@@ -29,7 +29,7 @@ def test_an_avif_under_a_general_brand_is_found() -> None:
 
 def test_avif_is_refused_in_words_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "check", lambda feature: False)
-    with pytest.raises(UnsupportedImageFormat, match="AVIF, which this server was built without; send"):
+    with pytest.raises(UnsupportedImageFormat, match="AVIF, which this installation cannot read; send"):
         detect_format(b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf")
 
 
