@@ -11,6 +11,7 @@ from pathlib import Path
 # Windows lacks some of these flags, and pipes among files as well.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_PIECE_BYTES = 256 * 1024
 _NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
 
 
@@ -73,7 +74,7 @@ def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True)
     with open_regular(path, follow_links=follow_links) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise _unfit(path, f"it has more than {max_bytes:,} bytes")
+        raise _too_long(path, max_bytes)
     return data
 
 
@@ -82,10 +83,30 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digest_file(path: Path | str, *, follow_links: bool = True) -> str:
-    """Return the sha256 of a regular file, 64 hexadecimal digits. Raises as `open_regular`."""
+def digest_file(path: Path | str, max_bytes: int | None = None, *, follow_links: bool = True) -> str:
+    """Return the sha256 of a regular file, 64 hexadecimal digits.
+
+    Args:
+        path: as of `open_regular`.
+        max_bytes: largest length of the file. It may grow while it is read. None means no limit.
+        follow_links: as of `open_regular`.
+
+    Raises:
+        UnfitFile: as `open_regular`, or it is longer.
+        OSError: it cannot be read.
+    """
+    digest, num_bytes = hashlib.sha256(), 0
     with open_regular(path, follow_links=follow_links) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_PIECE_BYTES):
+            num_bytes += len(piece)
+            if max_bytes is not None and num_bytes > max_bytes:
+                raise _too_long(path, max_bytes)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _too_long(path: Path | str, max_bytes: int) -> UnfitFile:
+    return _unfit(path, f"it has more than {max_bytes:,} bytes")
 
 
 def _unfit(path: Path | str, why: str) -> UnfitFile:

@@ -29,7 +29,7 @@ ARROWS = {
     "inference": {"errors", "files", "imaging", "engines", "store", "resources"},
     "api": {"errors", "resources", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
-        "errors", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
+        "errors", "files", "libraries", "settings", "resources", "imaging", "data", "networks", "store", "engines",
         "evaluation", "training", "inference", "api", "load", "logs", "wire", "http_client", "installation",
     },
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from service.errors import InvalidParameter, ServiceError
+from service.files import UnfitFile, read_regular
 from service.load.connection import parse_target
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ PREDICT = "/predict"
 
 _NUM_CONNECTIONS = 4
 _TIMEOUT_S = 60.0
+_MAX_FILE_BYTES = 1024**3  # the service says what it takes; this is for the memory here
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,19 @@ def _ask(client: "httpx.Client", address: "httpx.URL", path: Path) -> Row:
     import httpx
 
     try:
+        photograph = read_regular(path, _MAX_FILE_BYTES)
+    except UnfitFile as error:
+        return Row(path, error=f"It is no photograph, as {error.strerror}: give photographs.")
+    except OSError as error:
+        return Row(path, error=f"It cannot be read ({error.strerror}): check the path and its rights.")
+    try:
         # Without the file's name: the service has no use for it.
-        response = client.post(address, files={"file": ("image", path.read_bytes())})
+        response = client.post(address, files={"file": ("image", photograph)})
         answer = response.json()
         if not response.is_success:
             return Row(path, error=str(answer["detail"]))
         scores = tuple(Score(str(item["label"]), float(item["probability"])) for item in answer["predictions"])
         return Row(path, scores, bool(answer["confident"]))
-    except OSError as error:
-        return Row(path, error=f"It cannot be read ({error.strerror}): check the path and its rights.")
     except (httpx.ConnectError, httpx.ProxyError):
         raise
     except httpx.HTTPError as error:

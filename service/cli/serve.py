@@ -34,6 +34,7 @@ from service.wire.send_limits import SendInPieces
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 _LAST_WORDS_S = 0.5
+_GOODBYE_S = 1.0
 # Python's own 5 ms are too long: a decoder that waits for the event loop to let it run leaves a core idle meanwhile.
 _SWITCH_INTERVAL_S = 0.0005
 # Python's own 700 are those of a few requests, and hardly any are in cycles: to look so often is in vain.
@@ -88,7 +89,7 @@ def make_config(app: FastAPI) -> uvicorn.Config:
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=1,  # only connections that send no answer are left by then
+        timeout_graceful_shutdown=2,  # seconds, and more than `_GOODBYE_S`: nothing is left by then
     )
 
 
@@ -130,6 +131,20 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does, but abort what is still connected after `_GOODBYE_S`.
+
+        Its task ends by itself then. uvicorn would cancel it, and log that as an error.
+        """
+        aborting = asyncio.create_task(self._abort_connections())
+        await super().shutdown(sockets)
+        aborting.cancel()
+
+    async def _abort_connections(self) -> None:
+        await asyncio.sleep(_GOODBYE_S)
+        for connection in tuple(self._connections):
+            connection.transport.abort()
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._draining is not None:

@@ -35,8 +35,8 @@ from service.inference.decode_protocol import (
     SHORT,
     DecoderEnded,
     ask,
-    killed_after,
     read_all,
+    receive,
 )
 from service.resources import can_allocate
 
@@ -174,8 +174,7 @@ class DecodeProcesses:
             if self._is_closed:
                 process.kill()
         try:
-            with killed_after(process, _START_S):
-                read_all(process.stdout, len(READY))
+            receive(process, len(READY), time.monotonic() + _START_S)
         except BaseException:
             self._end(process)
             raise

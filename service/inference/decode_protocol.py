@@ -3,12 +3,13 @@
 The form of an answer is checked. A decoder that an image has taken over can say what pixels that has, and no more.
 """
 
+import os
+import select
 import signal
 import struct
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 from typing import IO
 
 from service.errors import (
@@ -52,24 +53,24 @@ def ask(
     """Which of `OUTCOMES`, and the answer. Raises `DecoderEnded` when it has ended, or answers nonsense."""
     numbers = (limits.max_image_bytes, limits.max_image_pixels, rule.image_size, rule.shorter_side)
     is_short = False
-    assert process.stdin is not None
-    with killed_after(process, left_s + 1):  # it ends itself in time, unless it is stopped or taken over
-        try:
-            process.stdin.write(REQUEST.pack(left_s, len(data), *numbers))
-            process.stdin.write(data)
-            process.stdin.flush()
-            answer = read_all(process.stdout, ANSWER.size)
-            if answer == SHORT:
-                is_short = True
-                answer = read_all(process.stdout, ANSWER.size)
-            outcome, num_bytes = ANSWER.unpack(answer)
-            if outcome >= len(OUTCOMES):
-                raise DecoderEnded
-            if num_bytes > MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
-                raise DecoderEnded
-            return outcome, read_all(process.stdout, num_bytes)
-        except (EOFError, OSError):
-            raise DecoderEnded(is_starved=is_short or _ends_for_want_of_memory(process)) from None
+    ends_at = time.monotonic() + left_s + 1  # it ends itself in time, unless it is stopped or taken over
+    try:
+        send(process, REQUEST.pack(left_s, len(data), *numbers), ends_at)
+        send(process, data, ends_at)
+        answer = receive(process, ANSWER.size, ends_at)
+        if answer == SHORT:
+            is_short = True
+            answer = receive(process, ANSWER.size, ends_at)
+        outcome, num_bytes = ANSWER.unpack(answer)
+        if outcome >= len(OUTCOMES):
+            raise DecoderEnded
+        if num_bytes > MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
+            raise DecoderEnded
+        return outcome, receive(process, num_bytes, ends_at)
+    except TimeoutError:
+        raise DecoderEnded from None
+    except (EOFError, OSError):
+        raise DecoderEnded(is_starved=is_short or _ends_for_want_of_memory(process)) from None
 
 
 def _ends_for_want_of_memory(process: subprocess.Popen[bytes]) -> bool:
@@ -79,16 +80,46 @@ def _ends_for_want_of_memory(process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-@contextmanager
-def killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, process.kill)
-    timer.daemon = True
-    with suppress(RuntimeError):  # no thread can be had: its own alarm is left
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def send(process: subprocess.Popen[bytes], data: bytes, ends_at: float) -> None:
+    """Write to its standard input.
+
+    No thread watches the time. To start one may never end where memory is short (CPython, `Thread.start`).
+
+    Args:
+        process: with a pipe as standard input.
+        data: what it is to read.
+        ends_at: on the clock of `time.monotonic` (seconds).
+
+    Raises:
+        TimeoutError: it has not taken them by `ends_at`.
+        OSError: it has ended.
+    """
+    assert process.stdin is not None
+    os.set_blocking(process.stdin.fileno(), False)
+    left = memoryview(data)
+    while left:
+        _wait(process.stdin, select.POLLOUT, ends_at)
+        left = left[os.write(process.stdin.fileno(), left) :]
+
+
+def receive(process: subprocess.Popen[bytes], num_bytes: int, ends_at: float) -> bytes:
+    """Read so many bytes of its standard output. Raises as `send`, and `EOFError` when there are fewer."""
+    assert process.stdout is not None
+    pieces = []
+    while num_bytes:
+        _wait(process.stdout, select.POLLIN, ends_at)
+        pieces.append(os.read(process.stdout.fileno(), num_bytes))
+        if not pieces[-1]:
+            raise EOFError
+        num_bytes -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+def _wait(pipe: IO[bytes], for_what: int, ends_at: float) -> None:
+    poll = select.poll()
+    poll.register(pipe, for_what)
+    if not poll.poll(max(0.0, ends_at - time.monotonic()) * 1000):
+        raise TimeoutError
 
 
 def read_all(stream: IO[bytes] | None, num_bytes: int) -> bytes:

@@ -256,15 +256,17 @@ def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[
     versions = [stored.version for stored in candidates]
     if in_use in versions:
         candidates = candidates[: versions.index(in_use) + 1]
-    try:
-        return [(stored, _fingerprint(stored.folder)) for stored in candidates]
-    except OSError as error:
-        raise StoreError(f"the versions of {model} cannot be read: {error.strerror}") from error
+    return [(stored, _fingerprint(stored.folder)) for stored in candidates]
 
 
 def _fingerprint(folder: Path) -> str:
     """Changes when a file of the version does: names, sizes, times; `verify_version` reads the contents."""
-    files = sorted((str(path), stamp.size, stamp.mtime_ns) for path in folder.rglob("*") if (stamp := stamp_file(path)))
+    try:
+        files = sorted(
+            (str(path), stamp.size, stamp.mtime_ns) for path in folder.rglob("*") if (stamp := stamp_file(path))
+        )
+    except OSError as error:  # verification says it of this version alone
+        return str(error)
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 

@@ -15,6 +15,9 @@ from service.store.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<file>[^\x00-\x1f\\\ud800-\udfff]+)")
 _MAX_SHA256SUMS_BYTES = 1024 * 1024
 
+MAX_VERSION_BYTES = 8 * 1024**3
+"""Largest sum of a version's files. They are read in some ten seconds, and a larger file is none of a network's."""
+
 
 @dataclass(frozen=True)
 class VerifiedVersion:
@@ -65,7 +68,7 @@ class VerifiedVersion:
         """
         try:
             for file, digest in self.digests.items():
-                if digest_file(self.folder / file, follow_links=False) != digest:
+                if digest_file(self.folder / file, self.stamps[file].size, follow_links=False) != digest:
                     raise self._changed(file)
             stamps = _stamp_all(self.folder)
         except (OSError, InvalidVersion) as error:
@@ -93,7 +96,8 @@ def verify_version(folder: Path) -> VerifiedVersion:
 
     Raises:
         InvalidVersion: a file is missing, changed, unlisted, a link or no plain file, or SHA256SUMS or the
-            metadata cannot be read. Names the file as it lies in the version.
+            metadata cannot be read. Names the file as it lies in the version. Or the files have more than
+            `MAX_VERSION_BYTES`.
     """
     try:
         stamps, digests, metadata = _check(folder)
@@ -122,12 +126,14 @@ def _check(folder: Path) -> tuple[dict[str, FileStamp], dict[str, str], bytes]:
             raise InvalidVersion(f"{missing} is missing")
         for unlisted in sorted(files - listed.keys() - {SHA256SUMS_FILE}):
             raise InvalidVersion(f"{unlisted} is not in {SHA256SUMS_FILE}")
+        if sum(stamps[file].size for file in listed) > MAX_VERSION_BYTES:
+            raise InvalidVersion(f"its files have more than {MAX_VERSION_BYTES:,} bytes")
         for file, digest in listed.items():
             if file == METADATA_FILE:
                 metadata = read_regular(folder / file, MAX_METADATA_BYTES, follow_links=False)
                 found = digest_bytes(metadata)
             else:
-                found = digest_file(folder / file, follow_links=False)
+                found = digest_file(folder / file, stamps[file].size, follow_links=False)
             if found != digest:
                 raise InvalidVersion(f"{file} was changed")
     except OSError as error:

@@ -111,6 +111,19 @@ def test_an_error_spoils_only_its_own_row(
     assert "No such file" in str(rows[3].error)
 
 
+def test_a_file_that_is_no_photograph_spoils_only_its_own_row(
+    serve: Callable[[Answer], str], files: list[Path]
+) -> None:
+    """A file of terabytes of zeros would take all memory. A device has no end."""
+    os.truncate(files[3], 2**42)
+    files[5].unlink()
+    files[5].symlink_to("/dev/full")
+    rows = list(predict_remotely(files, None, serve(lambda *_: (200, json.dumps(GOOD).encode()))))
+    assert [row.path for row in rows if row.error] == [files[3], files[5]]
+    assert "more than 1,073,741,824 bytes" in str(rows[3].error)
+    assert "no regular file" in str(rows[5].error)
+
+
 def test_a_connection_that_breaks_spoils_only_its_own_row(serve: Callable[[Answer], str], files: list[Path]) -> None:
     def answer(_: str, body: bytes) -> tuple[int, bytes]:
         if b"photograph 1" in body:

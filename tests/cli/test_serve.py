@@ -219,6 +219,22 @@ def test_a_stop_does_not_wait_for_clients_that_read_nothing(tmp_path: Path) -> N
         assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
 
 
+def test_a_stop_ends_connections_that_still_send_without_an_error(tmp_path: Path) -> None:
+    """Their answers came before the end of their bodies, which are thrown away for two seconds."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
+    with served(tmp_path / "model_store") as service, ExitStack() as clients:
+        address = service.url.removeprefix("http://").split(":")
+        for _ in range(2):
+            client = clients.enter_context(socket.create_connection((address[0], int(address[1])), timeout=60))
+            client.sendall(head)
+            assert client.recv(65536).startswith(b"HTTP/1.1 503")
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.stderr is not None
+        events = [json.loads(line) for line in service.process.stderr]
+        assert service.process.wait() == 0
+        assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
+
+
 def test_who_is_connected_already_is_told_that_it_drains_and_no_one_else_can_connect(tmp_path: Path) -> None:
     with served(tmp_path / "model_store") as service:
         connected = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)

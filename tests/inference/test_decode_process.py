@@ -326,6 +326,15 @@ def test_what_takes_too_long_is_ended(
     assert not processes._running
 
 
+def test_no_thread_is_started_for_an_image(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython waits for ever for a new thread that finds no memory to begin with."""
+    start = Mock()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for _ in range(2):
+        processes.decode_square(encode(PHOTO, "PNG"), RULE, soon())
+    start.assert_not_called()
+
+
 def test_one_that_never_gets_up_is_ended(processes: DecodeProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_process, "_COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(decode_process, "_START_S", 0.2)

@@ -150,6 +150,23 @@ async def test_a_service_that_starts_with_a_bad_newest_version_serves_the_one_be
     assert await watch.look() == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no folder can be as deep as that")
+async def test_a_version_that_cannot_be_listed_spoils_only_itself(watch: Watch) -> None:
+    """Its path is too long, for any user. Without the right to look into a folder it is the same."""
+    for _ in range(2):
+        publish_example(watch.store)
+    with ExitStack() as folders:
+        parent, name = os.open(watch.store / "flowers" / "2", os.O_RDONLY), "d" * 250
+        for _ in range(20):
+            folders.callback(os.close, parent)
+            os.mkdir(name, dir_fd=parent)
+            parent = os.open(name, os.O_RDONLY, dir_fd=parent)
+        folders.callback(os.close, parent)
+    for _ in range(2):
+        assert await watch.look() == 1
+    assert "cannot be read: File name too long" in watch.live_model.refused[2]
+
+
 async def test_the_version_in_use_goes_on_when_its_files_are_spoilt_or_gone(watch: Watch) -> None:
     publish_example(watch.store)
     await watch.look()

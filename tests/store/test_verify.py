@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -214,9 +214,9 @@ def test_metadata_replaced_while_they_are_verified_are_not_taken(
 ) -> None:
     """They are parsed from the bytes whose digest was compared."""
 
-    def replace_then_digest(path: Path, **options: bool) -> str:
+    def replace_then_digest(path: Path, max_bytes: int, **options: bool) -> str:
         (version / METADATA_FILE).write_text(example_metadata(temperature=9.0).model_dump_json())
-        return digest_file(path, **options)
+        return digest_file(path, max_bytes, **options)
 
     monkeypatch.setattr("service.store.verify.digest_file", replace_then_digest)
     verified = verify_version(version)
@@ -240,6 +240,26 @@ def test_a_huge_list_or_huge_metadata_are_refused(version: Path) -> None:
         with pytest.raises(InvalidVersion, match="has more than 1,048,576 bytes"):
             verify_version(version)
         (version / file).write_bytes(original)
+
+
+def test_a_version_of_too_many_bytes_is_not_read(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terabytes of zeros take no room on the disk, and hours to read."""
+    monkeypatch.setattr("service.store.verify.MAX_VERSION_BYTES", 2**20)
+    os.truncate(version / "saved_model.pb", 2**20 + 1)
+    with pytest.raises(InvalidVersion, match="its files have more than 1,048,576 bytes"):
+        verify_version(version)
+
+
+def test_a_file_that_grows_is_not_read_on(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list(list_files(version))
+
+    def grow_then_list(_: Path) -> Iterator[str]:
+        os.truncate(version / "saved_model.pb", 2**20)
+        return iter(names)
+
+    monkeypatch.setattr("service.store.verify.list_files", grow_then_list)
+    with pytest.raises(InvalidVersion, match=r"saved_model\.pb cannot be read: it has more than"):
+        verify_version(version)
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this machine")
