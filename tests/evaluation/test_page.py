@@ -74,3 +74,17 @@ def test_every_element_is_closed_and_further_sections_follow(answers: Answers) -
 
 def test_the_same_evaluation_gives_the_same_page(answers: Answers) -> None:
     assert page_of(answers) == page_of(answers)
+
+
+def test_a_photograph_that_has_gone_costs_only_its_picture(answers: Answers) -> None:
+    answers.paths[3].unlink()
+    page = page_of(answers)
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "The photograph can no longer be read." in page
+
+
+def test_a_title_that_is_not_utf_8_is_written_down(answers: Answers) -> None:
+    evaluation = evaluate(answers.probabilities, answers.class_indices, CLASS_NAMES)
+    page = render_page("on photos\udce9", evaluation, answers, ResizeRule(), ImageLimits())
+    assert "on photos\\udce9" in page
+    page.encode()

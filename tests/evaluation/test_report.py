@@ -18,3 +18,16 @@ def test_the_report_shows_accuracy_classes_and_confusions() -> None:
     assert "tulips 1.000 0.500 0.667 2" in lines
     assert "[red]oses 2 0" in lines
     assert "tulips 1 1" in lines, "row: what it truly is; column: what was predicted"
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_listed() -> None:
+    names = [f"species_{number:03d}" for number in range(100)]
+    truth, answers = np.tile(np.arange(100), 3), np.tile(np.arange(100), 3)
+    answers[truth == 7] = 9
+    evaluation = evaluate(np.eye(100, dtype=np.float32)[answers], truth, names)
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render_evaluation(evaluation, "flowers, version 3"))
+    lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
+    assert "species_007 species_009 3" in lines
+    assert len([line for line in lines if line.startswith("species_")]) == 101
