@@ -20,10 +20,12 @@ from service.networks.alexnet import HIDDEN_LAYER, NETWORKS
 from service.training.checkpoint import (
     Epoch,
     Variables,
+    are_alike,
     assign_variables,
     load_checkpoint,
     read_variables,
     save_checkpoint,
+    unfit_file,
 )
 from service.training.precision import compute_precision, fastest_precision
 from service.training.recipe import Recipe
@@ -94,7 +96,7 @@ def fit(
         model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
     labels = np.eye(num_classes, dtype=np.float32)[class_indices]
     trainer = _Trainer(model, recipe, views, labels, lesson, seed)
-    history, best = trainer.resume(checkpoint)
+    history, best = trainer.resume(checkpoint, is_validated=validation is not None)
     interrupted = False
     try:
         for epoch in range(len(history), recipe.epochs):
@@ -173,14 +175,26 @@ class _Trainer:
         self._optimizer.build(self._trained.trainable_variables)
         self._mean: Variables = []  # of the weights that the last epochs ended with
 
-    def resume(self, checkpoint: Path) -> tuple[list[Epoch], Variables]:
+    def resume(self, checkpoint: Path, *, is_validated: bool) -> tuple[list[Epoch], Variables]:
         loaded = load_checkpoint(checkpoint)
         if loaded is None:
             return [], []
         history, state, best = loaded
-        num_variables = len(self._variables())
-        assign_variables(self._variables(), state[:num_variables])
-        self._mean = state[num_variables:]
+        own = read_variables(self._variables())
+        state, mean = state[: len(own)], state[len(own) :]
+        has_mean = len(history) > first_of_mean(self._recipe)
+        expected_mean = read_variables(self._trained.weights) if has_mean else []
+        fits = 0 < len(history) <= self._recipe.epochs and all(
+            (epoch.validation_loss is not None) == is_validated for epoch in history
+        )
+        if not fits or not (
+            are_alike(state, own)
+            and are_alike(mean, expected_mean)
+            and are_alike(best, read_variables(self._model.weights))
+        ):
+            raise unfit_file(checkpoint)
+        assign_variables(self._variables(), state)
+        self._mean = mean
         return history, best
 
     def state(self) -> Variables:

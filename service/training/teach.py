@@ -1,7 +1,6 @@
 """The teacher: a pretrained network learns the classes, and its answers are what AlexNet then learns."""
 
 import math
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.backbones import Backbone
 from service.training.augment import unmixed_view
 from service.training.calibrate import softmax
-from service.training.checkpoint import write_arrays
+from service.training.checkpoint import read_arrays, unfit_file, write_arrays
 from service.training.recipe import Recipe
 
 Float32 = NDArray[np.float32]
@@ -76,8 +75,8 @@ def prepare_lesson(
     Raises:
         TrainingError: `cache` cannot be written or read.
     """
-    if cache.exists():
-        return _load(cache)
+    if kept := _load(cache, (views.num_views, len(views), num_classes)):
+        return kept
     keras.utils.set_random_seed(seed)
     teacher = _tune(backbone, recipe, num_classes, train, rule, seed, progress)
     accuracy = None
@@ -183,12 +182,15 @@ def _save(path: Path, lesson: Lesson) -> None:
         raise TrainingError(f"the teacher's answers could not be written to {path}: {error.strerror}") from error
 
 
-def _load(path: Path) -> Lesson:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            features, accuracy = file["features"], float(file["accuracy"])
-            return Lesson(
-                file["answers"], features if features.size else None, None if np.isnan(accuracy) else accuracy
-            )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} holds no answers of a teacher: remove it to have them made anew") from error
+def _load(path: Path, expected: tuple[int, int, int]) -> Lesson | None:
+    """Return the lesson that `_save` wrote, or None without one. `expected` is the shape of its answers."""
+    arrays = read_arrays(path)
+    if arrays is None:
+        return None
+    answers, features, accuracy = (arrays.get(name, np.empty(0)) for name in ("answers", "features", "accuracy"))
+    is_sound = answers.shape == expected and answers.dtype == np.float32 and features.dtype == np.float16
+    is_sound = is_sound and (not features.size or (features.ndim == 3 and features.shape[:2] == expected[:2]))
+    if not is_sound or accuracy.shape != () or accuracy.dtype.kind != "f":
+        raise unfit_file(path)
+    known = None if np.isnan(accuracy) else float(accuracy)
+    return Lesson(answers, features if features.size else None, known)
