@@ -171,6 +171,10 @@ class Log(Observer):
     def step(self, *_: object) -> None:
         """Silent."""
 
+    def say(self, sentence: str) -> None:
+        """Print it."""
+        print(f"{self._name}: {sentence}", flush=True)
+
     def epoch(self, result: Epoch) -> None:
         """Print every tenth."""
         if result.epoch % 10 == 9:

@@ -21,7 +21,9 @@ from service.training.checkpoint import (
     Epoch,
     Variables,
     are_alike,
+    are_validated,
     assign_variables,
+    describe_resumed,
     load_checkpoint,
     read_variables,
     save_checkpoint,
@@ -37,13 +39,16 @@ _VALIDATION_BATCH = 64
 
 
 class Watcher(Protocol):
-    """Who wants to see how it goes: a progress bar, or nobody."""
+    """Observer of a training, such as a progress bar."""
 
     def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
         """One step is done; loss and accuracy are means over the epoch so far."""
 
     def epoch(self, result: Epoch) -> None:
         """One epoch is done, validation included, and its checkpoint is written."""
+
+    def say(self, sentence: str) -> None:
+        """Something happens that is worth a line of its own."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,11 @@ def fit(
     keras.utils.set_random_seed(seed)
     with compute_precision(fastest_precision() if recipe.precision == "auto" else recipe.precision):
         model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
-    labels = np.eye(num_classes, dtype=np.float32)[class_indices]
-    trainer = _Trainer(model, recipe, views, labels, lesson, seed)
+    trainer = _Trainer(model, recipe, views, np.eye(num_classes, dtype=np.float32)[class_indices], lesson, seed)
     history, best = trainer.resume(checkpoint, is_validated=validation is not None)
     interrupted = False
+    if history:
+        watcher.say(describe_resumed(len(history), recipe.epochs, checkpoint.parent))
     try:
         for epoch in range(len(history), recipe.epochs):
             result, weights = trainer.run_epoch(epoch, validation, watcher)
@@ -181,20 +187,12 @@ class _Trainer:
             return [], []
         history, state, best = loaded
         own = read_variables(self._variables())
-        state, mean = state[: len(own)], state[len(own) :]
-        has_mean = len(history) > first_of_mean(self._recipe)
-        expected_mean = read_variables(self._trained.weights) if has_mean else []
-        fits = 0 < len(history) <= self._recipe.epochs and all(
-            (epoch.validation_loss is not None) == is_validated for epoch in history
-        )
-        if not fits or not (
-            are_alike(state, own)
-            and are_alike(mean, expected_mean)
-            and are_alike(best, read_variables(self._model.weights))
-        ):
+        mean = read_variables(self._trained.weights) if len(history) > first_of_mean(self._recipe) else []
+        is_whole = 0 < len(history) <= self._recipe.epochs and are_validated(history, is_validated)
+        if not (is_whole and are_alike(state, [*own, *mean]) and are_alike(best, read_variables(self._model.weights))):
             raise unfit_file(checkpoint)
-        assign_variables(self._variables(), state)
-        self._mean = mean
+        assign_variables(self._variables(), state[: len(own)])
+        self._mean = state[len(own) :]
         return history, best
 
     def state(self) -> Variables:

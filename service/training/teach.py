@@ -70,7 +70,7 @@ def prepare_lesson(
         rule: size of a view.
         seed: of the teacher's views, the order and the last layer.
         cache: file for the lesson; one that is there is read instead, so that a resumed training asks no teacher.
-        progress: told after each batch that it learns from, and after each view that it answers.
+        progress: told after each batch that it learns from, and after each that it answers.
 
     Raises:
         TrainingError: `cache` cannot be written or read.
@@ -86,12 +86,11 @@ def prepare_lesson(
     answers, features = [], []
     reduce: Callable[[Float32], Float32] | None = None
     for number in range(views.num_views):
-        view_features, logits = _answer_view(teacher, backbone, views, number)
+        view_features, logits = _answer_view(teacher, backbone, views, number, progress)
         answers.append(softmax(logits, recipe.teacher_temperature).astype(np.float32))
         if recipe.feature_weight > 0:
             reduce = reduce or principal_features(view_features, _NUM_FEATURES)
             features.append(reduce(view_features).astype(np.float16))
-        progress(f"{backbone.name} answers", number + 1, views.num_views)
     lesson = Lesson(np.stack(answers), np.stack(features) if features else None, accuracy)
     _save(cache, lesson)
     return lesson
@@ -115,15 +114,21 @@ def principal_features(features: Float32, number: int) -> Callable[[Float32], Fl
     return lambda some: (some - mean) @ basis
 
 
-def _answer_view(teacher: keras.Model, backbone: Backbone, views: Views, number: int) -> tuple[Float32, Float32]:
-    """Features and logits for view `number` of every photograph."""
+def _answer_view(
+    teacher: keras.Model, backbone: Backbone, views: Views, number: int, progress: Progress
+) -> tuple[Float32, Float32]:
+    """Return features and logits for view `number` of every photograph."""
     photographs = np.arange(len(views))
     some = [photographs[start : start + _BATCH_SIZE] for start in range(0, len(photographs), _BATCH_SIZE)]
 
     def make(numbers: NDArray[np.int64]) -> Batch:
         return views.batch(numbers, np.full_like(numbers, number))
 
-    parts = [_predict(teacher, backbone, batch.images) for batch in made_ahead(make, some)]
+    parts, done = [], number * len(views)
+    for batch in made_ahead(make, some):
+        parts.append(_predict(teacher, backbone, batch.images))
+        done += len(batch.images)
+        progress(f"{backbone.name} answers", done, views.num_views * len(views))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -14,22 +14,23 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import DataCheck, check_folder
 from service.data.folder import read_folder
-from service.data.split import Split, split_photographs, split_to_json
+from service.data.split import Split, split_photographs
 from service.data.views import Views
 from service.errors import DeviceUnavailable, TrainingError
 from service.evaluation.metrics import Evaluation
-from service.evaluation.page import Section, render_page, to_section, to_table
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
 from service.networks.backbones import load_backbone
 from service.store.publish import check_can_publish, publish_version
+from service.store.resolve import list_stored
 from service.training.augment import training_view
 from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch, seconds_per_epoch
-from service.training.figures import draw_curves
 from service.training.fit import Fitted, Watcher, fit, predict_logits
 from service.training.fold import fold_batch_norm
 from service.training.recipe import Recipe
+from service.training.run_files import describe_run, write_published
+from service.training.run_folder import make_folder, open_run
 from service.training.teach import prepare_lesson
 from service.training.version_files import TrainedNetwork, write_version
 
@@ -59,7 +60,10 @@ class Observer(Watcher, Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """A published version, how it was reached and what it is worth on the test part."""
+    """A published version, how it was reached and what it is worth on the test part.
+
+    `interrupted` says that the training ended early, which a resumed one makes up for.
+    """
 
     model: str
     version: int
@@ -99,11 +103,13 @@ def train(
     store: Path,
     runs: Path,
     observer: Observer,
+    again: bool = False,
 ) -> Trained:
     """Train by `recipe` on a folder of class folders, and publish the result as the next version of `name`.
 
-    The run folder `runs/<name>-<digest>` is named after everything that shapes the result, so the same command finds
-    the checkpoint of a run that was interrupted and goes on; a finished run is left as it is, and a new one begun.
+    The run folder `runs/<name>-<digest>` is named after everything that shapes the result. The same command finds the
+    checkpoint of an interrupted run there and resumes it. A finished run, whose version is still in the store, is
+    returned as it is.
 
     Args:
         folder: one folder of photographs per class.
@@ -114,28 +120,59 @@ def train(
         store: the model store.
         runs: where run folders are made.
         observer: is told how it goes.
+        again: train anew, in a new run folder, what was finished before.
 
     Raises:
         DatasetError: the folder cannot be trained on.
         PublishError: the store cannot be written; found out before the training as well.
         WeightsError: the teacher's weights are not installed, or are not the known ones.
-        TrainingError: the training could not go on, or the run folder cannot be written.
+        TrainingError: the training could not go on, the run folder cannot be written, or another training uses it.
     """
     listed = read_folder(folder)
     check_can_publish(store, name)
     check = check_folder(listed, LIMITS, observer.checking)
     split = split_photographs(check, seed)
     observer.checked(check, split)
-    run = _open_run(runs, name, recipe, seed, device, check)
-    _describe_run(run, recipe, seed, device, check, split)
-    observer.stage("decoding")
+    identity = json.dumps([name, asdict(recipe), seed, device, check.digest], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    with open_run(runs, f"{name}-{digest}", lambda published: _is_in(store, published), again=again) as run:
+        if published := run.published:
+            finished = _read_trained(run.folder, published, device)
+            observer.say(
+                f"This training is finished already: it published version {finished.version} of {name}, and its run "
+                f"folder is {run.folder}. Nothing was trained. Give --again to train it anew."
+            )
+            return finished
+        describe_run(run.folder, recipe, seed, device, check, split)
+        return _train_in(run.folder, name, recipe, seed, device, store, check, split, observer)
+
+
+def _train_in(
+    run: Path,
+    name: str,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    store: Path,
+    check: DataCheck,
+    split: Split,
+    observer: Observer,
+) -> Trained:
+    num_photographs = len(split.photographs["train"]) + len(split.photographs["validation"])
+    observer.stage(f"decoding {num_photographs:,} photographs")
     whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
     validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
     fitted, teacher_accuracy = learn(recipe, whole, validation, check, seed, device, run, observer)
+    observer.stage("calibrating")
     network, unseen, is_refitted = plain_network(fitted.model, recipe), validation, False
     calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
     if recipe.refit and not fitted.interrupted:
+        observer.say(
+            "The first network is trained. A second one now learns from training and validation photographs together, "
+            "and is published with the first one's calibration. Ctrl-C publishes the first."
+        )
         with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
+            observer.stage(f"decoding {len(split.photographs['validation']):,} photographs")
             more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, LIMITS)
             both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
             refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
@@ -148,12 +185,19 @@ def train(
         "epochs_done": len(fitted.history), "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
     trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, unseen)
-    version, test = publish_network(trained, store, run, fitted.history)
+    is_finished = is_refitted or not (recipe.refit or fitted.interrupted)
+    version, test = publish_network(trained, store, run, fitted.history, is_finished=is_finished, say=observer.say)
     return Trained(name, version, device, run, fitted.history, fitted.interrupted, test)
 
 
 def publish_network(
-    trained: TrainedNetwork, store: Path, run: Path, history: Sequence[Epoch]
+    trained: TrainedNetwork,
+    store: Path,
+    run: Path,
+    history: Sequence[Epoch],
+    *,
+    is_finished: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[int, Evaluation]:
     """Export a trained network as the next version of its model, evaluate it, and write the run's last files.
 
@@ -162,26 +206,26 @@ def publish_network(
         store: the model store.
         run: the run folder, for `history.json`, `published.json` and `report.html`.
         history: of its training, for the curves.
+        is_finished: whether the training has come to its end. An interrupted one is resumed by the same command.
+        say: is told why one of these files is missing. The version is published all the same.
 
     Returns:
         The version, and its evaluation on the test part.
 
     Raises:
-        PublishError, TrainingError: as of `train`.
+        PublishError: The version could not be written.
     """
     with publish_version(store, trained.name) as draft:
         test = write_version(draft.folder, trained, rule=RULE, limits=LIMITS)
-    published = {"model": trained.name, "version": draft.version, "test": test.evaluation.to_dict()}
-    _write(run / "history.json", [asdict(epoch) for epoch in history])
-    _write(run / "published.json", published)
-    sections = [
-        to_section("Training", draw_curves(history)),
-        Section("Recipe", to_table(list(trained.described.items()))),
-        Section("Photographs", _describe_data(trained.check, trained.split)),
-    ]
-    title = f"{trained.name}, version {draft.version}, on the test part"
-    page = render_page(title, test.evaluation, test.answers, RULE, LIMITS, sections)
-    _write_text(run / "report.html", page)
+    try:
+        write_published(run, trained, draft.version, test, history, is_finished=is_finished, rule=RULE, limits=LIMITS)
+    except (Exception, KeyboardInterrupt) as error:  # the version is out, whatever a figure or a file runs into
+        if say is not None:
+            why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)
+            say(
+                f"Version {draft.version} of {trained.name} is published, but its report in {run} is not complete: "
+                f"{why}. `flowers evaluate FOLDER --report FILE` writes another."
+            )
     return draft.version, test.evaluation
 
 
@@ -210,7 +254,7 @@ def learn(
     Returns:
         The trained network, and the accuracy of its teacher on `validation`, if there are both.
     """
-    _make(folder)
+    make_folder(folder)
     photographs = photographs.repeated(-(-_MIN_EPOCH // len(photographs.images)))
     num_classes = len(check.class_names)
     is_taught, lesson = recipe.teacher != "none", None
@@ -218,11 +262,13 @@ def learn(
     views = Views(photographs.images, view, seed, recipe.num_views if is_taught else 0)
     with keras.device(f"{device}:0"):
         if is_taught:
+            observer.stage(f"loading {recipe.teacher}")
             lesson = prepare_lesson(
                 load_backbone(recipe.teacher), recipe, num_classes, photographs, views, validation,
                 rule=RULE, seed=seed, cache=folder / "lesson.npz", progress=observer.teaching,
             )  # fmt: skip
             observer.taught(recipe.teacher, lesson.accuracy)
+        observer.stage("building the network")
         fitted = fit(
             recipe, num_classes, views, photographs.class_indices, validation,
             seed=seed, checkpoint=folder / "checkpoint.npz", watcher=observer, lesson=lesson,
@@ -237,44 +283,16 @@ def plain_network(trained: keras.Model, recipe: Recipe) -> keras.Model:
         return fold_batch_norm(trained, NETWORKS[recipe.network](trained.output_shape[-1]))
 
 
-def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> Path:
-    identity = json.dumps([name, asdict(recipe), seed, device, check.digest], sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    number = 1
-    while (
-        (folder := runs / f"{name}-{digest}{'' if number == 1 else f'-{number}'}").joinpath("published.json").exists()
-    ):
-        number += 1
-    _make(folder)
-    return folder
+def _is_in(store: Path, published: dict[str, Any]) -> bool:
+    return published["version"] in {stored.version for stored in list_stored(store, published["model"])}
 
 
-def _make(folder: Path) -> None:
+def _read_trained(run: Path, published: dict[str, Any], device: str) -> Trained:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-
-
-def _describe_run(run: Path, recipe: Recipe, seed: int, device: str, check: DataCheck, split: Split) -> None:
-    _write(run / "recipe.json", {**asdict(recipe), "seed": seed, "device": device})
-    set_aside = [asdict(finding) for finding in split.set_aside]
-    _write(run / "data_check.json", {**check.to_dict(), "set_aside_by_the_split": set_aside})
-    _write_text(run / "split.json", split_to_json(split))
-
-
-def _describe_data(check: DataCheck, split: Split) -> str:
-    sizes = [(part, len(photographs)) for part, photographs in split.photographs.items()]
-    findings = [(finding.sentence,) for finding in (*check.findings, *split.set_aside)]
-    return to_table(sizes, ("part", "photographs")) + to_table(findings, ("found",))
-
-
-def _write(path: Path, value: object) -> None:
-    _write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror}") from error
+        history = tuple(Epoch(**row) for row in json.loads((run / "history.json").read_bytes()))
+        test = Evaluation.from_dict(published["test"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TrainingError(
+            f"{run} was finished, but its history.json or published.json cannot be read: train it anew with --again"
+        ) from error
+    return Trained(published["model"], published["version"], device, run, history, False, test)
