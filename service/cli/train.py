@@ -51,7 +51,7 @@ def train(
     A finished training is not repeated without --again.
     """
     settings = settings or TrainSettings()
-    _quieten_tensorflow()
+    _prepare_libraries()
     keep_files_in(settings.cache)
     from service.training.recipe import find_recipe
 
@@ -63,8 +63,10 @@ def train(
         raise error if name else InvalidParameter(f"{error}: name it with --name") from None
     with open_messages() as messages, ProgressObserver(open_console(messages)) as observer:
         with captured_messages():
+            from service.training.keras_settings import reset_keras_settings
             from service.training.train import list_devices, train
 
+            reset_keras_settings()
             devices = list_devices(settings.device)
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
         sys.dont_write_bytecode = True
@@ -84,7 +86,9 @@ def train(
     return 0
 
 
-def _quieten_tensorflow() -> None:
+def _prepare_libraries() -> None:
+    # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
