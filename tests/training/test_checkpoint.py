@@ -76,6 +76,12 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy(damage: str, tmp_path: Pa
         load_checkpoint(path)
 
 
+def test_a_checkpoint_takes_no_more_memory_than_the_file_has_bytes(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "checkpoint.npz", state_0000=np.zeros(10_000_000, np.uint8))
+    with pytest.raises(TrainingError, match="remove it"):
+        load_checkpoint(tmp_path / "checkpoint.npz")
+
+
 @pytest.mark.parametrize(
     "history",
     ["", "5", "[5]", "[[]]", "[{}]", "[" * 5000, json.dumps([asdict(EPOCH) | {"loss": "low"}]),
