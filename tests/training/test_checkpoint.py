@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import TrainingError
-from service.training.checkpoint import Epoch, Variables, load_checkpoint, save_checkpoint, write_arrays
+from service.training.checkpoint import Epoch, Variables, load_checkpoint, read_arrays, save_checkpoint, write_arrays
 
 EPOCH = Epoch(0, 1.5, 0.4, 1.4, 0.5, 1e-3, 12.0, 80.0)
 STATE: Variables = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)]
@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy(damage: str, tmp_path: Pa
 def test_a_checkpoint_takes_no_more_memory_than_the_file_has_bytes(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "checkpoint.npz", state_0000=np.zeros(10_000_000, np.uint8))
     with pytest.raises(TrainingError, match="remove it"):
-        load_checkpoint(tmp_path / "checkpoint.npz")
+        read_arrays(tmp_path / "checkpoint.npz")
 
 
 @pytest.mark.parametrize(
