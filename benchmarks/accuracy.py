@@ -33,8 +33,9 @@ from service.data.split import split_photographs
 from service.networks.alexnet import NETWORKS, alexnet_v2
 from service.training.checkpoint import Epoch
 from service.training.fit import predict_logits
+from service.training.observer import Observer
 from service.training.recipe import Augmentation, Recipe, find_recipe
-from service.training.train import LIMITS, RULE, Observer, learn
+from service.training.train import LIMITS, RULE, learn
 
 EPOCHS = 30
 OFF = Augmentation(flip=False)
@@ -173,6 +174,10 @@ class Log(Observer):
 
     def step(self, *_: object) -> None:
         """Silent."""
+
+    def say(self, sentence: str) -> None:
+        """Print it."""
+        print(f"{self._name}: {sentence}", flush=True)
 
     def epoch(self, result: Epoch) -> None:
         """Print every tenth."""

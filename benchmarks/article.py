@@ -54,6 +54,10 @@ class Printer:
         """Print it."""
         print(result, flush=True)
 
+    def say(self, sentence: str) -> None:
+        """Print it."""
+        print(sentence, flush=True)
+
 
 def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
     """The same training without TensorFlow: one row, of the first device; `epochs` instead of the recipe's."""

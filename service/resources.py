@@ -16,7 +16,12 @@ _MEMINFO, _GROUPS, _ROOT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Pat
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _MEMORY_LIMIT_AND_TAKEN = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-_MEMORY_DETAILS, _RECLAIMABLE = "memory.stat", frozenset({"inactive_file", "total_inactive_file"})
+_MEMORY_DETAILS = "memory.stat"
+# Pages of files: read once, read again, and those that programs run from. Version 1 also has sums over its children.
+_FILE_PAGES = (
+    ("inactive_file", "active_file", "file_mapped"),
+    ("total_inactive_file", "total_active_file", "total_mapped_file"),
+)
 _OWN_PAGES = Path("/proc/self/statm")
 _VIRTUAL, _DATA = 0, 5  # fields of that file
 _NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
@@ -119,12 +124,16 @@ def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of files that the kernel keeps as long as nobody wants their memory. They count as taken."""
+    """Bytes of the page cache that the kernel gives back on demand, which count as taken.
+
+    A photograph that was read twice is an active page. Pages that programs run from are not counted.
+    """
     try:
         fields = dict(line.split() for line in _read(group / _MEMORY_DETAILS).splitlines())
-        return max((int(number) for name, number in fields.items() if name in _RECLAIMABLE), default=0)
+        sizes = [[int(fields.get(name, 0)) for name in names] for names in _FILE_PAGES]
     except (OSError, ValueError):
         return 0
+    return max(inactive + max(0, active - mapped) for inactive, active, mapped in sizes)
 
 
 def _cpu_quota(folder: Path) -> float | None:

@@ -139,6 +139,24 @@ def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
     assert left_with(tmp_path, VERSION_2.format(""), files) == 401_000
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "stat"),
+    [
+        (VERSION_2, ("memory.max", "memory.current", "memory.stat"), "active_file 300000\nfile_mapped 100000"),
+        (
+            VERSION_1,
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+            "active_file 5\ntotal_active_file 300000\ntotal_mapped_file 100000",
+        ),
+    ],
+)
+def test_photographs_that_were_read_twice_do_not_count_as_taken(
+    groups: str, files: tuple[str, str, str], stat: str, tmp_path: Path
+) -> None:
+    sizes: dict[str, int | str] = dict(zip(files, (GIB, GIB - 1000, stat), strict=True))
+    assert left_with(tmp_path, groups.format(""), sizes) == 201_000
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 def test_memory_beyond_a_limit_cannot_be_allocated() -> None:
     assert can_allocate(1024)

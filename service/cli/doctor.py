@@ -180,9 +180,10 @@ def _to_table(facts: dict[str, Any], findings: tuple[Finding, ...]) -> Table:
         table.add_row(name, Text(_as_text(value)))
     table.add_section()
     for finding in findings:
-        table.add_row("[red]problem[/]" if finding.is_fatal else "[yellow]warning[/]", Text(finding.sentence))
+        kind = Text("problem", style="red") if finding.is_fatal else Text("warning", style="yellow")
+        table.add_row(kind, Text(finding.sentence))
     if not findings:
-        table.add_row("[green]problems[/]", "none")
+        table.add_row(Text("problems", style="green"), "none")
     return table
 
 

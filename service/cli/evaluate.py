@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from service.cli.terminal import print_json, print_result, progress_bar
+from service.cli.terminal import print_json, print_result, printable, progress_bar
 from service.data.folder import read_folder
 from service.data.split import PARTS
 from service.errors import InvalidParameter, SettingsError
@@ -79,7 +79,7 @@ def evaluate(
             print(f"The metadata of version {local.stored.version} says the same of part {part}.")
     complaints = [f"{scored.path}: {scored.error}" for scored in result.unscored]
     for complaint in (*complaints, *differences):
-        print(f"flowers: {complaint}", file=sys.stderr)
+        print(f"flowers: {printable(complaint)}", file=sys.stderr)
     return 1 if complaints or differences else 0
 
 

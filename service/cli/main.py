@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
-from service.cli.terminal import describe_error, open_standard_streams
+from service.cli.terminal import describe_error, open_console, open_standard_streams, printable
 from service.errors import FlowersError, UsageError
 from service.installation import install_command
 from service.settings import check_environment, describe_invalid_settings
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             _end_by_signals()
     try:
         check_environment(os.environ)
-        exit_code = app(arguments, exit_on_error=False, print_error=False)
+        exit_code = app(arguments, console=open_console(), exit_on_error=False, print_error=False)
         sys.stdout.flush()  # an empty write would wait, too, for a terminal that is stopped
     except UsageError as error:
         return _fail(str(error), exit_code=2)
@@ -99,7 +99,7 @@ def _drop_output() -> None:
 
 
 def _fail(message: str, *, exit_code: int) -> int:
-    print(f"flowers: {message}", file=sys.stderr)
+    print(f"flowers: {printable(message)}", file=sys.stderr)
     return exit_code
 
 

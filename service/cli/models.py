@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import print_json, print_result
+from service.cli.terminal import print_json, print_result, printable
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store.layout import METADATA_FILE, parse_version
@@ -95,7 +95,7 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
         print_json(rows, indent=2)
     else:
         for number, problem in problems.items():
-            print(problem or f"version {number} of {model} is what was published")
+            print(printable(problem) if problem else f"version {number} of {model} is what was published")
     return 1 if any(problems.values()) else 0
 
 
@@ -175,7 +175,7 @@ def _find_served(store: Path, model: str) -> Served:
 
 
 def _complain(sentence: str) -> None:
-    print(f"flowers: {sentence}", file=sys.stderr)
+    print(f"flowers: {printable(sentence)}", file=sys.stderr)
 
 
 def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:

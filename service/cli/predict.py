@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.remote import HeaderLines, Row, Score, check_headers, predict_remotely
-from service.cli.terminal import print_json, print_result, progress_bar
+from service.cli.terminal import print_json, print_result, printable, progress_bar
 from service.errors import InvalidParameter, UsageError
 from service.evaluation.local_model import LocalModel, open_local_model
 from service.evaluation.score import Scored, score_each
@@ -67,7 +67,10 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
             photographs = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
             if len(photographs) < len(below):
                 others = len(below) - len(photographs)
-                print(f"flowers: left out of {path}: {others} files not named like images", file=sys.stderr)
+                print(
+                    f"flowers: left out of {printable(str(path))}: {others} files not named like images",
+                    file=sys.stderr,
+                )
             files += photographs
         else:
             files.append(path)

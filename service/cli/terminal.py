@@ -4,13 +4,17 @@ import io
 import json
 import os
 import sys
+import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from service.errors import EngineFailed, FlowersError, InvalidVersion
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _WIDE = 10_000  # columns
+_NARROW = 40  # columns; with fewer, rich and cyclopts do not end
+_HARMLESS = frozenset("\n\t\u200c\u200d")
+_MAX_KEPT_BYTES = 64 * 1024
 
 
 class _Messages(io.FileIO):
@@ -52,13 +59,78 @@ def open_standard_streams() -> None:
     sys.stderr = io.TextIOWrapper(messages, encoding, "backslashreplace", line_buffering=True)
 
 
+def printable(text: str) -> str:
+    """Return a text without control characters, which would command the terminal. Each is written as its escape.
+
+    A newline and a tab are left. The joiners of some scripts are, too.
+    """
+    return "".join(
+        character
+        if character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+@contextmanager
+def open_messages() -> Iterator[TextIO]:
+    """Open a stream to standard error that `captured_messages` leaves alone."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # a stream in memory
+        yield sys.stderr
+        return
+    messages = io.BufferedWriter(_Messages(os.dup(descriptor), "w"))
+    with io.TextIOWrapper(messages, sys.stderr.encoding, "backslashreplace", line_buffering=True) as stream:
+        yield stream
+
+
+@contextmanager
+def captured_messages() -> Iterator[None]:
+    """Keep back what libraries write to descriptor 2 itself. It is printed only where an error ends the block."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(before, 2)
+            kept.seek(0)
+            with suppress(OSError):
+                os.write(2, kept.read(_MAX_KEPT_BYTES))
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
 def print_result(result: RenderableType) -> None:
     """On a terminal it is folded to the width there is; in a pipe or a file it gets the width it needs."""
-    console = Console(highlight=False)
+    console = open_console()
     if not console.is_terminal:
         options = console.options.update(max_width=_WIDE)
         console.width = max(console.width, Measurement.get(console, options, result).maximum)
-    console.print(result)
+    console.print(_Printable(result))
+
+
+class _Printable:
+    """A result whose texts reach the terminal as `printable`."""
+
+    def __init__(self, result: RenderableType) -> None:
+        self._result = result
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._result, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def open_console(file: TextIO | None = None) -> Console:
+    """Return a console on standard output, or on `file`, that takes texts as they are and has some width at least."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    if console.width < _NARROW:
+        console.width = _NARROW
+    return console
 
 
 def print_json(document: object, *, indent: int | None = None) -> None:
@@ -82,8 +154,38 @@ def describe_error(error: FlowersError) -> str:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr if that is a terminal, else nothing; the function wants (done, in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=None)
+    with make_progress(open_console(sys.stderr)) as progress:
+        task = progress.add_task(printable(title), total=None, figures="")
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def make_progress(console: Console) -> Progress:
+    """Return bars on a console, if that is a terminal. They leave no trace. A task wants a field `figures`."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        _Count(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        _Time(),
+        console=console,
+        transient=True,  # the last bar would stand beside the result, or the error
+        disable=not console.is_terminal,
+    )
+
+
+class _Count(MofNCompleteColumn):
+    """How much is done of how much. Nothing where that is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
+class _Time(TimeRemainingColumn):
+    """The time that is left. The time that has passed, where the other is not known."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        if task.total is not None and task.time_remaining is not None:
+            return super().render(task)
+        return Text(f"{int(task.elapsed or 0)} s so far", style="progress.elapsed")

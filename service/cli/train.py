@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from service.cli.terminal import print_result
+from service.cli.terminal import (
+    captured_messages,
+    make_progress,
+    open_console,
+    open_messages,
+    print_result,
+    printable,
+)
 from service.errors import InvalidParameter
 from service.libraries import keep_files_in
 from service.settings import TrainSettings
@@ -35,14 +42,18 @@ def train(
     name: Annotated[
         str | None, Parameter(help="Name of the model; default: the folder's, or without one the recipe's or flowers.")
     ] = None,
+    again: Annotated[
+        bool, Parameter(help="Train anew what the same command has finished before.", negative="")
+    ] = False,
     json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False,
 ) -> int:
     """Train on FOLDER and publish a new version; without FOLDER, fetch flower_photos and train `flowers`.
 
     The same command goes on with a run that was interrupted. Ctrl-C ends a run early and publishes its best epoch.
+    A finished training is not repeated without --again.
     """
     settings = settings or TrainSettings()
-    _quieten_tensorflow()
+    _prepare_libraries()
     keep_files_in(settings.cache)
     from service.training.recipe import find_recipe
 
@@ -52,19 +63,22 @@ def train(
         check_model_name(model)
     except InvalidParameter as error:
         raise error if name else InvalidParameter(f"{error}: name it with --name") from None
-    with ProgressObserver(Console(stderr=True)) as observer:
-        from service.imaging.pixels import ImageLimits
-        from service.training.train import list_devices, train
+    with open_messages() as messages, ProgressObserver(open_console(messages)) as observer:
+        with captured_messages():
+            from service.imaging.pixels import ImageLimits
+            from service.training.keras_settings import reset_keras_settings
+            from service.training.train import list_devices, train
 
+            reset_keras_settings()
+            devices = list_devices(settings.device)
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
         sys.dont_write_bytecode = True
-        devices = list_devices(settings.device)
         _check_teacher(recipe)
         photographs = folder or _fetch(settings, observer)
         results = [
             train(
                 photographs, model, recipe, seed=settings.seed, device=device,
-                store=settings.model_store, runs=settings.runs, observer=observer,
+                store=settings.model_store, runs=settings.runs, observer=observer, again=again,
                 limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             )
             for device in (devices if recipe.every_device else devices[:1])
@@ -76,7 +90,9 @@ def train(
     return 0
 
 
-def _quieten_tensorflow() -> None:
+def _prepare_libraries() -> None:
+    # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -111,17 +127,8 @@ class ProgressObserver:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,  # the last bar would stand beside the result, or the error
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("starting", total=None, figures="")
+        self._progress = make_progress(console)
+        self._task = self._progress.add_task("loading TensorFlow", total=None, figures="")
 
     def __enter__(self) -> "ProgressObserver":
         self._progress.start()
@@ -135,7 +142,7 @@ class ProgressObserver:
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(description, total=total, figures="")
             if not self._console.is_terminal:  # a log shows no bars
-                self._console.print(description, highlight=False)
+                self.say(description)
         self._progress.update(self._task, completed=done, total=total, figures=figures)
 
     def fetching(self, done_bytes: int, total_bytes: int) -> None:
@@ -154,11 +161,11 @@ class ProgressObserver:
         """Print what the split sets aside, and the sizes of the parts."""
         self._print_findings(split.set_aside)
         sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
-        self._console.print(f"{len(check.photographs)} photographs: {sizes}", highlight=False)
+        self.say(f"{len(check.photographs)} photographs: {sizes}")
 
     def _print_findings(self, findings: "Iterable[Finding]") -> None:
         for finding in findings:
-            self._console.print(finding.sentence, highlight=False, soft_wrap=True)
+            self.say(finding.sentence)
 
     def teaching(self, what: str, done: int, total: int) -> None:
         """The teacher has done so much."""
@@ -167,7 +174,7 @@ class ProgressObserver:
     def taught(self, teacher: str, accuracy: float | None) -> None:
         """Print what the teacher is worth."""
         if accuracy is not None:
-            self._console.print(f"{teacher} teaches: {accuracy:.1%} of the validation part right", highlight=False)
+            self.say(f"{teacher} teaches: {accuracy:.1%} of the validation part right")
 
     def stage(self, name: str) -> None:
         """A stage without figures begins."""
@@ -180,13 +187,15 @@ class ProgressObserver:
 
     def epoch(self, result: "Epoch") -> None:
         """Print the epoch's line."""
-        self._console.print(
+        self.say(
             f"epoch {result.epoch + 1}: loss {result.loss:.4f}, accuracy {result.accuracy:.4f}, "
             f"{_validation(result)}"
-            f"{result.seconds:.1f} s, {result.images_per_s:.0f} images/s",
-            highlight=False,
-            soft_wrap=True,
+            f"{result.seconds:.1f} s, {result.images_per_s:.0f} images/s"
         )
+
+    def say(self, sentence: str) -> None:
+        """Print a line to keep."""
+        self._console.print(printable(sentence), soft_wrap=True)
 
 
 def _validation(result: "Epoch") -> str:
@@ -202,7 +211,7 @@ def _to_table(results: "list[Trained]") -> Table:
     for result in results:
         test = result.test
         table.add_row(
-            result.model,
+            Text(result.model),
             str(result.version),
             result.device,
             f"{len(result.history)}{' (interrupted)' if result.interrupted else ''}",

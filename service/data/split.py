@@ -54,21 +54,22 @@ def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float
 
     Raises:
         DatasetError: the fractions are not such, or a part has no photograph of some class. With small
-            classes that is chance: the message names a seed that serves all parts, if it finds one.
+            classes that is chance. The message names all such classes, how many photographs are enough, and a seed
+            that serves all parts, if it finds one.
     """
     if min(fractions) <= 0 or not math.isclose(sum(fractions), 1):
         raise DatasetError(f"The split needs three fractions above 0 with sum 1, not {fractions}.")
     split = _split(check, seed, fractions)
-    if gap := _find_gap(check, split):
-        label, part = gap
+    if gaps := _find_gaps(check, split):
         seeds = range(min(_MOST_SEEDS, _MOST_CHOICES // max(1, len(check.photographs))))
-        other = next((other for other in seeds if not _find_gap(check, _split(check, other, fractions))), None)
+        other = next((other for other in seeds if not _find_gaps(check, _split(check, other, fractions))), None)
         remedy = (
             "add photographs" if other is None else f"add photographs, or take --seed {other}, which serves all parts"
         )
+        enough = _count_enough(len(check.class_names), fractions)
         raise DatasetError(
-            f"With seed {seed} no photograph of the class {label} falls into the {part} part; "
-            f"it has {check.class_sizes[label]} usable ones: {remedy}."
+            f"{_describe_gaps(check, seed, gaps)}: {remedy}. "
+            f"About {enough} usable photographs of each class are enough for {len(check.class_names)} classes."
         )
     return split
 
@@ -150,13 +151,29 @@ def _cut_sequence(
     }
 
 
-def _find_gap(check: DataCheck, split: Split) -> tuple[str, Part] | None:
-    for part in PARTS:
-        present = {photograph.label for photograph in split.photographs[part]}
-        for label in check.class_names:
-            if label not in present:
-                return label, part
-    return None
+def _find_gaps(check: DataCheck, split: Split) -> dict[str, list[Part]]:
+    """Return the parts without a photograph of each class that lacks one."""
+    present = {part: {photograph.label for photograph in split.photographs[part]} for part in PARTS}
+    gaps = {label: [part for part in PARTS if label not in present[part]] for label in check.class_names}
+    return {label: parts for label, parts in gaps.items() if parts}
+
+
+def _describe_gaps(check: DataCheck, seed: int, gaps: Mapping[str, list[Part]]) -> str:
+    sizes = check.class_sizes
+    (label, parts), *others = gaps.items()
+    first = (
+        f"With seed {seed} no photograph of the class {label} falls into the {' and the '.join(parts)} part; "
+        f"it has {sizes[label]} usable ones"
+    )
+    named = ", ".join(f"{label} ({' and '.join(parts)}, of {sizes[label]})" for label, parts in others)
+    return f"{first}. Nor does one of {named}" if others else first
+
+
+def _count_enough(num_classes: int, fractions: tuple[float, float, float]) -> int:
+    """Return how many photographs a class needs, so that 19 of 20 seeds leave no class out of a part."""
+    log_misses = [math.log(1 - fraction) for fraction in fractions]
+    smallest = max(log_misses)  # of the smallest part
+    return math.ceil(math.log(0.05 / (len(PARTS) * num_classes)) / smallest)
 
 
 def _valid_file(file: str) -> str:

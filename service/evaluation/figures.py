@@ -1,6 +1,13 @@
-"""Pictures of an evaluation, as SVG: the confusion matrix and the reliability diagram. Needs no display."""
+"""Figures of an evaluation, as SVG: the confusion matrix and the reliability diagram. They need no display.
+
+Class names are the user's text. They are never a formula, and the reader's fonts draw them.
+"""
 
 import io
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from matplotlib import rc_context
@@ -10,22 +17,36 @@ from numpy.typing import NDArray
 from service.evaluation.metrics import NUM_CALIBRATION_BINS, Evaluation, calibration_bins
 from service.evaluation.score import Answers
 
+_FEW_CLASSES = 10
+"""A confusion matrix of more classes has small cells, and no zeros."""
+
+_MAX_COUNTS = 2500
+"""Most counts in a confusion matrix. They take about a second. With more, the colours alone are shown."""
+
+_MAX_NAME_LENGTH = 40  # in characters; a longer name would leave no room for the matrix
+
 
 def draw_confusion(evaluation: Evaluation) -> str:
-    """The confusion matrix with its counts; true classes are rows."""
-    names, confusion = evaluation.class_names, evaluation.confusion
-    figure = Figure(figsize=(1.1 * len(names) + 2, 0.9 * len(names) + 1.5), layout="constrained")
-    axes = figure.subplots()
+    """Draw the confusion matrix with its counts. True classes are rows."""
+    names, confusion = [_shorten(name) for name in evaluation.class_names], evaluation.confusion
+    has_few = len(names) <= _FEW_CLASSES
+    width, height = (1.1, 0.9) if has_few else (0.4, 0.35)
+    margin = 0.08 * max(map(_count_columns, names))
+    size = (width * len(names) + 1 + margin, height * len(names) + 1 + margin / (2 if has_few else 1))
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for true, predicted in np.ndindex(*confusion.shape):
-        shade = "white" if shares[true, predicted] > 0.5 else "black"
-        axes.text(predicted, true, str(confusion[true, predicted]), ha="center", va="center", color=shade)
-    ticks = range(len(names))
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_xticks(ticks, names, rotation=30, ha="right")
-    axes.set_yticks(ticks, names)
-    return to_svg(figure)
+    shown = np.argwhere(np.ones_like(confusion) if has_few else confusion)
+    with plain_text():
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
+        for true, predicted in shown if len(shown) <= _MAX_COUNTS else ():
+            shade = "white" if shares[true, predicted] > 0.5 else "black"
+            axes.text(predicted, true, str(confusion[true, predicted]), ha="center", va="center", color=shade)
+        ticks = range(len(names))
+        axes.set(xlabel="predicted", ylabel="true")
+        axes.set_xticks(ticks, names, rotation=30 if has_few else 90, ha="right" if has_few else "center")
+        axes.set_yticks(ticks, names)
+        return to_svg(figure)
 
 
 def draw_reliability(answers: Answers) -> str:
@@ -56,8 +77,29 @@ def _mean_by_bin(values: NDArray[np.bool_], bins: NDArray[np.int64], counts: NDA
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as an SVG document; the same figure gives the same text."""
+    """Return the figure as an SVG document. The same figure gives the same text."""
     stream = io.StringIO()
-    with rc_context({"svg.hashsalt": "flowers", "svg.fonttype": "none"}):
+    with plain_text(), rc_context({"svg.hashsalt": "flowers", "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Take every text of a figure as it is, and be silent about missing glyphs.
+
+    matplotlib measures a text with its own fonts. The document holds the text itself.
+    """
+    with rc_context({"text.parse_math": False, "text.usetex": False}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _shorten(name: str) -> str:
+    half = _MAX_NAME_LENGTH // 2
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[:half]}…{name[-half + 1 :]}"
+
+
+def _count_columns(name: str) -> int:
+    """Return the width of a text in narrow characters."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in name)

@@ -1,7 +1,7 @@
 """How good are these probabilities? Every number of a report, from probabilities and true classes alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,6 +80,13 @@ class Evaluation:
             ],
             "confusion": self.confusion.tolist(),
         }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Evaluation":
+        """Return the evaluation that `to_dict` wrote. Raises `KeyError`, `TypeError` or `ValueError`."""
+        per_class = tuple(ClassMetrics(**metrics) for metrics in fields["per_class"])
+        confusion = np.array(fields["confusion"], np.int64)
+        return cls(**{**fields, "per_class": per_class, "confusion": confusion})
 
 
 def evaluate(

@@ -66,10 +66,11 @@ def render_page(
     ]
     body = "".join(f"<h2>{html.escape(section.heading)}</h2>{section.body}" for section in sections)
     title = html.escape(title)
-    return (
+    page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}</html>\n"
     )
+    return page.encode(errors="backslashreplace").decode()  # the name of a folder need not be UTF-8
 
 
 def to_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
@@ -102,21 +103,20 @@ def _mistakes(class_names: Sequence[str], answers: Answers, rule: ResizeRule, li
     figures = []
     for i in shown:
         said, truth = html.escape(class_names[predicted[i]]), html.escape(class_names[answers.class_indices[i]])
-        caption = f"{said} {top1[i]:.0%}, truly {truth}<br>{html.escape(answers.paths[i].name)}"
-        image = _show(answers.paths[i], rule, limits)
+        name = html.escape(answers.paths[i].name)
+        caption = f"<bdi>{said}</bdi> {top1[i]:.0%}, truly <bdi>{truth}</bdi><br><bdi>{name}</bdi>"
+        image = _thumbnail(answers.paths[i], rule, limits)
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return f'<p>{len(shown)} of {len(wrong)}.</p><div class="mistakes">{"".join(figures)}</div>'
 
 
-def _show(path: Path, rule: ResizeRule, limits: ImageLimits) -> str:
-    try:
-        return f'<img src="{_thumbnail(path, rule, limits)}" alt="">'
-    except (OSError, ImageError):  # it was there when it was scored
-        return "<p>The photograph cannot be read any more.</p>"
-
-
 def _thumbnail(path: Path, rule: ResizeRule, limits: ImageLimits) -> str:
-    square = decode_square(path.read_bytes(), rule, limits)
+    """Return the photograph as an element. One that has gone since it was scored is only said to have."""
+    try:
+        square = decode_square(path.read_bytes(), rule, limits)
+    except (OSError, ImageError):
+        return "<p>The photograph can no longer be read.</p>"
     stream = io.BytesIO()
     Image.fromarray(square).save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{data}" alt="">'

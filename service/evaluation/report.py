@@ -1,10 +1,14 @@
-"""An evaluation for people: three lines, a table per class, the confusion matrix. Programs take `to_dict`."""
+"""An evaluation for people: three lines, a table per class, the confusions. Programs take `to_dict`."""
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from service.evaluation.metrics import Evaluation
+
+_WIDEST_MATRIX = 20
+"""Most classes of a confusion matrix on a terminal. Of more classes the most frequent confusions are listed."""
 
 
 def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
@@ -13,7 +17,7 @@ def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
         Text(title, style="bold"),
         Text(summarise(evaluation)),
         _class_table(evaluation),
-        _confusion_table(evaluation),
+        _confusion_table(evaluation) if len(evaluation.class_names) <= _WIDEST_MATRIX else _confusion_list(evaluation),
     )
 
 
@@ -55,4 +59,16 @@ def _confusion_table(evaluation: Evaluation) -> Table:
     for index, (label, counts) in enumerate(zip(evaluation.class_names, evaluation.confusion, strict=True)):
         cells = (Text(str(count), style="bold" if column == index else "") for column, count in enumerate(counts))
         table.add_row(Text(label), *cells)
+    return table
+
+
+def _confusion_list(evaluation: Evaluation) -> Table:
+    table = Table("truly", "predicted")
+    table.add_column("photographs", justify="right")
+    wrong = evaluation.confusion * (1 - np.eye(len(evaluation.confusion), dtype=np.int64))
+    names = evaluation.class_names
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_WIDEST_MATRIX]:
+        true, predicted = divmod(int(place), len(names))
+        if wrong[true, predicted]:
+            table.add_row(Text(names[true]), Text(names[predicted]), str(wrong[true, predicted]))
     return table

@@ -71,10 +71,10 @@ class VerifiedVersion:
                 if digest_file(self.folder / file, self.stamps[file].size, follow_links=False) != digest:
                     raise self._changed(file)
             stamps = _stamp_all(self.folder)
-        except (OSError, InvalidVersion) as error:
-            if isinstance(error, ChangedVersion):
-                raise
-            raise self._changed("a file") from error
+        except OSError as error:
+            raise self._changed(os.path.relpath(error.filename or self.folder, self.folder)) from error
+        except InvalidVersion as error:
+            raise error if isinstance(error, ChangedVersion) else self._changed("a file") from error
         for name in self.stamps.keys() | stamps.keys():
             if self.stamps.get(name) != stamps.get(name):
                 raise self._changed(name)

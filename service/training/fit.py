@@ -20,10 +20,14 @@ from service.networks.alexnet import HIDDEN_LAYER, NETWORKS
 from service.training.checkpoint import (
     Epoch,
     Variables,
+    are_alike,
+    are_validated,
     assign_variables,
+    describe_resumed,
     load_checkpoint,
     read_variables,
     save_checkpoint,
+    unfit_file,
 )
 from service.training.precision import compute_precision, fastest_precision
 from service.training.recipe import Recipe
@@ -35,13 +39,16 @@ _VALIDATION_BATCH = 64
 
 
 class Watcher(Protocol):
-    """Who wants to see how it goes: a progress bar, or nobody."""
+    """Observer of a training, such as a progress bar."""
 
     def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
         """One step is done; loss and accuracy are means over the epoch so far."""
 
     def epoch(self, result: Epoch) -> None:
         """One epoch is done, validation included, and its checkpoint is written."""
+
+    def say(self, sentence: str) -> None:
+        """Something happens that is worth a line of its own."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,11 @@ def fit(
     keras.utils.set_random_seed(seed)
     with compute_precision(fastest_precision() if recipe.precision == "auto" else recipe.precision):
         model = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
-    labels = np.eye(num_classes, dtype=np.float32)[class_indices]
-    trainer = _Trainer(model, recipe, views, labels, lesson, seed)
-    history, best = trainer.resume(checkpoint)
+    trainer = _Trainer(model, recipe, views, np.eye(num_classes, dtype=np.float32)[class_indices], lesson, seed)
+    history, best = trainer.resume(checkpoint, is_validated=validation is not None)
     interrupted = False
+    if history:
+        watcher.say(describe_resumed(len(history), recipe.epochs, checkpoint.parent))
     try:
         for epoch in range(len(history), recipe.epochs):
             result, weights = trainer.run_epoch(epoch, validation, watcher)
@@ -173,14 +181,18 @@ class _Trainer:
         self._optimizer.build(self._trained.trainable_variables)
         self._mean: Variables = []  # of the weights that the last epochs ended with
 
-    def resume(self, checkpoint: Path) -> tuple[list[Epoch], Variables]:
+    def resume(self, checkpoint: Path, *, is_validated: bool) -> tuple[list[Epoch], Variables]:
         loaded = load_checkpoint(checkpoint)
         if loaded is None:
             return [], []
         history, state, best = loaded
-        num_variables = len(self._variables())
-        assign_variables(self._variables(), state[:num_variables])
-        self._mean = state[num_variables:]
+        own = read_variables(self._variables())
+        mean = read_variables(self._trained.weights) if len(history) > first_of_mean(self._recipe) else []
+        is_whole = 0 < len(history) <= self._recipe.epochs and are_validated(history, is_validated)
+        if not (is_whole and are_alike(state, [*own, *mean]) and are_alike(best, read_variables(self._model.weights))):
+            raise unfit_file(checkpoint)
+        assign_variables(self._variables(), state[: len(own)])
+        self._mean = state[len(own) :]
         return history, best
 
     def state(self) -> Variables:

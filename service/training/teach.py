@@ -1,7 +1,6 @@
 """The teacher: a pretrained network learns the classes, and its answers are what AlexNet then learns."""
 
 import math
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from service.imaging.pixels import Pixels, ResizeRule
 from service.networks.backbones import Backbone
 from service.training.augment import unmixed_view
 from service.training.calibrate import softmax
-from service.training.checkpoint import write_arrays
+from service.training.checkpoint import read_arrays, unfit_file, write_arrays
 from service.training.recipe import Recipe
 
 Float32 = NDArray[np.float32]
@@ -71,13 +70,13 @@ def prepare_lesson(
         rule: size of a view.
         seed: of the teacher's views, the order and the last layer.
         cache: file for the lesson; one that is there is read instead, so that a resumed training asks no teacher.
-        progress: told after each batch that it learns from, and after each view that it answers.
+        progress: told after each batch that it learns from, and after each that it answers.
 
     Raises:
         TrainingError: `cache` cannot be written or read.
     """
-    if cache.exists():
-        return _load(cache)
+    if kept := _load(cache, (views.num_views, len(views), num_classes)):
+        return kept
     keras.utils.set_random_seed(seed)
     teacher = _tune(backbone, recipe, num_classes, train, rule, seed, progress)
     accuracy = None
@@ -87,12 +86,11 @@ def prepare_lesson(
     answers, features = [], []
     reduce: Callable[[Float32], Float32] | None = None
     for number in range(views.num_views):
-        view_features, logits = _answer_view(teacher, backbone, views, number)
+        view_features, logits = _answer_view(teacher, backbone, views, number, progress)
         answers.append(softmax(logits, recipe.teacher_temperature).astype(np.float32))
         if recipe.feature_weight > 0:
             reduce = reduce or principal_features(view_features, _NUM_FEATURES)
             features.append(reduce(view_features).astype(np.float16))
-        progress(f"{backbone.name} answers", number + 1, views.num_views)
     lesson = Lesson(np.stack(answers), np.stack(features) if features else None, accuracy)
     _save(cache, lesson)
     return lesson
@@ -116,15 +114,21 @@ def principal_features(features: Float32, number: int) -> Callable[[Float32], Fl
     return lambda some: (some - mean) @ basis
 
 
-def _answer_view(teacher: keras.Model, backbone: Backbone, views: Views, number: int) -> tuple[Float32, Float32]:
-    """Features and logits for view `number` of every photograph."""
+def _answer_view(
+    teacher: keras.Model, backbone: Backbone, views: Views, number: int, progress: Progress
+) -> tuple[Float32, Float32]:
+    """Return features and logits for view `number` of every photograph."""
     photographs = np.arange(len(views))
     some = [photographs[start : start + _BATCH_SIZE] for start in range(0, len(photographs), _BATCH_SIZE)]
 
     def make(numbers: NDArray[np.int64]) -> Batch:
         return views.batch(numbers, np.full_like(numbers, number))
 
-    parts = [_predict(teacher, backbone, batch.images) for batch in made_ahead(make, some)]
+    parts, done = [], number * len(views)
+    for batch in made_ahead(make, some):
+        parts.append(_predict(teacher, backbone, batch.images))
+        done += len(batch.images)
+        progress(f"{backbone.name} answers", done, views.num_views * len(views))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -183,12 +187,15 @@ def _save(path: Path, lesson: Lesson) -> None:
         raise TrainingError(f"the teacher's answers could not be written to {path}: {error.strerror}") from error
 
 
-def _load(path: Path) -> Lesson:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            features, accuracy = file["features"], float(file["accuracy"])
-            return Lesson(
-                file["answers"], features if features.size else None, None if np.isnan(accuracy) else accuracy
-            )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} holds no answers of a teacher: remove it to have them made anew") from error
+def _load(path: Path, expected: tuple[int, int, int]) -> Lesson | None:
+    """Return the lesson that `_save` wrote, or None without one. `expected` is the shape of its answers."""
+    arrays = read_arrays(path)
+    if arrays is None:
+        return None
+    answers, features, accuracy = (arrays.get(name, np.empty(0)) for name in ("answers", "features", "accuracy"))
+    is_sound = answers.shape == expected and answers.dtype == np.float32 and features.dtype == np.float16
+    is_sound = is_sound and (not features.size or (features.ndim == 3 and features.shape[:2] == expected[:2]))
+    if not is_sound or accuracy.shape != () or accuracy.dtype.kind != "f":
+        raise unfit_file(path)
+    known = None if np.isnan(accuracy) else float(accuracy)
+    return Lesson(answers, features if features.size else None, known)

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,22 +15,24 @@ from service.data.batches import LabelledPixels, load_squares, load_whole
 from service.data.check import DataCheck, check_folder
 from service.data.folder import read_folder
 from service.data.losses import describe_losses, refuse_lost_classes
-from service.data.split import Split, split_photographs, split_to_json
+from service.data.split import Split, split_photographs
 from service.data.views import Views
 from service.errors import DatasetError, DeviceUnavailable, TrainingError
 from service.evaluation.metrics import Evaluation
-from service.evaluation.page import Section, render_page, to_section, to_table
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
 from service.networks.backbones import load_backbone
 from service.store.publish import check_can_publish, publish_version
+from service.store.resolve import list_stored
 from service.training.augment import training_view
 from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch, seconds_per_epoch
-from service.training.figures import draw_curves
-from service.training.fit import Fitted, Watcher, fit, predict_logits
+from service.training.fit import Fitted, fit, predict_logits
 from service.training.fold import fold_batch_norm
+from service.training.observer import Observer
 from service.training.recipe import Recipe
+from service.training.run_files import describe_run, write_published
+from service.training.run_folder import make_folder, open_run
 from service.training.teach import prepare_lesson
 from service.training.version_files import TrainedNetwork, write_version
 
@@ -39,31 +41,9 @@ LIMITS = ImageLimits()
 _MIN_EPOCH = 1024  # views; a smaller folder is gone through several times, so that an epoch is worth its validation
 
 
-class Observer(Watcher, Protocol):
-    """Who is told about the stages, too; the default of each is silence."""
-
-    def checking(self, done: int, total: int) -> None:
-        """So many photographs of so many are checked."""
-
-    def found(self, check: DataCheck) -> None:
-        """The photographs are checked. They are not divided yet, and perhaps cannot be."""
-
-    def checked(self, check: DataCheck, split: Split) -> None:
-        """The data is known; nothing has been trained yet."""
-
-    def teaching(self, what: str, done: int, total: int) -> None:
-        """The teacher has done so much of what it does."""
-
-    def taught(self, teacher: str, accuracy: float | None) -> None:
-        """The teacher is ready; `accuracy` is its own, on the validation part."""
-
-    def stage(self, name: str) -> None:
-        """A stage begins that shows no progress of its own."""
-
-
 @dataclass(frozen=True)
 class Trained:
-    """A published version, how it was reached and what it is worth on the test part."""
+    """A published version, and its evaluation on the test part. `interrupted`: the training ended early."""
 
     model: str
     version: int
@@ -87,9 +67,8 @@ def list_devices(wish: str) -> list[str]:
     """
     has_gpu = bool(keras.distribution.list_devices("gpu"))
     if wish == "gpu" and not has_gpu:
-        raise DeviceUnavailable(
-            f"no GPU: {keras.backend.backend()} sees none here; `flowers doctor` says what is missing"
-        )
+        backend = keras.backend.backend()
+        raise DeviceUnavailable(f"no GPU: {backend} sees none here; `flowers doctor` says what is missing")
     return {"cpu": ["cpu"], "gpu": ["gpu"], "auto": ["gpu", "cpu"] if has_gpu else ["cpu"]}[wish]
 
 
@@ -104,11 +83,13 @@ def train(
     runs: Path,
     observer: Observer,
     limits: ImageLimits = LIMITS,
+    again: bool = False,
 ) -> Trained:
     """Train by `recipe` on a folder of class folders, and publish the result as the next version of `name`.
 
-    The run folder `runs/<name>-<digest>` is named after everything that shapes the result, so the same command finds
-    the checkpoint of a run that was interrupted and goes on; a finished run is left as it is, and a new one begun.
+    The run folder `runs/<name>-<digest>` is named after everything that shapes the result. The same command finds the
+    checkpoint of an interrupted run there and resumes it. A finished run, whose version is still in the store, is
+    returned as it is.
 
     Args:
         folder: one folder of photographs per class.
@@ -120,12 +101,13 @@ def train(
         runs: where run folders are made.
         observer: is told how it goes.
         limits: of each photograph. Those beyond it are findings of the check.
+        again: train anew, in a new run folder, what was finished before.
 
     Raises:
         DatasetError: the folder cannot be trained on.
         PublishError: the store cannot be written; found out before the training as well.
         WeightsError: the teacher's weights are not installed, or are not the known ones.
-        TrainingError: the training could not go on, or the run folder cannot be written.
+        TrainingError: the training could not go on, the run folder cannot be written, or another training uses it.
     """
     listed = read_folder(folder)
     check_can_publish(store, name)
@@ -133,16 +115,46 @@ def train(
     observer.found(check)
     split = _split(check, seed)
     observer.checked(check, split)
-    run = _open_run(runs, name, recipe, seed, device, check)
-    _describe_run(run, recipe, seed, device, check, split)
-    observer.stage("decoding")
+    digest = _digest_run(name, recipe, seed, device, check)
+    with open_run(runs, f"{name}-{digest}", lambda published: _is_in(store, published), again=again) as run:
+        if published := run.published:
+            finished = _read_trained(run.folder, published, device)
+            observer.say(
+                f"This training is finished already: it published version {finished.version} of {name}, and its run "
+                f"folder is {run.folder}. Nothing was trained. Give --again to train it anew."
+            )
+            return finished
+        describe_run(run.folder, recipe, seed, device, check, split)
+        return _train_in(run.folder, name, recipe, seed, device, store, check, split, observer, limits)
+
+
+def _train_in(
+    run: Path,
+    name: str,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    store: Path,
+    check: DataCheck,
+    split: Split,
+    observer: Observer,
+    limits: ImageLimits,
+) -> Trained:
+    num_photographs = len(split.photographs["train"]) + len(split.photographs["validation"])
+    observer.stage(f"decoding {num_photographs:,} photographs")
     whole = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, limits)
     validation = load_squares(split.photographs["validation"], check.class_names, RULE, limits)
     fitted, teacher_accuracy = learn(recipe, whole, validation, check, seed, device, run, observer)
+    observer.stage("calibrating")
     network, unseen, is_refitted = plain_network(fitted.model, recipe), validation, False
     calibration = calibrate(predict_logits(network, validation, recipe), validation.class_indices)
     if recipe.refit and not fitted.interrupted:
+        observer.say(
+            "The first network is trained. A second one now learns from training and validation photographs together, "
+            "and is published with the first one's calibration. Ctrl-C publishes the first."
+        )
         with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
+            observer.stage(f"decoding {len(split.photographs['validation']):,} photographs")
             more = load_whole(split.photographs["validation"], check.class_names, RULE.shorter_side, limits)
             both = LabelledPixels([*whole.images, *more.images], np.append(whole.class_indices, more.class_indices))
             refitted, _ = learn(recipe, both, None, check, seed, device, run / "refit", observer)
@@ -155,12 +167,22 @@ def train(
         "epochs_done": len(fitted.history), "teacher_accuracy": teacher_accuracy,
     }  # fmt: skip
     trained = TrainedNetwork(name, network, recipe, described, calibration, check, split, unseen)
-    version, test = publish_network(trained, store, run, fitted.history, limits)
+    is_finished = is_refitted or not (recipe.refit or fitted.interrupted)
+    version, test = publish_network(
+        trained, store, run, fitted.history, limits, is_finished=is_finished, say=observer.say
+    )
     return Trained(name, version, device, run, fitted.history, fitted.interrupted, test)
 
 
 def publish_network(
-    trained: TrainedNetwork, store: Path, run: Path, history: Sequence[Epoch], limits: ImageLimits = LIMITS
+    trained: TrainedNetwork,
+    store: Path,
+    run: Path,
+    history: Sequence[Epoch],
+    limits: ImageLimits = LIMITS,
+    *,
+    is_finished: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[int, Evaluation]:
     """Export a trained network as the next version of its model, evaluate it, and write the run's last files.
 
@@ -170,26 +192,26 @@ def publish_network(
         run: the run folder, for `history.json`, `published.json` and `report.html`.
         history: of its training, for the curves.
         limits: of each photograph.
+        is_finished: whether the training has come to its end. An interrupted one is resumed by the same command.
+        say: is told why one of these files is missing. The version is published all the same.
 
     Returns:
         The version, and its evaluation on the test part.
 
     Raises:
-        PublishError, TrainingError: as of `train`.
+        PublishError: The version could not be written.
     """
     with publish_version(store, trained.name) as draft:
         test = write_version(draft.folder, trained, rule=RULE, limits=limits)
-    published = {"model": trained.name, "version": draft.version, "test": test.evaluation.to_dict()}
-    _write(run / "history.json", [asdict(epoch) for epoch in history])
-    _write(run / "published.json", published)
-    sections = [
-        to_section("Training", draw_curves(history)),
-        Section("Recipe", to_table(list(trained.described.items()))),
-        Section("Photographs", _describe_data(trained.check, trained.split)),
-    ]
-    title = f"{trained.name}, version {draft.version}, on the test part"
-    page = render_page(title, test.evaluation, test.answers, RULE, limits, sections)
-    _write_text(run / "report.html", page)
+    try:
+        write_published(run, trained, draft.version, test, history, is_finished=is_finished, rule=RULE, limits=limits)
+    except (Exception, KeyboardInterrupt) as error:  # the version is out, whatever a figure or a file runs into
+        if say is not None:
+            why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)
+            say(
+                f"Version {draft.version} of {trained.name} is published, but its report in {run} is not complete: "
+                f"{why}. `flowers evaluate FOLDER --report FILE` writes another."
+            )
     return draft.version, test.evaluation
 
 
@@ -218,7 +240,7 @@ def learn(
     Returns:
         The trained network, and the accuracy of its teacher on `validation`, if there are both.
     """
-    _make(folder)
+    make_folder(folder)
     photographs = photographs.repeated(-(-_MIN_EPOCH // len(photographs.images)))
     num_classes = len(check.class_names)
     is_taught, lesson = recipe.teacher != "none", None
@@ -226,11 +248,13 @@ def learn(
     views = Views(photographs.images, view, seed, recipe.num_views if is_taught else 0)
     with keras.device(f"{device}:0"):
         if is_taught:
+            observer.stage(f"loading {recipe.teacher}")
             lesson = prepare_lesson(
                 load_backbone(recipe.teacher), recipe, num_classes, photographs, views, validation,
                 rule=RULE, seed=seed, cache=folder / "lesson.npz", progress=observer.teaching,
             )  # fmt: skip
             observer.taught(recipe.teacher, lesson.accuracy)
+        observer.stage("building the network")
         fitted = fit(
             recipe, num_classes, views, photographs.class_indices, validation,
             seed=seed, checkpoint=folder / "checkpoint.npz", watcher=observer, lesson=lesson,
@@ -253,46 +277,23 @@ def _split(check: DataCheck, seed: int) -> Split:
         raise DatasetError(f"{error} {describe_losses(check)}".rstrip()) from error
 
 
-def _open_run(runs: Path, name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> Path:
+def _digest_run(name: str, recipe: Recipe, seed: int, device: str, check: DataCheck) -> str:
     # Where a class is split by sequence, its file names decide who is learned from.
     names = [one.file for one in check.photographs if one.label in check.sequences]
     identity = json.dumps([name, asdict(recipe), seed, device, check.digest, *names], sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    number = 1
-    while (
-        (folder := runs / f"{name}-{digest}{'' if number == 1 else f'-{number}'}").joinpath("published.json").exists()
-    ):
-        number += 1
-    _make(folder)
-    return folder
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
 
-def _make(folder: Path) -> None:
+def _is_in(store: Path, published: dict[str, Any]) -> bool:
+    return published["version"] in {stored.version for stored in list_stored(store, published["model"])}
+
+
+def _read_trained(run: Path, published: dict[str, Any], device: str) -> Trained:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-
-
-def _describe_run(run: Path, recipe: Recipe, seed: int, device: str, check: DataCheck, split: Split) -> None:
-    _write(run / "recipe.json", {**asdict(recipe), "seed": seed, "device": device})
-    set_aside = [asdict(finding) for finding in split.set_aside]
-    _write(run / "data_check.json", {**check.to_dict(), "set_aside_by_the_split": set_aside})
-    _write_text(run / "split.json", split_to_json(split))
-
-
-def _describe_data(check: DataCheck, split: Split) -> str:
-    sizes = [(part, len(photographs)) for part, photographs in split.photographs.items()]
-    findings = [(finding.sentence,) for finding in (*check.findings, *split.set_aside)]
-    return to_table(sizes, ("part", "photographs")) + to_table(findings, ("found",))
-
-
-def _write(path: Path, value: object) -> None:
-    _write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror}") from error
+        history = tuple(Epoch(**row) for row in json.loads((run / "history.json").read_bytes()))
+        test = Evaluation.from_dict(published["test"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TrainingError(
+            f"{run} was finished, but its history.json or published.json cannot be read: train it anew with --again"
+        ) from error
+    return Trained(published["model"], published["version"], device, run, history, False, test)

@@ -60,6 +60,7 @@ def test_the_table_says_the_same_to_people(store: Path, capsys: Capture) -> None
     table = capsys.readouterr().out
     for fact in ("python", "tensorflow", "cores", "GiB", str(store), "version: 2", "onnxruntime", "problem"):
         assert fact in table
+    assert "[/]" not in table, "no markup is left"
 
 
 def test_settings_that_differ_from_their_default_are_shown(

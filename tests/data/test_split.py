@@ -166,6 +166,19 @@ def test_a_part_without_a_class_is_refused_with_a_seed_that_works() -> None:
     assert all({photograph.label for photograph in split.photographs[part]} == {"daisy", "roses"} for part in PARTS)
 
 
+def test_all_classes_without_a_part_are_named_at_once_with_the_number_that_is_enough() -> None:
+    labels = [f"species_{number:03d}" for number in range(100)]
+    check = _check([_photograph(label, number) for label in labels for number in range(20)])
+    with pytest.raises(DatasetError, match=r"photographs\. About 54 usable photographs of each class are") as raised:
+        split_photographs(check, seed=0)
+    present = {
+        (photograph.label, choose_part(0, photograph.pixels_digest, FRACTIONS)) for photograph in check.photographs
+    }
+    lacking = {label for label in labels for part in PARTS if (label, part) not in present}
+    assert len(lacking) > 1
+    assert {label for label in labels if label in str(raised.value)} == lacking
+
+
 def test_a_class_that_cannot_reach_every_part_is_refused() -> None:
     check = _check([*_with_near_duplicates(60).photographs, _photograph("tulips", 0), _photograph("tulips", 1)])
     with pytest.raises(DatasetError, match=r"class tulips .* it has 2 usable ones: add photographs\."):

@@ -76,12 +76,12 @@ def test_the_same_evaluation_gives_the_same_page(answers: Answers) -> None:
     assert page_of(answers) == page_of(answers)
 
 
-def test_a_mistake_that_vanished_is_still_named(answers: Answers) -> None:
+def test_a_photograph_that_has_gone_costs_only_its_picture(answers: Answers) -> None:
     answers.paths[3].unlink()
     answers.paths[1].write_bytes(answers.paths[1].read_bytes()[:500])
     page = page_of(answers)
     assert "3.jpg" in page
-    assert page.count("The photograph cannot be read any more.") == 2
+    assert page.count("The photograph can no longer be read.") == 2
 
 
 def test_a_class_without_photographs_is_named_on_the_page(answers: Answers) -> None:
@@ -89,3 +89,10 @@ def test_a_class_without_photographs_is_named_on_the_page(answers: Answers) -> N
     page = page_of(few)
     assert "there are no photographs of roses &amp; &lt;thorns&gt;" in page
     assert "<td>-</td>" in page
+
+
+def test_a_title_that_is_not_utf_8_is_written_down(answers: Answers) -> None:
+    evaluation = evaluate(answers.probabilities, answers.class_indices, CLASS_NAMES)
+    page = render_page("on photos\udce9", evaluation, answers, ResizeRule(), ImageLimits())
+    assert "on photos\\udce9" in page
+    page.encode()

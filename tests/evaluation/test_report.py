@@ -28,3 +28,16 @@ def test_a_class_without_photographs_is_named_and_has_no_figures() -> None:
     lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
     assert "classes 1 of the model's 3; there are no photographs of b, c" in lines
     assert {"a 1.000 0.500 0.667 2", "b - - - 0", "c - - - 0"} <= set(lines)
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_listed() -> None:
+    names = [f"species_{number:03d}" for number in range(100)]
+    truth, answers = np.tile(np.arange(100), 3), np.tile(np.arange(100), 3)
+    answers[truth == 7] = 9
+    evaluation = evaluate(np.eye(100, dtype=np.float32)[answers], truth, names)
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render_evaluation(evaluation, "flowers, version 3"))
+    lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
+    assert "species_007 species_009 3" in lines
+    assert len([line for line in lines if line.startswith("species_")]) == 101

@@ -39,6 +39,9 @@ class Printer:
     def epoch(self, result: Epoch) -> None:
         print("epoch", result.epoch, flush=True)
 
+    def say(self, sentence: str) -> None:
+        print(sentence, flush=True)
+
 
 def drawn_pixels(first_seed: int, per_class: int) -> LabelledPixels:
     """Squares of drawn flowers, `per_class` of each, as one array (N, 224, 224, 3)."""

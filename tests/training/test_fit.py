@@ -11,7 +11,7 @@ from training.fitting import RECIPE, drawn_pixels, fit_small
 
 from service.errors import TrainingError
 from service.training import fit as fit_module
-from service.training.checkpoint import Variables, load_checkpoint
+from service.training.checkpoint import Epoch, Variables, load_checkpoint, save_checkpoint
 from service.training.fit import normalise
 from service.training.teach import Lesson
 
@@ -50,6 +50,21 @@ def test_a_training_killed_and_run_again_ends_with_the_weights_of_one_that_was_n
     whole, killed = weights_of(tmp_path / "whole.npz"), weights_of(tmp_path / "killed.npz")
     for value, again in zip(whole, killed, strict=True):
         np.testing.assert_array_equal(again, value)
+
+
+def test_a_checkpoint_of_another_training_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.npz"
+    (epoch,) = fit_small(path, replace(RECIPE, epochs=1)).history
+    _, state, best = load_checkpoint(path) or ([], [], [])
+    others: list[tuple[list[Epoch], Variables, Variables]] = [
+        ([epoch], [np.zeros(3, np.float32)], [np.zeros(3, np.float32)]),
+        ([], state, best),
+        ([replace(epoch, validation_loss=None, validation_accuracy=None)], state, best),
+    ]
+    for history, other_state, other_best in others:
+        save_checkpoint(path, history, other_state, other_best)
+        with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* remove it"):
+            fit_small(path, replace(RECIPE, epochs=1))
 
 
 @pytest.mark.slow

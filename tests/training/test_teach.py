@@ -17,6 +17,7 @@ from service.networks.backbones import Backbone, load_backbone
 from service.training import fit as fit_module
 from service.training import teach as teach_module
 from service.training.augment import training_view
+from service.training.checkpoint import write_arrays
 from service.training.recipe import Augmentation, Recipe
 from service.training.teach import Lesson, prepare_lesson, principal_features
 
@@ -66,7 +67,8 @@ def test_the_teacher_answers_the_very_views_that_the_student_sees(tmp_path: Path
 def test_a_lesson_is_kept_as_it_is(accuracy: float | None, tmp_path: Path) -> None:
     lesson = Lesson(np.full((1, 2, 5), 0.2, np.float32), None, accuracy)
     teach_module._save(tmp_path / "lesson.npz", lesson)
-    kept = teach_module._load(tmp_path / "lesson.npz")
+    kept = teach_module._load(tmp_path / "lesson.npz", (1, 2, 5))
+    assert kept is not None
     assert (kept.features, kept.accuracy) == (None, accuracy)
     np.testing.assert_array_equal(kept.answers, lesson.answers)
 
@@ -183,9 +185,16 @@ def test_a_resumed_training_asks_no_teacher(tmp_path: Path) -> None:
     assert again.accuracy == first.accuracy
 
 
-def test_answers_that_cannot_be_read_are_named_with_a_remedy(tmp_path: Path) -> None:
-    (tmp_path / "lesson.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(TrainingError, match="remove it"):
+@pytest.mark.parametrize("damage", ["cut off", "of fewer photographs", "of other arrays"])
+def test_answers_that_cannot_be_used_are_named_with_a_remedy(damage: str, tmp_path: Path) -> None:
+    answers = np.zeros((2, 3, len(CLASS_NAMES)), np.float32)
+    if damage == "of other arrays":
+        write_arrays(tmp_path / "lesson.npz", {"answers": answers})
+    else:
+        teach_module._save(tmp_path / "lesson.npz", Lesson(answers, None, None))
+    if damage == "cut off":
+        (tmp_path / "lesson.npz").write_bytes((tmp_path / "lesson.npz").read_bytes()[:200])
+    with pytest.raises(TrainingError, match=r"lesson\.npz is damaged.* remove it"):
         lesson_of(mean_color()[0], tmp_path / "lesson.npz")
 
 

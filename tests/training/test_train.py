@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -11,14 +12,19 @@ from PIL import Image
 
 from service.data.check import DataCheck
 from service.data.split import Split
+from service.evaluation.metrics import evaluate
 from service.store.layout import METADATA_FILE
 from service.store.metadata import read_metadata
+from service.store.resolve import list_versions
 from service.training.checkpoint import Epoch, load_checkpoint
 from service.training.recipe import find_recipe
-from service.training.train import train
+from service.training.train import publish_network, train
 
 
 class Silent:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
     def checking(self, done: int, total: int) -> None: ...
     def found(self, check: DataCheck) -> None: ...
     def checked(self, check: DataCheck, split: Split) -> None: ...
@@ -29,6 +35,8 @@ class Silent:
         self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float
     ) -> None: ...
     def epoch(self, result: Epoch) -> None: ...
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
 @pytest.fixture
@@ -42,11 +50,16 @@ def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     drawn_folder: Path, tmp_path: Path
 ) -> None:
-    recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32")
+    recipe, observer = (
+        replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32"),
+        Silent(),
+    )
     trained = train(
         drawn_folder, "drawn", recipe,
-        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Silent(),
+        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=observer,
     )  # fmt: skip
+    (of_the_second,) = observer.said
+    assert "A second one now learns from training and validation photographs together" in of_the_second
     first, second = (load_checkpoint(path / "checkpoint.npz") for path in (trained.run, trained.run / "refit"))
     assert first is not None
     assert second is not None
@@ -68,6 +81,16 @@ def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
     assert stated["validation"].accuracy == pytest.approx(first[0][0].validation_accuracy, abs=0.02)
     published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
     assert published["test"]["accuracy"] == stated["test"].accuracy == trained.test.accuracy
+
+    again = train(
+        drawn_folder, "drawn", recipe,
+        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=observer,
+    )  # fmt: skip
+    assert observer.said[1].startswith("This training is finished already: it published version 1 of drawn")
+    assert observer.said[1].endswith("Give --again to train it anew.")
+    assert (again.version, again.run, again.history) == (1, trained.run, trained.history)
+    assert again.test.to_dict() == trained.test.to_dict()
+    assert list_versions(tmp_path / "store", "drawn") == [1]
 
 
 class Leaving(Silent):
@@ -121,3 +144,22 @@ def test_who_does_not_wait_for_the_refit_gets_the_first_network(drawn_folder: Pa
     metadata = read_metadata(tmp_path / "store" / "drawn" / "1" / METADATA_FILE)
     assert {metrics.part for metrics in metadata.metrics} == {"validation", "test"}
     assert metadata.recipe["refit"] is False
+    published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
+    assert published["finished"] is False, "the same command goes on with the second network"
+
+
+@pytest.mark.parametrize("error", [ValueError("a $ too many"), KeyboardInterrupt()], ids=repr)
+def test_a_report_that_fails_fails_no_training(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = evaluate(np.eye(2, dtype=np.float32), np.arange(2), ["daisy", "roses"])
+    measured = Mock(evaluation=evaluation)
+    monkeypatch.setattr("service.training.train.publish_version", MagicMock())
+    monkeypatch.setattr("service.training.train.write_version", Mock(return_value=measured))
+    monkeypatch.setattr("service.training.train.write_published", Mock(side_effect=error))
+    said: list[str] = []
+    _, test = publish_network(Mock(), tmp_path, tmp_path, [], say=said.append)
+    assert test is evaluation
+    (sentence,) = said
+    assert "is published, but its report" in sentence
+    assert "`flowers evaluate FOLDER --report FILE` writes another" in sentence

@@ -1,0 +1,13 @@
+"""Settings of Keras that users keep for other programs."""
+
+import keras
+
+
+def reset_keras_settings() -> None:
+    """Give Keras the settings that the networks are written for.
+
+    `keras.json` in the user's `KERAS_HOME` may ask for other axes and number types. Its backend is read at the import.
+    """
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
