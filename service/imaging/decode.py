@@ -27,7 +27,7 @@ from service.errors import (
 from service.imaging.colour import check_levels, flatten
 from service.imaging.formats import detect_format
 from service.imaging.header import announced_pixels, tells_memory
-from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS, without_end
+from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS, Jpeg, read_jpeg
 from service.imaging.pixels import PIXEL_BYTES, Decoded, ImageLimits, Pixels, ResizeRule
 from service.imaging.png import check_rows, has_16_bits, mark_transparent, without_broken_notes
 from service.imaging.refusals import in_words, not_read
@@ -156,13 +156,14 @@ def _has_memory(data: bytes, image_format: str) -> bool:
 
 
 def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding: BeforeDecoding) -> Decoded:
-    announced = announced_pixels(data, image_format)
+    jpeg = read_jpeg(data) if image_format == "JPEG" else None
+    announced = jpeg.num_pixels if jpeg else announced_pixels(data, image_format)
     _check_pixels(announced, limits)
     is_told = tells_memory(data, image_format)
     if not is_told:
         before_decoding(announced or limits.max_image_pixels, None)  # of AVIF, even to open it may take long
     _prepare_pillow(limits)
-    prepared = _prepare_bytes(data, image_format)
+    prepared = _prepare_bytes(data, image_format, jpeg)
     with Image.open(io.BytesIO(prepared), formats=(image_format,)) as file:
         # The decoder itself halves, quarters or eighths JPEGs, each block at once; it takes the least that is no less.
         file.draft(None, (ENOUGH, ENOUGH))
@@ -187,11 +188,11 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
     return Decoded(upright_image, profile if isinstance(profile, bytes) else None)  # TIFF may hold text or numbers
 
 
-def _prepare_bytes(data: bytes, image_format: str) -> bytes:
+def _prepare_bytes(data: bytes, image_format: str, jpeg: Jpeg | None) -> bytes:
     """Take from a file what would make Pillow refuse a whole image, or answer half of one."""
     if image_format == "PNG":
         return without_broken_notes(data)
-    return without_end(data) if image_format == "JPEG" else data
+    return jpeg.without_end(data) if jpeg else data
 
 
 def _prepare_tiff(file: ImageFile.ImageFile) -> None:

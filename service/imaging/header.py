@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 
 from service.errors import InvalidImage
-from service.imaging.jpeg import jpeg_pixels
+from service.imaging.jpeg import read_jpeg
 from service.imaging.png import png_pixels
 from service.imaging.refusals import cut_short, not_read, out_of_proportion
 from service.imaging.tiff import tiff_pixels
@@ -95,7 +95,7 @@ def _bmp_pixels(data: bytes) -> int:
 
 
 _CHECKS: dict[str, Callable[[bytes], int]] = {
-    "JPEG": jpeg_pixels,
+    "JPEG": lambda data: read_jpeg(data).num_pixels,
     "PNG": png_pixels,
     "GIF": _gif_pixels,
     "WEBP": _webp_pixels,

@@ -95,31 +95,42 @@ class _Frame:
         return all(self.coefficients.get(name, 0) == _ALL_COEFFICIENTS for name in self.sampling)
 
 
-def jpeg_pixels(data: bytes) -> int:
-    """Return the pixels that a JPEG is decoded to, or those whose memory its decoder needs, if that is more.
+@dataclass(frozen=True)
+class Jpeg:
+    """What the segments of a JPEG tell.
+
+    Attributes:
+        num_pixels: That it is decoded to, or whose memory its decoder needs, if that is more.
+        end: Where the end mark of its only scan is. None where there are more scans.
+    """
+
+    num_pixels: int
+    end: int | None
+
+    def without_end(self, data: bytes) -> bytes:
+        """Return a JPEG of one scan whose end mark has become bits that no image needs.
+
+        A decoder that has too little fills an image up with grey when it meets an end mark. Without one it asks for
+        more. Other JPEGs are returned as they are.
+        """
+        return data if self.end is None else data[: self.end] + _NO_CODE
+
+
+def read_jpeg(data: bytes) -> Jpeg:
+    """Walk over the segments of a JPEG.
 
     Raises:
         InvalidImage: The file is cut short or out of proportion.
         UnsupportedImageFormat: The JPEG is neither baseline nor progressive, or has other than 8 bits.
         ImageTooLarge: The file has more than `MAX_JPEG_PIXELS`.
     """
-    frame, _ = _walk(data)
+    frame, end = _walk(data)
     scale = _scale(frame.width, frame.height)
     pixels = -(-frame.width // scale) * -(-frame.height // scale)
     if not frame.keeps_coefficients:
-        return pixels
+        return Jpeg(pixels, end)
     coefficient_bytes = _COEFFICIENT_BYTES * frame.pixels * frame.num_blocks // frame.most_sampling
-    return max(pixels, coefficient_bytes // PIXEL_BYTES)
-
-
-def without_end(data: bytes) -> bytes:
-    """Return a JPEG of one scan whose end mark has become bits that no image needs.
-
-    A decoder that has too little fills an image up with grey when it meets an end mark. Without one it asks for more.
-    Other JPEGs are returned as they are.
-    """
-    frame, end = _walk(data)
-    return data if frame.keeps_coefficients else data[:end] + _NO_CODE
+    return Jpeg(max(pixels, coefficient_bytes // PIXEL_BYTES), None)
 
 
 def _scale(width: int, height: int) -> int:
@@ -149,22 +160,21 @@ def _walk(data: bytes) -> tuple[_Frame, int]:
         if marker not in _SEGMENTS:
             continue
         (length,) = struct.unpack_from(">H", data, position)
-        segment = data[position + 2 : position + length]
-        position += length
+        begin, position = position + 2, position + length
         if marker in _FRAMES:
-            frame.read_header(marker, segment)
+            frame.read_header(marker, data[begin:position])
             if frame.pixels > MAX_JPEG_PIXELS:
                 raise ImageTooLarge(
                     f"The JPEG picture has {in_words(frame.pixels)} pixels; up to {in_words(MAX_JPEG_PIXELS)} "
                     "are taken: send a smaller copy."
                 )
         elif marker == 0xDA:
-            frame.read_scan(segment)
+            frame.read_scan(data[begin:position])
             work = frame.num_scans * frame.pixels
             is_costly = work > (_MAX_WORK if frame.num_scans > _USUAL_SCANS else _MAX_USUAL_WORK)
             if is_costly or frame.num_scans > _MAX_SCANS:
                 raise out_of_proportion("JPEG", "scans")
-        elif marker in (0xDB, 0xED) or (marker == 0xE1 and segment[:4] == b"Exif"):
+        elif marker in (0xDB, 0xED) or (marker == 0xE1 and data[begin : begin + 4] == b"Exif"):
             note_bytes += length
             if note_bytes > _MAX_NOTES:
                 raise out_of_proportion("JPEG", "notes")

@@ -12,7 +12,7 @@ from PIL import Image
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
 from service.imaging.header import announced_pixels
-from service.imaging.jpeg import MAX_JPEG_PIXELS, jpeg_pixels, without_end
+from service.imaging.jpeg import MAX_JPEG_PIXELS, read_jpeg
 from service.imaging.pixels import ImageLimits
 
 PICTURE = draw_photograph(2, 3, (320, 240))
@@ -41,7 +41,7 @@ def test_a_whole_jpeg_has_the_pixels_that_its_decoder_gives() -> None:
     """The end mark is taken away before, so that the decoder asks for what is missing."""
     for options in KINDS.values():
         data = encode(PICTURE, **options)
-        assert not without_end(data).endswith(b"\xff\xd9")
+        assert not read_jpeg(data).without_end(data).endswith(b"\xff\xd9")
         assert np.array_equal(decode_image(data).pixels, decode_image(data + b"rubbish").pixels)
 
 
@@ -89,7 +89,7 @@ def resized(data: bytes, width: int, height: int) -> bytes:
 )
 def test_a_jpeg_counts_as_what_it_is_decoded_to(size: tuple[int, int], decoded: tuple[int, int]) -> None:
     data = resized(encode(PICTURE), *size)
-    assert jpeg_pixels(data) == decoded[0] * decoded[1]
+    assert read_jpeg(data).num_pixels == decoded[0] * decoded[1]
     with Image.open(io.BytesIO(data)) as file:
         file.draft(None, (512, 512))
         assert file.size == decoded
