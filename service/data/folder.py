@@ -1,5 +1,6 @@
 """A folder with one subfolder per class: what is in it, in an order that every machine agrees on."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,14 @@ def describe_odd_name(name: str) -> str | None:
         return "is not UTF-8"
     if num_bytes > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME_BYTES} bytes"
-    if not name.isprintable() or "\\" in name:
+    if not all(_can_be_shown(char) for char in name) or "\\" in name:
         return "has a control character or a backslash"
     return None
+
+
+def _can_be_shown(char: str) -> bool:
+    # Joiners are letters' own in Persian, Hindi and emoji. A Mac writes a narrow space into the names of screenshots.
+    return char.isprintable() or char in "\u200c\u200d" or unicodedata.category(char) == "Zs"
 
 
 def _list_photographs(entries: Mapping[Path, Sequence[Path]]) -> list[Photograph]:

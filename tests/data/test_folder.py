@@ -80,6 +80,15 @@ def test_a_name_that_no_report_can_carry_is_refused(tmp_path: Path, name: bytes,
     str(raised.value).encode("utf-8")
 
 
+def test_joiners_of_letters_and_wide_and_narrow_spaces_are_no_odd_names(tmp_path: Path) -> None:
+    """Persian and Hindi write with joiners. The name of a Mac's screenshot has a narrow space."""
+    labels = ["می\u200cخک", "क्\u200dष"]
+    screenshot = "Screenshot 2026-11-29 at 1.00.00\u202fPM.png"
+    folder = read_folder(_make(tmp_path, *(f"{label}/{screenshot}" for label in labels)))
+    assert sorted(folder.class_names) == sorted(unicodedata.normalize("NFC", label) for label in labels)
+    assert len(folder.photographs) == 2
+
+
 def test_all_odd_names_are_named_at_once(tmp_path: Path) -> None:
     _make(tmp_path, "a/1.jpg", "a/line\nbreak.jpg", "b/back\\slash.jpg", "b/2.jpg", "c\t/3.jpg")
     with pytest.raises(DatasetError) as raised:
