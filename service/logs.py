@@ -25,7 +25,7 @@ MAX_LINE_LENGTH = 16 * 1024
 FLUSH_TIMEOUT_S = 0.5
 
 # A thread that wakes up for each line costs the event loop more than the line itself.
-_PAUSE_S = 0.005
+_PAUSE_S = 0.02
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
