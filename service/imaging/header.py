@@ -25,7 +25,6 @@ def announced_pixels(data: bytes, image_format: str) -> int:
 
     A JPEG that keeps its coefficients until all are there counts as the pixels whose memory they take, if that is more.
 
-
     Raises:
         InvalidImage: the file stops before its picture does, or its structure is broken or out of proportion.
         UnsupportedImageFormat: a kind of JPEG, PNG, TIFF or BMP that is not decoded rightly.
