@@ -230,12 +230,13 @@ def in_memory_markdown() -> str:
         "",
         "## With everything in a GPU's memory",
         "",
-        f"Made by an earlier form of `benchmarks/in_memory.py` on one {document['machine']['gpu']}; figures in "
-        f"`results/in_memory.json`. {document['num_views']} views a photograph, no average of weights but the mean of "
-        "the last quarter, one seed. Mixtures are of views that are mixed anew for each batch, their targets likewise; "
-        "or mixed once, and answered by the teacher as they are. The log loss is that at the best temperature; the "
-        "divergence is the mean of KL(teacher, network), likewise. The same 523 photographs, but compressed anew, as "
-        "were those of the training: as they are, the last network here is right on 474 of them (90.6 %).",
+        f"Made by an earlier form of `service/training/fit_on_device.py` on one {document['machine']['gpu']}; "
+        f"figures in `results/in_memory.json`. {document['num_views']} views a photograph, no average of weights "
+        "but the mean of the last quarter, one seed. Mixtures are of views that are mixed anew for each batch, "
+        "their targets likewise; or mixed once, and answered by the teacher as they are. The log loss is that at "
+        "the best temperature; the divergence is the mean of KL(teacher, network), likewise. The same 523 "
+        "photographs, but compressed anew, as were those of the training: as they are, the last network here is "
+        "right on 474 of them (90.6 %).",
         "",
         "| network | epochs | the teacher's features | answers to mixtures | other | accuracy | with mirror | log loss "
         "| divergence | as the teacher |",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.machine import describe_cpu, describe_memory, find_packages
-from service.engines.select import list_driver_gpus
+from service.engines.choose import list_driver_gpus
 
 RESULTS = Path(__file__).with_name("results")
 

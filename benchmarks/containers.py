@@ -15,7 +15,7 @@ from pathlib import Path
 from article import RESULTS, describe_machine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from drawing import draw_photograph, encode
+from support.drawing import draw_photograph, encode
 
 IMAGE = "flowers:cpu"
 RUNS = 5

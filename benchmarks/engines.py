@@ -152,11 +152,11 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
 
     from service.engines.savedmodel import SavedModelEngine
     from service.networks.alexnet import alexnet_v1
-    from service.store.resolve import resolve_version
-    from service.training.cpu_model import ready_for_int8
-    from service.training.export import export_saved_model
-    from service.training.export_onnx import float32_model, int8_model
-    from service.training.steps import read_network
+    from service.store.versions import resolve_version
+    from service.training.export.light_model import ready_for_int8
+    from service.training.export.onnx_graph import float32_model, int8_model
+    from service.training.export.saved_model import export_saved_model
+    from service.training.export.steps import read_network
 
     if network == "shipped":
         source = resolve_version(REPOSITORY / "model_store", "flowers").folder
@@ -189,7 +189,7 @@ def load_photographs(folder: Path, num_images: int) -> tuple[Any, Any, Any]:
     from service.imaging.decode import decode_image
     from service.imaging.resize import resize
     from service.store.layout import SPLIT_FILE
-    from service.store.resolve import resolve_version
+    from service.store.versions import resolve_version
 
     split = read_split(resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE)
 

@@ -40,7 +40,7 @@ ARTICLE_BATCH_SIZE = 32
 def measure_engine(device: Any, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
     """A row per batch size: images per second and the median time of a call."""
     from service.engines.savedmodel import SavedModelEngine
-    from service.store.resolve import resolve_version
+    from service.store.versions import resolve_version
 
     folder = resolve_version(REPOSITORY / "model_store", "flowers").folder
     engine = SavedModelEngine(folder, device=device, reason="the benchmark")
@@ -103,7 +103,7 @@ def measure_networks(device: str, batch_sizes: list[int], seconds: float) -> lis
 def measure_service(device: str, connections: list[int], seconds: float) -> dict[str, Any]:
     """`flowers serve` as a process, asked in a closed loop."""
     from benchmarks.reliability.replica import Replica, ask, store_of_its_own
-    from service.load.generator import Load
+    from service.bench.generator import Load
 
     with store_of_its_own() as store:
         begun_at = time.perf_counter()

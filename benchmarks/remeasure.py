@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from service.data.folder import read_folder
-from service.engines.select import load_engine
+from service.engines.choose import load_engine
 from service.evaluation.folder import evaluate_folder, find_differences, stated_metrics
 from service.evaluation.local_model import open_local_model
 from service.evaluation.score import score_photographs
@@ -21,7 +21,7 @@ from service.imaging.pixels import ImageLimits
 from service.store.layout import METADATA_FILE
 from service.store.metadata import Metadata
 from service.store.publish import publish_version
-from service.training.cpu_model import compare
+from service.training.export.light_model import compare
 
 LIMITS = ImageLimits()
 

@@ -10,11 +10,11 @@ import service  # noqa: F401 - before matplotlib, whose files it keeps in the ca
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.in_memory import NUM_FOLDS, mean_epoch
-from service.evaluation.figures import draw_confusion, to_svg
 from service.evaluation.metrics import ClassMetrics, Evaluation
+from service.evaluation.plots import draw_confusion, to_svg
 from service.training.checkpoint import Epoch
-from service.training.figures import draw_curves
+from service.training.fit_on_device import NUM_FOLDS, mean_epoch
+from service.training.plots import draw_curves
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"

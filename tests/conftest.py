@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drawing import draw_folder
-from fakes import FakeEngine, Loader
-from versions import publish_example
+from support.drawing import draw_folder
+from support.fakes import FakeEngine, Loader
+from support.versions import publish_example
 
 import service  # noqa: F401 - before any test imports a library that the package keeps quiet
 
@@ -59,6 +59,6 @@ def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with version 1 of `flowers`, trained on drawn flowers and exported; read-only by agreement."""
-    from exporting import export_tiny_version  # here, because it brings Keras
+    from support.exporting import export_tiny_version  # here, because it brings Keras
 
     return export_tiny_version(tmp_path_factory.mktemp("tiny") / "model_store")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import REPOSITORY
-from serving import served
+from support.serving import served
 
 from service.data.split import read_split
 from service.evaluation.local_model import open_local_model
@@ -22,8 +22,8 @@ from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits
 from service.imaging.resize import resize
 from service.store.layout import SPLIT_FILE
-from service.store.resolve import list_versions, resolve_version
 from service.store.verify import verify_version
+from service.store.versions import list_versions, resolve_version
 
 SHIPPED_STORE = REPOSITORY / "model_store"
 

@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from drawing import draw_photograph, encode
-from handmade import png_chunk, run_length_bmp
-from memory import cpu_seconds, growth_bytes, memory_bytes
 from PIL import ExifTags, Image, ImageCms
 from starlette.requests import Request
+from support.drawing import draw_photograph, encode
+from support.handmade import png_chunk, run_length_bmp
+from support.memory import cpu_seconds, growth_bytes, memory_bytes
 
 from service.api.upload import read_image
 from service.errors import ImageError, RequestError

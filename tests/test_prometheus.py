@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import REPOSITORY
-from drawing import draw_photograph, encode
-from serving import served
+from support.drawing import draw_photograph, encode
+from support.serving import served
 
 SHIPPED = REPOSITORY / "docker" / "prometheus"
 PHOTO = encode(draw_photograph(2, seed=300))

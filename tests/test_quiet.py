@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from drawing import draw_photograph, encode
-from serving import Served
+from support.drawing import draw_photograph, encode
+from support.serving import Served
 
 IS_CI = os.environ.get("CI") == "true"
 UNSHARE = ("unshare", "--map-root-user", "--net")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from drawing import draw_photograph, encode
-from serving import served
+from support.drawing import draw_photograph, encode
+from support.serving import served
 
 NUM_WARM, NUM_PREDICTIONS = 300, 1500
 PHOTO = encode(draw_photograph(2, seed=300))

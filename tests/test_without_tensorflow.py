@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from drawing import draw_photograph, encode
+from support.drawing import draw_photograph, encode
 
 PHOTO = encode(draw_photograph(2, seed=300))
 HEAVY = ["tensorflow", "keras", "onnx", "matplotlib"]

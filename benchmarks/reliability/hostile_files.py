@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from PIL import Image
 
-from service.load.photographs import draw_flower
+from service.bench.photographs import draw_flower
 
 LONG_BODY = "JPEG of 2,000 scans"  # 13 MB, refused as soon as they are there
 

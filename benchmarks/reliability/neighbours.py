@@ -21,9 +21,9 @@ from benchmarks.reliability.replica import (
     store_of_its_own,
     weighed,
 )
-from service.load.connection import Connection, Response, parse_target
-from service.load.generator import Load
-from service.load.photographs import draw_flower
+from service.bench.connection import Connection, Response, parse_target
+from service.bench.generator import Load
+from service.bench.photographs import draw_flower
 
 NUM_LARGE = 200
 LARGE = (4000, 3000)

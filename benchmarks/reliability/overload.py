@@ -24,10 +24,10 @@ from benchmarks.reliability.replica import (
     store_of_its_own,
     wait_for,
 )
-from service.load.connection import Connection as HttpConnection
-from service.load.connection import parse_target
-from service.load.generator import Load
-from service.load.photographs import draw_flower
+from service.bench.connection import Connection as HttpConnection
+from service.bench.connection import parse_target
+from service.bench.generator import Load
+from service.bench.photographs import draw_flower
 
 
 @dataclass

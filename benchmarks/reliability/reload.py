@@ -15,7 +15,7 @@ from benchmarks.reliability.replica import (
     store_of_its_own,
     wait_for,
 )
-from service.load.generator import Load
+from service.bench.generator import Load
 
 NUM_RELOADS = 10
 SHARE = 0.5  # of the capacity

@@ -16,11 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from service.load.answers import find_error
-from service.load.connection import Response, Target, parse_target
-from service.load.generator import Load, Question, load_target, run
-from service.load.photographs import draw_flower
-from service.load.summary import Summary, summarise
+from service.bench.answers import find_error
+from service.bench.connection import Response, Target, parse_target
+from service.bench.generator import Load, Question, load_target, run
+from service.bench.photographs import draw_flower
+from service.bench.summary import Summary, summarise
 
 SHIPPED = Path(__file__).parents[2] / "model_store"
 MODEL = "flowers"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.reliability.replica import Result, ask, capacity, replica, status_of, store_of_its_own, wait_for
-from service.load.generator import Load
-from service.load.summary import Summary
+from service.bench.generator import Load
+from service.bench.summary import Summary
 
 NUM_RESTARTS = 6
 NUM_REQUESTS = 10_000

@@ -3,7 +3,7 @@
 import time
 
 from benchmarks.reliability.replica import Result, ask, replica, store_of_its_own
-from service.load.generator import Load
+from service.bench.generator import Load
 
 NUM_PREDICTIONS = 100_000
 CHUNK_S = 10.0

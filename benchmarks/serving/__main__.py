@@ -175,7 +175,7 @@ def _say(sentence: str) -> None:
 
 def _draw(folder: Path) -> Path:
     sys.path.insert(0, str(REPOSITORY / "tests"))
-    from drawing import draw_folder
+    from support.drawing import draw_folder
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     draw_folder(folder, photographs_per_class=_NUM_CANDIDATES // 5, size=(500, 333))

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from service.bench.connection import Response, Target
+from service.bench.generator import Load, Question, load_target, run
+from service.bench.photographs import as_form
+from service.bench.summary import summarise
+from service.engines.choose import load_engine
 from service.engines.engine import Engine
-from service.engines.select import load_engine
 from service.imaging.decode import decode_square
 from service.imaging.pixels import Pixels, ResizeRule
-from service.load.connection import Response, Target
-from service.load.generator import Load, Question, load_target, run
-from service.load.photographs import as_form
-from service.load.summary import summarise
 from service.store.verify import verify_version
 
 _BATCH_SIZES = (1, 4, 16, 32)

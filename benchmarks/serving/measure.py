@@ -13,9 +13,9 @@ from benchmarks.serving.environments import prepare
 from benchmarks.serving.photographs import UNREADABLE, WRONG, Photograph, questions_for
 from benchmarks.serving.processes import MarkedProcess, Memory
 from benchmarks.serving.servers import Model, Server, environment_of
-from service.load.connection import Target
-from service.load.generator import Load, Question, ask_once, load_target, run
-from service.load.summary import summarise
+from service.bench.connection import Target
+from service.bench.generator import Load, Question, ask_once, load_target, run
+from service.bench.summary import summarise
 
 _MOST_ERRORS = 0.01
 _POLL_S = 0.02

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.serving.environments import CACHE
 from benchmarks.serving.servers import REPOSITORY
-from service.store.resolve import list_models
+from service.store.versions import list_models
 
 SHIPPED, FIRST = "flowers", "alexnet_v1"
 _PER_CLASS, _EPOCHS = 240, 6

@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from benchmarks.serving.servers import Model, Server
+from service.bench.connection import Response, Target
+from service.bench.generator import Question
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
-from service.load.connection import Response, Target
-from service.load.generator import Question
 from service.store.layout import METADATA_FILE
 from service.store.metadata import read_metadata
-from service.store.resolve import resolve_version
+from service.store.versions import resolve_version
 
 WRONG, UNREADABLE = "wrong answer", "unreadable answer"
 LARGE = (4000, 3000)  # 12 megapixels
@@ -107,7 +107,7 @@ def with_answers(photographs: Sequence[bytes], model: Model, count: int) -> list
 
 
 def _score(folder: Path, photographs: Sequence[bytes]) -> list[list[float]]:
-    from service.engines.select import load_engine
+    from service.engines.choose import load_engine
     from service.store.verify import verify_version
 
     engine = load_engine(verify_version(folder), engine="savedmodel", device="cpu")

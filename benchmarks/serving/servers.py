@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.environments import PEERS
-from service.load.photographs import as_form
+from service.bench.photographs import as_form
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

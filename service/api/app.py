@@ -10,10 +10,10 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import __version__, errors
 from service.api import problems
 from service.api.access import PROBES, ApiKeys, Guard, read_keys
-from service.api.context import Service
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
 from service.api.routes import docs, health, models, predict
+from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
 from service.engines.engine import Engine
 from service.imaging.pixels import ImageLimits
@@ -24,7 +24,7 @@ from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
 from service.inference.threads import LANES, compute_threads
 from service.inference.watchdog import Watchdog
-from service.resources import bounded_queue_bytes, memory_left
+from service.machine import bounded_queue_bytes, memory_left
 from service.settings import ServeSettings
 from service.store.verify import VerifiedVersion
 
@@ -146,12 +146,12 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:
     def prepare() -> None:
-        from service.engines.select import check_device  # on the loading thread, as below
+        from service.engines.choose import check_device  # on the loading thread, as below
 
         check_device(engine=settings.engine, device=settings.device, precision=settings.precision)
 
     def load(version: VerifiedVersion) -> Engine:
-        from service.engines.select import load_engine  # on the loading thread: the import may take seconds
+        from service.engines.choose import load_engine  # on the loading thread: the import may take seconds
 
         return load_engine(
             version,

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 
 from service import errors
 from service.api import problems
-from service.api.context import Service
 from service.api.routes.predict import PATH
+from service.api.service import Service
 from service.api.telemetry import SECURITY_HEADERS, take_request_id
 
 _PREDICT = (PATH.encode(), f"{PATH}/".encode())

@@ -10,15 +10,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from service.bench.answers import find_error, read_problem
+from service.bench.connection import Target, parse_target
+from service.bench.generator import Load, Question, ask_once, load_target, run
+from service.bench.photographs import as_form, read_photographs
+from service.bench.summary import PERCENTILES, Summary, summarise
 from service.cli.predict import IMAGE_SUFFIXES
 from service.cli.remote import PREDICT, HeaderLines, check_headers
 from service.cli.terminal import print_result, progress_bar
 from service.errors import InvalidParameter, ServiceError
-from service.load.answers import find_error, read_problem
-from service.load.connection import Target, parse_target
-from service.load.generator import Load, Question, ask_once, load_target, run
-from service.load.photographs import as_form, read_photographs
-from service.load.summary import PERCENTILES, Summary, summarise
 
 _Number = TypeVar("_Number", int, float)
 _CLOSED_LOOP, _OPEN_LOOP = "1,8,32", "512"  # connections

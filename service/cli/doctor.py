@@ -13,13 +13,13 @@ from rich.text import Text
 from service import __version__
 from service.cli.machine import describe_cpu, describe_memory, find_packages
 from service.cli.terminal import describe_error, print_json, print_result
+from service.engines.choose import Machine, find_gpu_problem, inspect_machine, load_engine
 from service.engines.engine import EngineInfo, check_shapes
-from service.engines.select import Machine, find_gpu_problem, inspect_machine, load_engine
 from service.errors import DeviceUnavailable, FlowersError, SettingsError, StoreError
 from service.installation import install_command
 from service.settings import ServeSettings, TrainSettings
-from service.store.resolve import StoredVersion, list_candidates, list_models, list_versions
 from service.store.verify import verify_version
+from service.store.versions import StoredVersion, list_candidates, list_models, list_versions
 
 
 @dataclass(frozen=True)

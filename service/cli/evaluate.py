@@ -13,7 +13,7 @@ from service.data.split import PARTS
 from service.errors import InvalidParameter, SettingsError
 from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences
 from service.evaluation.local_model import LocalModel, open_local_model
-from service.evaluation.report import render_evaluation
+from service.evaluation.text_report import render_evaluation
 from service.imaging.pixels import ImageLimits
 from service.installation import install_command
 from service.settings import EngineSettings
@@ -92,7 +92,7 @@ def _check_report(path: Path) -> None:
 
 
 def _write_report(path: Path, title: str, result: FolderEvaluation, local: LocalModel, limits: ImageLimits) -> None:
-    from service.evaluation.page import render_page  # draws with matplotlib, which serving does not need
+    from service.evaluation.html_report import render_page  # draws with matplotlib, which serving does not need
 
     page = render_page(title, result.evaluation, result.answers, local.rule, limits)
     try:

@@ -14,7 +14,8 @@ from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store.layout import METADATA_FILE, parse_version
 from service.store.metadata import Metadata, read_metadata
-from service.store.resolve import (
+from service.store.verify import verify_version
+from service.store.versions import (
     Served,
     StoredVersion,
     find_served,
@@ -27,7 +28,6 @@ from service.store.resolve import (
     resolve_version,
     unpin,
 )
-from service.store.verify import verify_version
 
 models = App(name="models", version_flags=[], help="The store: list, show, verify, use and remove versions.")
 

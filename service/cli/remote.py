@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from service.bench.connection import parse_target
 from service.errors import InvalidParameter, ServiceError
 from service.files import UnfitFile, read_regular
-from service.load.connection import parse_target
 
 if TYPE_CHECKING:
     import httpx

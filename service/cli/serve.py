@@ -19,12 +19,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
-from service.api.context import Service
 from service.api.refusals import Refusals
+from service.api.service import Service
 from service.errors import EngineFailed, FlowersError
 from service.inference.threads import never_preempt
 from service.logs import LogWriter, configure_logging
-from service.resources import pinnable_cores
+from service.machine import pinnable_cores
 from service.settings import ServeSettings
 from service.wire.head_guard import HeadGuard, Hooks, watch_clocks
 from service.wire.linger import Linger

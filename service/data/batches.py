@@ -16,7 +16,7 @@ from service.files import open_regular
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize, resize_shorter_side
-from service.resources import count_cores
+from service.machine import count_cores
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")

@@ -23,7 +23,7 @@ from service.files import UnfitFile, open_regular
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Decoded, ImageLimits, Pixels
 from service.imaging.profiles import to_srgb
-from service.resources import count_cores
+from service.machine import count_cores
 
 SMALL_CLASS = 30
 """Fewer photographs than this are reported: 15 % of 30 are four, and none at all in one split of 130."""

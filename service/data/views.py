@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.pixels import Pixels
-from service.resources import memory_left
+from service.machine import memory_left
 
 Photographs = Sequence[Pixels] | Pixels
 """Decoded photographs, each uint8 (height, width, 3)."""

@@ -12,7 +12,7 @@ from service.engines.engine import EngineInfo, Probabilities, failed_run, no_mem
 from service.engines.warm_up import run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
-from service.resources import count_cores, pinnable_cores
+from service.machine import count_cores, pinnable_cores
 
 # Whatever is there by now stays: collections that pass over it cost each request a tenth of its time.
 gc.freeze()

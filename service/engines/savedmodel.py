@@ -14,7 +14,7 @@ from service.engines.engine import EngineInfo, Probabilities, failed_run, no_mem
 from service.engines.warm_up import run_and_check
 from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
 from service.imaging.pixels import Pixels
-from service.resources import count_cores
+from service.machine import count_cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported: errors only
 import tensorflow as tf

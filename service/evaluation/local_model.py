@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from service.engines.choose import load_engine
 from service.engines.engine import Engine, check_shapes
-from service.engines.select import load_engine
 from service.imaging.pixels import ResizeRule
 from service.store.metadata import Metadata
-from service.store.resolve import StoredVersion, find_version
 from service.store.verify import VerifiedVersion, verify_version
+from service.store.versions import StoredVersion, find_version
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from service.files import UnfitFile, open_regular
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
 from service.imaging.resize import resize
-from service.resources import count_cores
+from service.machine import count_cores
 
 BATCH_SIZE = 32
 _NO_DIGESTS: Mapping[Path, str] = {}

@@ -33,7 +33,7 @@ from service.imaging.png import check_rows, has_16_bits, mark_transparent, witho
 from service.imaging.refusals import in_words, not_read
 from service.imaging.resize import resize
 from service.imaging.tiff_directory import read_page
-from service.resources import can_allocate
+from service.machine import can_allocate
 
 # By name, because Pillow would load all its forty readers to find these three; the others it always loads.
 _READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)

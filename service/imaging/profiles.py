@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from service.errors import OutOfMemory, is_out_of_memory
 from service.imaging.pixels import Decoded, Pixels, as_rgb
-from service.resources import can_allocate
+from service.machine import can_allocate
 
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest in use, for printing presses, have about 3 MB
 _TAG_TABLE = 128  # bytes of header before it

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engines.engine import Engine, Probabilities, failed_run
+from service.engines.open_version import LoadedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, QueueFull, ServiceError
 from service.imaging.pixels import Pixels
-from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import LANES, compute_threads, on_own_core
 
 _CLOSED = "This replica has shut down: send the request again."

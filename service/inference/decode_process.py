@@ -38,7 +38,7 @@ from service.inference.decode_protocol import (
     read_all,
     receive,
 )
-from service.resources import can_allocate
+from service.machine import can_allocate
 
 _COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: never from the current folder
 _START_S = 30.0  # more than a start takes on a busy machine

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from service.engines.engine import Engine, check_shapes
+from service.engines.open_version import LoadedVersion
 from service.errors import (
     ChangedVersion,
     DeviceUnavailable,
@@ -28,12 +29,11 @@ from service.errors import (
 )
 from service.files import UnfitFile, stamp_file
 from service.inference.health import Health
-from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import step_back
 from service.store.layout import training_command
-from service.store.resolve import StoredVersion, list_candidates
 from service.store.snapshot import StoreScanner, StoreSnapshot
 from service.store.verify import VerifiedVersion, verify_version
+from service.store.versions import StoredVersion, list_candidates
 
 R = TypeVar("R")
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from service.engines.engine import Probabilities
+from service.engines.open_version import LoadedVersion
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import Undecoded, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -14,9 +15,8 @@ from service.inference.admission import Admission, PixelBudget
 from service.inference.batcher import MicroBatcher, Scored
 from service.inference.decode_process import PIXELS_BESIDE, DecodeProcesses
 from service.inference.live_model import LiveModel
-from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import DECODERS, compute_threads
-from service.resources import count_cores
+from service.machine import count_cores
 
 # What a lane decodes by itself: its neighbours in the batch wait for it meanwhile.
 _SMALL_PIXELS = 1_000_000

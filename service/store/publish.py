@@ -18,8 +18,8 @@ from service.store.layout import (
     check_model_name,
     model_folder,
 )
-from service.store.resolve import next_version
 from service.store.verify import check_draft, list_files
+from service.store.versions import next_version
 
 _LEFTOVER_AGE_S = 24 * 3600
 

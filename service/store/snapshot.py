@@ -11,7 +11,7 @@ from service.errors import InvalidVersion, StoreError
 from service.files import FileStamp, stamp_file
 from service.store.layout import METADATA_FILE
 from service.store.metadata import Metadata, read_metadata
-from service.store.resolve import StoredVersion, list_names, list_stored
+from service.store.versions import StoredVersion, list_names, list_stored
 
 
 @dataclass(frozen=True)

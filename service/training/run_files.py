@@ -9,13 +9,13 @@ from service.data.check import DataCheck
 from service.data.split import Split, split_to_json
 from service.errors import TrainingError
 from service.evaluation.folder import FolderEvaluation
-from service.evaluation.page import Section, render_page, to_section, to_table
+from service.evaluation.html_report import Section, render_page, to_section, to_table
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.training.checkpoint import Epoch
-from service.training.figures import draw_curves
+from service.training.export.version import TrainedNetwork
+from service.training.plots import draw_curves
 from service.training.recipe import Recipe
 from service.training.run_folder import PUBLISHED_FILE
-from service.training.version_files import TrainedNetwork
 
 
 def describe_run(run: Path, recipe: Recipe, seed: int, device: str, check: DataCheck, split: Split) -> None:

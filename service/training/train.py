@@ -23,10 +23,11 @@ from service.imaging.pixels import ImageLimits, ResizeRule
 from service.networks.alexnet import NETWORKS
 from service.networks.backbones import load_backbone
 from service.store.publish import check_can_publish, publish_version
-from service.store.resolve import list_stored
+from service.store.versions import list_stored
 from service.training.augment import training_view
 from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch, seconds_per_epoch
+from service.training.export.version import TrainedNetwork, write_version
 from service.training.fit import Fitted, fit, predict_logits
 from service.training.fold import fold_batch_norm
 from service.training.observer import Observer
@@ -34,7 +35,6 @@ from service.training.recipe import Recipe
 from service.training.run_files import describe_run, write_published
 from service.training.run_folder import make_folder, open_run
 from service.training.teach import prepare_lesson
-from service.training.version_files import TrainedNetwork, write_version
 
 RULE = ResizeRule()
 LIMITS = ImageLimits()

@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
 from pydantic import SecretStr
-from running import Running, running
 from structlog.testing import capture_logs
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import Running, running
 
 from service.api.access import read_keys
 from service.errors import SettingsError

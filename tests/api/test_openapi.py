@@ -3,9 +3,9 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from fakes import FakeEngine, Loader
-from running import running
-from versions import publish_example
+from support.fakes import FakeEngine, Loader
+from support.running import running
+from support.versions import publish_example
 
 pytestmark = pytest.mark.anyio
 

@@ -10,11 +10,11 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
 from PIL import Image, ImageFile
-from running import Running, running
 from structlog.testing import capture_logs
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import Running, running
 
 from service import errors
 from service.api.problems import MEDIA_TYPE, PROBLEMS

@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from running import Running, running
 from structlog.testing import capture_logs
-from versions import publish_example
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import Running, running
+from support.versions import publish_example
 
 from service.api.app import create_app
 from service.api.telemetry import make_request_id

@@ -12,13 +12,13 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
-from running import Running, running
 from starlette.requests import Request
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import Running, running
 
 from service.api import upload
 from service.api.upload import Upload, read_image

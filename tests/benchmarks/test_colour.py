@@ -3,8 +3,8 @@
 import json
 
 from conftest import REPOSITORY
-from drawing import draw_photograph, encode
-from icc import matrix_profile
+from support.drawing import draw_photograph, encode
+from support.icc import matrix_profile
 
 from benchmarks.colour import measure, render
 from benchmarks.serving.photographs import without_profile

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from drawing import draw_photograph, encode
-from icc import matrix_profile
+from support.drawing import draw_photograph, encode
+from support.icc import matrix_profile
 
 from benchmarks.serving.environments import PEERS
 from benchmarks.serving.measure import ServerFailed, Stage, Timing, does_count, measure
@@ -31,7 +31,7 @@ from service.imaging.decode import decode_image
 MODEL = Model("flowers", Path("model_store"), 1, ("roses", "tulips"), "none")
 ROSE, TULIP = Photograph(b"rose", "roses", 0.99), Photograph(b"tulip", "tulips", 0.99)
 TIMING = Timing(warm_up_s=0.0, duration_s=0.3, timeout_s=3.0, start_timeout_s=10.0)
-SCRIPT = Path(__file__).with_name("scripted_peer.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "scripted_peer.py"
 
 
 def peer(label: str, pause_s: float = 0.0) -> Server:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.fitting import drawn_pixels
+from support.fitting import drawn_pixels
 
 from service.data.check import check_folder
 from service.data.folder import read_folder
@@ -44,7 +44,7 @@ def test_every_rung_of_the_ladder_is_a_recipe() -> None:
 
 
 def test_the_folds_share_out_what_is_published_and_keep_near_duplicates_together(drawn_folder: Path) -> None:
-    in_memory = importlib.import_module("benchmarks.in_memory")
+    in_memory = importlib.import_module("service.training.fit_on_device")
     check = check_folder(read_folder(drawn_folder), ImageLimits())
     split = split_photographs(check, 2)
     known = [*split.photographs["train"], *split.photographs["validation"]]

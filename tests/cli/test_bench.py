@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drawing import draw_photograph, encode
-from scripted_server import http, scripted_server
-from serving import served
+from support.drawing import draw_photograph, encode
+from support.scripted_server import http, scripted_server
+from support.serving import served
 
 from service.cli.main import main
 

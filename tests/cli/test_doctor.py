@@ -7,10 +7,10 @@ import pytest
 
 from service.cli.doctor import find_environment_problems
 from service.cli.main import main
-from service.engines.select import Machine
+from service.engines.choose import Machine
 from service.settings import ServeSettings
 from service.store.publish import publish_version
-from service.store.resolve import pin_version
+from service.store.versions import pin_version
 
 Capture = pytest.CaptureFixture[str]
 
@@ -167,7 +167,7 @@ def test_settings_that_cannot_be_met_are_fatal(store: Path, capsys: Capture) -> 
 
 
 def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engines.select.has_fast_int8", lambda: False)
+    monkeypatch.setattr("service.engines.choose.has_fast_int8", lambda: False)
     exit_code, found = examine("--model-store", str(store), "--precision", "int8", capsys=capsys)
     assert exit_code == 0
     assert any("sums may overflow" in warning for warning in sentences(found, fatal=False))

@@ -5,20 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawing import CLASS_NAMES, draw_photograph, encode
+from support.drawing import CLASS_NAMES, draw_photograph, encode
 
 from service.cli.main import main
 from service.data.folder import read_folder
 from service.data.split import read_split
+from service.engines.choose import load_engine
 from service.engines.engine import Engine
-from service.engines.select import load_engine
 from service.evaluation.score import score_photographs
 from service.imaging.pixels import ImageLimits, ResizeRule
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
 from service.store.publish import publish_version
-from service.store.resolve import resolve_version
 from service.store.verify import VerifiedVersion, verify_version
+from service.store.versions import resolve_version
 
 Capture = pytest.CaptureFixture[str]
 

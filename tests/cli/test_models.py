@@ -3,11 +3,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from versions import example_metadata, publish_example
+from support.versions import example_metadata, publish_example
 
 from service.cli.main import main
 from service.store.layout import METADATA_FILE, PINNED_FILE
-from service.store.resolve import list_versions, resolve_version
+from service.store.versions import list_versions, resolve_version
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,9 +14,9 @@ from unittest.mock import Mock
 import httpx
 import pytest
 import uvicorn
-from drawing import CLASS_NAMES, draw_photograph, encode
 from PIL import ImageFile
-from scripted_server import http, scripted_server
+from support.drawing import CLASS_NAMES, draw_photograph, encode
+from support.scripted_server import http, scripted_server
 
 from service.api.app import create_app
 from service.cli.main import main

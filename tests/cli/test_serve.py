@@ -15,15 +15,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from drawing import draw_photograph, encode
-from serving import Served, served
-from versions import publish_example
+from support.drawing import draw_photograph, encode
+from support.serving import Served, served
+from support.versions import publish_example
 
 from service.cli.serve import _listen
-from service.engines.select import list_driver_gpus
+from service.engines.choose import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
-from service.resources import pinnable_cores
+from service.machine import pinnable_cores
 
 PHOTO = encode(draw_photograph(2, seed=300))
 
@@ -308,7 +308,7 @@ WITH_AN_ENGINE_THAT_HANGS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from fakes import FakeEngine
+from support.fakes import FakeEngine
 from service.cli.serve import serve
 from service.engines import select
 from service.inference import watchdog

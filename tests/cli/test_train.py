@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawing import draw_folder
+from support.drawing import draw_folder
 
 from service.cli.main import main
 from service.data.check import DataCheck, check_folder

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from serving import served
+from support.serving import served
 
 KEY = "a-key-of-32-characters-000000001"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from drawing import draw_photograph, encode
+from support.drawing import draw_photograph, encode
 
 pytestmark = pytest.mark.clients
 

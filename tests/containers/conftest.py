@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import REPOSITORY
-from drawing import draw_photograph, encode
+from support.drawing import draw_photograph, encode
 
 PHOTO = encode(draw_photograph(3, seed=300))
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from conftest import REPOSITORY
 from containers.conftest import PHOTO, Compose, Stack, predict, run
-from drawing import draw_folder, draw_photograph, encode
+from support.drawing import draw_folder, draw_photograph, encode
 
 from service.settings import ServeSettings
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
-from icc import cmyk_profile, matrix_profile
+from support.drawing import draw_photograph, encode
+from support.icc import cmyk_profile, matrix_profile
 
 from service.data.batches import LabelledPixels, epoch_batches, load_squares, load_whole, made_ahead
 from service.data.check import CheckedPhotograph

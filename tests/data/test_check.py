@@ -10,9 +10,9 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
-from icc import matrix_profile
 from PIL import Image, ImageFile
+from support.drawing import draw_photograph, encode
+from support.icc import matrix_profile
 
 from service.data.check import SMALL_CLASS, DataCheck, check_folder, has_digest, pixels_digest
 from service.data.folder import read_folder

@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import numpy as np
 import onnx
 import pytest
-from exporting import build_tiny_network, draw_squares
 from onnx import TensorProto, helper
+from support.exporting import build_tiny_network, draw_squares
 
 from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import Engine
@@ -15,10 +15,10 @@ from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
 from service.imaging.pixels import Pixels
-from service.resources import count_cores, pinnable_cores
-from service.training.cpu_model import ready_for_int8
-from service.training.export_onnx import float32_model, int8_model
-from service.training.steps import read_network
+from service.machine import count_cores, pinnable_cores
+from service.training.export.light_model import ready_for_int8
+from service.training.export.onnx_graph import float32_model, int8_model
+from service.training.export.steps import read_network
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from exporting import build_tiny_network, draw_squares
+from support.exporting import build_tiny_network, draw_squares
 
 from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
 from service.errors import EngineFailed, InvalidVersion, SettingsError
 from service.imaging.pixels import Pixels
-from service.resources import count_cores
-from service.training.export import export_saved_model
+from service.machine import count_cores
+from service.training.export.saved_model import export_saved_model
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import CLASS_NAMES, draw_photograph, encode
-from fakes import FakeEngine
-from versions import example_metadata, write_example
+from support.drawing import CLASS_NAMES, draw_photograph, encode
+from support.fakes import FakeEngine
+from support.versions import example_metadata, write_example
 
 from service.data.check import CheckedPhotograph, check_folder
 from service.data.folder import read_folder
@@ -22,8 +22,8 @@ from service.evaluation.score import score_photographs
 from service.imaging.pixels import ImageLimits, Pixels
 from service.store.layout import SPLIT_FILE
 from service.store.publish import publish_version
-from service.store.resolve import resolve_version
 from service.store.verify import verify_version
+from service.store.versions import resolve_version
 
 LIMITS = ImageLimits()
 

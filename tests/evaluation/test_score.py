@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
-from fakes import FakeEngine
-from icc import cmyk_profile, matrix_profile
+from support.drawing import draw_photograph, encode
+from support.fakes import FakeEngine
+from support.icc import cmyk_profile, matrix_profile
 
 from service.data.check import pixels_digest
 from service.engines.engine import Probabilities

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import encode, profile_with_red_and_green_exchanged
-from handmade import png, png_chunk, run_length_bmp
-from memory import forget_peak, growth_bytes
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
+from support.drawing import encode, profile_with_red_and_green_exchanged
+from support.handmade import png, png_chunk, run_length_bmp
+from support.memory import forget_peak, growth_bytes
 
 from benchmarks.reliability.hostile_files import (
     chained_profile,

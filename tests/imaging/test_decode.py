@@ -12,12 +12,12 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
-from handmade import jpeg_segment, png, png_chunk, with_segments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, features
+from support.drawing import draw_photograph, encode
+from support.handmade import jpeg_segment, png, png_chunk, with_segments
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage, OutOfMemory
 from service.imaging.decode import decode_image, decode_square

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from drawing import draw_photograph, encode
 from PIL import features
+from support.drawing import draw_photograph, encode
 
 from service.errors import UnsupportedImageFormat
 from service.imaging.formats import detect_format

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
-from handmade import jpeg_segment, png, png_chunk, run_length_bmp, with_segments
 from PIL import ExifTags, Image
+from support.drawing import draw_photograph, encode
+from support.handmade import jpeg_segment, png, png_chunk, run_length_bmp, with_segments
 
 from benchmarks.reliability.hostile_files import fax, tiff, tiff_with_notes
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat

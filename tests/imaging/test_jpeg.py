@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
 from PIL import Image
+from support.drawing import draw_photograph, encode
 
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image

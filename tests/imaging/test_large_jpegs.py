@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from drawing import draw_photograph
 from PIL import Image
+from support.drawing import draw_photograph
 
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels

@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 import pytest
-from drawing import draw_photograph
-from handmade import png, png_chunk
+from support.drawing import draw_photograph
+from support.handmade import png, png_chunk
 
 from service.errors import InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image

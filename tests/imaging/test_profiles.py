@@ -8,9 +8,9 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
-from icc import cmyk_profile, grey_profile, matrix_profile, table_profile
 from PIL import Image, ImageCms, TiffImagePlugin
+from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.icc import cmyk_profile, grey_profile, matrix_profile, table_profile
 
 from benchmarks.reliability.hostile_files import chained_profile
 from service.errors import OutOfMemory

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from drawing import draw_photograph
 from numpy.typing import NDArray
 from PIL import Image
+from support.drawing import draw_photograph
 
 from service.imaging.pixels import Pixels, ResizeRule
 from service.imaging.resize import resize, resize_shorter_side

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode
 from numpy.typing import NDArray
+from support.drawing import draw_photograph, encode
 
 from service.errors import InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image

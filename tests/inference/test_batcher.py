@@ -8,15 +8,15 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, fake_version, image_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fakes import FakeEngine, fake_version, image_of
 
 from service.engines.engine import Probabilities
+from service.engines.open_version import LoadedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory, QueueFull
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Scored
-from service.inference.loaded_version import LoadedVersion
 from service.inference.threads import LANES, compute_threads
 
 pytestmark = pytest.mark.anyio

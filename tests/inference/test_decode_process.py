@@ -12,11 +12,11 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
-from icc import cmyk_profile, matrix_profile
-from memory import memory_bytes
 from PIL import ExifTags, Image
 from structlog.testing import capture_logs
+from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.icc import cmyk_profile, matrix_profile
+from support.memory import memory_bytes
 
 from benchmarks.reliability.hostile_files import fax, larger_inside, webp_of_tables
 from service.errors import (

@@ -7,16 +7,16 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from fakes import FakeEngine, Loader, fake_version
 from structlog.testing import capture_logs
-from versions import example_metadata, publish_example
+from support.fakes import FakeEngine, Loader, fake_version
+from support.versions import example_metadata, publish_example
 
 from service.errors import ChangedVersion, DeviceUnavailable, EngineFailed, FlowersError, InvalidVersion, NotReady
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.store.layout import METADATA_FILE, PINNED_FILE
-from service.store.resolve import pin_version, remove_version, unpin
 from service.store.verify import VerifiedVersion
+from service.store.versions import pin_version, remove_version, unpin
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawing import draw_photograph, encode
-from fakes import FakeEngine, Loader
 from PIL import Image
-from versions import publish_example
+from support.drawing import draw_photograph, encode
+from support.fakes import FakeEngine, Loader
+from support.versions import publish_example
 
 from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, InvalidImage, InvalidParameter, NotReady, QueueFull

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeEngine, Loader, fake_version, image_of
+from support.fakes import FakeEngine, Loader, fake_version, image_of
 
 from service.errors import EngineFailed, FlowersError, NotReady
 from service.imaging.pixels import Pixels

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from versions import publish_example
+from support.versions import publish_example
 
 from service.errors import InvalidParameter, InvalidVersion, ModelNotFound, VersionNotFound
 from service.store.layout import check_model_name, model_folder, parse_version, version_folder
-from service.store.resolve import list_models, list_versions, resolve_version
+from service.store.versions import list_models, list_versions, resolve_version
 
 HOSTILE_NAMES = [
     "",

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from versions import example_metadata
+from support.versions import example_metadata
 
 from service.errors import InvalidVersion
 from service.store.metadata import METADATA_FORMAT, parse_metadata, read_metadata

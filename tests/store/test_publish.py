@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from versions import example_metadata, publish_example, write_example
+from support.versions import example_metadata, publish_example, write_example
 
 from service.errors import InvalidParameter, ModelNotFound, PublishError
 from service.store.layout import METADATA_FILE, SHA256SUMS_FILE
 from service.store.publish import check_can_publish, publish_version
-from service.store.resolve import list_models, list_versions
 from service.store.verify import verify_version
+from service.store.versions import list_models, list_versions
 
-PUBLISHER = Path(__file__).with_name("slow_publisher.py")
+PUBLISHER = Path(__file__).parents[1] / "support" / "slow_publisher.py"
 
 
 def names(store: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from versions import example_metadata, publish_example
+from support.versions import example_metadata, publish_example
 
 from service.errors import ChangedVersion, InvalidVersion
 from service.files import digest_file

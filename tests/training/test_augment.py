@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawing import draw_photograph
+from support.drawing import draw_photograph
 
 from service.imaging.pixels import ResizeRule
 from service.imaging.resize import resize

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.fitting import RECIPE, drawn_pixels, fit_small
+from support.fitting import RECIPE, drawn_pixels, fit_small
 
 from service.errors import TrainingError
 from service.training import fit as fit_module
@@ -15,7 +15,7 @@ from service.training.checkpoint import Epoch, Variables, load_checkpoint, save_
 from service.training.fit import normalise
 from service.training.teach import Lesson
 
-FITTING = Path(__file__).with_name("fitting.py")
+FITTING = Path(__file__).parents[1] / "support" / "fitting.py"
 
 
 def weights_of(checkpoint: Path) -> list[np.ndarray]:

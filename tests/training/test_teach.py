@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from drawing import CLASS_NAMES
-from training.fitting import RECIPE, drawn_pixels, fit_small
+from support.drawing import CLASS_NAMES
+from support.fitting import RECIPE, drawn_pixels, fit_small
 
 from service.data.batches import epoch_batches
 from service.data.views import Batch, Views

@@ -15,7 +15,7 @@ from service.data.split import Split
 from service.evaluation.metrics import evaluate
 from service.store.layout import METADATA_FILE
 from service.store.metadata import read_metadata
-from service.store.resolve import list_versions
+from service.store.versions import list_versions
 from service.training.checkpoint import Epoch, load_checkpoint
 from service.training.recipe import find_recipe
 from service.training.train import publish_network, train

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
-from running import running
-from wires import GET, Wire, on_the_wire, read_answer
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import running
+from support.wires import GET, Wire, on_the_wire, read_answer
 
 from service.wire import head_guard, linger
 from service.wire.head_guard import MAX_HEAD_BYTES

@@ -7,11 +7,11 @@ from pathlib import Path
 from unittest.mock import AsyncMock, patch
 
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
-from running import running
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import running
+from support.wires import GET, Wire, full_queue, on_the_wire, predict, read_answer
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from wires import GET, Wire, full_queue, on_the_wire, predict, read_answer
 
 from service.errors import QueueFull
 from service.wire import head_guard, linger

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawing import draw_photograph, encode
-from fakes import Loader
-from running import Running, running
+from support.drawing import draw_photograph, encode
+from support.fakes import Loader
+from support.running import Running, running
 
 from service.wire.linger import Linger
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Loader
-from running import running
-from wires import GET, on_the_wire
+from support.fakes import Loader
+from support.running import running
+from support.wires import GET, on_the_wire
 
 from service.wire import head_guard
 from service.wire.one_write import OneWrite

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Loader
-from running import running
-from wires import GET, Wire, full_queue, on_the_wire, predict
+from support.fakes import Loader
+from support.running import running
+from support.wires import GET, Wire, full_queue, on_the_wire, predict
 
 from service.wire import head_guard, linger, send_limits
 from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces

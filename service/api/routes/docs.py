@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from service.api import problems
-from service.api.context import request_id_of
 from service.api.schemas import ProblemDetails
+from service.api.service import request_id_of
 
 router = APIRouter(tags=["documentation"])
 

@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from service import errors
 from service.api import problems
-from service.api.context import service_of
 from service.api.schemas import Probe
+from service.api.service import service_of
 
 router = APIRouter(tags=["operation"])
 

@@ -8,10 +8,10 @@ from starlette.requests import Request
 
 from service import errors
 from service.api import problems
-from service.api.context import service_of
 from service.api.schemas import LiveVersion, ModelDetails, ModelList, ModelSummary, VersionSummary
+from service.api.service import service_of
+from service.engines.open_version import LoadedVersion
 from service.inference.live_model import LiveModel
-from service.inference.loaded_version import LoadedVersion
 from service.store.metadata import Metadata
 from service.store.snapshot import ListedModel, ListedVersion, StoreSnapshot
 

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from service import errors
 from service.api import problems
-from service.api.context import request_id_of, service_of
 from service.api.hang_up import unless_hung_up
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
+from service.api.service import request_id_of, service_of
 from service.api.upload import FIELD, read_image
 from service.inference.predictor import Prediction, Timings
 

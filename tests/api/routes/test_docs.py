@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Loader
-from running import Running, running
+from support.fakes import Loader
+from support.running import Running, running
 
 from service.api.problems import MEDIA_TYPE, PROBLEMS
 

@@ -2,9 +2,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fakes import FakeEngine, Loader
-from running import running
-from versions import publish_example
+from support.fakes import FakeEngine, Loader
+from support.running import running
+from support.versions import publish_example
 
 from service.errors import EngineFailed
 

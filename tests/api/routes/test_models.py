@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes import Loader
-from running import Running, running
-from versions import publish_example
+from support.fakes import Loader
+from support.running import Running, running
+from support.versions import publish_example
 
-from service.store.resolve import pin_version
+from service.store.versions import pin_version
 
 pytestmark = pytest.mark.anyio
 

@@ -9,13 +9,13 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from drawing import CLASS_NAMES, draw_photograph, encode
-from exporting import export_tiny_version
 from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from running import Running, running
+from support.drawing import CLASS_NAMES, draw_photograph, encode
+from support.exporting import export_tiny_version
+from support.running import Running, running
 
 from service.api.routes.predict import _DirectRoute
 from service.imaging.decode import decode_image

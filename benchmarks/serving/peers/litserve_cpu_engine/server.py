@@ -14,7 +14,7 @@ class Flowers(ls.LitAPI):
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe names it
         """Load the engine that `--engine auto` takes where TensorFlow is not installed."""
-        from service.engines.select import load_engine
+        from service.engines.choose import load_engine
         from service.store.verify import verify_version
 
         self.engine = load_engine(verify_version(Path(os.environ["SAVED_MODEL"])), engine="auto", device="cpu")

@@ -1,0 +1,146 @@
+"""Load: so many connections that ask without a pause (closed loop), or so many requests a second (open loop)."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from service.bench.connection import TIMEOUT, Connection, Response, Target
+
+_Result = TypeVar("_Result")
+
+_AFTER_FAILURE_S = 0.05  # a dead server answers at once: asking on without a pause would only count that
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prepared request; `find_error` says what is wrong with an answer to it: a kind of error, or nothing."""
+
+    request: bytes
+    find_error: Callable[[Response], str]
+
+
+@dataclass(frozen=True)
+class Load:
+    """How to ask.
+
+    Without `rate`, each of `connections` asks, waits for the answer and asks again. With it, requests begin at
+    equal intervals, `rate` in a second, whatever the answers do, on at most `connections` connections.
+    Answers (with `rate`: requests due) in the first `warm_up_s` are not counted; after `duration_s` more, no request
+    begins.
+    """
+
+    connections: int
+    rate: float | None = None
+    warm_up_s: float = 1.0
+    duration_s: float = 10.0
+    timeout_s: float = 30.0
+
+
+@dataclass
+class Observed:
+    """What happened after the warm-up; seconds.
+
+    `latencies_s`: of right answers, from the intended start (in an open loop not from when a connection was free:
+    else a server that stalls would be asked less and look fast). `num_in_time`: right answers before the end of
+    the measurement. `errors`: kinds and how often. `late_s`: how late the generator itself began a request.
+    """
+
+    duration_s: float
+    latencies_s: list[float] = field(default_factory=list)
+    num_in_time: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    late_s: list[float] = field(default_factory=list)
+    client_cpu_s: float = 0.0
+
+
+def run(program: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run `load_target` or `ask_once` on the fastest event loop there is."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # not on Windows
+        new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(program)
+
+
+async def ask_once(target: Target, request: bytes, timeout_s: float) -> Response:
+    """One request on a connection of its own."""
+    connection = Connection(target)
+    try:
+        return await connection.ask(request, timeout_s)
+    finally:
+        connection.close()
+
+
+async def load_target(target: Target, questions: Sequence[Question], load: Load) -> Observed:
+    """Ask the questions in turn as `load` has it; requests that are under way at the end are waited for."""
+    run_of_load = _Run(target, questions, load)
+    cpu_before = time.process_time()
+    await (run_of_load.closed_loop() if load.rate is None else run_of_load.open_loop(load.rate))
+    run_of_load.observed.client_cpu_s = time.process_time() - cpu_before
+    return run_of_load.observed
+
+
+class _Run:
+    def __init__(self, target: Target, questions: Sequence[Question], load: Load) -> None:
+        self._target = target
+        self._load = load
+        self._questions = itertools.cycle(questions)
+        self._begins_at = time.perf_counter()
+        self._counts_from = self._begins_at + load.warm_up_s
+        self._ends_at = self._counts_from + load.duration_s
+        self.observed = Observed(load.duration_s)
+
+    async def closed_loop(self) -> None:
+        await asyncio.gather(*(self._ask_on() for _ in range(self._load.connections)))
+
+    async def _ask_on(self) -> None:
+        connection = Connection(self._target)
+        while (begun_at := time.perf_counter()) < self._ends_at:
+            question = next(self._questions)
+            response = await connection.ask(question.request, self._load.timeout_s)
+            self._note(begun_at, question, response)
+            if response.failure:
+                await asyncio.sleep(_AFTER_FAILURE_S)
+        connection.close()
+
+    async def open_loop(self, rate: float) -> None:
+        idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+        for _ in range(self._load.connections):
+            idle.put_nowait(Connection(self._target))
+        async with asyncio.TaskGroup() as group:
+            for number in itertools.count():
+                intended_at = self._begins_at + number / rate
+                if intended_at >= self._ends_at:
+                    break
+                await asyncio.sleep(max(0.0, intended_at - time.perf_counter()))
+                if intended_at >= self._counts_from:
+                    self.observed.late_s.append(time.perf_counter() - intended_at)
+                group.create_task(self._ask_once(intended_at, idle))
+        while not idle.empty():
+            idle.get_nowait().close()
+
+    async def _ask_once(self, intended_at: float, idle: "asyncio.LifoQueue[Connection]") -> None:
+        question = next(self._questions)
+        gives_up_at = intended_at + self._load.timeout_s
+        try:
+            connection = await asyncio.wait_for(idle.get(), gives_up_at - time.perf_counter())
+        except TimeoutError:  # all connections were busy: the same to whoever waits
+            self._note(intended_at, question, Response(failure=TIMEOUT))
+            return
+        response = await connection.ask(question.request, gives_up_at - time.perf_counter())
+        idle.put_nowait(connection)
+        self._note(intended_at, question, response)
+
+    def _note(self, intended_at: float, question: Question, response: Response) -> None:
+        now = time.perf_counter()
+        if (now if self._load.rate is None else intended_at) < self._counts_from:
+            return
+        if error := response.failure or question.find_error(response):
+            self.observed.errors[error] = self.observed.errors.get(error, 0) + 1
+            return
+        self.observed.latencies_s.append(now - intended_at)
+        self.observed.num_in_time += now <= self._ends_at

@@ -1,0 +1,150 @@
+"""The networks for the light engine: written beside the SavedModel, compared with it, and kept or refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision
+from service.engines.engine import Probabilities
+from service.engines.onnx_runtime import OnnxRuntimeEngine
+from service.imaging.pixels import Pixels
+from service.store.metadata import CpuModel
+from service.training.export.int8 import Extremes, equalise
+from service.training.export.onnx_graph import INPUT_NAME, float32_model, int8_model
+from service.training.export.steps import Steps, read_network
+
+NUM_CALIBRATION = 512
+"""Training photographs that are enough to know the range of every activation."""
+
+_FLOAT32_DIFFERENCE = 1e-4
+_INT8_SAME_TOP1, _INT8_ACCURACY_CHANGE, _INT8_DIFFERENCE_P99 = 0.995, 0.003, 0.03
+
+
+def export_cpu_models(
+    network: keras.Model,
+    folder: Path,
+    *,
+    scale: float,
+    offset: float,
+    temperature: float,
+    calibration: Pixels,
+    images: Pixels,
+    class_indices: NDArray[np.int64],
+    expected: Probabilities,
+) -> list[CpuModel]:
+    """Write `assets.extra/cpu_model.onnx` and `cpu_model.int8.onnx` into a version's folder, each if it is good.
+
+    Of int8, the convolutions with the hidden dense layers are tried first, then the convolutions alone.
+
+    Args:
+        network: folded, returns logits.
+        folder: of the version that is being written.
+        scale, offset, temperature: as `export_saved_model` takes them.
+        calibration: uint8, (N, image_size, image_size, 3), of the training part, about `NUM_CALIBRATION`.
+        images: of the validation part, likewise.
+        class_indices: their true classes, (N,).
+        expected: what the exported SavedModel answers, (N, num_classes).
+
+    Returns:
+        What was found, and of a refused one why, for the metadata.
+
+    Raises:
+        PublishError: the network has layers that the light engine's cannot have.
+    """
+    steps = read_network(network, scale=scale, offset=offset, temperature=temperature)
+
+    def export(model: onnx.ModelProto, precision: Precision, quantised: str = "") -> CpuModel:
+        path = folder / CPU_MODEL_FILES[precision]
+        path.parent.mkdir(exist_ok=True)
+        network = model.SerializeToString()
+        path.write_bytes(network)
+        engine = OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="the check of the export")
+        compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
+        engine.close()
+        if compared.refused:
+            path.unlink()
+        return compared
+
+    models = [export(float32_model(steps), "float32")]
+    equalised, ranges = ready_for_int8(steps, calibration)
+    for with_dense_layers, quantised in ((True, "convolutions and hidden dense layers"), (False, "convolutions")):
+        models.append(export(int8_model(equalised, ranges, with_dense_layers=with_dense_layers), "int8", quantised))
+        if not models[-1].refused:
+            break
+    return models
+
+
+def ready_for_int8(steps: Steps, calibration: Pixels) -> tuple[Steps, dict[str, tuple[float, float]]]:
+    """The network with its channels alike, and the extremes of its steps' outputs: what `int8_model` takes.
+
+    Args:
+        steps: as `read_network` gives them.
+        calibration: as of `export_cpu_models`.
+    """
+    equalised, extremes = equalise(steps, _measure_extremes(steps, calibration))
+    return equalised, {name: (float(low.min()), float(high.max())) for name, (low, high) in extremes.items()}
+
+
+def _measure_extremes(steps: Steps, calibration: Pixels) -> dict[str, Extremes]:
+    """The extremes of the outputs of all steps but the last, by channel or unit, on the calibration photographs."""
+    names = [step.name for step in steps.steps[:-1]]
+    session = onnxruntime.InferenceSession(float32_model(steps, show=names).SerializeToString())
+    extremes: dict[str, Extremes] = {}
+    for start in range(0, len(calibration), 8):  # few at a time: these are all the feature maps
+        outputs = session.run(names, {INPUT_NAME: calibration[start : start + 8]})
+        for name, output in zip(names, outputs, strict=True):
+            others = (0, *range(2, output.ndim))
+            found = output.min(axis=others), output.max(axis=others)
+            low, high = extremes.get(name, found)
+            extremes[name] = np.minimum(low, found[0]), np.maximum(high, found[1])
+    return extremes
+
+
+def compare(
+    precision: Precision,
+    found: Probabilities,
+    expected: Probabilities,
+    class_indices: NDArray[np.int64],
+    *,
+    quantised: str = "",
+) -> CpuModel:
+    """What a network's answers are worth beside the SavedModel's, and whether they are refused."""
+    differences = np.abs(found - expected).max(axis=1)
+    facts = {
+        "num_photographs": len(found),
+        "same_top1": float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
+        "accuracy": float(np.mean(found.argmax(axis=1) == class_indices)),
+        "accuracy_of_saved_model": float(np.mean(expected.argmax(axis=1) == class_indices)),
+        "difference_p99": float(np.quantile(differences, 0.99)),
+        "difference_max": float(differences.max()),
+    }
+    model = CpuModel(precision=precision, quantised=quantised, refused=None, **facts)
+    return model.model_copy(update={"refused": "; ".join(_complaints(model)) or None})
+
+
+def _complaints(model: CpuModel) -> Sequence[str]:
+    if model.precision == "float32":
+        if model.difference_max <= _FLOAT32_DIFFERENCE:
+            return ()
+        return (f"a probability differs by {model.difference_max:.2g}, at most {_FLOAT32_DIFFERENCE:.0e} is allowed",)
+    complaints = []
+    if model.same_top1 < _INT8_SAME_TOP1:
+        complaints.append(
+            f"the best class is the same for {model.same_top1:.1%} of the photographs, at least "
+            f"{_INT8_SAME_TOP1:.1%} are wanted"
+        )
+    if abs(change := model.accuracy - model.accuracy_of_saved_model) > _INT8_ACCURACY_CHANGE + 1e-9:
+        complaints.append(
+            f"accuracy changes by {100 * change:+.2f} points, at most {100 * _INT8_ACCURACY_CHANGE} are allowed"
+        )
+    if model.difference_p99 > _INT8_DIFFERENCE_P99:
+        complaints.append(
+            f"the 99th percentile of the largest differences is {model.difference_p99:.3f}, at most "
+            f"{_INT8_DIFFERENCE_P99} is allowed"
+        )
+    return complaints

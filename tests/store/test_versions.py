@@ -1,0 +1,184 @@
+import os
+from pathlib import Path
+
+import pytest
+from support.versions import publish_example
+
+from service.errors import InvalidVersion, ModelNotFound, UsageError, VersionNotFound
+from service.store.layout import PINNED_FILE
+from service.store.versions import (
+    Served,
+    StoredVersion,
+    find_served,
+    list_models,
+    list_stored,
+    list_versions,
+    pin_version,
+    pinned_version,
+    remove_version,
+    resolve_version,
+    unpin,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Versions 1, 2 and 3 of `flowers`, one of `birds`, and names that are no versions and no models."""
+    store = tmp_path / "store"
+    for _ in range(3):
+        publish_example(store)
+    publish_example(store, "birds")
+    for ignored in ("flowers/04", "flowers/x5", "flowers/.publishing-1", "flowers/6 ", "empty", ".git/1"):
+        (store / ignored).mkdir(parents=True)
+    (store / "flowers" / "7").write_text("a file, no folder")
+    (store / "README.md").write_text("no model")
+    return store
+
+
+def test_only_integer_folders_are_versions(store: Path) -> None:
+    assert list_versions(store, "flowers") == [1, 2, 3]
+    assert list_models(store) == ["birds", "flowers"]
+
+
+def test_the_newest_version_is_meant_until_another_is_pinned(store: Path) -> None:
+    assert resolve_version(store, "flowers") == StoredVersion("flowers", 3, store / "flowers" / "3", pinned=False)
+    pin_version(store, "flowers", 2)
+    assert resolve_version(store, "flowers") == StoredVersion("flowers", 2, store / "flowers" / "2", pinned=True)
+    assert publish_example(store) == 8, "above every name that is taken, folder or not"
+    assert resolve_version(store, "flowers").version == 2
+    unpin(store, "flowers")
+    assert resolve_version(store, "flowers").version == 8
+
+
+def test_a_version_asked_for_is_meant_whatever_is_pinned(store: Path) -> None:
+    pin_version(store, "flowers", 2)
+    assert resolve_version(store, "flowers", 1).pinned is False
+    assert resolve_version(store, "flowers", 2).pinned is True
+
+
+def test_versions_sort_as_numbers(tmp_path: Path) -> None:
+    for _ in range(11):
+        publish_example(tmp_path)
+    assert list_versions(tmp_path, "flowers")[-2:] == [10, 11]
+
+
+def test_pinned_holds_the_integer_and_a_newline(store: Path) -> None:
+    pin_version(store, "flowers", 2)
+    assert (store / "flowers" / PINNED_FILE).read_bytes() == b"2\n"
+    (store / "flowers" / PINNED_FILE).write_text("1")  # by hand, without the newline
+    assert pinned_version(store, "flowers") == 1
+
+
+def test_a_pin_on_a_missing_version_is_refused_with_the_remedy(store: Path) -> None:
+    (store / "flowers" / PINNED_FILE).write_text("9\n")
+    with pytest.raises(VersionNotFound, match=r"is pinned to version 9; there is 1, 2, 3: pin one .* `use latest`"):
+        resolve_version(store, "flowers")
+    with pytest.raises(VersionNotFound):
+        pin_version(store, "flowers", 9)
+    assert resolve_version(store, "flowers", 3).version == 3
+
+
+@pytest.mark.parametrize("garbage", ["", "\n", "two", "0", "02", "1 2", "-1", "1" * 100, "\0", "latest"])
+def test_garbage_in_pinned_is_refused_rather_than_ignored(store: Path, garbage: str) -> None:
+    (store / "flowers" / PINNED_FILE).write_text(garbage)
+    with pytest.raises(InvalidVersion, match="holds no version number"):
+        resolve_version(store, "flowers")
+    assert resolve_version(store, "flowers", 3).pinned is False
+    unpin(store, "flowers")
+    assert resolve_version(store, "flowers").version == 3
+
+
+def test_what_is_not_there_is_named_with_what_is(store: Path) -> None:
+    with pytest.raises(
+        ModelNotFound,
+        match=r"no model rosen in the store /.*/store, which has birds, flowers: .*FOLDER --name rosen",
+    ):
+        resolve_version(store, "rosen")
+    with pytest.raises(ModelNotFound, match="which has none: train one with `flowers train`,"):
+        resolve_version(store / "nowhere", "flowers")
+    with pytest.raises(VersionNotFound, match=r"model flowers has no version 4; there is 1, 2, 3"):
+        resolve_version(store, "flowers", 4)
+    with pytest.raises(ModelNotFound):
+        unpin(store, "rosen")
+
+
+def test_the_served_version_is_not_removed_unless_forced(store: Path) -> None:
+    with pytest.raises(UsageError, match=r"version 3 .* is served"):
+        remove_version(store, "flowers", 3)
+    pin_version(store, "flowers", 1)
+    remove_version(store, "flowers", 3)
+    with pytest.raises(UsageError):
+        remove_version(store, "flowers", 1)
+    assert list_versions(store, "flowers") == [1, 2]
+    remove_version(store, "flowers", 1, force=True)
+    assert resolve_version(store, "flowers") == StoredVersion("flowers", 2, store / "flowers" / "2", pinned=False)
+    assert not list((store / "flowers").glob(".removing-*"))
+
+
+def damage(store: Path, version: int) -> None:
+    (store / "flowers" / str(version) / "saved_model.pb").write_bytes(b"another")
+
+
+def test_a_service_takes_the_newest_version_that_is_what_was_published(store: Path) -> None:
+    assert find_served(store, "flowers") == Served(resolve_version(store, "flowers", 3), {})
+    damage(store, 3)
+    damage(store, 1)  # older than the good one: not even looked at
+    served = find_served(store, "flowers")
+    assert served.stored == resolve_version(store, "flowers", 2)
+    assert list(served.damaged) == [3]
+    assert "saved_model.pb was changed" in served.damaged[3]
+    damage(store, 2)
+    assert find_served(store, "flowers").stored is None
+    assert list(find_served(store, "flowers").damaged) == [3, 2, 1]
+
+
+def test_a_service_takes_no_other_in_place_of_a_pinned_version_that_is_damaged(store: Path) -> None:
+    pin_version(store, "flowers", 2)
+    damage(store, 3)
+    assert find_served(store, "flowers") == Served(resolve_version(store, "flowers", 2), {})
+    damage(store, 2)
+    assert find_served(store, "flowers").stored is None
+    with pytest.raises(UsageError, match="version 2 of flowers is pinned"):
+        remove_version(store, "flowers", 2)
+
+
+def test_with_the_newest_damaged_the_one_before_it_is_spared(store: Path) -> None:
+    damage(store, 3)
+    with pytest.raises(UsageError, match=r"version 2 .* is served"):
+        remove_version(store, "flowers", 2)
+    remove_version(store, "flowers", 3)
+    assert list_versions(store, "flowers") == [1, 2]
+
+
+def test_the_number_of_a_removed_version_is_never_given_again(tmp_path: Path) -> None:
+    publish_example(tmp_path)
+    publish_example(tmp_path)
+    remove_version(tmp_path, "flowers", 2, force=True)
+    remove_version(tmp_path, "flowers", 1, force=True)
+    assert publish_example(tmp_path) == 3
+
+
+def test_removing_a_link_leaves_the_version_it_leads_to(store: Path) -> None:
+    (store / "flowers" / "5").symlink_to("1")
+    remove_version(store, "flowers", 5, force=True)
+    assert list_versions(store, "flowers") == [1, 2, 3]
+
+
+def test_a_pipe_as_pin_is_invalid_and_blocks_nobody(store: Path) -> None:
+    os.mkfifo(store / "flowers" / "PINNED")
+    with pytest.raises(InvalidVersion, match="PINNED of model flowers holds no version number"):
+        resolve_version(store, "flowers")
+    assert resolve_version(store, "flowers", 1).pinned is False
+    unpin(store, "flowers")
+    assert resolve_version(store, "flowers").version == 3
+
+
+def test_a_pipe_for_the_highest_number_blocks_nobody(store: Path) -> None:
+    os.mkfifo(store / "flowers" / ".highest")
+    assert publish_example(store) == 8
+
+
+def test_all_versions_are_listed_with_the_pinned_one(store: Path) -> None:
+    pin_version(store, "flowers", 2)
+    assert list_stored(store, "flowers") == [resolve_version(store, "flowers", version) for version in (1, 2, 3)]
+    assert list_stored(store, "orchids") == []

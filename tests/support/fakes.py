@@ -1,0 +1,99 @@
+"""Stand-ins where a test must command time or faults; what is said of answers, the real engines say."""
+
+import threading
+
+import numpy as np
+from support.versions import example_metadata
+
+from service.engines.engine import EngineInfo, Probabilities
+from service.engines.open_version import LoadedVersion
+from service.imaging.pixels import Pixels
+from service.store.verify import VerifiedVersion
+
+
+class FakeEngine:
+    """Its row says which image it was made from; it counts what it computes, and can be held or failed.
+
+    Attributes:
+        batches: the size of every batch that `run` has begun, warm-up left out.
+        were_alone: for each of them, whether it was told that it was alone.
+        is_warm, closed: whether `warm_up` and `close` have been called.
+        error: raised by `run` while it is not None.
+        warm_up_error: raised by `warm_up`.
+    """
+
+    def __init__(self, num_classes: int = 5, image_size: int = 224) -> None:
+        self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.num_lanes = 1
+        self.lane_cores: tuple[int, ...] = ()
+        self.lanes_decode = False
+        self.min_queue_size = 2
+        self.max_batch_size = 1024
+        self.batches: list[int] = []
+        self.were_alone: list[bool] = []
+        self.is_warm = False
+        self.closed = threading.Event()
+        self.error: Exception | None = None
+        self.warm_up_error: Exception | None = None
+        self._open = threading.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Let `run` wait until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Let `run` go on."""
+        self._open.set()
+
+    def warm_up(self, max_batch_size: int) -> None:
+        if self.warm_up_error is not None:
+            raise self.warm_up_error
+        self.is_warm = True
+
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+        self.batches.append(len(images))
+        self.were_alone.append(is_alone)
+        if not self._open.wait(timeout=60):
+            raise TimeoutError("the test never released the engine")
+        if self.error is not None:
+            raise self.error
+        first = images[:, 0, 0, 0].astype(np.float32) / 512
+        rows = np.zeros((len(images), self.num_classes), np.float32)
+        rows[:, 0], rows[:, 1] = first, 1 - first
+        return rows
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def image_of(value: int, image_size: int = 4) -> Pixels:
+    """A square image whose row from `FakeEngine` begins with value / 512."""
+    return np.full((image_size, image_size, 3), value, np.uint8)
+
+
+def fake_version(engine: FakeEngine, version: int = 1) -> LoadedVersion:
+    """A version that is served by `engine`."""
+    return LoadedVersion("flowers", version, example_metadata(), engine)
+
+
+class Loader:
+    """What `LiveModel` loads with: `engines[version]`, made if there is none; `loads` tells which.
+
+    It waits while the test has cleared `may_load`.
+    """
+
+    def __init__(self) -> None:
+        self.engines: dict[int, FakeEngine] = {}
+        self.loads: list[int] = []
+        self.may_load = threading.Event()
+        self.may_load.set()
+
+    def __call__(self, verified: VerifiedVersion) -> FakeEngine:
+        version = int(verified.folder.name)
+        self.loads.append(version)
+        if not self.may_load.wait(timeout=60):
+            raise TimeoutError("the test never let it load")
+        return self.engines.setdefault(version, FakeEngine())

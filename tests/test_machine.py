@@ -1,0 +1,178 @@
+import os
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.machine import bounded_queue_bytes, can_allocate, count_cores, memory_left, pinnable_cores
+
+GIB = 2**30
+VERSION_1, VERSION_2 = "4:memory:/{0}\n3:cpu,cpuacct:/{0}\n2:pids:/else\n", "0::/{0}\n"
+
+
+def describe(folder: Path, groups: str, files: dict[str, int | str]) -> tuple[Path, Path]:
+    """Write what Linux would say of the groups: /proc/self/cgroup, and /sys/fs/cgroup."""
+    (folder / "groups").write_text(groups, encoding="utf-8")
+    for name, value in files.items():
+        path = folder / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n", encoding="utf-8")
+    return folder / "groups", folder / "root"
+
+
+def left_with(folder: Path, groups: str, files: dict[str, int | str]) -> int:
+    """On a machine with 8 GiB left."""
+    (folder / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n", encoding="utf-8")
+    return memory_left(folder / "meminfo", *describe(folder, groups, files))
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        (VERSION_2.format(""), {}, 8),
+        (VERSION_2.format(""), {"memory.max": "max", "memory.current": 5}, 8),
+        (VERSION_2.format(""), {"memory.max": 3 * GIB, "memory.current": GIB}, 2),
+        (VERSION_2.format("a/b"), {"a/b/memory.max": 3 * GIB, "a/b/memory.current": GIB}, 2),
+        (VERSION_2.format("a/b"), {"a/memory.max": 3 * GIB, "a/memory.current": GIB, "a/b/memory.max": "max"}, 2),
+        (VERSION_2.format(""), {"memory.max": GIB, "memory.current": 2 * GIB}, 0),
+        (VERSION_1.format("a"), {"memory/a/memory.limit_in_bytes": 4 * GIB, "memory/a/memory.usage_in_bytes": GIB}, 3),
+        (VERSION_1.format("host/path"), {"memory/memory.limit_in_bytes": GIB, "memory/memory.usage_in_bytes": 0}, 1),
+        (VERSION_1.format(""), {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 0}, 8),
+    ],
+)
+def test_the_memory_that_is_left_is_the_machines_or_the_groups(
+    groups: str, files: dict[str, int | str], expected: int, tmp_path: Path
+) -> None:
+    assert left_with(tmp_path, groups, files) == expected * GIB
+
+
+def test_without_control_groups_it_is_the_machines(tmp_path: Path) -> None:
+    left_with(tmp_path, "", {})
+    assert memory_left(tmp_path / "meminfo", tmp_path / "missing", tmp_path / "missing") == 8 * GIB
+
+
+def test_where_memory_is_not_told_of_nothing_is_left(tmp_path: Path) -> None:
+    assert memory_left(tmp_path / "missing", tmp_path, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        (VERSION_2.format(""), {}, 8),
+        (VERSION_2.format(""), {"cpu.max": "max 100000"}, 8),
+        (VERSION_2.format(""), {"cpu.max": "200000 100000"}, 2),
+        (VERSION_2.format(""), {"cpu.max": "150000 100000"}, 2),
+        (VERSION_2.format(""), {"cpu.max": "10000 100000"}, 1),
+        (VERSION_2.format(""), {"cpu.max": "6400000 100000"}, 8),
+        (VERSION_2.format("a/b"), {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        (VERSION_1.format(""), {"cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100000}, 8),
+        (VERSION_1.format("a"), {"cpu/a/cpu.cfs_quota_us": 300000, "cpu/a/cpu.cfs_period_us": 100000}, 3),
+        (VERSION_1.format("host/path"), {"cpu/cpu.cfs_quota_us": 50000, "cpu/cpu.cfs_period_us": 25000}, 2),
+    ],
+)
+def test_the_cores_are_those_of_the_machine_or_the_groups_share(
+    groups: str, files: dict[str, int | str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert count_cores(*describe(tmp_path, groups, files)) == expected
+
+
+def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    assert count_cores(tmp_path / "missing", tmp_path / "missing") == 3
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "quota", "threads", "expected"),
+    [
+        ({2, 5, 7}, "max 100000", 0, (2, 5, 7)),
+        ({2, 5, 7}, "max 100000", 3, (2, 5, 7)),
+        ({2, 5, 7}, "max 100000", 2, ()),
+        ({2, 5, 7}, "max 100000", 4, ()),
+        ({2, 5, 7}, "200000 100000", 0, ()),
+        ({2, 5, 7}, "600000 100000", 0, ()),
+        ({3}, "max 100000", 0, ()),
+        (set(range(5)), "max 100000", 0, ()),
+    ],
+)
+def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_be_used(
+    runs_on: set[int],
+    quota: str,
+    threads: int,
+    expected: tuple[int, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: runs_on, raising=False)
+    assert pinnable_cores(threads, *describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
+
+
+def test_where_threads_cannot_be_tied_there_is_no_core_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert pinnable_cores(0, tmp_path / "missing", tmp_path / "missing") == ()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+@pytest.mark.parametrize(("limit", "field"), [(resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)])
+def test_the_processs_own_limits_count(limit: int, field: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = ["0"] * 7
+    pages[field] = "1000"
+    (tmp_path / "statm").write_text(" ".join(pages))
+    (tmp_path / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\n")
+    limits = {limit: (2 * GIB, resource.RLIM_INFINITY)}
+    unlimited = resource.RLIM_INFINITY, resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits.get(kind, unlimited))
+    missing = tmp_path / "missing"
+    found = memory_left(tmp_path / "meminfo", missing, missing, tmp_path / "statm")
+    assert found == 2 * GIB - 1000 * resource.getpagesize()
+
+
+def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
+    files: dict[str, int | str] = {
+        "memory.max": GIB,
+        "memory.current": GIB - 1000,
+        "memory.stat": "anon 5\ninactive_file 400000\nx 1",
+    }
+    assert left_with(tmp_path, VERSION_2.format(""), files) == 401_000
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "stat"),
+    [
+        (VERSION_2, ("memory.max", "memory.current", "memory.stat"), "active_file 300000\nfile_mapped 100000"),
+        (
+            VERSION_1,
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+            "active_file 5\ntotal_active_file 300000\ntotal_mapped_file 100000",
+        ),
+    ],
+)
+def test_photographs_that_were_read_twice_do_not_count_as_taken(
+    groups: str, files: tuple[str, str, str], stat: str, tmp_path: Path
+) -> None:
+    sizes: dict[str, int | str] = dict(zip(files, (GIB, GIB - 1000, stat), strict=True))
+    assert left_with(tmp_path, groups.format(""), sizes) == 201_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_memory_beyond_a_limit_cannot_be_allocated() -> None:
+    assert can_allocate(1024)
+    assert not can_allocate(2**62)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + 64 * 1024 * 1024, hard))
+    try:
+        assert can_allocate(16 * 1024 * 1024)
+        assert not can_allocate(256 * 1024 * 1024)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "expected"), [(GIB, 256), (1000, 256), (500, 250), (0, 256)], ids=["much", "enough", "few", "?"]
+)
+def test_waiting_images_take_at_most_half_of_the_memory(memory_bytes: int, expected: int) -> None:
+    assert bounded_queue_bytes(256, memory_bytes) == expected

@@ -1,0 +1,126 @@
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from support.exporting import (
+    OFFSET,
+    SCALE,
+    TEMPERATURE,
+    build_tiny_network,
+    draw_squares,
+    expected_probabilities,
+    trained_tiny_network,
+)
+
+from service.engines.cpu_model import Precision, list_precisions
+from service.engines.engine import Probabilities
+from service.store.metadata import CpuModel
+from service.training.export.light_model import compare, export_cpu_models
+from service.training.export.onnx_graph import int8_model
+from service.training.export.steps import Steps
+
+
+def rows(*best: float) -> Probabilities:
+    """Two classes; the first has these probabilities."""
+    first = np.array(best, np.float32)
+    return np.stack([first, 1 - first], axis=1)
+
+
+SURE, TRUTH = rows(*[0.9] * 1000), np.zeros(1000, np.int64)
+
+
+def changed(found: Probabilities, *, to: float, count: int) -> Probabilities:
+    found = found.copy()
+    found[:count] = rows(*[to] * count)
+    return found
+
+
+def test_the_same_answers_are_taken() -> None:
+    for precision in ("float32", "int8"):
+        model = compare(precision, SURE, SURE, TRUTH)
+        assert model.refused is None
+        assert (model.same_top1, model.accuracy, model.difference_max) == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(("difference", "refused"), [(9e-5, False), (2e-4, True)])
+def test_float32_may_differ_by_1e_4(difference: float, refused: bool) -> None:
+    model = compare("float32", changed(SURE, to=0.9 + difference, count=1), SURE, TRUTH)
+    assert (model.refused is not None) == refused
+
+
+@pytest.mark.parametrize(
+    ("to", "count", "why"),
+    [
+        (0.4, 3, None),
+        (0.4, 4, "accuracy changes by -0.40 points, at most 0.3 are allowed"),
+        (0.4, 6, "the best class is the same for 99.4% of the photographs, at least 99.5% are wanted"),
+        (0.86, 9, None),
+        (0.86, 11, "the 99th percentile of the largest differences is 0.040, at most 0.03 is allowed"),
+    ],
+)
+def test_int8_is_refused_with_the_reason(to: float, count: int, why: str | None) -> None:
+    found = changed(SURE, to=to, count=count)
+    model = compare("int8", found, SURE, TRUTH)
+    assert (why is None) == (model.refused is None)
+    if why is not None:
+        assert why in str(model.refused)
+
+
+def export(network: keras.Model, folder: Path, expected: Probabilities | None = None) -> list[CpuModel]:
+    squares, class_indices = draw_squares(range(200, 206))
+    return export_cpu_models(
+        network, folder, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE,
+        calibration=draw_squares(range(4))[0], images=squares, class_indices=class_indices,
+        expected=expected_probabilities(network, squares) if expected is None else expected,
+    )  # fmt: skip
+
+
+def precisions_in(folder: Path) -> tuple[Precision, ...]:
+    return list_precisions({path.relative_to(folder).as_posix() for path in folder.rglob("*")})
+
+
+def test_good_networks_are_written_beside_the_savedmodel(tmp_path: Path) -> None:
+    float32, int8 = export(trained_tiny_network(), tmp_path)
+    assert (float32.precision, float32.refused) == ("float32", None)
+    assert (int8.precision, int8.quantised, int8.refused) == ("int8", "convolutions and hidden dense layers", None)
+    assert float32.difference_max <= 1e-5 < int8.difference_max
+    assert precisions_in(tmp_path) == ("float32", "int8")
+
+
+def test_refused_networks_are_not(tmp_path: Path) -> None:
+    models = export(trained_tiny_network(), tmp_path, expected=rows(*[0.5] * 30)[:, [0, 1, 0, 1, 0]] / 2.5)
+    assert [model.refused is not None for model in models] == [True, True, True]
+    assert [model.quantised for model in models] == ["", "convolutions and hidden dense layers", "convolutions"]
+    assert precisions_in(tmp_path) == ()
+
+
+def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(steps: Steps, ranges: Any, *, with_dense_layers: bool) -> Any:
+        narrow = dict.fromkeys(ranges, (0.0, 0.01))
+        return int8_model(steps, narrow if with_dense_layers else ranges, with_dense_layers=with_dense_layers)
+
+    monkeypatch.setattr("service.training.export.light_model.int8_model", spoilt)
+    float32, coarse, good = export(trained_tiny_network(), tmp_path)
+    assert (float32.refused, good.refused, good.quantised) == (None, None, "convolutions")
+    assert "the same for" in str(coarse.refused)
+    assert precisions_in(tmp_path) == ("float32", "int8")
+
+
+def test_channels_of_very_different_size_are_made_alike_before_they_share_a_scale(tmp_path: Path) -> None:
+    # The same function: each filter many times as large as the one before, and read by weights as much smaller.
+    network = trained_tiny_network()
+    lopsided = build_tiny_network()
+    for layer, source in zip(lopsided.layers, network.layers, strict=True):
+        weights = source.get_weights()
+        if isinstance(layer, keras.layers.Conv2D):
+            factors = np.logspace(-2, 2, layer.filters)
+            weights = [weights[0] * factors, weights[1] * factors]
+        elif isinstance(layer, keras.layers.Dense):
+            weights[0] = weights[0] / np.resize(factors, len(weights[0]))[:, None]
+        layer.set_weights(weights)
+    float32, int8 = export(lopsided, tmp_path)
+    assert (float32.refused, int8.refused) == (None, None)

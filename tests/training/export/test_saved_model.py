@@ -1,0 +1,162 @@
+import re
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.exporting import (
+    OFFSET,
+    SCALE,
+    TEMPERATURE,
+    build_tiny_network,
+    draw_squares,
+    expected_probabilities,
+    trained_tiny_network,
+)
+
+from service.engines.engine import Probabilities
+from service.errors import PublishError
+from service.imaging.pixels import Pixels
+from service.training.export.saved_model import check_saved_model, export_saved_model
+
+
+@pytest.fixture(scope="module")
+def squares() -> Pixels:
+    return draw_squares(range(3))[0][:13]
+
+
+@pytest.fixture(scope="module")
+def expected(squares: Pixels) -> Probabilities:
+    return expected_probabilities(trained_tiny_network(), squares)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a compiled and trained network with dropout and optimizer; read-only, `copy` is for changing it."""
+    folder = tmp_path_factory.mktemp("exported") / "1"
+    export_saved_model(trained_tiny_network(), folder, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
+    return folder
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported, tmp_path / "1")
+
+
+def test_a_stranger_loads_the_version_with_plain_tensorflow(
+    exported: Path, squares: Pixels, expected: Probabilities
+) -> None:
+    loaded = tf.saved_model.load(str(exported))
+    assert list(loaded.signatures) == ["serving_default"]
+    answer = loaded.signatures["serving_default"](images=tf.constant(squares))
+    assert list(answer) == ["probabilities"]
+    probabilities = answer["probabilities"].numpy()
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (13, 5))
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def test_the_signature_takes_pixels_of_the_networks_size_and_any_number_of_them(tmp_path: Path) -> None:
+    network = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(), keras.layers.Dense(7)])
+    export_saved_model(network, tmp_path / "1", scale=1.0, offset=0.0, temperature=1.0)
+    signature = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    assert signature.structured_input_signature[1] == {"images": tf.TensorSpec((None, 64, 64, 3), tf.uint8, "images")}
+    assert signature.structured_outputs["probabilities"].shape.as_list() == [None, 7]
+
+
+def test_normalisation_temperature_and_softmax_are_inside(tmp_path: Path) -> None:
+    network = keras.Sequential([keras.Input((1, 1, 3)), keras.layers.Flatten()])
+    export_saved_model(network, tmp_path / "1", scale=0.01, offset=-0.5, temperature=2.0)
+    signature = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    pixel = np.array([[[[0, 100, 255]]]], np.uint8)
+    logits = np.array([-0.5, 0.5, 2.05]) / 2.0
+    wanted = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(signature(images=tf.constant(pixel))["probabilities"][0], wanted, rtol=1e-6)
+
+
+def test_nothing_but_the_savedmodel_is_left_in_the_folder(exported: Path) -> None:
+    files = {path.relative_to(exported).as_posix() for path in exported.rglob("*")}
+    assert files == {
+        "fingerprint.pb",
+        "saved_model.pb",
+        "variables",
+        "variables/variables.data-00000-of-00001",
+        "variables/variables.index",
+    }
+
+
+def test_neither_optimizer_nor_keras_nor_paths_go_with_it(exported: Path) -> None:
+    content = b"".join(path.read_bytes() for path in exported.rglob("*") if path.is_file())
+    assert not re.findall(rb"(?i)adam|optimizer|momentum|keras|seed_generator|\.py\b|/home/|/tmp/", content)
+    num_parameters = trained_tiny_network().count_params()
+    stored = sum(size for _, size in _list_float_variables(exported))
+    assert stored == num_parameters
+
+
+def _list_float_variables(folder: Path) -> list[tuple[str, int]]:
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    return [(name, int(np.prod(shapes[name]))) for name in shapes if types[name] == tf.float32]
+
+
+def test_files_that_lie_in_the_folder_stay(tmp_path: Path) -> None:
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "metadata.json").write_text("{}")
+    export_saved_model(build_tiny_network(), tmp_path, scale=1.0, offset=0.0, temperature=1.0)
+    assert (tmp_path / "assets.extra" / "metadata.json").read_text() == "{}"
+
+
+def test_a_folder_that_cannot_be_written_is_a_publish_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PublishError, match="could not be written"):
+        export_saved_model(build_tiny_network(), tmp_path / "file" / "1", scale=1.0, offset=0.0, temperature=1.0)
+
+
+def test_a_good_export_passes_the_check_in_a_fresh_process(
+    exported: Path, squares: Pixels, expected: Probabilities
+) -> None:
+    check_saved_model(exported, squares, expected)
+
+
+def test_changed_weights_are_found_and_the_difference_is_said(
+    copy: Path, squares: Pixels, expected: Probabilities
+) -> None:
+    other = build_tiny_network(seed=1)
+    export_saved_model(other, copy, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
+    difference = np.abs(expected_probabilities(other, squares[:1]) - expected[:1]).max()
+    with pytest.raises(PublishError, match=rf"batch size 1: it differs .* by {difference:.1g}"[:-2]):
+        check_saved_model(copy, squares, expected)
+
+
+def test_a_difference_in_one_picture_only_is_found_at_the_batch_size_that_holds_it(
+    exported: Path, squares: Pixels, expected: Probabilities
+) -> None:
+    other = expected.copy()
+    other[-1] = other[-1][::-1]
+    with pytest.raises(PublishError, match=f"batch size {len(squares)}: it differs"):
+        check_saved_model(exported, squares, other)
+
+
+def test_another_number_of_classes_is_found(exported: Path, squares: Pixels, expected: Probabilities) -> None:
+    with pytest.raises(PublishError, match=r"answers float32 \(1, 5\), expected float32 \(1, 4\)"):
+        check_saved_model(exported, squares, expected[:, :4])
+
+
+def test_damaged_files_are_one_sentence_with_the_other_process_words_as_a_note(
+    copy: Path, squares: Pixels, expected: Probabilities
+) -> None:
+    (copy / "variables" / "variables.data-00000-of-00001").write_bytes(b"short")
+    with pytest.raises(PublishError, match="does not load and run in a fresh process") as caught:
+        check_saved_model(copy, squares, expected)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert any("Traceback" in note for note in caught.value.__notes__)
+
+
+def test_weights_that_are_no_numbers_are_found(copy: Path, squares: Pixels, expected: Probabilities) -> None:
+    broken = build_tiny_network()
+    broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
+    export_saved_model(broken, copy, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
+    with pytest.raises(PublishError, match="differs from the trained network by nan"):
+        check_saved_model(copy, squares, expected)
