@@ -10,7 +10,7 @@ export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training test quiet fuzz lint format types containers clients long docs lock clean help
+.PHONY: serve train install-training test quiet fuzz lint format types containers clients long docs site lock clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -50,14 +50,20 @@ containers: $(VENV)/containers   ## the images, the compose stack and the manife
 clients: $(VENV)/dev   ## real clients and proxies: curl, Java, nginx, Caddy
 	$(BIN)/pytest -m clients tests/clients
 
-docs: $(VENV)/dev   ## the pages that the code writes
-	$(BIN)/python docs/generate_settings.py
+docs: $(VENV)/docs   ## the documents: tables, drawings, and the site in site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/draw.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+site: $(VENV)/docs   ## checks of the built site
+	$(BIN)/pytest -m site tests/test_site.py
 
 lock:            ## the locked requirements anew (needs uv)
 	$(COMPILE) --group build -o requirements/cpu.txt
 	$(COMPILE) --group build --extra train --extra teacher -o requirements/train.txt
 	$(COMPILE) --group build --extra gpu --extra teacher -o requirements/gpu.txt
 	$(COMPILE) --group dev --extra train --extra teacher -o requirements/dev.txt
+	$(COMPILE) --group dev --group docs --extra train --extra teacher -o requirements/docs.txt
 	$(COMPILE) --group dev --group containers --extra train --extra teacher -o requirements/containers.txt
 
 # A stamp per kind of environment; a changed lock or project file renews it. The dev lock is the train lock and the tools.
@@ -71,6 +77,9 @@ $(VENV)/with-%: | $(BIN)/python
 	touch $@
 $(VENV)/containers: requirements/containers.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/containers.txt
+	touch $@
+$(VENV)/docs: requirements/docs.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.txt
 	touch $@
 $(VENV)/dev: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt

@@ -1,4 +1,4 @@
-"""Every row of the table in docs/images.md, by its name: what each format and mode becomes."""
+"""Every row of the table in docs/reference/images.md, by its name: what each format and mode becomes."""
 
 import io
 import re
@@ -26,7 +26,7 @@ from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
 from service.imaging.profiles import to_srgb
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "images.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "images.md"
 COLOURS = np.array([[(200, 30, 40), (40, 180, 60)], [(30, 60, 190), (250, 240, 90)]], np.uint8)
 GREYS = np.array([[0, 255], [64, 160]], np.uint8)
 ALPHAS = np.array([[255, 0], [128, 255]], np.uint8)
