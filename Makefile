@@ -53,7 +53,7 @@ clients: $(VENV)/dev   ## real clients and proxies: curl, Java, nginx, Caddy
 docs: $(VENV)/docs   ## the documents: tables, drawings, and the site in site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/draw.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 site: $(VENV)/docs   ## checks of the built site
 	$(BIN)/pytest -m site tests/test_site.py

@@ -32,7 +32,7 @@ class Resources(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     isolated = ["unshare", "--net", "--map-root-user", *command]
     if shutil.which("unshare") and subprocess.run([*isolated[:3], "true"], capture_output=True).returncode == 0:
         command = isolated
