@@ -106,3 +106,23 @@ def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"index.md"}
     assert not [page for page in sorted(pages) if f"]({page})" not in index]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_every_named_file_exists(document: Path) -> None:
+    paths = re.findall(r"`((?:service|tests|benchmarks|docs|docker)/[\w/.-]+)`", document.read_text(encoding="utf-8"))
+    assert not [path for path in paths if not (REPOSITORY / path).exists()]
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    folders = ("service", "tests", "benchmarks", "docker", ".ci")
+    paths = [path for folder in folders for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
+    sources = [*paths, REPOSITORY / "docker-compose.yml", REPOSITORY / "pyproject.toml", REPOSITORY / "Makefile"]
+    pages = {
+        (path.relative_to(REPOSITORY).as_posix(), page)
+        for path in sources
+        if path.suffix in {"", ".py", ".yml", ".yaml", ".toml"} and "__pycache__" not in path.parts
+        for page in re.findall(r"\bdocs/[\w/]+\.md\b", path.read_text(encoding="utf-8", errors="replace"))
+    }
+    assert pages
+    assert not sorted((source, page) for source, page in pages if not (REPOSITORY / page).exists())
