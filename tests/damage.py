@@ -2,9 +2,9 @@
 
 import random
 
-from drawing import draw_photograph, encode
+from drawing import draw_photograph, encode, srgb_profile
 from handmade import png_chunk, run_length_bmp
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
 
 from service.imaging.pixels import ImageLimits
 
@@ -14,7 +14,7 @@ FRAMES = {"save_all": True, "append_images": [draw_photograph(2, 2, (48, 36))]}
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 EXIF.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.01
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+PROFILE = srgb_profile()
 FILES = [
     encode(PICTURE), encode(PICTURE, progressive=True), encode(PICTURE.convert("CMYK")), encode(PICTURE, exif=EXIF),
     encode(PICTURE.convert("L"), "PNG"), encode(PICTURE.convert("P"), "PNG"), encode(PICTURE.convert("RGBA"), "PNG"),
