@@ -51,8 +51,8 @@ clients: $(VENV)/dev   ## real clients and proxies: curl, Java, nginx, Caddy
 	$(BIN)/pytest -m clients tests/clients
 
 docs: $(VENV)/docs   ## the documents: tables, drawings, and the site in site/
-	$(BIN)/python docs/generate.py
-	$(BIN)/python docs/draw.py
+	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.draw
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 site: $(VENV)/docs   ## checks of the built site

@@ -1,4 +1,4 @@
-"""Drawings of the documents: `python docs/draw.py`. The rooms and their arrows come from the imports of `service/`."""
+"""Drawings of the documents: `python -m docs.draw`. The rooms and their arrows come from the imports of `service/`."""
 
 import ast
 import itertools

@@ -1,4 +1,4 @@
-"""Tables of the reference pages, written from the code: `python docs/generate.py`.
+"""Tables of the reference pages, written from the code: `python -m docs.generate`.
 
 A page holds its table between two marks. The text around them is written by hand.
 """
