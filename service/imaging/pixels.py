@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.imaging.colour import as_rgb
 from service.imaging.limits import ImageLimits as ImageLimits
 from service.imaging.limits import ResizeRule as ResizeRule
 
@@ -15,14 +16,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded image with the colour profile that its numbers are meant in. The profile is not applied yet.
+    """A decoded image, and its colour profile, which is not applied yet.
 
-    Digest, evaluation, training cache and serving all start from it: `pixels` identify a photograph, and `resize`
-    makes the sRGB pixels that a network sees.
+    `pixels` identify a photograph. `resize` makes the sRGB pixels that a network sees.
 
     Attributes:
-        image: upright, on white, 8 bits per channel. The mode is L, RGB or CMYK.
-        profile: an ICC profile, or None. It may be broken, or belong to another mode.
+        image: Upright, on white, 8 bits per channel. The mode is L, RGB or CMYK.
+        profile: An ICC profile, or None. It may be broken, or belong to another mode.
     """
 
     image: Image.Image
@@ -30,10 +30,5 @@ class Decoded:
 
     @property
     def pixels(self) -> Pixels:
-        """A copy of the image as it is without its profile: uint8, shape (height, width, 3), RGB, read-only."""
+        """A copy of the image without its profile: uint8, shape (height, width, 3), RGB, read-only."""
         return np.asarray(as_rgb(self.image))
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert to mode RGB without a profile. An image in that mode is returned itself."""
-    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,10 +1,10 @@
 """A process that decodes large images, and those whose memory no header bounds.
 
-To hand over an image of many pixels, and to free it, Pillow holds Python's lock for 10 to 100 ms. Meanwhile the event
-loop answers nothing. A process has a lock of its own. Its memory is bounded (on Linux) and goes when it ends.
+Pillow holds Python's lock for 10 to 100 ms to hand over an image of many pixels, and to free it. A process has a lock
+of its own. Its memory is bounded (on Linux), and goes when it ends.
 
-The process reads a request from a socket, its standard input, and writes an answer. The form of an answer is checked,
-and nothing of it is unpickled. A decoder that an image has taken over can say what pixels that has, and no more.
+Its standard input is a socket. The form of its answers is checked, and nothing of them is unpickled. A decoder that an
+image has taken over can say what pixels that has, and no more.
 """
 
 import os
@@ -17,8 +17,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -50,9 +50,7 @@ _ANSWER = struct.Struct("<2Q")  # which of `_OUTCOMES`, bytes of pixels or of a 
 _OUTCOMES: tuple[type[FlowersError] | None, ...] = (
     None, ImageTooLarge, UnsupportedImageFormat, InvalidImage, OutOfMemory,
 )  # fmt: skip
-_SHORT = _ANSWER.pack(
-    len(_OUTCOMES), 0
-)  # a note before the answer: the process cannot have the memory that it may need
+_HAS_MEMORY, _IS_SHORT = b"+", b"-"  # before an answer: whether the process could have what the image may need
 _MAX_SENTENCE_BYTES = 1_000
 _EXIT_OUT_OF_MEMORY = 75  # EX_TEMPFAIL of sysexits.h: there was no memory for the request itself
 
@@ -102,9 +100,9 @@ class DecodeProcess:
         self._receive(len(_READY), ends_at)
 
     def ask(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels | FlowersError:
-        """Decode one image. The calling thread waits without Python's lock.
+        """Decode one image, while the calling thread waits without Python's lock.
 
-        No other thread watches the time. To start one may never end where memory is short (CPython, `Thread.start`).
+        The socket watches the time. To start a thread for that may never end without memory (CPython, `Thread.start`).
 
         Args:
             data: The image file.
@@ -119,27 +117,21 @@ class DecodeProcess:
             DecoderEnded: The process has ended, or its answer has no valid form.
             TimeoutError: The deadline passed. After this or any other error the process must be closed.
         """
-        is_short = False
+        how, is_short = pickle.dumps((inspection, rule)), False
         try:
-            how = pickle.dumps((inspection, rule))
             self._send(_REQUEST.pack(deadline - time.monotonic(), len(how), len(data)) + how, deadline)
             self._send(data, deadline)
-            head = self._receive(_ANSWER.size, deadline)
-            if head == _SHORT:
-                is_short = True
-                head = self._receive(_ANSWER.size, deadline)
-            outcome, num_bytes = _ANSWER.unpack(head)
-            if outcome >= len(_OUTCOMES):
-                raise DecoderEnded
-            if num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3:
+            is_short = self._receive(1, deadline) == _IS_SHORT
+            outcome, num_bytes = _ANSWER.unpack(self._receive(_ANSWER.size, deadline))
+            is_long = num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3
+            if is_long or outcome >= len(_OUTCOMES):
                 raise DecoderEnded
             answer = self._receive(num_bytes, deadline)
         except TimeoutError:
             raise
         except (EOFError, OSError):
             raise DecoderEnded(is_starved=is_short or self._ends_starved()) from None
-        error_type = _OUTCOMES[outcome]
-        if error_type is not None:
+        if (error_type := _OUTCOMES[outcome]) is not None:
             error: FlowersError = error_type(answer.decode(errors="replace"))
             return error
         square: Pixels = np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
@@ -186,51 +178,43 @@ def main(*, idle_s: float = 60.0, margin_bytes: int = MARGIN_BYTES) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # else one for each core, whose stacks count as memory taken
-    own_bytes = data_bytes()
+    most_bytes = data_bytes() + margin_bytes
     service = socket.socket(fileno=sys.stdin.fileno())
-    with service.makefile("rb") as requests, suppress(EOFError, ConnectionError), _exit_where_memory_is_short():
+    requests = service.makefile("rb")
+    try:
         service.sendall(_READY)
         while select.select([service], [], [], idle_s)[0]:
             left_s, *sizes = _REQUEST.unpack(_read(requests, _REQUEST.size))
-            signal.setitimer(signal.ITIMER_REAL, left_s + _GRACE_S)  # a killed service does not end it
-            _bound_memory(None)
+            signal.setitimer(signal.ITIMER_REAL, left_s + _GRACE_S)  # a service that was killed does not end it
+            bound_memory(None)
             how, data = (_read(requests, size) for size in sizes)
             inspection, rule = pickle.loads(how)  # noqa: S301 - from the service
-            has_memory = None
-            if own_bytes is not None:
-                wanted = 2 * len(data) + PIXEL_BYTES * inspection.max_pixels + margin_bytes
-                has_memory = _bound_memory(own_bytes + wanted)
-                if not has_memory:
-                    service.sendall(_SHORT)
-            outcome, body = _decode(data, inspection, rule, has_memory)
+            has_memory = bound_memory(most_bytes + 2 * len(data) + PIXEL_BYTES * inspection.max_pixels)
+            service.sendall(_HAS_MEMORY if has_memory else _IS_SHORT)
+            outcome, body = _decode(data, inspection, rule, has_memory=has_memory)
             signal.setitimer(signal.ITIMER_REAL, 0)
             service.sendall(_ANSWER.pack(outcome, len(body)) + body)
+    except (EOFError, ConnectionError):
+        return
+    except MemoryError:
+        os._exit(_EXIT_OUT_OF_MEMORY)
 
 
-def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, has_memory: bool | None) -> tuple[int, bytes]:
+def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, *, has_memory: bool) -> tuple[int, bytes]:
     """Return which of `_OUTCOMES`, and pixels or a sentence.
 
     The process gets what an image may need. An image that wants more is at fault. Where the process cannot have as
-    much, no failure is the image's. `has_memory` is None where that cannot be told.
+    much, no failure is the image's.
     """
     try:
         return 0, decode_square(data, rule, inspection).tobytes()
     except (ImageError, OutOfMemory, MemoryError) as raised:
         error: Exception = raised
-    if has_memory is False and isinstance(error, InvalidImage | MemoryError):
+    if not has_memory and isinstance(error, InvalidImage | OutOfMemory | MemoryError):
         error = OutOfMemory(NO_MEMORY)
     elif isinstance(error, OutOfMemory | MemoryError):
-        error = InvalidImage(_WANTS_MORE) if has_memory else OutOfMemory(NO_MEMORY)
+        error = InvalidImage(_WANTS_MORE)
     return _OUTCOMES.index(type(error)), str(error).encode()[:_MAX_SENTENCE_BYTES]
-
-
-@contextmanager
-def _exit_where_memory_is_short() -> Iterator[None]:
-    """Else the exit code would be that of any error."""
-    try:
-        yield
-    except MemoryError:
-        os._exit(_EXIT_OUT_OF_MEMORY)
 
 
 def _read(requests: IO[bytes], num_bytes: int) -> bytes:
@@ -240,21 +224,21 @@ def _read(requests: IO[bytes], num_bytes: int) -> bytes:
     return data
 
 
-def data_bytes() -> int | None:
-    """Return what counts against RLIMIT_DATA at this moment. None means that it cannot be told (not on Linux)."""
+def data_bytes() -> int:
+    """Return the process's memory that counts against RLIMIT_DATA. 0 means that it cannot be told (not on Linux)."""
     with suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    return None
+    return 0
 
 
-def _bound_memory(num_bytes: int | None) -> bool:
+def bound_memory(num_bytes: int | None) -> bool:
     """Bound the process's memory, and return whether it could have as much. None means no bound.
 
     Beyond the bound a decoder finds no memory, and says that it could not read the image.
     """
-    has_memory = num_bytes is None or can_allocate(num_bytes - (data_bytes() or 0))
-    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
-    if num_bytes is None or resource.RLIM_INFINITY != highest < num_bytes:
+    own_bytes, (_, highest) = data_bytes(), resource.getrlimit(resource.RLIMIT_DATA)
+    has_memory = num_bytes is None or can_allocate(num_bytes - own_bytes)
+    if num_bytes is None or not own_bytes or resource.RLIM_INFINITY != highest < num_bytes:
         num_bytes = highest
     resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, highest))
     return has_memory

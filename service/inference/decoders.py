@@ -85,21 +85,21 @@ class Decoders:
 
 
 class PixelBudget:
-    """Bounds the pixels that the threads which decode ahead are at, together: up to 17 bytes for each.
+    """Limit on the pixels that are decoded ahead at the same time. Each takes up to 17 bytes.
 
     Args:
-        max_pixels: of all pictures that are decoded at the same time; a larger one is decoded alone.
+        max_pixels: Of all images together. A larger image is decoded alone.
     """
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._num_pixels = 0
-        self._turn = threading.Lock()  # first come, first served: else small pictures would pass a large one for ever
+        self._turn = threading.Lock()  # first come, first served: else small images would pass a large one for ever
         self._freed = threading.Condition()
 
     @contextmanager
     def hold(self, num_pixels: int) -> Iterator[None]:
-        """Around the decoding of one picture, in its thread, which waits here while there is no room."""
+        """Hold the pixels of one image. The calling thread waits until they are free."""
         with self._turn, self._freed:
             self._freed.wait_for(lambda: not self._num_pixels or self._num_pixels + num_pixels <= self._max_pixels)
             self._num_pixels += num_pixels
@@ -130,16 +130,13 @@ class DecodeProcesses:
         self._is_closed = False
 
     def decode(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels:
-        """Decode one image in a process.
+        """Decode one image in a process, as `decode_square` does, bit for bit.
 
         Args:
             data: The image file.
             inspection: Of the file.
             rule: Of the square.
             deadline: On the clock of `time.monotonic`, in seconds. A process that is late is ended.
-
-        Returns:
-            uint8, shape (image_size, image_size, 3), RGB, 0-255, read-only. It is that of `decode_square`, bit for bit.
 
         Raises:
             ImageError: The image is at fault, or has crashed its process.

@@ -181,8 +181,8 @@ def test_it_ends_without_a_request() -> None:
         ("os.abort()", False),
         ("os.kill(os.getpid(), 9)", True),
         ("os._exit(75)", True),
-        ("service.sendall(struct.pack('<2Q', 5, 0)); os.abort()", True),
-        ("service.sendall(struct.pack('<2Q', 5, 0)); os.kill(os.getpid(), 11)", True),
+        ("service.sendall(b'-'); os.abort()", True),
+        ("service.sendall(b'-'); os.kill(os.getpid(), 11)", True),
     ],
     ids=["aborted", "by the kernel", "by itself", "noted, aborted", "noted, crashed"],
 )
@@ -230,7 +230,7 @@ def test_a_file_that_finds_no_memory_ends_the_process_starved() -> None:
 )  # fmt: skip
 def test_an_answer_of_another_form_is_not_believed(answer: str) -> None:
     """Hostile bytes may have taken over the decoder."""
-    program = f"service.sendall(struct.pack('<2Q', {answer}) + bytes(99)); file.read()"
+    program = f"service.sendall(b'+' + struct.pack('<2Q', {answer}) + bytes(99)); file.read()"
     with started(command(program)) as process, pytest.raises(DecoderEnded):
         ask(process, PNG)
 
@@ -239,7 +239,7 @@ def test_nothing_that_it_answers_is_unpickled() -> None:
     """A pickle that ends this process, as the sentence of an error."""
     program = (
         "import pickle\nclass End:\n    def __reduce__(self): return os._exit, (9,)\n"
-        "end = pickle.dumps(End()); service.sendall(struct.pack('<2Q', 3, len(end)) + end); file.read()"
+        "end = pickle.dumps(End()); service.sendall(b'+' + struct.pack('<2Q', 3, len(end)) + end); file.read()"
     )
     with started(command(program)) as process:
         assert isinstance(ask(process, PNG), InvalidImage)
