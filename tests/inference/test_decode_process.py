@@ -308,6 +308,9 @@ def test_an_idle_process_ends_with_its_service_and_not_before(tmp_path: Path, nu
 
 
 def test_a_hanging_process_does_not_outlive_a_killed_service_for_long(tmp_path: Path) -> None:
-    with service(tmp_path, *changed("import time; d.decode_square = lambda *_: time.sleep(600)")) as (running, decoder):
+    begun = tmp_path / "begun"
+    hang = f"import time; d.decode_square = lambda *_: (d.Path({str(begun)!r}).touch(), time.sleep(600))"
+    with service(tmp_path, *changed(hang)) as (running, decoder):
+        wait_until(begun.exists)
         running.kill()
         wait_until(lambda: is_gone(decoder))

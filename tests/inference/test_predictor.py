@@ -20,8 +20,8 @@ from service.engines.engine import Probabilities
 from service.errors import DeadlineExceeded, InvalidImage, NotReady, QueueFull
 from service.imaging import decode
 from service.imaging.decode import decode_image
-from service.imaging.inspection import inspect
-from service.imaging.limits import ImageLimits
+from service.imaging.inspection import Inspection, inspect
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
 from service.inference.admission import Admission
@@ -32,7 +32,8 @@ from service.inference.live_model import LiveModel
 from service.inference.predictor import Classified, Predictor
 
 pytestmark = pytest.mark.anyio
-PHOTO = encode(draw_photograph(0, seed=1))
+IMAGE = draw_photograph(0, seed=1)
+PHOTO = encode(IMAGE)
 
 
 class Parts:
@@ -129,10 +130,10 @@ async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
         (encode(Image.new("RGB", (1000, 1000))), True, "lane"),
         (encode(Image.new("RGB", (1001, 1000))), True, "decode"),
         (PHOTO + bytes(256 * 1024), True, "decode"),
-        (encode(draw_photograph(0, seed=1), "PNG"), True, "decode"),
+        (encode(IMAGE, "PNG"), True, "decode"),
         (encode(draw_photograph(0, seed=1, size=(64, 48)), "PNG"), True, "lane"),
-        (encode(draw_photograph(0, seed=1), "WEBP"), True, "lane"),
-        (encode(draw_photograph(0, seed=1), "WEBP", lossless=True), True, ""),
+        (encode(IMAGE, "WEBP"), True, "lane"),
+        (encode(IMAGE, "WEBP", lossless=True), True, ""),
     ],
     ids=[
         "small", "engine", "just small", "many pixels", "many bytes", "long PNG", "PNG", "WebP", "lossless WebP",
@@ -161,7 +162,7 @@ async def test_a_file_is_inspected_once(parts: Parts, monkeypatch: pytest.Monkey
     for module in ("predictor", "decoders"):
         monkeypatch.setattr(f"service.inference.{module}.inspect", inspected)
     monkeypatch.setattr(decode, "inspect", inspected)
-    data = encode(draw_photograph(0, seed=1), "TIFF")
+    data = encode(IMAGE, "TIFF")
     await parts.classify()
     await parts.classify(data)
     assert [call.args[0] for call in inspected.call_args_list] == [PHOTO, data]
@@ -226,6 +227,29 @@ async def test_expired_work_is_not_computed(parts: Parts) -> None:
     await first
     assert parts.engine.batches == [1]
     assert parts.admission.num_waiting == 0
+
+
+class NotingDecoders(Decoders):
+    """Notes the deadlines."""
+
+    def __init__(self) -> None:
+        super().__init__(ImageLimits(), 1)
+        self.deadlines: list[float] = []
+
+    async def decode(
+        self, data: bytes, inspection: Inspection | None, rule: ResizeRule, deadline: float
+    ) -> tuple[Pixels, float]:
+        self.deadlines.append(deadline)
+        return await super().decode(data, inspection, rule, deadline)
+
+
+async def test_a_decoder_gets_the_deadline_of_its_request(parts: Parts) -> None:
+    decoders = NotingDecoders()
+    deadline = asyncio.get_running_loop().time() + 60
+    with parts.admission.request() as ticket:
+        await Predictor(parts.live_model, parts.batcher, decoders).classify(encode(IMAGE, "TIFF"), ticket, deadline)
+    assert decoders.deadlines == [deadline]
+    decoders.close()
 
 
 async def test_a_switch_while_a_request_waits_leaves_it_with_its_version(parts: Parts, store: Path) -> None:
