@@ -21,7 +21,8 @@ from support.handmade import jpeg_segment, png, png_chunk, with_segments
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.profiles import to_srgb
 from service.imaging.resize import resize
 

@@ -12,7 +12,7 @@ from support.drawing import draw_photograph, encode
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
 from service.imaging.jpeg import MAX_JPEG_PIXELS, read_jpeg
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 
 PICTURE = draw_photograph(2, 3, (320, 240))
 KINDS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,8 @@ from support.icc import cmyk_profile, grey_profile, matrix_profile, table_profil
 from benchmarks.reliability.hostile_files import chained_profile
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import Decoded, Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import ConversionCache, find_conversion, to_srgb
 from service.imaging.resize import resize, resize_shorter_side
 
