@@ -33,10 +33,8 @@ from service.imaging.limits import PIXEL_BYTES, ResizeRule
 from service.imaging.pixels import Pixels
 from service.machine import can_allocate
 
-COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")
-"""Starts a process. With -P it imports nothing from the current folder."""
-MARGIN_BYTES = 64 * 1024 * 1024
-"""Memory that a process may take beside pixels and file: stacks, tables."""
+COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: nothing from the current folder
+MARGIN_BYTES = 64 * 1024 * 1024  # that a process may take beside pixels and file: stacks, tables
 NO_MEMORY = "There is not enough memory to decode the picture. The picture is not at fault. Send it again later."
 _WANTS_MORE = (
     "The picture cannot be read: it takes more memory than its pixels need; send a smaller copy, or one saved as JPEG."
@@ -56,14 +54,7 @@ _EXIT_OUT_OF_MEMORY = 75  # EX_TEMPFAIL of sysexits.h: there was no memory for t
 
 @dataclass(frozen=True)
 class Job:
-    """One image to decode.
-
-    Attributes:
-        data: The image file.
-        inspection: Of the file.
-        rule: Of the square.
-        deadline: On the clock of `time.monotonic`, in seconds.
-    """
+    """One image file to decode. The deadline is on the clock of `time.monotonic`, in seconds."""
 
     data: bytes
     inspection: Inspection
@@ -81,11 +72,7 @@ class DecoderEnded(Exception):
 class DecodeProcess:
     """One process, from the service's side. One thread at a time uses it.
 
-    Args:
-        command: Starts it.
-
-    Raises:
-        OSError: No process can be had.
+    `command` starts it, and raises OSError where no process can be had.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:

@@ -28,12 +28,14 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Decoders:
-    """Threads that decode what lanes do not, or wait for a process that does.
+    """Threads that decode middling images, or wait for a process that decodes a large one.
+
+    A process also decodes images whose memory no header bounds.
 
     Args:
         limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
         num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
-        processes: Decode large images, and those whose memory no header bounds.
+        processes: Of large images.
     """
 
     def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
@@ -47,11 +49,7 @@ class Decoders:
     ) -> tuple[Pixels, float]:
         """Decode one image, and return its square and the seconds that this took.
 
-        Args:
-            data: The image file.
-            inspection: Of the file. None means that the thread inspects it.
-            rule: Of the square.
-            deadline: Event loop time in seconds. A process that is late is ended.
+        An `inspection` of None means that the thread inspects the file. The deadline is event loop time in seconds.
 
         Raises:
             ImageError, OutOfMemory, QueueFull, DeadlineExceeded: As `DecodeProcesses.decode`.
@@ -111,13 +109,9 @@ class PixelBudget:
 
 
 class DecodeProcesses:
-    """As many processes as threads need at the same time. One starts when none is idle: 0.2 s, and more under load.
+    """As many processes as threads need at the same time. `command` starts one when none is idle (0.2 s, or more).
 
     A process that has ended is cleared away when the next one is wanted.
-
-    Args:
-        command: Starts a process.
-        start_timeout_s: Longest start.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND, start_timeout_s: float = _START_TIMEOUT_S) -> None:
