@@ -17,13 +17,16 @@ import pytest
 from starlette.requests import Request
 from support.damage import FILES, LIMITS, damaged
 from support.memory import cpu_seconds, growth_bytes, memory_bytes
+from support.processes import children, is_gone
 
 from service.api.upload import read_image
 from service.errors import ImageError, RequestError
-from service.imaging.decode import Undecoded, decode_image
-from service.imaging.pixels import ResizeRule
+from service.imaging.decode import decode_image
+from service.imaging.inspection import inspect
+from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
-from service.inference.decode_process import DecodeProcesses
+from service.inference.decode_process import Job
+from service.inference.decoders import DecodeProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -69,35 +72,29 @@ def fuzz(files: list[bytes], check: Callable[[bytes, random.Random], None]) -> N
 
 @pytest.mark.slow
 def test_decoding_survives_any_damage(processes: DecodeProcesses) -> None:
-    (decoder,) = processes._running
+    (decoder,) = children()
 
     def check(data: bytes, _: random.Random) -> None:
-        began = cpu_seconds(decoder.pid)
+        began = cpu_seconds(decoder)
         with suppress(ImageError):
-            try:
-                decoded = decode_image(data, LIMITS, leave_unbounded)
-            except Undecoded:
-                processes.decode_square(data, RULE, time.monotonic() + 30)
-            else:
-                assert decoded.image.width * decoded.image.height <= LIMITS.max_image_pixels
+            inspection = inspect(data, LIMITS)
+            if inspection.is_memory_bounded:
+                decoded = decode_image(data, LIMITS)
+                assert decoded.image.width * decoded.image.height <= inspection.num_pixels
                 assert resize(decoded, RULE).shape == (RULE.image_size, RULE.image_size, 3)
-        assert decoder.poll() is None, "it was brought down"
-        assert cpu_seconds(decoder.pid) - began < LONGEST_S
+            else:
+                processes.decode(Job(data, inspection, RULE, time.monotonic() + 30))
+        assert not is_gone(decoder), "it was brought down"
+        assert cpu_seconds(decoder) - began < LONGEST_S
 
     fuzz(FILES, check)
-    assert memory_bytes("VmHWM", decoder.pid) < MOST_BYTES_BESIDE
-
-
-def leave_unbounded(_: int, num_decoded: int | None) -> None:
-    """What may take any memory is for a process, as in the service."""
-    if num_decoded is None:
-        raise Undecoded
+    assert memory_bytes("VmHWM", decoder) < MOST_BYTES_BESIDE
 
 
 @pytest.fixture
 def processes() -> Iterator[DecodeProcesses]:
-    processes = DecodeProcesses(LIMITS)
-    processes.decode_square(FILES[0], RULE, time.monotonic() + 60)  # it is there
+    processes = DecodeProcesses()
+    processes.decode(Job(FILES[0], inspect(FILES[0], LIMITS), RULE, time.monotonic() + 60))  # it is there
     yield processes
     processes.close()
 

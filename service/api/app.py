@@ -16,9 +16,10 @@ from service.api.routes import docs, health, models, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
 from service.engines.engine import Engine
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
+from service.inference.decoders import Decoders
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
@@ -47,11 +48,7 @@ def create_app(
     live_model = live_model or _watch_store(settings, on_fatal)
     metrics = Metrics()
     recorder = Recorder(metrics, access_log=settings.access_log)
-    batcher = MicroBatcher(
-        max_batch_size=settings.max_batch_size,
-        max_queue_size=settings.max_queue_size,
-        on_batch=metrics.batch_size.observe,
-    )
+    batcher = MicroBatcher(max_batch_size=settings.max_batch_size, on_batch=metrics.batch_size.observe)
     queue_bytes = bounded_queue_bytes(settings.max_queue_bytes, memory_left())
     admission = Admission(
         max_queue_size=settings.max_queue_size,
@@ -60,13 +57,8 @@ def create_app(
         min_queue_size=live_model.min_queue_size,
     )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model, num_dropped_lines))
-    predictor = Predictor(
-        live_model,
-        admission,
-        batcher,
-        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        decode_threads=settings.decode_threads,
-    )
+    decoders = Decoders(ImageLimits(settings.max_image_bytes, settings.max_image_pixels), settings.decode_threads)
+    predictor = Predictor(live_model, batcher, decoders)
 
     joiner = compute_threads(1, "join", LANES)
     watchdog = Watchdog(live_model, batcher, on_fatal)

@@ -10,9 +10,11 @@ from support.damage import LIMITS
 from support.golden import compare, damaged_files, digest, drawn_files
 
 from service.errors import ImageError
-from service.imaging.decode import Undecoded, decode_square
-from service.imaging.pixels import ImageLimits, ResizeRule
-from service.inference.decode_process import DecodeProcesses
+from service.imaging.decode import decode_square
+from service.imaging.inspection import inspect
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.inference.decode_process import Job
+from service.inference.decoders import DecodeProcesses
 
 EVERY = 12
 MOST_PIXELS = 4_000_000
@@ -20,7 +22,7 @@ MOST_PIXELS = 4_000_000
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[DecodeProcesses]:
-    with closing(DecodeProcesses(ImageLimits())) as processes:
+    with closing(DecodeProcesses()) as processes:
         yield processes
 
 
@@ -31,15 +33,12 @@ def square_or_refusal(data: bytes, processes: DecodeProcesses, limits: ImageLimi
         The digest of the square's pixels, or the error's class and message.
     """
 
-    def leave_large(_: int, num_decoded: int | None) -> None:
-        if num_decoded is None or num_decoded > MOST_PIXELS:
-            raise Undecoded
-
     try:
-        try:
-            square = decode_square(data, ResizeRule(), limits or ImageLimits(), leave_large)
-        except Undecoded:
-            square = processes.decode_square(data, ResizeRule(), time.monotonic() + 60)
+        inspection = inspect(data, limits or ImageLimits())
+        if inspection.is_memory_bounded and inspection.num_pixels <= MOST_PIXELS:
+            square = decode_square(data, ResizeRule(), inspection)
+        else:
+            square = processes.decode(Job(data, inspection, ResizeRule(), time.monotonic() + 60))
     except ImageError as error:
         return f"{type(error).__name__}: {error}"
     assert square.shape == (224, 224, 3)
@@ -52,7 +51,7 @@ def test_drawn_files_have_the_recorded_outcomes(processes: DecodeProcesses) -> N
 
 
 def test_damaged_files_have_the_recorded_outcomes() -> None:
-    with closing(DecodeProcesses(LIMITS)) as processes:
+    with closing(DecodeProcesses()) as processes:
         found = {name: square_or_refusal(data, processes, LIMITS) for name, data in damaged_files()}
     compare("damaged", found)
 

@@ -8,7 +8,6 @@ import sys
 import tracemalloc
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from support.odd_files import BOMBS, HOSTILE, JPEG, PICTURE, REAL, TIFF_ENTRIES,
 
 from benchmarks.reliability.hostile_files import tiff, tiff_with_notes
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
-from service.imaging.decode import Undecoded, decode_image
+from service.imaging.decode import decode_image
 from service.imaging.header import announced_pixels
 
 IN_LITTLE_MEMORY = """
@@ -168,30 +167,6 @@ def test_notes_inside_the_notes_of_a_tiff_are_not_read() -> None:
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    ("options", "num_pixels"),
-    [
-        ({"image_format": "AVIF"}, 50_000_000),
-        ({"image_format": "WEBP", "lossless": True}, 48 * 36),
-        ({"image_format": "TIFF"}, 48 * 36),
-    ],
-)
-def test_what_no_header_bounds_is_not_even_opened_before_it_may_be(
-    options: dict[str, Any], num_pixels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An AVIF whose orientation is two million numbers takes five seconds to open."""
-    data, told = encode(PICTURE, **options), []
-
-    def leave(*pixels: int | None) -> None:
-        told.append(pixels)
-        raise Undecoded
-
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
-    with pytest.raises(Undecoded):
-        decode_image(data, before_decoding=leave)
-    assert told == [(num_pixels, None)]
 
 
 def test_a_jpeg_without_its_end_and_a_png_without_its_end_are_cut_short() -> None:
