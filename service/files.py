@@ -1,8 +1,12 @@
-"""Files that are read with care. A reader never waits for a pipe or a device, and takes no more than its limit."""
+"""Files that are read and written with care.
+
+A reader never waits for a pipe or a device, and takes no more than its limit. A written file is whole or absent.
+"""
 
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from io import BufferedReader
@@ -16,7 +20,7 @@ _NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
 
 
 class UnfitFile(OSError):
-    """The file is no regular file, or larger than its reader takes. The disk is not at fault."""
+    """A file that is not regular, or larger than its reader takes. The disk is not at fault."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,11 @@ def stamp_file(path: Path | str, *, follow_links: bool = False) -> FileStamp:
 
 
 def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedReader:
-    """Open a regular file for reading, and nothing else.
-
-    Args:
-        path: of the file. Something else may take its place at any moment.
-        follow_links: whether a link to a regular file is one.
+    """Open a regular file for reading.
 
     Raises:
-        UnfitFile: it is a folder, pipe, device or socket, or a link where `follow_links` is false.
-        OSError: it cannot be opened.
+        UnfitFile: It is a folder, pipe, device or socket, or a link while `follow_links` is false.
+        OSError: It cannot be opened.
     """
     try:
         descriptor = os.open(path, _FLAGS if follow_links else _FLAGS | _NO_LINK)
@@ -59,17 +59,22 @@ def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedRead
     raise _unfit(path, "it is no regular file")
 
 
-def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
-    """Read a whole regular file.
-
-    Args:
-        path: as of `open_regular`.
-        max_bytes: largest length of the file. No more is read.
-        follow_links: as of `open_regular`.
+def read_bounded(path: Path | str, max_bytes: int) -> bytes:
+    """Read a regular file. Of a longer one than `max_bytes` read one byte more, as a mark.
 
     Raises:
-        UnfitFile: as `open_regular`, or it is longer.
-        OSError: it cannot be read.
+        UnfitFile, OSError: As `open_regular`.
+    """
+    with open_regular(path) as file:
+        return file.read(max_bytes + 1)
+
+
+def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a regular file of at most `max_bytes`.
+
+    Raises:
+        UnfitFile: It is longer, or as `open_regular`.
+        OSError: It cannot be read.
     """
     with open_regular(path, follow_links=follow_links) as file:
         data = file.read(max_bytes + 1)
@@ -78,22 +83,32 @@ def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True)
     return data
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place, bring it to the disk and rename it. Raises `OSError`.
+
+    A reader, or a crash, meets the old file or the new one.
+    """
+    beside = path.with_name(f".writing-{secrets.token_hex(8)}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def digest_bytes(data: bytes) -> str:
     """Return the sha256 of bytes, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_file(path: Path | str, max_bytes: int | None = None, *, follow_links: bool = True) -> str:
-    """Return the sha256 of a regular file, 64 hexadecimal digits.
-
-    Args:
-        path: as of `open_regular`.
-        max_bytes: largest length of the file. It may grow while it is read. None means no limit.
-        follow_links: as of `open_regular`.
+    """Return the sha256 of a regular file of at most `max_bytes`, 64 hexadecimal digits. None means no limit.
 
     Raises:
-        UnfitFile: as `open_regular`, or it is longer.
-        OSError: it cannot be read.
+        UnfitFile, OSError: As `read_regular`.
     """
     digest, num_bytes = hashlib.sha256(), 0
     with open_regular(path, follow_links=follow_links) as file:

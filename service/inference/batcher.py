@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engines.engine import Engine, Probabilities, failed_run
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, QueueFull, ServiceError
 from service.imaging.pixels import Pixels
 from service.inference.threads import LANES, compute_threads, on_own_core
@@ -40,7 +40,7 @@ class Scored:
 @dataclass(eq=False)
 class _Waiting:
     image: Pixels | Callable[[], Pixels]
-    loaded: LoadedVersion
+    loaded: ServedVersion
     deadline: float | None
     answer: asyncio.Future[Scored]
     is_computing: bool = False
@@ -96,7 +96,7 @@ class MicroBatcher:
         return max((now - began for began in tuple(self._calls.values())), default=0.0)  # lanes come and go meanwhile
 
     async def submit(
-        self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
+        self, image: Pixels | Callable[[], Pixels], loaded: ServedVersion, deadline: float | None = None
     ) -> Scored:
         """Score one image, sharing the engine call with its neighbours in time.
 

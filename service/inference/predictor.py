@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from service.engines.engine import Probabilities
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.imaging.decode import Undecoded, decode_square
 from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
@@ -135,7 +135,7 @@ class Predictor:
             wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - scored.infer_s)
             return _rank(scored.probabilities, loaded, top_k, Timings(decode_s, wait_s, scored.infer_s))
 
-    async def _score_small(self, data: bytes, loaded: LoadedVersion, deadline: float) -> Scored | None:
+    async def _score_small(self, data: bytes, loaded: ServedVersion, deadline: float) -> Scored | None:
         """Decoded in its lane; None if the engine wants no such thing, or the picture would hold up its neighbours."""
         if not loaded.engine.lanes_decode or len(data) > _SMALL_BYTES:
             return None
@@ -175,7 +175,7 @@ def _leave_large(num_pixels: int, num_decoded: int | None) -> None:
         raise Undecoded
 
 
-def _rank(probabilities: Probabilities, loaded: LoadedVersion, top_k: int | None, timings: Timings) -> Prediction:
+def _rank(probabilities: Probabilities, loaded: ServedVersion, top_k: int | None, timings: Timings) -> Prediction:
     # The shortest decimal that is this float32: 0.941 rather than 0.9409999847412109, and nothing is lost.
     labels = loaded.metadata.class_names
     scores = [Score(label, float(str(value))) for label, value in zip(labels, probabilities, strict=True)]
