@@ -63,7 +63,7 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
         as_json: Print its metadata.json instead of a table.
     """
     settings = settings or StoreSettings()
-    stored = find_version(settings.model_store, settings.model, _number(version) if version else None)
+    stored = find_version(settings.model_store, settings.model, None if version is None else _number(version))
     metadata = verify_version(stored.folder).metadata
     if as_json:
         print_json(metadata.model_dump(mode="json"), indent=2)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from service.engines.choose import choose_engine, no_tensorflow
 from service.engines.engine import Engine, no_memory_to_load
@@ -11,7 +12,8 @@ from service.engines.wish import EngineWish
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import ResizeRule
 from service.store.layout import CPU_MODEL_FILES, list_precisions
-from service.store.verify import VerifiedVersion
+from service.store.verify import VerifiedVersion, verify_version
+from service.store.versions import find_version
 
 
 class ServedVersion:
@@ -94,6 +96,16 @@ def open_version(
         engine.close()
         raise
     return ServedVersion(verified, engine)
+
+
+def open_stored(store: Path, model: str, wish: EngineWish, version: int | None = None) -> ServedVersion:
+    """Find, verify and load a version. Without a number, it is the one that a service would take.
+
+    Raises:
+        ModelNotFound, VersionNotFound, InvalidVersion: As `find_version`.
+        DeviceUnavailable, OutOfMemory, SettingsError: As `load_engine`.
+    """
+    return open_version(verify_version(find_version(store, model, version).folder), wish)
 
 
 def load_engine(version: VerifiedVersion, wish: EngineWish) -> Engine:

@@ -44,7 +44,7 @@ class Network(_Frozen):
     num_parameters: int = Field(ge=1)
 
 
-class Metrics(_Frozen):
+class PartMetrics(_Frozen):
     """Measured on one part of the split, on the pixels and with the probabilities that serving gives."""
 
     part: str
@@ -83,7 +83,7 @@ class Metadata(_Frozen):
     )
     data_digest: str = Field(description="sha256 over the decoded-pixel digests and labels of all photographs used.")
     split_digest: str = Field(description="sha256 of `split.json`, which lies beside this file.")
-    metrics: list[Metrics]
+    metrics: list[PartMetrics]
     cpu_models: list[CpuModel] = Field([], description="Empty in versions from before there was a light engine.")
     temperature: float = Field(gt=0, description="Logits are divided by it before the softmax, inside the SavedModel.")
     confidence_threshold: float = Field(ge=0, le=1, description="Below this probability `confident` is false.")
@@ -101,7 +101,7 @@ class Metadata(_Frozen):
         return self
 
     @property
-    def stated(self) -> Metrics | None:
+    def stated(self) -> PartMetrics | None:
         """What the version itself is worth: on the test part where it was measured there, else on its first part.
 
         A version that was trained on the validation part as well has figures of that part from another network.

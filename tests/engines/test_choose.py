@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from support.exporting import export_tiny_version
 
 from service.engines.choose import (
@@ -15,7 +16,6 @@ from service.engines.choose import (
     list_driver_gpus,
     load_engine,
 )
-from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.errors import ChangedVersion, DeviceUnavailable, InvalidVersion, SettingsError
 from service.store.verify import verify_version
 

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 from service.engines.cpu_model import CPU_MODEL_FILES, has_fast_int8, list_precisions
 
 

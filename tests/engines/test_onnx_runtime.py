@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from support.exporting import build_tiny_network, draw_squares
 
-from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import Engine
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine

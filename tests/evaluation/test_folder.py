@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from service.evaluation.local_model import LocalModel
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.fakes import FakeEngine
 from support.versions import example_metadata, write_example
@@ -16,7 +17,6 @@ from service.data.split import Part, Split, split_to_json
 from service.engines.engine import Probabilities
 from service.errors import ChangedVersion, DatasetError, InvalidVersion
 from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
-from service.evaluation.local_model import LocalModel
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import score_photographs
 from service.imaging.pixels import ImageLimits, Pixels
