@@ -80,7 +80,7 @@ class StoreSettings(_Settings):
     @classmethod
     def _can_be_a_name(cls, model: str) -> str:
         if not MODEL_NAME.fullmatch(model):
-            raise PydanticCustomError("model_name", f"give {MODEL_NAME_RULE}")  # type: ignore[arg-type]
+            raise PydanticCustomError("model_name", f"give {MODEL_NAME_RULE}")
         return model
 
 

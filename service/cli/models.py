@@ -232,5 +232,5 @@ def _show_table(stored: StoredVersion, metadata: Metadata) -> Table:
     table = Table(show_header=False)
     table.add_row("folder", Text(f"{stored.folder}{' (pinned)' if stored.pinned else ''}"))
     for name, value in metadata.model_dump(mode="json").items():
-        table.add_row(name.replace("_", " "), Text(as_text(value, ", ")))
+        table.add_row(name.replace("_", " "), Text(as_text(value, is_compact=True)))
     return table

@@ -151,20 +151,21 @@ def describe_error(error: FlowersError) -> str:
     return f"{error} ({(str(cause).strip() or repr(cause)).splitlines()[0][:200]})"
 
 
-def as_text(value: Any, between: str = "\n") -> str:
+def as_text(value: Any, *, is_compact: bool = False) -> str:
     """Write a value of a document for a table.
 
     Args:
-        value: A dict, list, number or string. None and an empty value are "none".
-        between: Separator of a dict's entries. A list of dicts has one a line.
+        value: A dict, list, number or string. None and what is empty are "none".
+        is_compact: Write a dict in one line. Otherwise each entry has a line.
     """
     match value:
         case dict():
-            return between.join(f"{name}: {as_text(item, between)}" for name, item in value.items()) or "none"
-        case [dict(), *_]:
-            return "\n".join(as_text(item, ", ") for item in value)
+            colon, end = (" ", ", ") if is_compact else (": ", "\n")
+            entries = (f"{name}{colon}{as_text(item, is_compact=is_compact)}" for name, item in value.items())
+            return end.join(entries) or "none"
         case list() | tuple():
-            return ", ".join(as_text(item, ", ") for item in value) or "none"
+            end = "\n" if any(isinstance(item, dict) for item in value) else ", "
+            return end.join(as_text(item, is_compact=True) for item in value) or "none"
         case float():
             return f"{value:.4g}"
     return "none" if value is None else str(value)

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from support.exporting import build_tiny_network, draw_squares
 
 from service.engines.engine import Engine
@@ -16,6 +15,7 @@ from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
+from service.store.layout import CPU_MODEL_FILES, Precision
 from service.training.export.light_model import ready_for_int8
 from service.training.export.onnx_graph import float32_model, int8_model
 from service.training.export.steps import read_network
@@ -211,7 +211,7 @@ def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
 ) -> None:
     folder = tmp_path / "7"
     folder.mkdir()
-    with pytest.raises(InvalidVersion, match=r"the CPU network of version 7 has .*expected images: uint8"):
+    with pytest.raises(InvalidVersion, match=r"the network for onnxruntime of version 7 has .*expected images: uint8"):
         load(write(folder, model))
 
 

@@ -1,6 +1,7 @@
 """Stand-ins where a test must command time or faults; what is said of answers, the real engines say."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ class FakeEngine:
         self.warm_up_error: Exception | None = None
         self._open = threading.Event()
         self._open.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `run` would go on."""
+        return self._open.is_set()
 
     def hold(self) -> None:
         """Let `run` wait until `release`."""
@@ -85,18 +91,21 @@ def fake_version(engine: FakeEngine, version: int = 1) -> ServedVersion:
 class Loader:
     """What `LiveModel` loads with: `engines[version]`, made if there is none; `loads` tells which.
 
-    It waits while the test has cleared `may_load`.
+    It waits while the test has cleared `may_load`. It calls `on_load` before, if there is one.
     """
 
     def __init__(self) -> None:
         self.engines: dict[int, FakeEngine] = {}
         self.loads: list[int] = []
+        self.on_load: Callable[[VerifiedVersion], None] | None = None
         self.may_load = threading.Event()
         self.may_load.set()
 
     def __call__(self, verified: VerifiedVersion, wish: EngineWish) -> FakeEngine:
         version = int(verified.folder.name)
         self.loads.append(version)
+        if self.on_load is not None:
+            self.on_load(verified)
         if not self.may_load.wait(timeout=60):
             raise TimeoutError("the test never let it load")
         return self.engines.setdefault(version, FakeEngine())
