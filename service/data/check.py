@@ -1,4 +1,4 @@
-"""The check before every training: what can be used, and each thing that is wrong, by name."""
+"""Check of the photographs before training. It names each fault."""
 
 import hashlib
 from collections import Counter
@@ -19,17 +19,17 @@ from service.errors import (
     OutOfMemory,
     UnsupportedImageFormat,
 )
-from service.files import UnfitFile, open_regular
+from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Decoded, ImageLimits, Pixels
 from service.imaging.profiles import to_srgb
 from service.machine import count_cores
 
 SMALL_CLASS = 30
-"""Fewer photographs than this are reported: 15 % of 30 are four, and none at all in one split of 130."""
+"""Fewer photographs than this are reported. 15 % of 30 are four, or none in one split of 130."""
 
 UNBALANCED_RATIO = 3.0
-"""Reported when the largest class has more than this many times the photographs of the smallest."""
+"""A larger ratio of the largest class to the smallest is reported."""
 
 _DEFAULT_LIMITS = ImageLimits()
 _KINDS: dict[type[ImageError], str] = {
@@ -42,10 +42,12 @@ _KINDS: dict[type[ImageError], str] = {
 
 @dataclass(frozen=True)
 class CheckedPhotograph:
-    """A photograph that decodes, with what identifies it whatever its name.
+    """Photograph that decodes, with its identity.
 
-    `pixels_digest`: hex sha256 of the decoded pixels, without their colour profile. `perceptual_hash`: 256 bits of the
-    same pixels that small changes keep. `folder_name`: as `Photograph` has it.
+    Attributes:
+        pixels_digest: Hex sha256 of the decoded pixels, without their colour profile.
+        perceptual_hash: 256 bits of the same pixels. Small changes keep most of them.
+        folder_name: As of `Photograph`.
     """
 
     path: Path
@@ -56,17 +58,20 @@ class CheckedPhotograph:
 
     @property
     def file(self) -> str:
-        """`<label>/<file name>`, as `Photograph.file`."""
+        """Return `<label>/<file name>`, as `Photograph.file`."""
         return Photograph(self.path, self.label, self.folder_name).file
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with the data: its kind, the files (`<label>/<file name>`), and what was done.
+    """Fault of the data.
 
-    Kinds: `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
-    `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`; and from the split,
-    `near-duplicates-apart`.
+    Attributes:
+        kind: `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
+            `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`, or `near-duplicates-apart`,
+            which the split finds.
+        files: Names, each `<label>/<file name>`.
+        detail: What was found, and what was done.
     """
 
     kind: str
@@ -75,13 +80,13 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """The finding for people."""
+        """Return the finding as a sentence."""
         return f"{self.kind}: {', '.join(self.files)}: {self.detail}" if self.files else f"{self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """`photographs`: the usable ones, by (label, file name); `findings` name the others, and what is odd."""
+    """Result of a check: usable `photographs` by (label, file name), and `findings` about the others."""
 
     class_names: tuple[str, ...]
     photographs: tuple[CheckedPhotograph, ...]
@@ -89,19 +94,19 @@ class DataCheck:
 
     @property
     def digest(self) -> str:
-        """The `data_digest`: hex sha256 over labels and pixels of the usable photographs, not over names."""
+        """Return the hex sha256 over labels and pixels of the usable photographs. Names do not count."""
         lines = sorted(f"{photograph.label}/{photograph.pixels_digest}\n" for photograph in self.photographs)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
     def class_sizes(self) -> dict[str, int]:
-        """Usable photographs per class, in the order of `class_names`."""
+        """Count the usable photographs per class, in the order of `class_names`."""
         counts = Counter(photograph.label for photograph in self.photographs)
         return {label: counts[label] for label in self.class_names}
 
     @cached_property
     def near_duplicates(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
-        """Groups of usable photographs of one class that show nearly the same picture.
+        """Group usable photographs of one class that look nearly the same.
 
         In a class of `sequences` no group has more than a fifth of the class.
         """
@@ -109,12 +114,12 @@ class DataCheck:
 
     @property
     def sequences(self) -> tuple[str, ...]:
-        """Classes that are mostly near-duplicates, such as those of a fixed camera."""
+        """List the classes that are mostly near-duplicates, such as those of a fixed camera."""
         return self._resemblance.sequences
 
     @property
     def near_two_labels(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
-        """Groups that span classes, except `sequences`. Somebody should look which label is right."""
+        """Group near-duplicates across classes, except `sequences`. One of their labels may be wrong."""
         return self._select(self._resemblance.across)
 
     @cached_property
@@ -125,7 +130,7 @@ class DataCheck:
         return tuple(tuple(self.photographs[index] for index in group) for group in groups)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for programs, as `json.dumps` takes it; the same for the same data."""
+        """Return the report for `json.dumps`. It is the same for the same data."""
         return {
             "data_digest": self.digest,
             "num_photographs": len(self.photographs),
@@ -138,13 +143,15 @@ class DataCheck:
 def check_folder(
     folder: Folder, limits: ImageLimits = _DEFAULT_LIMITS, progress: Callable[[int, int], None] | None = None
 ) -> DataCheck:
-    """Decode every photograph once and report what training must not use, or should know.
+    """Decode every photograph once and report faults.
 
-    Set aside: what does not decode; of identical photographs in one class all but the first by name; of
-    identical photographs under two labels all. Near-duplicates stay; the split sees to them.
+    Photographs that do not decode are set aside. So are identical ones of one class but the first by name, and all
+    identical ones under two labels. Near-duplicates stay for the split.
 
     Args:
-        progress: called with (photographs done, photographs in all), from this thread.
+        folder: Photographs to check.
+        limits: Limits of a photograph.
+        progress: Called with (photographs done, photographs in all), from this thread.
     """
     readable: list[CheckedPhotograph] = []
     findings: list[Finding] = []
@@ -168,7 +175,7 @@ def check_folder(
 
 
 def pixels_digest(image: Pixels) -> str:
-    """Digest pixels: hex sha256 over b"height,width," and the RGB bytes.
+    """Return the hex sha256 over b"height,width," and the RGB bytes.
 
     A photograph's digest is that of `Decoded.pixels`. Files with the same pixels have the same.
     """
@@ -177,9 +184,9 @@ def pixels_digest(image: Pixels) -> str:
 
 
 def has_digest(image: Decoded, digest: str) -> bool:
-    """Whether `digest` stands for this photograph in a split list.
+    """Return whether `digest` stands for this photograph in a split list.
 
-    It is the digest of `Decoded.pixels`. In a version of format 1 it may be that of the pixels converted to sRGB.
+    It is that of `Decoded.pixels`. In a version of format 1 it may be that of the pixels converted to sRGB.
     """
     return pixels_digest(image.pixels) == digest or (
         image.profile is not None and pixels_digest(to_srgb(image)) == digest
@@ -189,8 +196,7 @@ def has_digest(image: Decoded, digest: str) -> bool:
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
     path, files = photograph.path, (photograph.file,)
     try:
-        with open_regular(path) as file:
-            image = decode_image(file.read(limits.max_image_bytes + 1), limits)
+        image = decode_image(read_bounded(path, limits.max_image_bytes), limits)
     except UnfitFile:
         what = "it is a folder; move its photographs up" if path.is_dir() else "it is not a file"
         return Finding("unreadable", files, what)
@@ -227,7 +233,7 @@ def _find_duplicates(
     return findings, set_aside
 
 
-@lru_cache(maxsize=1)  # asked for by the check's findings, then by the split
+@lru_cache(maxsize=1)  # for the check's findings, then for the split
 def _find_near_duplicates(photographs: tuple[CheckedPhotograph, ...]) -> NearDuplicates:
     labels = [photograph.label for photograph in photographs]
     return find_near_duplicates(labels, [photograph.perceptual_hash for photograph in photographs])

@@ -1,4 +1,4 @@
-"""A folder with one subfolder per class: what is in it, in an order that every machine agrees on."""
+"""Folder with a subfolder per class, listed in the same order on every machine."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,19 +11,19 @@ from service.data.shape import describe_shape
 from service.errors import DatasetError
 
 MAX_NAME_BYTES = 200
-"""Longest class or file name, in UTF-8 bytes: names are built from it, and file systems stop at 255."""
+"""Limit of a class or file name, in UTF-8 bytes. File systems stop at 255."""
 
 _MOST_NAMED = 10  # odd names in one message
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One file in a class folder; whether it really is a photograph is judged by `check_folder`.
+    """File in a class folder. `check_folder` judges whether it is a photograph.
 
     Attributes:
-        path: of the file.
-        label: its class.
-        folder_name: of its class folder. None stands for the label.
+        path: Of the file.
+        label: Its class.
+        folder_name: Of its class folder. None means the label.
     """
 
     path: Path
@@ -32,13 +32,13 @@ class Photograph:
 
     @property
     def file(self) -> str:
-        """`<label>/<file name>`: its name on every machine. No other photograph of the folder has it."""
+        """Return `<label>/<file name>`, its unique name on every machine."""
         return f"{self.folder_name or self.label}/{self.path.name}"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The class folders under `path`: labels sorted by code point, photographs by (label, file name)."""
+    """Class folders under `path`. Labels are sorted by code point, photographs by (label, file name)."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -46,20 +46,19 @@ class Folder:
 
 
 def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
-    """List the class folders and what lies in them; no file is opened.
+    """List the class folders and their entries. No file is opened.
 
-    Files beside the class folders are ignored. So are hidden entries, and what systems and programs make
-    (`passed_over`). Everything else is listed, even what cannot be a photograph: the check names it.
+    Files beside the class folders are ignored. So are hidden entries, and those of systems and programs
+    (`passed_over`). Other entries are listed, even if they cannot be photographs. The check names those.
     A class name has one form, Unicode's NFC. Two folders that differ in the form alone are one class.
 
     Args:
-        path: of the folder.
-        may_lack_classes: whether one class is enough, and a class folder may be empty.
+        path: Of the folder.
+        may_lack_classes: One class is enough, and a class folder may be empty.
 
     Raises:
-        DatasetError: there is no such folder, it cannot be read, it has too few class folders, one of them
-            holds no file, or names cannot be written down (`describe_odd_name`). If the class folders lie
-            elsewhere, the message says where.
+        DatasetError: There is no such folder, it cannot be read, it has too few class folders, one of them holds no
+            file, or a name is odd (`describe_odd_name`). If the class folders lie elsewhere, the message says where.
     """
     try:
         if not path.is_dir():
@@ -81,7 +80,7 @@ def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
 
 
 def describe_odd_name(name: str) -> str | None:
-    """Why a class or file name cannot go into a split list, a report and a terminal; None when it can."""
+    """Return why a name cannot go into a split list, a report and a terminal. None means that it can."""
     try:
         num_bytes = len(name.encode("utf-8"))
     except UnicodeEncodeError:  # the operating system's bytes were not UTF-8; Python keeps them as lone surrogates

@@ -1,4 +1,4 @@
-"""Photographs that cannot be trained on, summed up for an error that follows from their loss."""
+"""Summary of unusable photographs, for an error that follows from their loss."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def refuse_lost_classes(check: DataCheck) -> None:
     """Refuse a folder in which all files of a class are lost.
 
     Raises:
-        DatasetError: it names the classes, how many of their files are lost, and why.
+        DatasetError: It names the classes, how many of their files are lost, and why.
     """
     lost = [label for label, size in check.class_sizes.items() if size == 0]
     if lost:
@@ -29,8 +29,8 @@ def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> st
     """Sum up which files the check found unusable or alike.
 
     Args:
-        check: its findings name the files.
-        labels: classes to speak of. None means the whole folder as one.
+        check: Its findings name the files.
+        labels: Classes to sum up. None means the whole folder as one.
 
     Returns:
         Sentences with counts, and an example of each reason. Empty if nothing was found.

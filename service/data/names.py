@@ -1,4 +1,4 @@
-"""Class and file names: the one Unicode form they are compared in, and how a sentence lists them."""
+"""Class and file names in one Unicode form, and in sentences."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -19,5 +19,5 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Return text that any terminal can print. Control characters and what is not Unicode become escapes."""
+    """Replace control characters and what is not Unicode with escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

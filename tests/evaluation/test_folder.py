@@ -86,7 +86,7 @@ def test_every_photograph_is_compared_with_the_name_of_its_folder(local: ServedV
 def test_the_classes_are_matched_by_name_not_by_place(local: ServedVersion, folder: Path, tmp_path: Path) -> None:
     turned = local.metadata.model_copy(update={"class_names": list(CLASS_NAMES[::-1])})
     straight = evaluate_folder(local, read_folder(folder), LIMITS).evaluation
-    other_model = replace(local, verified=replace(local.verified, metadata=turned))
+    other_model = ServedVersion(replace(local.verified, metadata=turned), local.engine)
     other = evaluate_folder(other_model, read_folder(folder), LIMITS).evaluation
     np.testing.assert_array_equal(other.confusion[::-1], straight.confusion)
 
