@@ -59,13 +59,9 @@ def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedRead
     raise _unfit(path, "it is no regular file")
 
 
-def read_bounded(path: Path | str, max_bytes: int) -> bytes:
-    """Read a regular file. Of a longer one than `max_bytes` read one byte more, as a mark.
-
-    Raises:
-        UnfitFile, OSError: As `open_regular`.
-    """
-    with open_regular(path) as file:
+def read_bounded(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a regular file. Read one byte more than `max_bytes` of a longer one. Raises as `open_regular`."""
+    with open_regular(path, follow_links=follow_links) as file:
         return file.read(max_bytes + 1)
 
 
@@ -76,10 +72,9 @@ def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True)
         UnfitFile: It is longer, or as `open_regular`.
         OSError: It cannot be read.
     """
-    with open_regular(path, follow_links=follow_links) as file:
-        data = file.read(max_bytes + 1)
+    data = read_bounded(path, max_bytes, follow_links=follow_links)
     if len(data) > max_bytes:
-        raise _too_long(path, max_bytes)
+        raise _unfit(path, f"it has more than {max_bytes:,} bytes")
     return data
 
 
@@ -105,23 +100,15 @@ def digest_bytes(data: bytes) -> str:
 
 
 def digest_file(path: Path | str, max_bytes: int | None = None, *, follow_links: bool = True) -> str:
-    """Return the sha256 of a regular file of at most `max_bytes`, 64 hexadecimal digits. None means no limit.
-
-    Raises:
-        UnfitFile, OSError: As `read_regular`.
-    """
+    """Return the sha256 of a regular file, 64 hexadecimal digits. Raises as `read_regular`."""
     digest, num_bytes = hashlib.sha256(), 0
     with open_regular(path, follow_links=follow_links) as file:
         while piece := file.read(_PIECE_BYTES):
             num_bytes += len(piece)
             if max_bytes is not None and num_bytes > max_bytes:
-                raise _too_long(path, max_bytes)
+                raise _unfit(path, f"it has more than {max_bytes:,} bytes")
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _too_long(path: Path | str, max_bytes: int) -> UnfitFile:
-    return _unfit(path, f"it has more than {max_bytes:,} bytes")
 
 
 def _unfit(path: Path | str, why: str) -> UnfitFile:

@@ -31,9 +31,9 @@ _NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
 
 
 def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
-    """Count the cores that this process may keep busy, rounded up where a control group has a quota.
+    """Count the cores that this process may keep busy. A control group's quota is rounded up.
 
-    With a thread for each core of the node, a quota is used up early in every period.
+    With a thread for each core of the node, a quota would be used up early in every period.
 
     Args:
         groups: File with the control groups of this process.
@@ -45,13 +45,9 @@ def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
 
 
 def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT) -> tuple[int, ...]:
-    """List the cores to pin that many threads to, one each. It is empty where pinning would harm.
+    """List the cores to pin so many threads to, one each. 0 means one thread per core.
 
-    It harms on one core, on many cores, under a quota, and if threads and cores differ in number.
-
-    Args:
-        threads: Their number. 0 means one per core.
-        groups, root: As of `count_cores`.
+    It is empty on one core, on many cores, under a quota, and if threads and cores differ in number.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     is_limited = any(_cpu_quota(folder) is not None for folder in _folders("cpu", groups, root))
@@ -87,12 +83,9 @@ def total_memory(meminfo: Path = _MEMINFO) -> int:
 def memory_left(
     meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _ROOT, own_pages: Path = _OWN_PAGES
 ) -> int:
-    """Return the bytes that the machine, the control groups and the process's own limits leave.
+    """Return the bytes that the machine, the control groups, RLIMIT_AS and RLIMIT_DATA leave.
 
-    Args:
-        meminfo: Linux's account of the memory. Without it the answer is 0.
-        groups, root: As of `count_cores`.
-        own_pages: Linux's account of this process, for RLIMIT_AS and RLIMIT_DATA.
+    Elsewhere than on Linux the answer is 0, which means unknown.
     """
     left = _memory_field("MemAvailable", meminfo)
     if left is None:
@@ -158,10 +151,7 @@ def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Return the bytes of the page cache that count as taken, and that the kernel gives back on demand.
-
-    Pages that programs run from are not among them.
-    """
+    """Return the bytes of the page cache that the kernel gives back on demand, without programs' pages."""
     try:
         fields = dict(line.split() for line in _read(group / _MEMORY_DETAILS).splitlines())
         sizes = [[int(fields.get(name, 0)) for name in names] for names in _FILE_PAGES]

@@ -40,10 +40,7 @@ class Obstacle:
 def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: EngineWish) -> Choice:
     """Choose the SavedModel on a GPU, else onnxruntime, else the SavedModel on the CPU.
 
-    Args:
-        machine: What there is.
-        precisions: Those of the version's networks for onnxruntime.
-        wish: Settings that limit the choice.
+    `precisions` are those of the version's networks for onnxruntime.
 
     Raises:
         DeviceUnavailable: The device cannot be used, or the library of the engine is missing.
@@ -79,12 +76,7 @@ def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: Engin
 
 
 def check_device(wish: EngineWish) -> None:
-    """Refuse a wish that no version could meet.
-
-    Raises:
-        DeviceUnavailable: A GPU is wanted, and TensorFlow has none.
-        SettingsError: The wish contradicts itself.
-    """
+    """Refuse a wish that no version could meet. Raises `DeviceUnavailable` or `SettingsError`."""
     wish.check()
     if wish.device == "gpu" and (obstacle := find_gpu_obstacle(inspect_machine())):
         raise _no_gpu(obstacle)

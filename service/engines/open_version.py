@@ -77,15 +77,12 @@ def open_version(
     """Load a verified version and compare its network with its metadata.
 
     Args:
-        verified: As `verify_version` returns it.
-        wish: Settings of the engine.
         max_batch_size: Largest batch to warm up. 0 means no warm-up.
         load: Loader of the engine. None means `load_engine`.
 
     Raises:
-        InvalidVersion: The network does not fit the metadata, or as `load_engine`.
+        InvalidVersion: The network does not fit the metadata, or as `load_engine`, like other errors.
         EngineFailed: The warm-up failed.
-        DeviceUnavailable, OutOfMemory, SettingsError: As `load_engine`.
     """
     engine = (load or load_engine)(verified, wish)
     try:
@@ -99,11 +96,9 @@ def open_version(
 
 
 def open_stored(store: Path, model: str, wish: EngineWish, version: int | None = None) -> ServedVersion:
-    """Find, verify and load a version. Without a number, it is the one that a service would take.
+    """Find, verify and load a version, or the one that a service would take if it is None.
 
-    Raises:
-        ModelNotFound, VersionNotFound, InvalidVersion: As `find_version`.
-        DeviceUnavailable, OutOfMemory, SettingsError: As `load_engine`.
+    Raises as `find_version` and `open_version`.
     """
     return open_version(verify_version(find_version(store, model, version).folder), wish)
 

@@ -15,9 +15,7 @@ from service.store.versions import find_served, list_versions, next_version, res
 def pin_version(store: Path, model: str, version: int) -> None:
     """Serve this version until it is unpinned. A reader sees the old pin or the new one.
 
-    Raises:
-        ModelNotFound, VersionNotFound, InvalidVersion: As `resolve_version`.
-        StoreError: The store cannot be written.
+    Raises as `resolve_version`, or `StoreError` if the store cannot be written.
     """
     folder = resolve_version(store, model, version).folder.parent
     with _writing(folder):
@@ -25,7 +23,7 @@ def pin_version(store: Path, model: str, version: int) -> None:
 
 
 def unpin(store: Path, model: str) -> None:
-    """Serve the newest version again. Raises `ModelNotFound`, or `StoreError` if it cannot be written."""
+    """Serve the newest version again. Raises `StoreError`."""
     list_versions(store, model)
     folder = model_folder(store, model)
     with _writing(folder):
@@ -35,13 +33,9 @@ def unpin(store: Path, model: str) -> None:
 def remove_version(store: Path, model: str, version: int, *, force: bool = False) -> None:
     """Delete a version. Its number is never given again. It disappears at once, before its files are deleted.
 
-    Args:
-        force: Delete it even if it is pinned, with its pin, or if `find_served` finds it.
-
     Raises:
         UsageError: It is pinned or the served one, and `force` is false.
-        ModelNotFound, VersionNotFound, InvalidVersion: As `resolve_version`.
-        StoreError: The store cannot be written.
+        StoreError: The store cannot be written, or as `resolve_version`.
     """
     stored = resolve_version(store, model, version)
     if not force and (stored.pinned or find_served(store, model).stored == stored):

@@ -61,9 +61,7 @@ def list_models(store: Path) -> list[str]:
 def list_versions(store: Path, model: str) -> list[int]:
     """List the versions of a model, oldest first. Other names and links that leave the store are ignored.
 
-    Raises:
-        ModelNotFound: There is no such model, or it has no version.
-        StoreError: The store cannot be read.
+    Raises `ModelNotFound` if there is none, and `StoreError` if the store cannot be read.
     """
     versions = _versions(store, model)
     if not versions:
@@ -101,13 +99,9 @@ def resolve_version(store: Path, model: str, version: int | None = None) -> Stor
 
 
 def list_stored(store: Path, model: str) -> list[StoredVersion]:
-    """List the versions of a model, oldest first. It is empty without such a model. None is verified.
+    """List the versions of a model, oldest first. It may be empty. None is verified.
 
-    A `PINNED` without a version number pins none.
-
-    Raises:
-        ModelNotFound: No model can have this name.
-        StoreError: The store cannot be read.
+    A `PINNED` without a version number pins none. Raises `StoreError`.
     """
     folder, pinned = model_folder(store, model), None
     with suppress(InvalidVersion):
@@ -152,12 +146,7 @@ def find_version(store: Path, model: str, version: int | None = None) -> StoredV
 
 
 def pinned_version(store: Path, model: str) -> int | None:
-    """Return the integer in `PINNED`, or None without the file. There need not be such a version.
-
-    Raises:
-        ModelNotFound: No model can have this name.
-        InvalidVersion: The file cannot be read, or holds something else.
-    """
+    """Return the integer in `PINNED`, or None without the file. Raises `InvalidVersion` for other content."""
     path = model_folder(store, model) / PINNED_FILE
     if not os.path.lexists(path):
         return None
