@@ -44,11 +44,7 @@ class Way:
         self._certificates = _read_certificates() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def open_client(
-        self,
-        *,
-        timeout_s: float,
-        headers: Sequence[tuple[str, str]] = (),
-        params: Mapping[str, int] | None = None,
+        self, *, timeout_s: float, headers: Sequence[tuple[str, str]] = (), params: Mapping[str, int] | None = None
     ) -> httpx.Client:
         """Return a client that goes this way, whatever else the environment says."""
         return httpx.Client(

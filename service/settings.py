@@ -122,8 +122,7 @@ class ServeSettings(EngineSettings):
     """`flowers serve`: the address, the queue, the timeouts, the access."""
 
     host: str = Field(
-        "127.0.0.1",
-        description="Address to listen on. 0.0.0.0 means all IPv4 addresses, `::` those of IPv6, too.",
+        "127.0.0.1", description="Address to listen on. 0.0.0.0 means all IPv4 addresses, `::` those of IPv6, too."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port. 0 takes a free one and logs it.")
     max_batch_size: int = Field(32, ge=1, le=1024, description="Limit of images in one engine call.")

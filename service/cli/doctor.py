@@ -46,9 +46,7 @@ class Trial:
 
 
 def doctor(
-    *,
-    settings: ServeSettings | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    *, settings: ServeSettings | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
 ) -> int:
     """Describe devices, engines, packages, store and settings, and each problem with its remedy.
 

@@ -106,11 +106,7 @@ def _find_stated(opened: ServedVersion, part: str) -> PartMetrics:
 
 
 def _document(
-    opened: ServedVersion,
-    part: str,
-    result: FolderEvaluation,
-    stated: PartMetrics | None,
-    differences: tuple[str, ...],
+    opened: ServedVersion, part: str, result: FolderEvaluation, stated: PartMetrics | None, differences: tuple[str, ...]
 ) -> dict[str, Any]:
     return {
         "model": opened.model,

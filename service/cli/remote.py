@@ -46,12 +46,7 @@ def check_headers(lines: Sequence[str]) -> None:
 
 
 def predict_remotely(
-    files: Sequence[Path],
-    top_k: int | None,
-    url: str,
-    header: Sequence[str] = (),
-    *,
-    timeout_s: float = _TIMEOUT_S,
+    files: Sequence[Path], top_k: int | None, url: str, header: Sequence[str] = (), *, timeout_s: float = _TIMEOUT_S
 ) -> Iterator[Row]:
     """Yield the service's answers in the order of the files. Some files are sent in parallel.
 

@@ -211,9 +211,7 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     return CheckedPhotograph(path, photograph.label, digest, perceptual_hash(pixels), photograph.folder_name)
 
 
-def _find_duplicates(
-    photographs: Iterable[CheckedPhotograph],
-) -> tuple[list[Finding], set[CheckedPhotograph]]:
+def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Finding], set[CheckedPhotograph]]:
     findings: list[Finding] = []
     set_aside: set[CheckedPhotograph] = set()
     same_pixels: dict[str, list[CheckedPhotograph]] = {}

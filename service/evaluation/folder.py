@@ -118,11 +118,7 @@ def find_differences(stated: PartMetrics, evaluation: Evaluation) -> tuple[str, 
     device a probability can fall on the other side of a bin's edge.
     """
     measured = stated_metrics(evaluation, stated.part)
-    allowed = {
-        "num_photographs": 0.0,
-        "num_correct": 0.0,
-        "expected_calibration_error": 2 / stated.num_photographs,
-    }
+    allowed = {"num_photographs": 0.0, "num_correct": 0.0, "expected_calibration_error": 2 / stated.num_photographs}
     return tuple(
         f"{name} is {getattr(stated, name)} in the metadata and {getattr(measured, name)} now"
         for name in PartMetrics.model_fields
