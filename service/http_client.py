@@ -21,16 +21,10 @@ _PROXY_SCHEMES = ("http", "https")
 
 
 class Way:
-    """Way to a URL: the proxy and the certificates that the environment names for it.
+    """Way to an http(s) URL: the proxy and the certificates that the environment names for it.
 
-    Args:
-        url: Of the service. It is http or https.
-
-    Attributes:
-        proxy_variable: Variable that names the proxy of this URL. It is None where no proxy is taken.
-
-    Raises:
-        SettingsError: The environment names a proxy or certificates that cannot be used.
+    `proxy_variable` is the variable that names the proxy, or None without one. Raises `SettingsError` for a proxy or
+    certificates that cannot be used.
     """
 
     def __init__(self, url: httpx.URL) -> None:

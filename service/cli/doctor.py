@@ -70,7 +70,7 @@ def doctor(
         "gpu": {"driver": machine.driver_gpus, "tensorflow": machine.tensorflow_gpus},
         "store": describe_store(settings.model_store),
         "serves": {"model": settings.model, "version": trial.version},
-        "engine": _describe_engine(trial.engine) if trial.engine else None,
+        "engine": trial.engine.to_dict() if trial.engine else None,
         "settings": list_changed_settings(settings),
     }
     if as_json:
@@ -152,11 +152,6 @@ def try_to_serve(settings: ServeSettings) -> Trial:
     except (DeviceUnavailable, SettingsError, StoreError) as error:
         reason = str(error)
     return Trial(None, None, (*problems, Diagnosis(reason, is_fatal=True)))
-
-
-def _describe_engine(engine: EngineInfo) -> dict[str, str]:
-    """Return the fields of an engine but for its warning, which is among the problems."""
-    return {name: value for name, value in asdict(engine).items() if name != "warning"}
 
 
 def describe_store(store: Path) -> dict[str, Any]:

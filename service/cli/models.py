@@ -43,10 +43,8 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     names = [settings.model] if "model" in settings.model_fields_set else list_models(settings.model_store)
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
-        _complain(
-            f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
-            "folder with --model-store"
-        )
+        folder = settings.model_store.absolute()
+        _complain(f"there is no model in {folder}: train one with `flowers train`, or name another with --model-store")
     if as_json:
         print_json(rows, indent=2)
     elif rows:
@@ -185,40 +183,31 @@ def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
 
 
 def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
-    row = {
+    problem, metadata = served.damaged.get(stored.version), None
+    try:
+        metadata = read_metadata(stored.folder / METADATA_FILE)
+    except InvalidVersion as error:
+        problem = problem or str(error)
+    stated = metadata.stated if metadata else None
+    return {
         "model": stored.model,
         "version": stored.version,
         "is_live": stored == served.stored,
         "is_pinned": stored.pinned,
-        "created": None,
-        "network": None,
-        "accuracy": None,
-        "part": None,
-        "size_bytes": sum(path.stat().st_size for path in stored.folder.rglob("*") if path.is_file()),
-        "problem": served.damaged.get(stored.version),
-    }
-    try:
-        metadata = read_metadata(stored.folder / METADATA_FILE)
-    except InvalidVersion as error:
-        return {**row, "problem": row["problem"] or str(error)}
-    stated = metadata.stated
-    return {
-        **row,
-        "created": metadata.created.isoformat(),
-        "network": metadata.network.name,
+        "created": metadata.created.isoformat() if metadata else None,
+        "network": metadata.network.name if metadata else None,
         "accuracy": stated.accuracy if stated else None,
         "part": stated.part if stated else None,
+        "size_bytes": sum(path.stat().st_size for path in stored.folder.rglob("*") if path.is_file()),
+        "problem": problem,
     }
 
 
 def _list_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("model", "version", "serves", "created", "network", "accuracy", "size")
     for row in rows:
-        states = {
-            "pinned": row["is_pinned"],
-            "live": row["is_live"] and not row["is_pinned"],
-            "damaged": row["problem"],
-        }
+        is_live = row["is_live"] and not row["is_pinned"]
+        states = {"pinned": row["is_pinned"], "live": is_live, "damaged": row["problem"]}
         state = ", ".join(word for word, holds in states.items() if holds)
         accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%} on {row['part']}"
         created = "cannot be read" if row["created"] is None else row["created"][:16].replace("T", " ")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from service.engines.engine import EngineInfo
 from service.engines.found import Machine, inspect_machine
 from service.engines.wish import EngineWish
 from service.errors import DeviceUnavailable, InvalidVersion
@@ -14,22 +14,6 @@ _NO_FAST_INT8 = "this CPU lacks the instructions for int8"
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An engine, its device and its precision.
-
-    Attributes:
-        reason: One sentence.
-        warning: An obstacle with its remedy, such as a GPU that stays unused. Empty if there is none.
-    """
-
-    engine: Literal["savedmodel", "onnxruntime"]
-    device: Literal["gpu", "cpu"]
-    precision: Precision
-    reason: str
-    warning: str = ""
-
-
-@dataclass(frozen=True)
 class Obstacle:
     """A fault of the installation and its remedy, a clause each."""
 
@@ -37,7 +21,7 @@ class Obstacle:
     remedy: str
 
 
-def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: EngineWish) -> Choice:
+def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: EngineWish) -> EngineInfo:
     """Choose the SavedModel on a GPU, else onnxruntime, else the SavedModel on the CPU.
 
     `precisions` are those of the version's networks for onnxruntime.
@@ -53,7 +37,7 @@ def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: Engin
         raise _no_gpu(obstacle)
     wants_onnxruntime = wish.engine == "onnxruntime" or wish.precision == "int8"
     if wish.device != "cpu" and not wants_onnxruntime and not obstacle:
-        return Choice("savedmodel", "gpu", "float32", f"TensorFlow can use {machine.tensorflow_gpus[0]}")
+        return EngineInfo("savedmodel", "gpu", "float32", f"TensorFlow can use {machine.tensorflow_gpus[0]}")
     why, warning = "the CPU was asked for", ""
     if wants_onnxruntime:
         why = "onnxruntime was asked for"
@@ -64,7 +48,7 @@ def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: Engin
         chosen, because = _choose_precision(machine, precisions, wish)
         if chosen == "int8" and not machine.has_fast_int8:
             warning = f"{_NO_FAST_INT8}: its sums may overflow, and it is no faster; take --precision auto"
-        return Choice("onnxruntime", "cpu", chosen, f"{why}; {because}", warning)
+        return EngineInfo("onnxruntime", "cpu", chosen, f"{why}; {because}", warning)
     if error is not None and wants_onnxruntime:
         raise error
     if machine.no_tensorflow:
@@ -72,7 +56,7 @@ def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: Engin
     if error is not None and wish.engine == "auto":
         lacking = "ONNX Runtime is missing" if machine.no_onnxruntime else "the version has no network for onnxruntime"
         why = f"{why}; {lacking}"
-    return Choice("savedmodel", "cpu", "float32", why, warning)
+    return EngineInfo("savedmodel", "cpu", "float32", why, warning)
 
 
 def check_device(wish: EngineWish) -> None:

@@ -1,13 +1,14 @@
 """Protocol of the engines, which turn a batch of pixels into probabilities."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import EngineFailed, OutOfMemory, ServiceError, is_out_of_memory
 from service.imaging.pixels import Pixels
+from service.store.layout import Precision
 
 Probabilities = NDArray[np.float32]
 """float32, shape (num_classes,) or (N, num_classes); each row sums to 1 within 1e-5, ordered like `class_names`."""
@@ -25,11 +26,15 @@ class EngineInfo:
         warning: An obstacle with its remedy, such as a GPU that stays unused. Empty if there is none.
     """
 
-    engine: str
-    device: str
-    precision: str
+    engine: Literal["savedmodel", "onnxruntime"]
+    device: Literal["gpu", "cpu"]
+    precision: Precision
     reason: str
     warning: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields but for the warning."""
+        return {"engine": self.engine, "device": self.device, "precision": self.precision, "reason": self.reason}
 
 
 class Engine(Protocol):

@@ -1,6 +1,6 @@
 """Scores of photographs, with the decoder, the resize rule and the engine of serving."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,17 +84,8 @@ def score_each(
         executor.shutdown(cancel_futures=True)
 
 
-def score_photographs(
-    engine: Engine,
-    paths: Sequence[Path],
-    rule: ResizeRule,
-    limits: ImageLimits,
-    progress: Callable[[int, int], None] | None = None,
-) -> Probabilities:
+def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, limits: ImageLimits) -> Probabilities:
     """Score photographs that must all be good.
-
-    Args:
-        progress: Called with (photographs done, photographs in all).
 
     Returns:
         float32, shape (N, num_classes). Row i belongs to `paths[i]`.
@@ -108,8 +99,6 @@ def score_photographs(
         if scored.error is not None:
             raise DatasetError(f"{scored.path} cannot be scored: {scored.error}") from scored.error
         probabilities[index] = scored.probabilities
-        if progress is not None:
-            progress(index + 1, len(paths))
     return probabilities
 
 

@@ -161,16 +161,7 @@ class LiveModel:
         if previous is not None:
             previous.retire()
         info = loaded.engine.info
-        log.info(
-            "model loaded",
-            model=loaded.model,
-            version=loaded.version,
-            pinned=stored.pinned,
-            engine=info.engine,
-            device=info.device,
-            precision=info.precision,
-            reason=info.reason,
-        )
+        log.info("model loaded", model=loaded.model, version=loaded.version, pinned=stored.pinned, **info.to_dict())
         if info.warning:
             log.warning("engine warning", model=loaded.model, version=loaded.version, warning=info.warning)
         if previous is None:
