@@ -41,11 +41,9 @@ def stamp_file(path: Path | str, *, follow_links: bool = False) -> FileStamp:
 
 
 def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedReader:
-    """Open a regular file for reading.
+    """Open a regular file for reading. Raises `UnfitFile` for any other, and `OSError`.
 
-    Raises:
-        UnfitFile: It is a folder, pipe, device or socket, or a link while `follow_links` is false.
-        OSError: It cannot be opened.
+    A link is another one if `follow_links` is false.
     """
     try:
         descriptor = os.open(path, _FLAGS if follow_links else _FLAGS | _NO_LINK)
@@ -66,12 +64,7 @@ def read_bounded(path: Path | str, max_bytes: int, *, follow_links: bool = True)
 
 
 def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
-    """Read a regular file of at most `max_bytes`.
-
-    Raises:
-        UnfitFile: It is longer, or as `open_regular`.
-        OSError: It cannot be read.
-    """
+    """Read a regular file. Raises `UnfitFile` if it has more than `max_bytes`, or as `open_regular`."""
     data = read_bounded(path, max_bytes, follow_links=follow_links)
     if len(data) > max_bytes:
         raise _unfit(path, f"it has more than {max_bytes:,} bytes")

@@ -50,12 +50,8 @@ def predict_remotely(
 ) -> Iterator[Row]:
     """Yield the service's answers in the order of the files. Some files are sent in parallel.
 
-    Args:
-        files: Image files.
-        top_k: Number of classes. None means all.
-        url: Address of the service.
-        header: Lines to send with each request, as `check_headers` accepts them.
-        timeout_s: Limit of silence, in seconds. After it the row has an error.
+    `top_k` is None for all classes. `header` has lines that `check_headers` accepts. After `timeout_s` seconds of
+    silence the row has an error.
 
     Raises:
         InvalidParameter: `url` is not the address of a service.

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.segment import Segment
 from rich.text import Text
 
+from service.data.names import can_be_shown
 from service.errors import EngineFailed, FlowersError, InvalidVersion
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _WIDE = 10_000  # columns
 _NARROW = 40  # columns; with fewer, rich and cyclopts do not end
-_HARMLESS = frozenset("\n\t\u200c\u200d")
 _MAX_KEPT_BYTES = 64 * 1024
 
 
@@ -65,10 +64,7 @@ def printable(text: str) -> str:
     Newline, tab and the joiners of some scripts are left.
     """
     return "".join(
-        character
-        if character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
+        char if char in "\n\t" or can_be_shown(char) else char.encode("unicode_escape").decode("ascii") for char in text
     )
 
 

@@ -42,12 +42,10 @@ _KINDS: dict[type[ImageError], str] = {
 
 @dataclass(frozen=True)
 class CheckedPhotograph:
-    """Photograph that decodes, with its identity.
+    """Photograph that decodes.
 
-    Attributes:
-        pixels_digest: Hex sha256 of the decoded pixels, without their colour profile.
-        perceptual_hash: 256 bits of the same pixels. Small changes keep most of them.
-        folder_name: As of `Photograph`.
+    `pixels_digest` is the hex sha256 of the decoded pixels, without their colour profile. Small changes keep most of
+    the 256 bits of `perceptual_hash`.
     """
 
     path: Path
@@ -64,14 +62,11 @@ class CheckedPhotograph:
 
 @dataclass(frozen=True)
 class Finding:
-    """Fault of the data.
+    """Fault of the data. Each of `files` is `<label>/<file name>`.
 
-    Attributes:
-        kind: `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
-            `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`, or `near-duplicates-apart`,
-            which the split finds.
-        files: Names, each `<label>/<file name>`.
-        detail: What was found, and what was done.
+    `kind` is `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
+    `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`, or, from the split,
+    `near-duplicates-apart`.
     """
 
     kind: str
@@ -146,12 +141,8 @@ def check_folder(
     """Decode every photograph once and report faults.
 
     Photographs that do not decode are set aside. So are identical ones of one class but the first by name, and all
-    identical ones under two labels. Near-duplicates stay for the split.
-
-    Args:
-        folder: Photographs to check.
-        limits: Limits of a photograph.
-        progress: Called with (photographs done, photographs in all), from this thread.
+    identical ones under two labels. Near-duplicates stay for the split. `progress` is called with (photographs done,
+    photographs in all), from this thread.
     """
     readable: list[CheckedPhotograph] = []
     findings: list[Finding] = []

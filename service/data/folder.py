@@ -1,11 +1,10 @@
 """Folder with a subfolder per class, listed in the same order on every machine."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.data.names import escape_text, normalise_name
+from service.data.names import can_be_shown, escape_text, normalise_name
 from service.data.passed_over import is_made_by_program, list_visible
 from service.data.shape import describe_shape
 from service.errors import DatasetError
@@ -20,10 +19,7 @@ _MOST_NAMED = 10  # odd names in one message
 class Photograph:
     """File in a class folder. `check_folder` judges whether it is a photograph.
 
-    Attributes:
-        path: Of the file.
-        label: Its class.
-        folder_name: Of its class folder. None means the label.
+    `folder_name` is the name of its class folder. None means that this is the label.
     """
 
     path: Path
@@ -51,10 +47,7 @@ def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
     Files beside the class folders are ignored. So are hidden entries, and those of systems and programs
     (`passed_over`). Other entries are listed, even if they cannot be photographs. The check names those.
     A class name has one form, Unicode's NFC. Two folders that differ in the form alone are one class.
-
-    Args:
-        path: Of the folder.
-        may_lack_classes: One class is enough, and a class folder may be empty.
+    With `may_lack_classes` one class is enough, and a class folder may be empty.
 
     Raises:
         DatasetError: There is no such folder, it cannot be read, it has too few class folders, one of them holds no
@@ -87,14 +80,9 @@ def describe_odd_name(name: str) -> str | None:
         return "is not UTF-8"
     if num_bytes > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME_BYTES} bytes"
-    if not all(_can_be_shown(char) for char in name) or "\\" in name:
+    if not all(can_be_shown(char) for char in name) or "\\" in name:
         return "has a control character or a backslash"
     return None
-
-
-def _can_be_shown(char: str) -> bool:
-    # Joiners are letters' own in Persian, Hindi and emoji. A Mac writes a narrow space into the names of screenshots.
-    return char.isprintable() or char in "\u200c\u200d" or unicodedata.category(char) == "Zs"
 
 
 def _list_photographs(entries: Mapping[Path, Sequence[Path]]) -> list[Photograph]:

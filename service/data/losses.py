@@ -13,11 +13,7 @@ _MOST_REASONS, _MOST_CLASSES = 3, 5
 
 
 def refuse_lost_classes(check: DataCheck) -> None:
-    """Refuse a folder in which all files of a class are lost.
-
-    Raises:
-        DatasetError: It names the classes, how many of their files are lost, and why.
-    """
+    """Refuse a folder in which all files of a class are lost. Raises `DatasetError` with counts and reasons."""
     lost = [label for label, size in check.class_sizes.items() if size == 0]
     if lost:
         reasons = " ".join(describe_losses(check, [label]) for label in lost[:_MOST_CLASSES])
@@ -28,12 +24,8 @@ def refuse_lost_classes(check: DataCheck) -> None:
 def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> str:
     """Sum up which files the check found unusable or alike.
 
-    Args:
-        check: Its findings name the files.
-        labels: Classes to sum up. None means the whole folder as one.
-
-    Returns:
-        Sentences with counts, and an example of each reason. Empty if nothing was found.
+    `labels` are classes to sum up. None means the whole folder as one. The text has counts, and an example of each
+    reason. It is empty if nothing was found.
     """
     files: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     num_alike = 0

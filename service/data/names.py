@@ -11,6 +11,12 @@ def normalise_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def can_be_shown(char: str) -> bool:
+    """Return whether a terminal shows a character without harm."""
+    # Joiners are letters' own in Persian, Hindi and emoji. A Mac writes a narrow space into the names of screenshots.
+    return char.isprintable() or char in "\u200c\u200d" or unicodedata.category(char) == "Zs"
+
+
 def join_names(names: Sequence[str]) -> str:
     """Join names for a sentence. Of many only the first are named, and the others counted."""
     if len(names) > _MOST_NAMED:

@@ -61,11 +61,9 @@ def perceptual_hash(image: Pixels) -> int:
 class NearDuplicates:
     """Photographs that look nearly the same, as indices.
 
-    Attributes:
-        groups: Each is of one class, and must stay in one part of the split.
-        across: Groups that span classes, for the report.
-        sequences: Classes with more than half of their photographs in large groups, such as those of a fixed camera.
-            Their groups of more than a fifth of the class are not in `groups`.
+    Each of `groups` is of one class, and must stay in one part of the split. The groups `across` span classes.
+    `sequences` are classes with more than half of their photographs in large groups, such as those of a fixed camera.
+    Their groups of more than a fifth of the class are not in `groups`.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -74,12 +72,7 @@ class NearDuplicates:
 
 
 def find_near_duplicates(labels: Sequence[str], hashes: Sequence[int]) -> NearDuplicates:
-    """Find the near-duplicates in each class.
-
-    Args:
-        labels: Class of each photograph.
-        hashes: Perceptual hash of each photograph.
-    """
+    """Find the near-duplicates of photographs by their labels and perceptual hashes."""
     sizes, in_large_groups = Counter(labels), Counter[str]()
     groups: list[tuple[int, ...]] = []
     across: list[tuple[int, ...]] = []
@@ -113,12 +106,8 @@ def near_duplicate_groups(
 ) -> list[list[int]]:
     """Group the indices of `hashes`, so that every near-duplicate of a member is a member.
 
-    Each hash is compared with the 50,000 that follow it, so the time is linear beyond. No pair is kept.
-
-    Args:
-        hashes: As `perceptual_hash` returns them.
-        most_compared: Number of followers that a hash is compared with.
-        distances_at_once: Size of a block. It changes the time and the memory alone.
+    Each hash is compared with the `most_compared` that follow it, so the time is linear beyond. No pair is kept.
+    `distances_at_once` changes the time and the memory alone.
 
     Returns:
         Groups of two and more, ascending inside, ordered by their first index.

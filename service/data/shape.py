@@ -19,13 +19,8 @@ _DEPTH, _MOST_FOLDERS, _MOST_INNER = 3, 500, 5
 def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
     """Describe the fault of a folder whose photographs do not lie directly in class folders.
 
-    Args:
-        path: The folder.
-        class_folders: Its subfolders that may be classes. Each can be listed.
-        may_lack_classes: One class is enough, and a class folder may be empty.
-
-    Returns:
-        What was found, what was expected, and which folder to give. None means that there is no fault.
+    `class_folders` are its subfolders that may be classes. With `may_lack_classes` one class is enough, and a class
+    folder may be empty. The description names the folder to give. None means that there is no fault.
     """
     deeper = {folder: found for folder in class_folders if (found := _find_deeper(folder))}
     full = [folder for folder in class_folders if folder not in deeper and _holds_file(folder)]

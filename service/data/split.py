@@ -46,10 +46,7 @@ class Split:
 def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float, float] = DEFAULT_FRACTIONS) -> Split:
     """Divide the usable photographs. Each class keeps the fractions as closely as chance does.
 
-    Args:
-        check: Photographs to divide.
-        seed: Any integer. Another one gives another split.
-        fractions: Of train, validation and test. Each is above 0, and their sum is 1.
+    The fractions are those of train, validation and test. Each is above 0, and their sum is 1.
 
     Raises:
         DatasetError: The fractions are wrong, or a part lacks a class, by chance. The message names all such classes,
@@ -128,10 +125,7 @@ def _natural_order(photograph: CheckedPhotograph) -> tuple[list[str | int], str]
 def _cut_sequence(
     units: Sequence[Sequence[CheckedPhotograph]], fractions: tuple[float, float, float]
 ) -> dict[CheckedPhotograph, Part]:
-    """Cut a class into train, validation and test, between units, as near to the fractions as can be.
-
-    Each part gets a unit if there are three.
-    """
+    """Cut a class between units, as near to the fractions as can be. Each part gets a unit if there are three."""
     before = [0]  # photographs before each unit
     for unit in units:
         before.append(before[-1] + len(unit))

@@ -16,14 +16,10 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Engine, device and precision, with the reason for them.
+    """Engine, device and precision, with the reason for them in one sentence.
 
-    Attributes:
-        engine: "savedmodel" or "onnxruntime".
-        device: "cpu" or "gpu", as read from a result tensor.
-        precision: "float32" or "int8".
-        reason: One sentence for the log and for `GET /models`.
-        warning: An obstacle with its remedy, such as a GPU that stays unused. Empty if there is none.
+    Once the engine has run, its `device` is that of a result tensor. `warning` is an obstacle with its remedy, such as
+    a GPU that stays unused. It is empty if there is none.
     """
 
     engine: Literal["savedmodel", "onnxruntime"]

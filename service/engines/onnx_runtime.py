@@ -30,8 +30,6 @@ class OnnxRuntimeEngine:
     Args:
         network: Bytes of an ONNX file. They are not kept.
         version: Name of the version, for messages.
-        precision: Of the network.
-        reason, warning: For `info`.
         threads: Number of cores. 0 means all that `count_cores` counts.
 
     Raises:

@@ -17,12 +17,9 @@ from service.store.versions import find_version
 
 
 class ServedVersion:
-    """A verified version with its engine. It belongs to one thread, so it has no locks.
+    """Verified version with its engine. It belongs to one thread, so it has no locks.
 
     Attributes:
-        verified: The version as it was verified.
-        model, version: Its names in the store.
-        metadata: Class names, threshold and more.
         rule: How an image becomes square.
         engine: Not to be called after `retire`, except within `in_use`.
     """

@@ -56,7 +56,6 @@ class SavedModelEngine:
     Args:
         folder: Of a version. TensorFlow takes paths, so the caller compares the files again afterwards.
         device: "gpu" is the first one that TensorFlow lists.
-        reason, warning: For `info`.
         threads: Number of threads of one call on the CPU. 0 means one per core, or as TensorFlow already runs.
         gpu_memory_limit_mb: Limit of GPU memory, in MB. 0 means no limit.
 
@@ -185,23 +184,19 @@ def _find_signature(loaded: Any, version: str) -> Any:
 def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
     """Return (image_size, num_classes). Raises `InvalidVersion` for other tensors."""
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    found = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in (*inputs.items(), *outputs.items()))
-    wrong = InvalidVersion(
-        f"{SIGNATURE} of version {version} has ({found}), expected {INPUT}: uint8 (None, size, size, 3) "
+    found = {name: (spec.dtype.name, spec.shape) for name, spec in (*inputs.items(), *outputs.items())}
+    shapes = {name: (dtype, shape.rank and shape.as_list()) for name, (dtype, shape) in found.items()}
+    match shapes.get(INPUT), shapes.get(OUTPUT):
+        case (
+            ("uint8", [None, int(height), int(width), 3]),
+            ("float32", [_, int(num_classes)]),
+        ) if height == width and set(inputs) == {INPUT}:
+            return height, num_classes
+    described = ", ".join(f"{name}: {dtype} {shape}" for name, (dtype, shape) in found.items())
+    raise InvalidVersion(
+        f"{SIGNATURE} of version {version} has ({described}), expected {INPUT}: uint8 (None, size, size, 3) "
         f"and {OUTPUT}: float32 (None, classes): export it again with `flowers train`"
     )
-    if set(inputs) != {INPUT} or OUTPUT not in outputs:
-        raise wrong
-    images, probabilities = inputs[INPUT], outputs[OUTPUT]
-    if images.dtype != tf.uint8 or probabilities.dtype != tf.float32:
-        raise wrong
-    if images.shape.rank != 4 or probabilities.shape.rank != 2:
-        raise wrong
-    batch, height, width, channels = images.shape
-    num_classes = probabilities.shape[1]
-    if batch is not None or height is None or height != width or channels != 3 or num_classes is None:
-        raise wrong
-    return height, num_classes
 
 
 def _device_kind(result: Any) -> Literal["gpu", "cpu"]:

@@ -8,6 +8,7 @@ import numpy as np
 from service.data.folder import Folder, Photograph
 from service.data.names import join_names, normalise_name
 from service.data.split import Part, parse_split
+from service.engines.engine import Probabilities
 from service.engines.open_version import ServedVersion
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.metrics import Evaluation, evaluate
@@ -64,14 +65,11 @@ def evaluate_folder(
 
     Args:
         part: Part of the version's own split. Each photograph must be unchanged. None means the whole folder.
-        decode_threads: As of `score_each`.
         progress: Called with (photographs done, photographs in all).
 
     Raises:
-        DatasetError: The model does not know a class of the folder, photographs of the part are missing, or none could
-            be scored.
-        InvalidVersion: As `select_part`.
-        EngineFailed: The engine call raised.
+        DatasetError: The model does not know a class of the folder, or no photograph could be scored.
+        InvalidVersion, EngineFailed: As `select_part` and `score_each`.
     """
     class_names = opened.metadata.class_names
     index_of = {normalise_name(label): index for index, label in enumerate(class_names)}
@@ -86,22 +84,25 @@ def evaluate_folder(
         pixels_digests=digests,
         decode_threads=decode_threads,
     )
-    rows, class_indices, paths, unscored = [], [], [], []
+    answered: list[tuple[Photograph, Probabilities]] = []
+    unscored: list[ScoredImage] = []
     for photograph, scored in zip(selected, results, strict=True):
         if scored.probabilities is None:
             unscored.append(scored)
         else:
-            rows.append(scored.probabilities)
-            class_indices.append(index_of[photograph.label])
-            paths.append(photograph.path)
+            answered.append((photograph, scored.probabilities))
         if progress is not None:
-            progress(len(rows) + len(unscored), len(selected))
-    if not rows:
+            progress(len(answered) + len(unscored), len(selected))
+    if not answered:
         why = "The part is empty." if part else "Its class folders are empty."
         if unscored:
             why = f"The first is {unscored[0].path}: {unscored[0].error}"
         raise DatasetError(f"0 of {len(selected)} photographs of {folder.path} could be scored. {why}")
-    answers = Answers(tuple(paths), np.stack(rows), np.array(class_indices))
+    answers = Answers(
+        tuple(photograph.path for photograph, _ in answered),
+        np.stack([row for _, row in answered]),
+        np.array([index_of[photograph.label] for photograph, _ in answered]),
+    )
     evaluation = evaluate(answers.probabilities, answers.class_indices, class_names)
     return FolderEvaluation(evaluation, answers, tuple(unscored))
 

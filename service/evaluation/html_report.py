@@ -48,13 +48,7 @@ def render_page(
 ) -> str:
     """Render the page as an HTML document that needs no other file.
 
-    Args:
-        title: Heading of the page.
-        evaluation: Figures to show.
-        answers: Photographs with their answers. Wrong ones are read again and shown, most confident first.
-        rule: How photographs become squares.
-        limits: Limits of a photograph.
-        more: Further sections, after the evaluation's own.
+    Wrong answers are read again and shown, most confident first. The sections `more` follow the evaluation's own.
     """
     sections = [
         Section("Result", f"<pre>{html.escape(summarise(evaluation))}</pre>{_class_table(evaluation)}"),

@@ -146,7 +146,7 @@ def _class_metrics(confusion: NDArray[np.int64], class_index: int, label: str) -
 
 
 def calibration_bins(top1_probabilities: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the bin, 0 to `NUM_CALIBRATION_BINS` - 1, of each top-1 probability. Bins are (low, high], equally wide."""
+    """Return the bin of each top-1 probability, from 0. Bins are (low, high] and equally wide."""
     bins = np.ceil(top1_probabilities.astype(np.float64) * NUM_CALIBRATION_BINS) - 1
     clipped: NDArray[np.int64] = np.clip(bins, 0, NUM_CALIBRATION_BINS - 1).astype(np.int64)
     return clipped

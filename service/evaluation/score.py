@@ -91,7 +91,7 @@ def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, l
         float32, shape (N, num_classes). Row i belongs to `paths[i]`.
 
     Raises:
-        DatasetError: A photograph cannot be read or decoded. The first one is named.
+        DatasetError: A photograph cannot be scored. The first one is named.
         EngineFailed: The engine call raised.
     """
     probabilities = np.empty((len(paths), engine.num_classes), np.float32)

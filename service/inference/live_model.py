@@ -91,11 +91,7 @@ class LiveModel:
         self._watch: asyncio.Task[None] | None = None
 
     def require(self) -> ServedVersion:
-        """Return the live version. It stays open within its `in_use`.
-
-        Raises:
-            NotReady: There is none, or its engine is in trouble. The message has the reasons.
-        """
+        """Return the live version, which stays open within its `in_use`. Raises `NotReady` with the reasons."""
         if self.current is None or self.health.is_blocked:
             raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
         return self.current

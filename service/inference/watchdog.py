@@ -34,10 +34,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 class Watchdog:
     """Watcher that blocks and clears `engine` in the live model's health.
 
-    Args:
-        live_model: Holder of the engine to watch.
-        batcher: Queue to the engine, for the watchdog's own image, too.
-        on_fatal: Called with the reason after `GIVE_UP_AFTER_S` of trouble.
+    Its own image goes through the batcher. `on_fatal` is called with the reason after `GIVE_UP_AFTER_S` of trouble.
     """
 
     def __init__(self, live_model: LiveModel, batcher: MicroBatcher, on_fatal: Callable[[FlowersError], None]) -> None:

@@ -50,11 +50,7 @@ def check_model_name(model: str) -> None:
 
 
 def model_folder(store: Path, model: str) -> Path:
-    """Return the folder of a model, which need not exist.
-
-    Raises:
-        ModelNotFound: No model can have this name, or its folder is a link that leaves the store.
-    """
+    """Return the folder of a model, which need not exist. Raises `ModelNotFound` if it would leave the store."""
     if not MODEL_NAME.fullmatch(model):
         raise ModelNotFound(f"no model is called {model[:80]!r}: letters, digits, dots, dashes and underscores only")
     folder = store / model
@@ -67,7 +63,6 @@ def version_folder(store: Path, model: str, version: int) -> Path:
     """Return the folder of a version, which need not exist.
 
     Raises:
-        ModelNotFound: As `model_folder`.
         VersionNotFound: It is no integer from 1.
         InvalidVersion: It is a link that leaves the store.
     """

@@ -116,11 +116,7 @@ class Metadata(_Frozen):
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read a `metadata.json`, verified or not.
-
-    Raises:
-        InvalidVersion: It is missing, unreadable, not regular, too large, wrong, or of a newer format.
-    """
+    """Read a `metadata.json`, verified or not. Raises `InvalidVersion`."""
     try:
         text = read_regular(path, MAX_METADATA_BYTES, follow_links=False)
     except OSError as error:

@@ -39,12 +39,7 @@ class VerifiedVersion:
     stamps: Mapping[str, FileStamp]
 
     def read(self, file: str) -> bytes:
-        """Return the bytes of a file, named as in SHA256SUMS.
-
-        Raises:
-            InvalidVersion: The version has no such file.
-            ChangedVersion: The file is not the verified one.
-        """
+        """Return the bytes of a file of SHA256SUMS. Raises `InvalidVersion`, or `ChangedVersion` for other bytes."""
         if file not in self.digests:
             raise InvalidVersion(f"version {self.folder.name} has no {file}; export it again")
         try:

@@ -32,12 +32,7 @@ class StoredVersion:
 
 @dataclass(frozen=True)
 class FoundVersion:
-    """The version that a service takes.
-
-    Attributes:
-        stored: None if no version is sound.
-        damaged: Reasons by version, newest first, for those that are passed over.
-    """
+    """Version that a service takes, or None, and the reasons for damaged versions, newest first."""
 
     stored: StoredVersion | None
     damaged: dict[int, str] = field(default_factory=dict)
@@ -77,7 +72,7 @@ def resolve_version(store: Path, model: str, version: int | None = None) -> Stor
     """Return this version, else the pinned one, else the newest. It is not verified.
 
     Raises:
-        ModelNotFound: As `list_versions`.
+        ModelNotFound, StoreError: As `list_versions`.
         VersionNotFound: This version, or the pinned one, is not there.
         InvalidVersion: `PINNED` holds no version number, or this version leaves the store.
     """
