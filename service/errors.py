@@ -168,9 +168,7 @@ class TrainingError(FlowersError):
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error, or its cause, is a lack of memory, of a process or of a thread."""
     while error is not None:
-        if isinstance(error, MemoryError | OutOfMemory):
-            return True
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, MemoryError | OutOfMemory) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
             return True
         if not isinstance(error, FlowersError) and _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             return True

@@ -112,20 +112,17 @@ def _find_variable(name: str) -> str:
 
 
 def _read_certificates() -> ssl.SSLContext:
-    for variable, is_right, what in (
-        ("SSL_CERT_FILE", Path.is_file, "file of certificates"),
-        ("SSL_CERT_DIR", Path.is_dir, "folder of certificates"),
+    for variable, argument, is_right, what in (
+        ("SSL_CERT_FILE", "cafile", Path.is_file, "file of certificates"),
+        ("SSL_CERT_DIR", "capath", Path.is_dir, "folder of certificates"),
     ):
-        if not (value := os.environ.get(variable)):
-            continue
-        path = Path(value)
-        try:
-            if not is_right(path):
-                raise FileNotFoundError
-            is_file = variable == "SSL_CERT_FILE"
-            return ssl.create_default_context(cafile=path if is_file else None, capath=None if is_file else path)
-        except OSError as error:  # ssl.SSLError is one
-            raise SettingsError(
-                f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}"
-            ) from error
+        if value := os.environ.get(variable):
+            try:
+                if not is_right(Path(value)):
+                    raise FileNotFoundError
+                return ssl.create_default_context(**{argument: value})  # type: ignore[arg-type]
+            except OSError as error:  # ssl.SSLError is one
+                raise SettingsError(
+                    f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}"
+                ) from error
     return httpx.create_ssl_context(trust_env=False)

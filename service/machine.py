@@ -12,14 +12,12 @@ if sys.platform != "win32":
     import resource
 
 _FEW_CORES = 4  # measured with two
-
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})  # multiply bytes and add up; the last is Arm's
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _MEMORY_LIMIT_AND_TAKEN = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-_MEMORY_DETAILS = "memory.stat"
 # Pages of files: read once, read again, and those that programs run from. Version 1 also has sums over its children.
 _FILE_PAGES = (
     ("inactive_file", "active_file", "file_mapped"),
@@ -33,11 +31,8 @@ _NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
 def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     """Count the cores that this process may keep busy. A control group's quota is rounded up.
 
-    With a thread for each core of the node, a quota would be used up early in every period.
-
-    Args:
-        groups: File with the control groups of this process.
-        root: Folder where they are mounted.
+    With a thread for each core of the node, a quota would be used up early in every period. `groups` is the file with
+    the control groups of this process. `root` is the folder where they are mounted.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, root) if (quota := _cpu_quota(folder)) is not None]
@@ -153,7 +148,7 @@ def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
 def _reclaimable(group: Path) -> int:
     """Return the bytes of the page cache that the kernel gives back on demand, without programs' pages."""
     try:
-        fields = dict(line.split() for line in _read(group / _MEMORY_DETAILS).splitlines())
+        fields = dict(line.split() for line in _read(group / "memory.stat").splitlines())
         sizes = [[int(fields.get(name, 0)) for name in names] for names in _FILE_PAGES]
     except (OSError, ValueError):
         return 0

@@ -89,20 +89,15 @@ class EngineSettings(StoreSettings):
     """`flowers evaluate` and `flowers predict`: the engine, and the limits of one image."""
 
     device: DeviceSetting = "auto"
-    engine: EngineName = Field(
-        "auto", description="Runtime of the network. auto takes the SavedModel on a GPU, else onnxruntime."
-    )
+    engine: EngineName = Field("auto", description="Runtime. auto takes the SavedModel on a GPU, else onnxruntime.")
     precision: PrecisionWish = Field(
-        "auto",
-        description="Precision of the network. auto takes int8 if the version has it and the CPU has its instructions.",
+        "auto", description="Precision. auto takes int8 if the version and the CPU have it."
     )
     engine_threads: int = Field(
         0, ge=0, le=256, description="Number of cores for the engine. 0 means all cores that the container may use."
     )
     gpu_memory_limit_mb: int = Field(0, ge=0, description="Limit of GPU memory, in MB. 0 means no limit.")
-    decode_threads: int = Field(
-        0, ge=0, le=256, description="Number of threads that decode ahead. 0 means one more than cores."
-    )
+    decode_threads: int = Field(0, ge=0, le=256, description="Number of decoding threads. 0 means one more than cores.")
     max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes
     max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
 
@@ -121,9 +116,7 @@ class EngineSettings(StoreSettings):
 class ServeSettings(EngineSettings):
     """`flowers serve`: the address, the queue, the timeouts, the access."""
 
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on. 0.0.0.0 means all IPv4 addresses, `::` those of IPv6, too."
-    )
+    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 means all, `::` those of IPv6, too.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port. 0 takes a free one and logs it.")
     max_batch_size: int = Field(32, ge=1, le=1024, description="Limit of images in one engine call.")
     max_queue_size: int = Field(128, ge=1, le=100_000, description="Limit of waiting images. More get 429.")
@@ -144,9 +137,7 @@ class ServeSettings(EngineSettings):
     drain_timeout_s: float = Field(
         25.0, gt=0, le=600, description="Timeout of accepted requests at the end, in seconds."
     )
-    reload_interval_s: float = Field(
-        5.0, gt=0, le=3600, description="Time between scans of the model store, in seconds."
-    )
+    reload_interval_s: float = Field(5.0, gt=0, le=3600, description="Time between scans of the store, in seconds.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Format of the log. auto means console on a terminal and JSON lines elsewhere."
     )
@@ -193,14 +184,14 @@ class TrainSettings(_Settings):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
     epochs: int | None = Field(None, ge=1, le=10_000, description="Number of epochs. The default is the recipe's.")
     batch_size: int | None = Field(
-        None, ge=1, le=4096, description="Number of photographs in a step. The default is the recipe's."
+        None, ge=1, le=4096, description="Photographs in a step. The default is the recipe's."
     )
     network: Literal["alexnet_v1", "alexnet_v2"] | None = Field(
-        None, description="Network to train. The default is the recipe's."
+        None, description="Network. The default is the recipe's."
     )
     teacher: str | None = Field(
         None,
-        description="Teacher. It is none, efficientnet_lite0, 1 or 2, or a network of keras.applications. "
+        description="Teacher: none, efficientnet_lite0, 1 or 2, or a network of keras.applications. "
         "The default is the recipe's.",
     )
     max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes

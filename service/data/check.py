@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 from service.data.folder import Folder, Photograph
@@ -41,23 +40,15 @@ _KINDS: dict[type[ImageError], str] = {
 
 
 @dataclass(frozen=True)
-class CheckedPhotograph:
+class CheckedPhotograph(Photograph):
     """Photograph that decodes.
 
     `pixels_digest` is the hex sha256 of the decoded pixels, without their colour profile. Small changes keep most of
     the 256 bits of `perceptual_hash`.
     """
 
-    path: Path
-    label: str
     pixels_digest: str
     perceptual_hash: int
-    folder_name: str | None = None
-
-    @property
-    def file(self) -> str:
-        """Return `<label>/<file name>`, as `Photograph.file`."""
-        return Photograph(self.path, self.label, self.folder_name).file
 
 
 @dataclass(frozen=True)
@@ -144,20 +135,17 @@ def check_folder(
     identical ones under two labels. Near-duplicates stay for the split. `progress` is called with (photographs done,
     photographs in all), from this thread.
     """
-    readable: list[CheckedPhotograph] = []
-    findings: list[Finding] = []
+    results: list[CheckedPhotograph | Finding] = []
     executor = ThreadPoolExecutor(count_cores())  # Pillow and hashlib release the interpreter lock
     try:
-        results = executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs)
-        for done, result in enumerate(results, start=1):
-            if isinstance(result, Finding):
-                findings.append(result)
-            else:
-                readable.append(result)
+        for result in executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs):
+            results.append(result)
             if progress is not None:
-                progress(done, len(folder.photographs))
+                progress(len(results), len(folder.photographs))
     finally:
         executor.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs in work, not for thousands
+    findings = [result for result in results if isinstance(result, Finding)]
+    readable = [result for result in results if isinstance(result, CheckedPhotograph)]
     duplicates, set_aside = _find_duplicates(readable)
     usable = tuple(photograph for photograph in readable if photograph not in set_aside)
     check = DataCheck(folder.class_names, usable, ())
@@ -198,8 +186,8 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     except ImageError as error:
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
-    digest = pixels_digest(pixels)
-    return CheckedPhotograph(path, photograph.label, digest, perceptual_hash(pixels), photograph.folder_name)
+    identity = pixels_digest(pixels), perceptual_hash(pixels)
+    return CheckedPhotograph(path, photograph.label, *identity, folder_name=photograph.folder_name)
 
 
 def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Finding], set[CheckedPhotograph]]:
@@ -211,9 +199,8 @@ def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Fin
     for group in same_pixels.values():
         if len({photograph.label for photograph in group}) > 1:
             files = tuple(photograph.file for photograph in group)
-            findings.append(
-                Finding("two-labels", files, "same pixels, different labels; none is used, delete the wrong")
-            )
+            detail = "same pixels, different labels; none is used, delete the wrong"
+            findings.append(Finding("two-labels", files, detail))
             set_aside.update(group)
         elif len(group) > 1:
             files = tuple(photograph.file for photograph in group[1:])

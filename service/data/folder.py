@@ -1,7 +1,7 @@
 """Folder with a subfolder per class, listed in the same order on every machine."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.data.names import can_be_shown, escape_text, normalise_name
@@ -24,7 +24,7 @@ class Photograph:
 
     path: Path
     label: str
-    folder_name: str | None = None
+    folder_name: str | None = field(default=None, kw_only=True)
 
     @property
     def file(self) -> str:
@@ -92,7 +92,7 @@ def _list_photographs(entries: Mapping[Path, Sequence[Path]]) -> list[Photograph
         for path in entries[folder]:
             photograph = Photograph(path, label)
             if photograph.file in by_file:  # the folder of the other form has such a file
-                photograph = Photograph(path, label, folder.name)
+                photograph = Photograph(path, label, folder_name=folder.name)
             by_file[photograph.file] = photograph
     return sorted(by_file.values(), key=lambda photograph: (photograph.label, photograph.path.name, photograph.file))
 

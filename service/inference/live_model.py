@@ -183,14 +183,10 @@ class LiveModel:
         self.refused[stored.version] = reason
         self.num_refused += 1
         log.error(
-            "version refused",
-            model=stored.model,
-            version=stored.version,
-            reason=str(error) or repr(error),
+            "version refused", model=stored.model, version=stored.version, reason=str(error) or repr(error),
             cause=repr(error.__cause__)[:400] if error.__cause__ else None,
-            still_live=self.current.version if self.current else None,
-            exc_info=None if is_ours else error,
-        )
+            still_live=self.current.version if self.current else None, exc_info=None if is_ours else error,
+        )  # fmt: skip
 
     def _report_empty(self, error: StoreError) -> None:
         """Report a store without a version. The live version stays."""
