@@ -197,11 +197,6 @@ class TrainSettings(_Settings):
     max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes
     max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
 
-    @property
-    def limits(self) -> ImageLimits:
-        """The limits of one photograph."""
-        return ImageLimits(self.max_image_bytes, self.max_image_pixels)
-
 
 PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ServeSettings, TrainSettings)
 

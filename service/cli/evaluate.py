@@ -78,7 +78,6 @@ def evaluate(
 
 
 def _check_report(path: Path) -> None:
-    """Refuse a report that cannot be written, before minutes of measuring."""
     if find_spec("matplotlib") is None:
         raise SettingsError(f"--report draws with matplotlib: run `{install_command()}`")
     if path.is_dir() or not path.parent.is_dir():

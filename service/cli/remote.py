@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 HeaderLines = Annotated[tuple[str, ...], Parameter(name="--header", negative="")]
 """Lines such as "X-API-Key: ...", one per --header."""
 
-PREDICT = "/predict"
-"""Path of the service that scores one image."""
-
+PREDICT = "/predict"  # path of the service that scores one image
 _NUM_CONNECTIONS = 4
 _TIMEOUT_S = 60.0
 _MAX_FILE_BYTES = 1024**3  # the service has its own limit

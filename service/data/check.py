@@ -24,12 +24,8 @@ from service.imaging.pixels import Decoded, ImageLimits, Pixels
 from service.imaging.profiles import to_srgb
 from service.machine import count_cores
 
-SMALL_CLASS = 30
-"""Fewer photographs than this are reported. 15 % of 30 are four, or none in one split of 130."""
-
-UNBALANCED_RATIO = 3.0
-"""A larger ratio of the largest class to the smallest is reported."""
-
+SMALL_CLASS = 30  # fewer photographs than this are reported. 15 % of 30 are four, or none in one split of 130
+UNBALANCED_RATIO = 3.0  # a larger ratio of the largest class to the smallest is reported
 _DEFAULT_LIMITS = ImageLimits()
 _KINDS: dict[type[ImageError], str] = {
     MissingImage: "not-an-image",

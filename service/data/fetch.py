@@ -134,7 +134,6 @@ def _failure(data_set: DataSet, what: str) -> DownloadError:
 
 
 def _unpack(data_set: DataSet, archive: Path, target: Path) -> None:
-    """Unpack beside `target` and rename, so that the folder is whole or absent."""
     beside = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
     try:

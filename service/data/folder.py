@@ -9,9 +9,7 @@ from service.data.passed_over import is_made_by_program, list_visible
 from service.data.shape import describe_shape
 from service.errors import DatasetError
 
-MAX_NAME_BYTES = 200
-"""Limit of a class or file name, in UTF-8 bytes. File systems stop at 255."""
-
+MAX_NAME_BYTES = 200  # limit of a class or file name, in UTF-8 bytes. File systems stop at 255
 _MOST_NAMED = 10  # odd names in one message
 
 
@@ -101,11 +99,10 @@ def _refuse_odd_names(entries: Iterable[Path]) -> None:
     faults = [(entry, fault) for entry in entries if (fault := describe_odd_name(entry.name))]
     if not faults:
         return
-    named = [f"{_shorten(entry.name)!a} in {entry.parent.name!a} {fault}" for entry, fault in faults[:_MOST_NAMED]]
+    named = [
+        f"{entry.name[:60] + '...' * (len(entry.name) > 60)!a} in {entry.parent.name!a} {fault}"
+        for entry, fault in faults[:_MOST_NAMED]
+    ]
     more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
     subject, remedy = ("The name", "rename it") if len(faults) == 1 else (f"{len(faults)} names:", "rename them")
     raise DatasetError(f"{subject} {'; '.join(named)}{more}; {remedy}.")
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 60 else name[:60] + "..."

@@ -13,17 +13,12 @@ from service.imaging.pixels import Pixels
 NEAR_DUPLICATE_BITS = 72
 """Near-duplicates differ in at most this many of 255 bits.
 
-Measured on 3,285 photographs of flower_photos. All 33 pairs up to 72 bits show one scene. The first pair of different
-flowers has 76. Among mirrored copies, where no true pair exists, the nearest pair has 73. 300 photographs saved at
-JPEG quality 40, halved, made grey, brightened by a quarter, or cropped by 3 % at each edge stay within 69.
+In flower_photos all 33 pairs up to 72 bits show one scene. The first pair of different flowers has 76. Photographs
+saved at JPEG quality 40, halved, made grey, brightened by a quarter, or cropped by 3 % at each edge stay within 69.
 """
 
 LARGE_GROUP = 5
-"""Least size of a large group.
-
-The split gives a group to the part of most of its members. By default training gets 49 % of the pairs, but 84 % of
-the groups of five and 96 % of those of ten. A class in large groups leaves nearly nothing to the other parts.
-"""
+"""Least size of a large group. The split gives 49 % of the pairs to training, but 84 % of the groups of five."""
 
 _MOST_IN_LARGE_GROUPS = 0.5  # of a class: then every part still has at least half of what its fraction promises
 _MOST_IN_ONE_GROUP = 0.2  # of a class: five such groups still fill three parts

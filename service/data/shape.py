@@ -95,7 +95,6 @@ def _find_meant(folders: Sequence[Path]) -> list[Path]:
 
 
 def _find_deeper(folder: Path) -> list[Path]:
-    """Find folders with photographs below a class folder that holds none itself."""
     if _holds_photograph(folder):
         return []
     return list(islice(filter(_holds_photograph, islice(_walk(folder, _DEPTH), _MOST_FOLDERS)), _MOST_INNER))

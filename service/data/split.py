@@ -143,7 +143,6 @@ def _cut_sequence(
 
 
 def _find_gaps(check: DataCheck, split: Split) -> dict[str, list[Part]]:
-    """Return the parts without a photograph of each class that lacks one."""
     present = {part: {photograph.label for photograph in split.photographs[part]} for part in PARTS}
     gaps = {label: [part for part in PARTS if label not in present[part]] for label in check.class_names}
     return {label: parts for label, parts in gaps.items() if parts}

@@ -36,22 +36,14 @@ class EngineInfo:
 class Engine(Protocol):
     """Loaded network. `run` may be called from several threads at once."""
 
-    info: EngineInfo
-    """Final once `warm_up` has returned."""
-    num_classes: int
-    """Number of probabilities in a row."""
-    image_size: int
-    """Pixels per side of an input square."""
-    num_lanes: int
-    """Number of parallel calls of `run` that use the machine best."""
-    lane_cores: tuple[int, ...]
-    """Numbers of the cores for the threads that call `run`, one each. Empty means any core."""
-    lanes_decode: bool
-    """Threads that call `run` should decode as well. Otherwise others decode ahead."""
-    max_batch_size: int
-    """Largest useful batch. A larger one raises latency and not throughput."""
-    min_queue_size: int
-    """Number of images that must be able to wait, so that no lane lacks work under load."""
+    info: EngineInfo  # final once `warm_up` has returned
+    num_classes: int  # number of probabilities in a row
+    image_size: int  # pixels per side of an input square
+    num_lanes: int  # number of parallel calls of `run` that use the machine best
+    lane_cores: tuple[int, ...]  # numbers of the cores for the threads that call `run`, one each. Empty means any core
+    lanes_decode: bool  # threads that call `run` should decode as well. Otherwise others decode ahead
+    max_batch_size: int  # largest useful batch. A larger one raises latency and not throughput
+    min_queue_size: int  # number of images that must be able to wait, so that no lane lacks work under load
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run all batch sizes up to `max_batch_size` that traffic can meet, before the first request.

@@ -126,7 +126,9 @@ class SavedModelEngine:
         try:
             with tf.device(f"/{self._wish}:0"):
                 result = self._signature(**{INPUT: tf.constant(images)})[OUTPUT]
-            if (device := _device_kind(result)) != self.info.device:
+            # Such as /job:localhost/replica:0/task:0/device:GPU:0.
+            device: Literal["gpu", "cpu"] = "gpu" if ":GPU:" in result.backing_device else "cpu"
+            if device != self.info.device:
                 self.info = replace(self.info, device=device)
             probabilities: Probabilities = result.numpy()[:num_images]
         except Exception as error:  # there is no list of what TensorFlow raises
@@ -197,8 +199,3 @@ def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
         f"{SIGNATURE} of version {version} has ({described}), expected {INPUT}: uint8 (None, size, size, 3) "
         f"and {OUTPUT}: float32 (None, classes): export it again with `flowers train`"
     )
-
-
-def _device_kind(result: Any) -> Literal["gpu", "cpu"]:
-    """Return the device from a name such as /job:localhost/replica:0/task:0/device:GPU:0."""
-    return "gpu" if ":GPU:" in result.backing_device else "cpu"

@@ -24,8 +24,7 @@ class ClassMetrics:
     precision: float
     recall: float
     f1: float
-    support: int
-    """Number of photographs that truly are of this class."""
+    support: int  # number of photographs that truly are of this class
 
     @property
     def shares(self) -> tuple[str, str, str]:

@@ -16,12 +16,8 @@ from matplotlib.figure import Figure
 from service.evaluation.metrics import NUM_CALIBRATION_BINS, Evaluation, calibration_bins
 from service.evaluation.score import Answers
 
-_FEW_CLASSES = 10
-"""Classes above which a confusion matrix has small cells, and no zeros."""
-
-_MAX_COUNTS = 2500
-"""Counts above which a confusion matrix shows colours alone. So many take about a second."""
-
+_FEW_CLASSES = 10  # classes above which a confusion matrix has small cells, and no zeros
+_MAX_COUNTS = 2500  # counts above which a confusion matrix shows colours alone. So many take about a second
 _MAX_NAME_LENGTH = 40  # in characters; a longer name would leave no room for the matrix
 
 
@@ -90,5 +86,4 @@ def _shorten(name: str) -> str:
 
 
 def _count_columns(name: str) -> int:
-    """Return the width of a text in narrow characters."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in name)

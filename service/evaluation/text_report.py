@@ -7,8 +7,7 @@ from rich.text import Text
 
 from service.evaluation.metrics import Evaluation
 
-_WIDEST_MATRIX = 20
-"""Classes above which the most frequent confusions are listed instead of a matrix."""
+_WIDEST_MATRIX = 20  # classes above which the most frequent confusions are listed instead of a matrix
 
 
 def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:

@@ -9,10 +9,8 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self.is_started = False
-        """A model has been loaded and warmed up once. It never turns false again."""
-        self.is_draining = False
-        """SIGTERM has come."""
+        self.is_started = False  # a model was loaded and warm once. It never turns false again
+        self.is_draining = False  # SIGTERM has come
         self._blocked: dict[str, str] = {"model": "the model is being loaded"}
 
     @property

@@ -72,8 +72,7 @@ class LiveModel:
         self.store = store
         self.model = model
         self.current: ServedVersion | None = None
-        self.refused: dict[int, str] = {}
-        """Version -> why it is not served."""
+        self.refused: dict[int, str] = {}  # version -> why it is not served
         self.snapshot: StoreSnapshot | None = None
         """The store at the last look that could read it. None before the first one."""
         self._scanner = StoreScanner(store)
@@ -189,7 +188,6 @@ class LiveModel:
         )  # fmt: skip
 
     def _report_empty(self, error: StoreError) -> None:
-        """Report a store without a version. The live version stays."""
         if str(error) != self._empty_because:
             self._empty_because = str(error)
             log.warning("no model in the store", folder=str(self.store.absolute() / self.model), reason=str(error))
@@ -224,7 +222,6 @@ class LiveModel:
 
 
 def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[StoredVersion, str]]:
-    """List the versions to try, down to the one in use, with their fingerprints."""
     in_turn = list_in_turn(store, model)
     versions = [stored.version for stored in in_turn]
     if in_use in versions:

@@ -15,16 +15,11 @@ from service.errors import EngineFailed, FlowersError, OutOfMemory, ServiceError
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 
-PROBE_AFTER_S = 1.0
-"""Time without an answered call, after which the watchdog makes one."""
-
+PROBE_AFTER_S = 1.0  # time without an answered call, after which the watchdog makes one
 WEDGED_AFTER_S = 3.0
-"""Time after which a call counts as hung. 32 images take a tenth of it on a slow core. Together with the watchdog's
-own call, readiness turns false within 5 s without traffic."""
+"""Time after which a call counts as hung. 32 images take a tenth of it. Readiness turns false within 5 s."""
 
-GIVE_UP_AFTER_S = 15.0
-"""Time of trouble after which the process ends."""
-
+GIVE_UP_AFTER_S = 15.0  # time of trouble after which the process ends
 _TICK_S = 0.25
 _PART = "engine"
 
@@ -100,7 +95,6 @@ class Watchdog:
             self._on_fatal(EngineFailed(f"{reason}: this process ends, so that a new one can take its place"))
 
     async def _ask(self) -> None:
-        """Send a black image through queue and lane."""
         if (loaded := self._live_model.current) is None:
             return
         size = loaded.rule.image_size

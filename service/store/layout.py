@@ -16,9 +16,7 @@ METADATA_FILE = "assets.extra/metadata.json"
 SPLIT_FILE = "assets.extra/split.json"
 SHA256SUMS_FILE = "assets.extra/SHA256SUMS"
 PINNED_FILE = "PINNED"
-HIGHEST_FILE = ".highest"
-"""The highest version that was ever removed. Its number is not given again."""
-
+HIGHEST_FILE = ".highest"  # the highest version that was ever removed. Its number is not given again
 Precision = Literal["float32", "int8"]
 CPU_MODEL_FILES: dict[Precision, str] = {
     "float32": "assets.extra/cpu_model.onnx",

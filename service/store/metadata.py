@@ -9,11 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.errors import InvalidVersion
 from service.files import read_regular
 
-METADATA_FORMAT = 1
-"""Format that this program writes. It reads older ones and refuses newer ones."""
-
-MAX_METADATA_BYTES = 1024 * 1024
-"""Limit of `metadata.json`. A thousand classes take 40 KiB."""
+METADATA_FORMAT = 1  # format that this program writes. It reads older ones and refuses newer ones
+MAX_METADATA_BYTES = 1024 * 1024  # limit of `metadata.json`. A thousand classes take 40 KiB
 
 
 class _Frozen(BaseModel):

@@ -15,8 +15,7 @@ from service.store.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<file>[^\x00-\x1f\\\ud800-\udfff]+)")
 _MAX_SHA256SUMS_BYTES = 1024 * 1024
 
-MAX_VERSION_BYTES = 8 * 1024**3
-"""Limit of the sum of a version's files. Some ten seconds read them."""
+MAX_VERSION_BYTES = 8 * 1024**3  # limit of the sum of a version's files. Some ten seconds read them
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,6 @@ def _check(folder: Path) -> tuple[dict[str, FileStamp], dict[str, str], bytes]:
 
 
 def _stamp_all(folder: Path) -> dict[str, FileStamp]:
-    """Return the stamps of a version's folder and of all below it."""
     stamps = {".": stamp_file(folder), "./": stamp_file(folder, follow_links=True)}  # the folder may be a link
     for path in folder.rglob("*"):
         stamps[path.relative_to(folder).as_posix()] = stamp_file(path)
@@ -156,7 +154,6 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
-    """Return the digests of SHA256SUMS by file."""
     if SHA256SUMS_FILE not in files:
         raise InvalidVersion(f"{SHA256SUMS_FILE} is missing")
     text = read_regular(folder / SHA256SUMS_FILE, _MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
