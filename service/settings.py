@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from service.engines.wish import DeviceWish, EngineName, EngineWish, PrecisionWish
 from service.errors import SettingsError
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
 ENVIRONMENT_PREFIX = "FLOWERS_"

@@ -16,7 +16,7 @@ from service.engines.open_version import ServedVersion, open_stored
 from service.errors import InvalidParameter, SettingsError
 from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences
 from service.evaluation.text_report import render_evaluation
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.installation import install_command
 from service.settings import EngineSettings
 from service.store.metadata import PartMetrics

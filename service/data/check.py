@@ -20,7 +20,8 @@ from service.errors import (
 )
 from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
-from service.imaging.pixels import Decoded, ImageLimits, Pixels
+from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import to_srgb
 from service.machine import count_cores
 

@@ -10,7 +10,7 @@ from service.engines.engine import Engine, no_memory_to_load
 from service.engines.found import inspect_machine
 from service.engines.wish import EngineWish
 from service.errors import InvalidVersion, is_out_of_memory
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.store.layout import CPU_MODEL_FILES, list_precisions
 from service.store.verify import VerifiedVersion, verify_version
 from service.store.versions import find_version

@@ -13,7 +13,7 @@ from service.engines.open_version import ServedVersion
 from service.errors import DatasetError, InvalidVersion
 from service.evaluation.metrics import Evaluation, evaluate
 from service.evaluation.score import Answers, ScoredImage, score_each
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.store.layout import SPLIT_FILE
 from service.store.metadata import PartMetrics
 

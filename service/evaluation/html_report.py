@@ -17,7 +17,7 @@ from service.evaluation.score import Answers
 from service.evaluation.text_report import summarise
 from service.files import read_bounded
 from service.imaging.decode import decode_square
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 
 _NUM_MISTAKES = 20
 _STYLE = """

@@ -14,7 +14,8 @@ from service.engines.engine import Engine, Probabilities
 from service.errors import DatasetError, ImageError, InvalidImage, OutOfMemory
 from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
 from service.machine import count_cores
 

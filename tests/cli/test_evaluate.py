@@ -13,7 +13,7 @@ from service.engines.engine import Engine
 from service.engines.open_version import load_engine
 from service.engines.wish import EngineWish
 from service.evaluation.score import score_photographs
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
 from service.store.publish import publish_version

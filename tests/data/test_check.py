@@ -20,7 +20,7 @@ from service.data.folder import read_folder
 from service.data.near_duplicates import perceptual_hash
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.imaging.profiles import to_srgb
 
 

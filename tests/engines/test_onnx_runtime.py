@@ -111,7 +111,7 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares:
             np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-class WatchedSession(onnxruntime.InferenceSession):
+class WatchedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
     """A session that notes its number of threads when it is made, and when it runs."""
 
     made: ClassVar[list[int]] = []

@@ -14,7 +14,7 @@ from service.engines.found import inspect_machine
 from service.engines.open_version import ServedVersion, load_engine, open_stored, open_version
 from service.engines.wish import EngineName, EngineWish
 from service.errors import ChangedVersion, DeviceUnavailable, EngineFailed, InvalidVersion, VersionNotFound
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.store.layout import CPU_MODEL_FILES
 from service.store.metadata import Preprocessing
 from service.store.verify import VerifiedVersion, verify_version

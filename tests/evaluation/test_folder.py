@@ -19,7 +19,8 @@ from service.errors import ChangedVersion, DatasetError, InvalidVersion
 from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import score_photographs
-from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Pixels
 from service.store.layout import SPLIT_FILE
 from service.store.publish import publish_version
 from service.store.verify import verify_version

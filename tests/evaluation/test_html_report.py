@@ -11,7 +11,7 @@ from support.drawing import draw_photograph, encode
 from service.evaluation.html_report import Section, render_page
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import Answers
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 
 CLASS_NAMES = ("daisy", "roses & <thorns>")
 

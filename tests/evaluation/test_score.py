@@ -18,7 +18,8 @@ from service.errors import (
 )
 from service.evaluation.score import BATCH_SIZE, score_each, score_photographs
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.profiles import to_srgb
 
 RULE, LIMITS = ResizeRule(image_size=112, shorter_side=120), ImageLimits()

@@ -167,6 +167,13 @@ def test_a_broken_exif_note_does_not_spoil_the_picture(note: bytes) -> None:
     assert np.array_equal(decode_image(png(32, 24, rows, before=png_chunk(b"eXIf", note))).pixels, PIXELS)
 
 
+@pytest.mark.parametrize(("num_bytes", "is_turned"), [(1024 * 1024 - 100, True), (2 * 1024 * 1024, False)])
+def test_exif_of_more_than_a_mebibyte_is_not_read(num_bytes: int, is_turned: bool) -> None:
+    """Pillow goes through it in Python."""
+    data = encode(stored(6), "WEBP", lossless=True, exif=exif(6).tobytes() + bytes(num_bytes))
+    assert np.array_equal(decode_image(data).pixels, PIXELS if is_turned else np.asarray(stored(6)))
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
 def test_an_orientation_that_does_not_exist_is_upright(orientation: int) -> None:
     note = b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
