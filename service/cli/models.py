@@ -43,8 +43,10 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     names = [settings.model] if "model" in settings.model_fields_set else list_models(settings.model_store)
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
-        folder = settings.model_store.absolute()
-        _complain(f"there is no model in {folder}: train one with `flowers train`, or name another with --model-store")
+        _complain(
+            f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
+            "folder with --model-store"
+        )
     if as_json:
         print_json(rows, indent=2)
     elif rows:
