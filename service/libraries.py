@@ -11,20 +11,15 @@ _SET_BEFORE = {variable for variable in _FOLDERS if os.environ.get(variable)}
 
 
 def disable_telemetry() -> None:
-    """Forbid ONNX Runtime to report to its maker.
-
-    ONNX Runtime reads the variable once, when it is imported. It takes 0, false, no and the empty value for consent.
-    No value that was set before counts.
-    """
+    """Forbid ONNX Runtime to report to its maker. It reads the variable when it is imported."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def keep_files_in(cache: Path) -> None:
     """Give Keras and matplotlib a folder each below `cache`.
 
-    TensorFlow imports both, so every command with a SavedModel writes their files. The user's own settings in
-    `~/.keras` and `~/.config/matplotlib` have no effect. A variable that the user has set is left alone. Without a
-    home folder the libraries choose a place.
+    TensorFlow imports both, so every command with a SavedModel writes their files. Settings in `~/.keras` and
+    `~/.config/matplotlib` have no effect. A variable that the user has set stays. Without a home folder nothing is set.
     """
     try:
         cache = cache.expanduser().absolute()

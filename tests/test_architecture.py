@@ -17,7 +17,7 @@ ARROWS = {
     "ranking": {"errors"},
     "files": {"errors"},
     "http_client": {"errors"},
-    "settings": {"errors"},
+    "settings": {"errors", "imaging", "engines", "store"},
     "imaging": {"errors", "machine"},
     "data": {"errors", "files", "http_client", "imaging", "machine"},
     "networks": {"errors", "installation"},

@@ -5,8 +5,8 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 import httpx
 import numpy as np
@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 from support.serving import served
 
 from service.data.split import read_split
-from service.evaluation.local_model import open_local_model
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.evaluation.score import score_photographs
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits
@@ -97,14 +98,14 @@ def test_a_stranger_gets_the_same_answer_from_the_saved_model_alone(photographs:
     ("engine", "precision"), [("savedmodel", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8")]
 )
 def test_the_service_says_of_every_test_photograph_what_evaluation_says(
-    engine: str, precision: Literal["float32", "int8"], photographs: Path
+    engine: EngineName, precision: PrecisionWish, photographs: Path
 ) -> None:
     """The served top-1 equals that of `flowers evaluate`, to the photograph; and the metadata's figure is theirs."""
     shipped = resolve_version(SHIPPED_STORE, "flowers")
     metadata = verify_version(shipped.folder).metadata
     entries = read_split(shipped.folder / SPLIT_FILE).part("test")
     paths = [photographs / entry.file for entry in entries]
-    with open_local_model(SHIPPED_STORE, "flowers", None, engine=engine, device="cpu", precision=precision) as local:
+    with closing(open_stored(SHIPPED_STORE, "flowers", EngineWish(engine, "cpu", precision))) as local:
         probabilities = score_photographs(local.engine, paths, local.rule, ImageLimits())
 
     flags = ("--engine", engine, "--device", "cpu", "--precision", precision)

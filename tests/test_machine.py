@@ -1,11 +1,22 @@
 import os
+import platform
 import resource
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.machine import bounded_queue_bytes, can_allocate, count_cores, memory_left, pinnable_cores
+from service.machine import (
+    bounded_queue_bytes,
+    can_allocate,
+    count_cores,
+    cpu_features,
+    cpu_model,
+    has_fast_int8,
+    memory_left,
+    pinnable_cores,
+    total_memory,
+)
 
 GIB = 2**30
 VERSION_1, VERSION_2 = "4:memory:/{0}\n3:cpu,cpuacct:/{0}\n2:pids:/else\n", "0::/{0}\n"
@@ -176,3 +187,50 @@ def test_memory_beyond_a_limit_cannot_be_allocated() -> None:
 )
 def test_waiting_images_take_at_most_half_of_the_memory(memory_bytes: int, expected: int) -> None:
     assert bounded_queue_bytes(256, memory_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_vnni", True),
+        ("flags\t\t: fpu sse2 avx2 avx_vnni", True),
+        ("Features\t: fp asimd asimddp", True),
+        ("flags\t\t: fpu sse2 avx2 avx512f", False),
+        ("model name\t: the avx_vnni_less one\nflags\t\t: avx2", False),
+    ],
+)
+def test_the_cpu_is_asked_for_the_instructions(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n\n")
+    assert has_fast_int8(tmp_path / "cpuinfo") == expected
+
+
+@pytest.mark.parametrize(("system", "machine", "expected"), [("Darwin", "arm64", True), ("Windows", "AMD64", False)])
+def test_where_it_cannot_be_asked_only_a_mac_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, expected: bool
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert has_fast_int8(tmp_path / "missing") == expected
+
+
+def test_model_and_instruction_sets_are_read_from_cpuinfo(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz: fast\nflags\t\t: fpu avx2 avx512f\n\n" * 2)
+    assert cpu_model(cpuinfo) == "A CPU @ 2 GHz: fast"
+    assert cpu_features(cpuinfo) == {"fpu", "avx2", "avx512f"}
+
+
+def test_arm_writes_instruction_sets_in_another_field(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\n")
+    assert cpu_features(tmp_path / "cpuinfo") == {"fp", "asimd", "asimddp"}
+
+
+def test_a_machine_without_proc_has_no_details(tmp_path: Path) -> None:
+    assert cpu_features(tmp_path / "missing") == frozenset()
+    assert cpu_model(tmp_path / "missing") == platform.machine()
+    assert total_memory(tmp_path / "missing") == 0
+
+
+def test_the_memory_of_the_machine_is_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 2097152 kB\nMemAvailable: 524288 kB\n")
+    assert total_memory(tmp_path / "meminfo") == 2 * GIB

@@ -37,7 +37,7 @@ from benchmarks.serving.photographs import (
 )
 from benchmarks.serving.report import embed, summarise, write_report
 from benchmarks.serving.servers import FASTAPI_DEF, OURS, REPOSITORY, SERVERS, Model, Server
-from service.cli.machine import describe_cpu, describe_memory, find_packages
+from service.cli.doctor import describe_cpu, describe_memory, find_packages
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "serving.json"
 README = REPOSITORY / "README.md"

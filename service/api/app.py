@@ -15,7 +15,6 @@ from service.api.openapi import describe
 from service.api.routes import docs, health, models, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
-from service.engines.engine import Engine
 from service.imaging.limits import ImageLimits
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
@@ -27,7 +26,6 @@ from service.inference.threads import LANES, compute_threads
 from service.inference.watchdog import Watchdog
 from service.machine import bounded_queue_bytes, memory_left
 from service.settings import ServeSettings
-from service.store.verify import VerifiedVersion
 
 
 def create_app(
@@ -137,28 +135,10 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
 
 
 def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:
-    def prepare() -> None:
-        from service.engines.choose import check_device  # on the loading thread, as below
-
-        check_device(engine=settings.engine, device=settings.device, precision=settings.precision)
-
-    def load(version: VerifiedVersion) -> Engine:
-        from service.engines.choose import load_engine  # on the loading thread: the import may take seconds
-
-        return load_engine(
-            version,
-            engine=settings.engine,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.engine_threads,
-            gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
-        )
-
     return LiveModel(
         settings.model_store,
         settings.model,
-        load=load,
-        prepare=prepare,
+        wish=settings.wish,
         health=Health(),
         max_batch_size=settings.max_batch_size,
         reload_interval_s=settings.reload_interval_s,

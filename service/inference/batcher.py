@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engines.engine import Engine, Probabilities, failed_run
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, ServiceError
 from service.imaging.pixels import Pixels
 from service.inference.threads import LANES, compute_threads, on_own_core
@@ -39,7 +39,7 @@ class Row:
 @dataclass(eq=False)
 class _Waiting:
     image: Pixels | Callable[[], Pixels]
-    loaded: LoadedVersion
+    loaded: ServedVersion
     deadline: float | None
     answer: asyncio.Future[Row]
     is_computing: bool = False
@@ -88,7 +88,7 @@ class MicroBatcher:
         return max((now - began for began in tuple(self._calls.values())), default=0.0)  # lanes come and go meanwhile
 
     async def submit(
-        self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
+        self, image: Pixels | Callable[[], Pixels], loaded: ServedVersion, deadline: float | None = None
     ) -> Row:
         """Score one image in a micro-batch.
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from service.engines.engine import Probabilities
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded
 from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect, is_quick
@@ -39,7 +39,7 @@ class Classified:
         timings: Stages of the image.
     """
 
-    version: LoadedVersion
+    version: ServedVersion
     probabilities: Probabilities
     timings: Timings
 
@@ -58,7 +58,7 @@ class Predictor:
         self._batcher = batcher
         self._decoders = decoders
 
-    def require(self) -> LoadedVersion:
+    def require(self) -> ServedVersion:
         """Return the version in use, before a body is read for nothing. Raises `NotReady` where there is none."""
         return self._live_model.require()
 
@@ -93,7 +93,7 @@ class Predictor:
             wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - row.infer_s)
             return Classified(version, row.probabilities, Timings(decode_s, wait_s, row.infer_s))
 
-    async def _score(self, image: bytes | Pixels, version: LoadedVersion, deadline: float) -> tuple[Row, float]:
+    async def _score(self, image: bytes | Pixels, version: ServedVersion, deadline: float) -> tuple[Row, float]:
         """Return the image's row, and the seconds that its decoding took.
 
         The lane decodes a small image. `Decoders` decodes others ahead, and inspects those whose inspection may take

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import main
-from service.cli.remote import Row, Score, predict_remotely
+from service.cli.remote import Row, predict_remotely
 from service.errors import InvalidParameter, ServiceError
+from service.ranking import Score
 
 GOOD = {
     "confident": True,
@@ -111,9 +113,7 @@ def test_an_error_spoils_only_its_own_row(
     assert "No such file" in str(rows[3].error)
 
 
-def test_a_file_that_is_no_photograph_spoils_only_its_own_row(
-    serve: Callable[[Answer], str], files: list[Path]
-) -> None:
+def test_a_file_that_is_no_image_spoils_only_its_own_row(serve: Callable[[Answer], str], files: list[Path]) -> None:
     """A file of terabytes of zeros would take all memory. A device has no end."""
     os.truncate(files[3], 2**42)
     files[5].unlink()
@@ -222,3 +222,10 @@ def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
         assert r"\u73ab\u7470" in said
     (row,) = json.loads(document)
     assert (Path(row["file"]).name, row["label"]) == ("rosé.jpg", "玫瑰🌹")
+
+
+def test_a_service_that_does_not_answer_is_given_up(files: list[Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (row,) = predict_remotely(files[:1], None, url, timeout_s=0.2)
+    assert "gave no answer (ReadTimeout)" in str(row.error)

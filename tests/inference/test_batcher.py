@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.fakes import FakeEngine, fake_version, image_of
 
 from service.engines.engine import Probabilities
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Row
@@ -35,7 +35,7 @@ async def spin(turns: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: LoadedVersion) -> asyncio.Task[Row]:
+async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: ServedVersion) -> asyncio.Task[Row]:
     """Hold the engine, with an image in its lane."""
     engine.hold()
     call = asyncio.create_task(batcher.submit(image_of(1), loaded))

@@ -11,7 +11,6 @@ from support.fakes import FakeEngine, Loader, fake_version, image_of
 
 from service.errors import EngineFailed, FlowersError, NotReady
 from service.imaging.pixels import Pixels
-from service.inference import watchdog
 from service.inference.batcher import MicroBatcher
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
@@ -50,7 +49,7 @@ class Watched:
 
     async def settle(self) -> None:
         await asyncio.sleep(0)  # the probe begins
-        while self.batcher.num_computing and (self.engine._open.is_set() or not self.batcher._calls):
+        while self.batcher.num_computing and (self.engine.is_open or not self.batcher.longest_call_s(self.now + 1e6)):
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
 
@@ -94,7 +93,7 @@ async def test_a_hung_engine_is_found_within_5_s_also_when_nobody_asks(
     await watched.check(0)
     watched.engine.hold()
     while since_s < 5 and watched.health.is_ready:
-        since_s += watchdog._TICK_S
+        since_s += 0.25
         await watched.check(since_s)
     assert not watched.health.is_ready
     watched.engine.release()

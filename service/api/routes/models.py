@@ -10,7 +10,7 @@ from service import errors
 from service.api import problems
 from service.api.schemas import LiveVersion, ModelDetails, ModelList, ModelSummary, VersionSummary
 from service.api.service import service_of
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.inference.live_model import LiveModel
 from service.store.metadata import Metadata
 from service.store.snapshot import ListedModel, ListedVersion, StoreSnapshot
@@ -64,23 +64,23 @@ def _models(live_model: LiveModel) -> dict[str, ListedModel]:
     return listed
 
 
-def _loaded(live_model: LiveModel, name: str) -> LoadedVersion | None:
+def _loaded(live_model: LiveModel, name: str) -> ServedVersion | None:
     loaded = live_model.current
     return loaded if loaded is not None and loaded.model == name else None
 
 
-def _describe(loaded: LoadedVersion) -> LiveVersion:
+def _describe(loaded: ServedVersion) -> LiveVersion:
     return LiveVersion.model_validate({"version": loaded.version, **vars(loaded.engine.info)})
 
 
-def _card(listed: ListedModel, loaded: LoadedVersion | None, refused: dict[int, str]) -> Metadata | None:
+def _card(listed: ListedModel, loaded: ServedVersion | None, refused: dict[int, str]) -> Metadata | None:
     """Return the card that was verified, where a version is live, else one that was not found damaged."""
     if loaded is not None:
         return loaded.metadata
     return None if listed.card_version in refused else listed.card
 
 
-def _summarise(listed: ListedVersion, loaded: LoadedVersion | None, refused: str | None) -> VersionSummary:
+def _summarise(listed: ListedVersion, loaded: ServedVersion | None, refused: str | None) -> VersionSummary:
     """Say of the live version what was verified, and of a refused one nothing but the reason."""
     created, accuracy, is_live = listed.created, listed.accuracy, False
     if loaded is not None and loaded.version == listed.version:

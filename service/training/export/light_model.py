@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import Probabilities
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
+from service.store.layout import CPU_MODEL_FILES, Precision
 from service.store.metadata import CpuModel
 from service.training.export.int8 import Extremes, equalise
 from service.training.export.onnx_graph import INPUT_NAME, float32_model, int8_model

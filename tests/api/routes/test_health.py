@@ -44,7 +44,7 @@ async def test_it_is_not_ready_before_the_warm_up_has_gone_well(store: Path, loa
         loader.engines[2] = FakeEngine()
         publish_example(store)
         await service.look()
-        assert loader.engines[2].is_warm
+        assert loader.engines[2].warmed_up_to
         assert (await service.client.get("/readyz")).status_code == 200
 
 

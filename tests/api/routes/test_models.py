@@ -10,7 +10,7 @@ from support.fakes import Loader
 from support.running import Running, running
 from support.versions import publish_example
 
-from service.store.versions import pin_version
+from service.store.manage import pin_version
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from support.exporting import (
     trained_tiny_network,
 )
 
-from service.engines.cpu_model import Precision, list_precisions
 from service.engines.engine import Probabilities
+from service.store.layout import Precision, list_precisions
 from service.store.metadata import CpuModel
 from service.training.export.light_model import compare, export_cpu_models
 from service.training.export.onnx_graph import int8_model
