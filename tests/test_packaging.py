@@ -1,0 +1,42 @@
+"""The built package and the files for contributors."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from hatchling.builders.wheel import WheelBuilder
+
+import service
+
+GITHUB = REPOSITORY / ".github"
+
+
+def test_the_built_package_tells_type_checkers_that_it_is_typed(tmp_path: Path) -> None:
+    (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
+    assert "service/py.typed" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_the_changelog_describes_the_packaged_version() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = [line.split()[1] for line in changelog.splitlines() if line.startswith("## ")]
+    assert service.__version__ in releases
+
+
+@pytest.mark.parametrize("path", sorted(GITHUB.rglob("*.yml")), ids=lambda path: path.name)
+def test_files_for_the_forge_are_valid_yaml(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_the_workflow_runs_every_check_on_every_python() -> None:
+    job = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]["ci"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert job["steps"][-1]["run"].endswith(".ci/run")
+
+
+def test_hooks_run_the_tools_of_the_environment() -> None:
+    (repository,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    commands = {hook["entry"].split()[0] for hook in repository["hooks"] if "stages" not in hook}
+    assert commands == {".venv/bin/ruff", ".venv/bin/mypy"}
