@@ -30,7 +30,7 @@ quiet: $(VENV)/dev   ## a training without a network: it asks nobody, and leaves
 	$(BIN)/pytest -m quiet tests/test_quiet.py
 
 long: $(VENV)/dev   ## trainings of drawn photographs that take minutes in all
-	$(BIN)/pytest -m long tests/training
+	$(BIN)/pytest -m long
 
 fuzz: $(VENV)/dev   ## a minute of damaged pictures, and one of damaged forms
 	FLOWERS_TEST_FUZZ_S=60 $(BIN)/pytest tests/test_fuzz.py
@@ -47,7 +47,7 @@ types: $(VENV)/dev   ## mypy --strict
 containers: $(VENV)/containers   ## the images, the compose stack and the manifests, with a real engine
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers
 
-clients: $(VENV)/dev   ## real clients and proxies: curl, Java, nginx, Caddy
+clients: $(VENV)/dev   ## real clients and proxies: curl, Java, Node, nginx, Caddy
 	$(BIN)/pytest -m clients tests/clients
 
 docs: $(VENV)/dev   ## the pages that the code writes
