@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 # CPUs. The two kinds of TensorFlow must never meet in one environment.
 SERVE_WITH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
+# Tests of `make check`: they need neither TensorFlow nor other programs, and none takes long.
+FAST = tests/api tests/bench tests/docker tests/imaging tests/store $(filter-out \
+  $(patsubst %,tests/test_%.py,end_to_end fuzz prometheus quiet soak without_tensorflow),$(wildcard tests/test_*.py))
 export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training test quiet fuzz lint format types containers clients long docs lock clean help
+.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients long docs lock clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,8 +26,15 @@ train: $(VENV)/with-$(TRAIN_WITH)   ## train on a folder of class folders: FOLDE
 
 install-training: $(VENV)/with-$(TRAIN_WITH)   ## what training needs, without training
 
+check: lint types   ## lint, types and fast tests, in under a minute
+	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel" $(FAST)
+
 test: $(VENV)/dev   ## every test that needs Python only, but for the long ones
 	$(BIN)/pytest
+
+coverage: $(VENV)/dev   ## `make test` with the coverage of service/, which must not fall
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
 
 quiet: $(VENV)/dev   ## a training without a network: it asks nobody, and leaves what SECURITY.md lists
 	$(BIN)/pytest -m quiet tests/test_quiet.py
@@ -32,7 +42,7 @@ quiet: $(VENV)/dev   ## a training without a network: it asks nobody, and leaves
 long: $(VENV)/dev   ## trainings of drawn photographs that take minutes in all
 	$(BIN)/pytest -m long
 
-fuzz: $(VENV)/dev   ## a minute of damaged pictures, and one of damaged forms
+fuzz: $(VENV)/dev   ## a minute of damaged images, and one of damaged forms
 	FLOWERS_TEST_FUZZ_S=60 $(BIN)/pytest tests/test_fuzz.py
 
 lint: $(VENV)/dev   ## ruff, formatting included
@@ -83,4 +93,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:           ## the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
