@@ -13,7 +13,7 @@ import service
 GITHUB = REPOSITORY / ".github"
 
 
-def test_the_built_package_tells_type_checkers_that_it_is_typed(tmp_path: Path) -> None:
+def test_the_built_package_declares_its_types(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
     assert "service/py.typed" in zipfile.ZipFile(wheel).namelist()
 
