@@ -1,5 +1,6 @@
 """The built package and the files for contributors."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hatchling.builders.wheel import WheelBuilder
 import service
 
 GITHUB = REPOSITORY / ".github"
+PAGES = [REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "examples").rglob("*.md"))]
 
 
 def test_the_built_package_declares_its_types(tmp_path: Path) -> None:
@@ -22,6 +24,18 @@ def test_the_changelog_describes_the_packaged_version() -> None:
     changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
     releases = [line.split()[1] for line in changelog.splitlines() if line.startswith("## ")]
     assert service.__version__ in releases
+
+
+def test_every_target_of_the_contributing_page_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z]+)`?", (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"check", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_links_for_contributors_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
 
 
 @pytest.mark.parametrize("path", sorted(GITHUB.rglob("*.yml")), ids=lambda path: path.name)
