@@ -8,13 +8,13 @@ SERVE_WITH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
 # Tests of `make check`. They need no TensorFlow and no other programs.
 FAST = tests/api tests/bench tests/docker tests/imaging tests/store $(filter-out \
-  $(patsubst %,tests/test_%.py,end_to_end fuzz prometheus quiet soak without_tensorflow),$(wildcard tests/test_*.py))
+  $(patsubst %,tests/test_%.py,end_to_end fuzz prometheus quiet site soak without_tensorflow),$(wildcard tests/test_*.py))
 export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients long docs lock \
-  clean help
+.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients long docs \
+  site lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -61,14 +61,20 @@ containers: $(VENV)/containers   ## test images, compose stack and manifests wit
 clients: $(VENV)/dev   ## test with curl, Java, Node, nginx and Caddy
 	$(BIN)/pytest -m clients tests/clients
 
-docs: $(VENV)/dev   ## write the generated pages
-	$(BIN)/python docs/generate_settings.py
+docs: $(VENV)/docs   ## write the generated pages, the drawings and the site in site/
+	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.draw
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+site: $(VENV)/docs   ## check the built site
+	$(BIN)/pytest -m site tests/test_site.py
 
 lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build -o requirements/cpu.txt
 	$(COMPILE) --group build --extra train --extra teacher -o requirements/train.txt
 	$(COMPILE) --group build --extra gpu --extra teacher -o requirements/gpu.txt
 	$(COMPILE) --group dev --extra train --extra teacher -o requirements/dev.txt
+	$(COMPILE) --group dev --group docs --extra train --extra teacher -o requirements/docs.txt
 	$(COMPILE) --group dev --group containers --extra train --extra teacher -o requirements/containers.txt
 
 # Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
@@ -82,6 +88,9 @@ $(VENV)/with-%: | $(BIN)/python
 	touch $@
 $(VENV)/containers: requirements/containers.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/containers.txt
+	touch $@
+$(VENV)/docs: requirements/docs.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.txt
 	touch $@
 $(VENV)/dev: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt

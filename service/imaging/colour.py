@@ -1,4 +1,4 @@
-"""Any mode of picture -> 8 bits per channel, on white. The table is in docs/images.md."""
+"""Any mode of picture -> 8 bits per channel, on white. The table is in docs/reference/images.md."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -73,7 +73,7 @@ def decode_image(
 
     Of animations the first frame, of multi-page files the first page. JPEGs whose shorter side is 1024 pixels or more
     come at a half, a quarter or an eighth of their size, still 512 or more. What each format and mode becomes, and
-    which files are refused, is in docs/images.md. The same bytes give the same pixels, in any thread.
+    which files are refused, is in docs/reference/images.md. The same bytes give the same pixels, in any thread.
 
     Args:
         data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.

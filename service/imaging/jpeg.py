@@ -9,7 +9,7 @@ from service.imaging.pixels import PIXEL_BYTES
 from service.imaging.refusals import cut_short, in_words, not_read, out_of_proportion
 
 MAX_JPEG_PIXELS = 200_000_000
-"""Most pixels in a file, however small it is decoded. The table of docs/images.md has time and memory."""
+"""Most pixels in a file, however small it is decoded. The table of docs/reference/images.md has time and memory."""
 ENOUGH = 512
 """Pixels of shorter side that large JPEGs are decoded to, at least: twice what networks see, so that resizing averages.
 

@@ -47,7 +47,7 @@ def test_the_error_without_nvidia_runtime_is_documented(compose: Compose) -> Non
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     error = "could not select device driver"
     assert error in process.stderr
-    assert error in (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert error in (REPOSITORY / "docs" / "guides" / "deploy.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["flowers", "cpu"])

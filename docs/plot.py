@@ -1,4 +1,4 @@
-"""The pictures of the shipped model, from its results in `benchmarks/results`: `python -m docs.generate_pictures`."""
+"""Plots of the shipped model, from its results in `benchmarks/results`: `python -m docs.plot`."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ RESULTS = DOCS.parent / "benchmarks" / "results"
 
 
 def draw_patience(document: dict[str, Any]) -> str:
-    """Accuracy and loss on the validation part against the length of the training, as SVG."""
+    """Draw accuracy and loss on the validation part against the length of the training, as SVG."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     accuracies, losses = figure.subplots(1, 2)
     kinds = {
@@ -48,32 +48,32 @@ def draw_patience(document: dict[str, Any]) -> str:
 
 
 def read_folds(document: dict[str, Any]) -> list[Epoch]:
-    """What the networks of the cross-validation had come to, on average, every so many epochs."""
+    """Return the mean loss and accuracy of the networks of the cross-validation, every so many epochs."""
     histories = [[Epoch(**row) for row in document[f"fold-{number}"]["history"]] for number in range(NUM_FOLDS)]
     return [mean_epoch(rows) for rows in zip(*histories, strict=True)]
 
 
 def read_evaluation(document: dict[str, Any]) -> Evaluation:
-    """What `flowers evaluate --json` printed."""
+    """Return the evaluation that `flowers evaluate --json` printed."""
     figures = {key: value for key, value in document.items() if key in Evaluation.__annotations__}
     figures["per_class"] = tuple(ClassMetrics(**one) for one in figures["per_class"])
     return Evaluation(**figures | {"confusion": np.array(figures["confusion"])})
 
 
 def main() -> None:
-    """Write what longer trainings gave, the shipped model's curves, and its confusion matrix on the test part."""
+    """Write the plots of longer trainings, of the shipped model's curves and of its confusion matrix."""
 
     def read(name: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
         return document
 
-    pictures = {
+    plots = {
         "patience.svg": draw_patience(read("in_memory.json")),
         "shipped-curves.svg": draw_curves(read_folds(read("in_memory-patient.json"))),
         "shipped-confusion.svg": draw_confusion(read_evaluation(read("flowers-8-test.json"))),
     }
-    for name, picture in pictures.items():
-        (DOCS / name).write_text(picture, encoding="utf-8")
+    for name, plot in plots.items():
+        (DOCS / "drawings" / name).write_text(plot, encoding="utf-8")
 
 
 if __name__ == "__main__":
