@@ -98,7 +98,7 @@ def test_only_an_engine_and_the_export_know_a_runtime(module: str, library: str)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_scripts_import_the_package_before_libraries_that_it_keeps_quiet(script: str) -> None:
+def test_scripts_import_the_package_before_libraries_it_keeps_quiet(script: str) -> None:
     tree = ast.parse((REPOSITORY / script).read_text(encoding="utf-8"))
     first_of_libraries = min((line for name, line in imports_in(ast.walk(tree)) if name in KEPT_QUIET), default=None)
     first_of_package = min((line for name, line in imports_in(tree.body) if name == "service"), default=None)

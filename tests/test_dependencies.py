@@ -42,7 +42,7 @@ def read_bounds() -> dict[str, Requirement]:
 
 
 @pytest.mark.parametrize("library", REACHED_INTO)
-def test_a_library_that_is_reached_into_has_an_upper_bound(library: str) -> None:
+def test_a_library_reached_into_has_an_upper_bound(library: str) -> None:
     operators = {bound.operator for bound in read_bounds()[library].specifier}
     assert operators == {">=", "<"}, f"{library}: {REACHED_INTO[library]}"
     assert read_bounds()[library].specifier.contains(metadata.version(library)), "install what the locks say"
@@ -61,7 +61,7 @@ def test_the_locks_keep_to_the_bounds(lock: str) -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), WRITTEN_FOR)
-def test_what_is_extended_is_what_it_was_when_it_was_extended(module: str, name: str) -> None:
+def test_extended_code_is_what_it_was_when_extended(module: str, name: str) -> None:
     source = inspect.getsource(getattr(import_module(module), name))
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     assert digest == WRITTEN_FOR[module, name], (

@@ -52,7 +52,7 @@ def left_with(folder: Path, groups: str, files: dict[str, int | str]) -> int:
         (VERSION_1.format(""), {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 0}, 8),
     ],
 )
-def test_the_memory_that_is_left_is_the_machines_or_the_groups(
+def test_free_memory_heeds_the_machine_and_its_control_group(
     groups: str, files: dict[str, int | str], expected: int, tmp_path: Path
 ) -> None:
     assert left_with(tmp_path, groups, files) == expected * GIB
@@ -82,16 +82,14 @@ def test_where_memory_is_not_told_of_nothing_is_left(tmp_path: Path) -> None:
         (VERSION_1.format("host/path"), {"cpu/cpu.cfs_quota_us": 50000, "cpu/cpu.cfs_period_us": 25000}, 2),
     ],
 )
-def test_the_cores_are_those_of_the_machine_or_the_groups_share(
+def test_cores_heed_the_machine_and_its_control_group(
     groups: str, files: dict[str, int | str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert count_cores(*describe(tmp_path, groups, files)) == expected
 
 
-def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_control_groups_the_affinity_counts_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
     assert count_cores(tmp_path / "missing", tmp_path / "missing") == 3
 
@@ -109,7 +107,7 @@ def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
         (set(range(5)), "max 100000", 0, ()),
     ],
 )
-def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_be_used(
+def test_threads_are_tied_to_cores_where_few_are_free(
     runs_on: set[int],
     quota: str,
     threads: int,
@@ -121,7 +119,7 @@ def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_
     assert pinnable_cores(threads, *describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
 
 
-def test_where_threads_cannot_be_tied_there_is_no_core_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_no_thread_has_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert pinnable_cores(0, tmp_path / "missing", tmp_path / "missing") == ()
 
@@ -141,7 +139,7 @@ def test_the_processs_own_limits_count(limit: int, field: int, tmp_path: Path, m
     assert found == 2 * GIB - 1000 * resource.getpagesize()
 
 
-def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
+def test_cached_files_of_a_group_count_as_free(tmp_path: Path) -> None:
     files: dict[str, int | str] = {
         "memory.max": GIB,
         "memory.current": GIB - 1000,
@@ -161,7 +159,7 @@ def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_photographs_that_were_read_twice_do_not_count_as_taken(
+def test_photographs_read_twice_count_as_free(
     groups: str, files: tuple[str, str, str], stat: str, tmp_path: Path
 ) -> None:
     sizes: dict[str, int | str] = dict(zip(files, (GIB, GIB - 1000, stat), strict=True))
