@@ -62,11 +62,8 @@ def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None, *, t
     """Return the folder of class folders under `cache`. It is downloaded unless it is there and intact.
 
     An interrupted or damaged download is replaced. A folder that this program did not make is not. Files added to the
-    folder do not count. A second process waits for the first.
-
-    Args:
-        progress: Called with (bytes done, bytes in all) while downloading.
-        timeout_s: Limit of time without a byte, in seconds.
+    folder do not count. A second process waits for the first. `progress` is called with (bytes done, bytes in all).
+    `timeout_s` is the limit of time without a byte, in seconds.
 
     Raises:
         DownloadError: No network, other bytes than expected, an archive that leaves its folder, or a full disk.

@@ -102,10 +102,8 @@ def near_duplicate_groups(
     """Group the indices of `hashes`, so that every near-duplicate of a member is a member.
 
     Each hash is compared with the `most_compared` that follow it, so the time is linear beyond. No pair is kept.
-    `distances_at_once` changes the time and the memory alone.
-
-    Returns:
-        Groups of two and more, ascending inside, ordered by their first index.
+    `distances_at_once` changes the time and the memory alone. A group has two members or more, ascending. Groups are
+    ordered by their first index.
     """
     words = np.ascontiguousarray(_as_words(hashes).T)
     parents = np.arange(len(hashes))

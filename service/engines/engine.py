@@ -18,11 +18,11 @@ Probabilities = NDArray[np.float32]
 class EngineInfo:
     """Engine, device and precision, with the reason for them in one sentence.
 
-    Once the engine has run, its `device` is that of a result tensor. `warning` is an obstacle with its remedy, such as
-    a GPU that stays unused. It is empty if there is none.
+    The engine is "savedmodel" or "onnxruntime". Once it has run, `device` is that of a result tensor. `warning` is an
+    obstacle with its remedy, such as a GPU that stays unused. It is empty if there is none.
     """
 
-    engine: Literal["savedmodel", "onnxruntime"]
+    engine: str
     device: Literal["gpu", "cpu"]
     precision: Precision
     reason: str

@@ -14,15 +14,9 @@ _TIMEOUT_S = 20.0  # the first call may wake the driver
 
 @dataclass(frozen=True)
 class Machine:
-    """What a choice of engine depends on.
+    """Runtimes and GPUs. TensorFlow lists its own only if the driver has one, and `has_cuda` if it was built for them.
 
-    Attributes:
-        driver_gpus: GPUs by the driver, as `nvidia-smi -L` lists them.
-        no_tensorflow: Why TensorFlow cannot be used. Empty if it can.
-        has_cuda: TensorFlow was built for GPUs.
-        tensorflow_gpus: GPUs by TensorFlow. It is asked only if the driver has one.
-        no_onnxruntime: Why ONNX Runtime cannot be used. Empty if it can.
-        has_fast_int8: The CPU has instructions for int8.
+    `no_tensorflow` and `no_onnxruntime` are why these cannot be used. They are empty if they can.
     """
 
     driver_gpus: tuple[str, ...] = ()

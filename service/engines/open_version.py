@@ -73,9 +73,7 @@ def open_version(
 ) -> ServedVersion:
     """Load a verified version and compare its network with its metadata.
 
-    Args:
-        max_batch_size: Largest batch to warm up. 0 means no warm-up.
-        load: Loader of the engine. None means `load_engine`.
+    `max_batch_size` is the largest batch to warm up. 0 means no warm-up. `load` is None for `load_engine`.
 
     Raises:
         InvalidVersion: The network does not fit the metadata, or as `load_engine`, like other errors.

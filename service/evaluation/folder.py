@@ -30,9 +30,7 @@ class FolderEvaluation:
 def select_part(opened: ServedVersion, folder: Folder, part: Part) -> Mapping[Photograph, str]:
     """Find the photographs of one part of the version's own split, each with its pixels digest.
 
-    Raises:
-        InvalidVersion: The version stores no split list, or not the one of its metadata.
-        DatasetError: Photographs of the part are not in the folder.
+    Raises `InvalidVersion` without the split list of its metadata, and `DatasetError` for missing photographs.
     """
     version = opened.version
     if opened.verified.digests.get(SPLIT_FILE) != opened.metadata.split_digest:
@@ -63,9 +61,8 @@ def evaluate_folder(
 
     Classes of the model may be missing in the folder. They are not evaluated.
 
-    Args:
-        part: Part of the version's own split. Each photograph must be unchanged. None means the whole folder.
-        progress: Called with (photographs done, photographs in all).
+    The photographs of a `part` must be unchanged. None means the whole folder. `progress` is called with (photographs
+    done, photographs in all).
 
     Raises:
         DatasetError: The model does not know a class of the folder, or no photograph could be scored.

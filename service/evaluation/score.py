@@ -86,14 +86,9 @@ def score_each(
 
 
 def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, limits: ImageLimits) -> Probabilities:
-    """Score photographs that must all be good.
+    """Return float32, shape (N, num_classes). Row i belongs to `paths[i]`.
 
-    Returns:
-        float32, shape (N, num_classes). Row i belongs to `paths[i]`.
-
-    Raises:
-        DatasetError: A photograph cannot be scored. The first one is named.
-        EngineFailed: The engine call raised.
+    Raises `DatasetError` with the first photograph that cannot be scored, and `EngineFailed`.
     """
     probabilities = np.empty((len(paths), engine.num_classes), np.float32)
     for index, scored in enumerate(score_each(engine, paths, rule, limits)):

@@ -60,9 +60,7 @@ def model_folder(store: Path, model: str) -> Path:
 def version_folder(store: Path, model: str, version: int) -> Path:
     """Return the folder of a version, which need not exist.
 
-    Raises:
-        VersionNotFound: It is no integer from 1.
-        InvalidVersion: It is a link that leaves the store.
+    Raises `VersionNotFound` for no integer from 1, and `InvalidVersion` for a link that leaves the store.
     """
     if not _VERSION.fullmatch(str(version)):
         raise VersionNotFound(f"model {model} has no version {version}: versions are integers from 1")

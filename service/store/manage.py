@@ -33,9 +33,7 @@ def unpin(store: Path, model: str) -> None:
 def remove_version(store: Path, model: str, version: int, *, force: bool = False) -> None:
     """Delete a version. Its number is never given again. It disappears at once, before its files are deleted.
 
-    Raises:
-        UsageError: It is pinned or the served one, and `force` is false.
-        StoreError: The store cannot be written, or as `resolve_version`.
+    Raises `UsageError` without `force` if it is pinned or served, `StoreError`, or as `resolve_version`.
     """
     stored = resolve_version(store, model, version)
     if not force and (stored.pinned or find_served(store, model).stored == stored):

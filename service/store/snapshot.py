@@ -16,13 +16,7 @@ from service.store.versions import StoredVersion, list_names, list_stored
 
 @dataclass(frozen=True)
 class ListedVersion:
-    """Version by its own metadata, which need not be verified.
-
-    Attributes:
-        pinned: `PINNED` names it.
-        created: Its date. None means that its metadata cannot be read.
-        accuracy: The stated one, or None.
-    """
+    """Version by its own, unverified metadata. Without them `created` and `accuracy` are None."""
 
     version: int
     pinned: bool
@@ -32,11 +26,7 @@ class ListedVersion:
 
 @dataclass(frozen=True)
 class ListedModel:
-    """Model with its versions, oldest first.
-
-    Attributes:
-        card: Metadata of `card_version`, the newest version whose metadata can be read. Both are None without one.
-    """
+    """Model with its versions, oldest first. `card` is the newest metadata that can be read, if any."""
 
     versions: tuple[ListedVersion, ...] = ()
     card: Metadata | None = None

@@ -23,13 +23,7 @@ class VerifiedVersion:
     """Version whose files are those of its SHA256SUMS.
 
     A file may be replaced afterwards. So `read` compares digests again. A loader of paths calls `check_unchanged`
-    at its end.
-
-    Attributes:
-        folder: `<store>/<model>/<version>`.
-        metadata: Parsed from the verified bytes.
-        digests: sha256 by file, relative to `folder`.
-        stamps: Of each file and folder, taken before the files were read.
+    at its end. The digests are sha256 by file. The stamps are older than the reading of the files.
     """
 
     folder: Path
@@ -133,9 +127,7 @@ def _stamp_all(folder: Path) -> dict[str, FileStamp]:
 def list_files(folder: Path) -> Iterator[str]:
     """Yield every file below `folder`, relative to it, with forward slashes, in no order.
 
-    Raises:
-        InvalidVersion: An entry is a link or not regular, or SHA256SUMS cannot hold its name.
-        OSError: A folder cannot be listed.
+    Raises `InvalidVersion` for a link, a special file, or a name that SHA256SUMS cannot hold, and `OSError`.
     """
 
     def refuse(error: OSError) -> None:

@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -224,8 +223,13 @@ def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
     assert (Path(row["file"]).name, row["label"]) == ("rosé.jpg", "玫瑰🌹")
 
 
-def test_a_service_that_does_not_answer_is_given_up(files: list[Path]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        (row,) = predict_remotely(files[:1], None, url, timeout_s=0.2)
+def test_a_service_that_does_not_answer_is_given_up(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    given_up = threading.Event()
+
+    def answer(*_: object) -> tuple[int, bytes]:
+        given_up.wait(10)
+        return 200, json.dumps(GOOD).encode()
+
+    (row,) = predict_remotely(files[:1], None, serve(answer), timeout_s=0.2)
+    given_up.set()
     assert "gave no answer (ReadTimeout)" in str(row.error)

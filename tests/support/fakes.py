@@ -27,7 +27,7 @@ class FakeEngine:
     """
 
     def __init__(self, num_classes: int = 5, image_size: int = 224) -> None:
-        self.info = EngineInfo(engine="onnxruntime", device="cpu", precision="float32", reason="the test commands it")
+        self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
         self.num_classes = num_classes
         self.image_size = image_size
         self.num_lanes = 1
