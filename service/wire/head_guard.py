@@ -5,7 +5,6 @@ import enum
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -20,7 +19,6 @@ from service.errors import (
     is_out_of_memory,
 )
 from service.wire.linger import SKIPPED_BYTES, linger_s
-from service.wire.one_write import OneWrite
 from service.wire.send_limits import UnsentClock
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -150,8 +148,7 @@ class HeadGuard(HttpToolsProtocol):
         return type(cls.__name__, (cls,), {"hooks": hooks})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._one_write = OneWrite(transport, self.loop)
-        super().connection_made(cast(asyncio.Transport, self._one_write))
+        super().connection_made(transport)
         self.flow = self._held_flow = _HeldFlow(transport)
         self.unsent = UnsentClock(transport)
         self._enter(_State.HEAD)
@@ -168,7 +165,6 @@ class HeadGuard(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """In place of uvicorn's, which begins the next request by itself and has a clock of its own."""
-        self._one_write.flush()  # now: a client that has ended its side is closed in the next turn
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()

@@ -310,12 +310,12 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from support.fakes import FakeEngine
 from service.cli.serve import serve
-from service.engines import select
+from service.engines import choose
 from service.inference import watchdog
 from service.settings import ServeSettings
 engine = FakeEngine()
 engine.hold()
-select.load_engine = lambda *_, **__: engine
+choose.load_engine = lambda *_, **__: engine
 watchdog.WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0
 settings = ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json")
 sys.exit(serve(settings=settings))
