@@ -14,6 +14,7 @@ ARROWS = {
     "libraries": set(),
     "logs": set(),
     "machine": set(),
+    "ranking": {"errors"},
     "files": {"errors"},
     "http_client": {"errors"},
     "settings": {"errors"},
@@ -27,10 +28,10 @@ ARROWS = {
     "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "machine"},
     "training": {"errors", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
-    "api": {"errors", "machine", "settings", "inference", "engines", "imaging", "store"},
+    "api": {"errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "files", "libraries", "settings", "machine", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "bench", "logs", "wire", "http_client", "installation",
+        "evaluation", "training", "inference", "api", "bench", "logs", "wire", "http_client", "installation", "ranking",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

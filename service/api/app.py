@@ -47,11 +47,7 @@ def create_app(
     live_model = live_model or _watch_store(settings, on_fatal)
     metrics = Metrics()
     recorder = Recorder(metrics, access_log=settings.access_log)
-    batcher = MicroBatcher(
-        max_batch_size=settings.max_batch_size,
-        max_queue_size=settings.max_queue_size,
-        on_batch=metrics.batch_size.observe,
-    )
+    batcher = MicroBatcher(max_batch_size=settings.max_batch_size, on_batch=metrics.batch_size.observe)
     queue_bytes = bounded_queue_bytes(settings.max_queue_bytes, memory_left())
     admission = Admission(
         max_queue_size=settings.max_queue_size,
@@ -62,7 +58,6 @@ def create_app(
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model, num_dropped_lines))
     predictor = Predictor(
         live_model,
-        admission,
         batcher,
         limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         decode_threads=settings.decode_threads,

@@ -11,7 +11,8 @@ from service.api.problems import PROBLEMS
 from service.inference.admission import Admission
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
-from service.inference.predictor import Prediction
+from service.inference.predictor import Timings
+from service.ranking import Score
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -82,14 +83,13 @@ class Metrics:
         requests.inc()
         duration.observe(duration_s)
 
-    def observe_prediction(self, prediction: Prediction) -> None:
+    def observe_prediction(self, best: Score, timings: Timings) -> None:
         """Count one prediction: its stages, its class, its probability."""
-        timings = prediction.timings
         self._decode.observe(timings.decode_s)
         self._queue.observe(timings.queue_s)
         self._infer.observe(timings.infer_s)
-        self.predictions.labels(prediction.scores[0].label).inc()
-        self.probability.observe(prediction.scores[0].probability)
+        self.predictions.labels(best.label).inc()
+        self.probability.observe(best.probability)
 
     async def watch_event_loop(self) -> None:
         """Observe its lag again and again, until cancelled."""
@@ -119,7 +119,7 @@ class ServiceCollector(Collector):
             "Images waiting for a thread, or being decoded ahead of it.",
             self._admission.num_waiting,
         )
-        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", self._admission.room)
+        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", self._admission.max_waiting)
         yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", self._admission.num_bytes)
         yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", self._live_model.num_loaded)
         yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", self._live_model.num_refused)

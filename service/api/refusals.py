@@ -65,12 +65,10 @@ class Refusals:
             or any(name == b"origin" for name, _ in fields)
         ):
             return None
-        admission = self._service.admission
         try:
-            admission.check_room()
+            self._service.admission.expect()
         except errors.QueueFull as error:
             return self._turn_away(error, fields) if self._has_key(fields) else None
-        admission.expect()
         return None
 
     def _has_key(self, fields: Fields) -> bool:

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.metrics import Metrics
 from service.api.problems import unexpected_error
-from service.inference.predictor import Prediction
+from service.inference.predictor import Timings
+from service.ranking import Score
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class Recorder:
         status: int,
         duration_s: float,
         problem: str | None = None,
-        prediction: Prediction | None = None,
+        prediction: tuple[Score, Timings] | None = None,
         **more: object,
     ) -> None:
         """Once per request.
@@ -58,14 +59,14 @@ class Recorder:
             status: of the answer; 0: there was none.
             duration_s: from the head of the request to the end of the answer.
             problem: name of the problem that was answered.
-            prediction: what was answered, if it was one.
+            prediction: best class and stages, if an image was scored.
             more: for the log.
         """
         self.metrics.observe_request(method if method in _METHODS else "other", route, status, duration_s)
         if problem:
             self.metrics.problems[problem].inc()
         if prediction and status:
-            self.metrics.observe_prediction(prediction)
+            self.metrics.observe_prediction(*prediction)
         if self._access_log:
             log.info(
                 "request",

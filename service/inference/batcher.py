@@ -21,7 +21,7 @@ import numpy as np
 
 from service.engines.engine import Engine, Probabilities, failed_run
 from service.engines.open_version import LoadedVersion
-from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, QueueFull, ServiceError
+from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, ServiceError
 from service.imaging.pixels import Pixels
 from service.inference.threads import LANES, compute_threads, on_own_core
 
@@ -29,7 +29,7 @@ _CLOSED = "This replica has shut down: send the request again."
 
 
 @dataclass(frozen=True)
-class Scored:
+class Row:
     """One image's row, and how long the lane made the image and sat in the engine call (seconds)."""
 
     probabilities: Probabilities
@@ -42,11 +42,11 @@ class _Waiting:
     image: Pixels | Callable[[], Pixels]
     loaded: LoadedVersion
     deadline: float | None
-    answer: asyncio.Future[Scored]
+    answer: asyncio.Future[Row]
     is_computing: bool = False
     pixels: Pixels | None = None
     make_s: float = 0.0
-    outcome: Scored | Exception | None = None
+    outcome: Row | Exception | None = None
 
     def make(self) -> None:
         """In a lane's thread."""
@@ -61,23 +61,15 @@ class _Waiting:
 
 
 class MicroBatcher:
-    """A bounded queue in front of lanes, the threads that run the engine.
+    """A queue in front of lanes, the threads that run the engine.
 
     Args:
         max_batch_size: most images in one engine call; an engine may want fewer.
-        max_queue_size: most images that may wait; those in a lane do not count.
         on_batch: told the size of each batch when it is done, for the metrics.
     """
 
-    def __init__(
-        self,
-        *,
-        max_batch_size: int,
-        max_queue_size: int,
-        on_batch: Callable[[int], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, *, max_batch_size: int, on_batch: Callable[[int], None] = lambda _: None) -> None:
         self._max_batch_size = max_batch_size
-        self._max_queue_size = max_queue_size
         self._on_batch = on_batch
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -97,7 +89,7 @@ class MicroBatcher:
 
     async def submit(
         self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
-    ) -> Scored:
+    ) -> Row:
         """Score one image, sharing the engine call with its neighbours in time.
 
         It goes with whoever waits for the same version when a lane is free; each caller gets its own row
@@ -114,7 +106,6 @@ class MicroBatcher:
             Its probabilities: float32, shape (num_classes,), sum 1 within 1e-5, ordered like `class_names`.
 
         Raises:
-            QueueFull: `max_queue_size` images already wait; this one was not queued.
             DeadlineExceeded: the deadline passed before its batch was formed.
             EngineFailed: the engine call raised; every image of that batch gets this error.
             OutOfMemory: the engine call found too little memory, or no thread could be had; likewise.
@@ -125,11 +116,6 @@ class MicroBatcher:
         """
         if self._is_closed:
             raise Draining(_CLOSED)
-        if len(self._waiting) >= self._max_queue_size:
-            raise QueueFull(
-                f"{len(self._waiting)} images already wait, as many as may: "
-                "send it again after the seconds in Retry-After."
-            )
         loop = asyncio.get_running_loop()
         waiting = _Waiting(image, loaded, deadline, loop.create_future())
         self._waiting.append(waiting)
@@ -225,7 +211,7 @@ class MicroBatcher:
 
     def _settle(self, waiting: _Waiting, now: float) -> None:
         outcome, waiting.outcome = waiting.outcome, None
-        if isinstance(outcome, Scored):
+        if isinstance(outcome, Row):
             self.is_failing, self.last_success_at = False, now
             if not waiting.answer.done():
                 waiting.answer.set_result(outcome)
@@ -257,7 +243,7 @@ class MicroBatcher:
         else:
             infer_s = time.perf_counter() - began_at
             for waiting, row in zip(made, rows, strict=True):
-                waiting.outcome = Scored(row, waiting.make_s, infer_s)
+                waiting.outcome = Row(row, waiting.make_s, infer_s)
         return len(made)
 
     def _is_only_one(self) -> bool:

@@ -155,7 +155,7 @@ async def test_every_answer_has_the_headers_for_browsers(guarded: Running, monke
     ]  # fmt: skip
     answers = [await guarded.client.get(path, **options) for path, options in requests]
     answers.append(await predict(guarded, **{"X-API-Key": KEY}))
-    monkeypatch.setattr(guarded.service.predictor, "check_top_k", None)
+    monkeypatch.setattr(guarded.service.predictor, "require", None)
     answers.append(await predict(guarded, **{"X-API-Key": KEY}))
     assert [answer.status_code for answer in answers] == [200, 200, 401, 200, 200, 500]
     for answer in answers:

@@ -18,7 +18,8 @@ from support.running import Running, running
 
 from service import errors
 from service.api.problems import MEDIA_TYPE, PROBLEMS
-from service.inference.predictor import Prediction
+from service.inference.admission import Ticket
+from service.inference.predictor import Classified
 
 pytestmark = pytest.mark.anyio
 
@@ -266,7 +267,7 @@ async def test_the_servers_own_deadline_begins_when_the_body_has_arrived(
 ) -> None:
     clock = asyncio.get_running_loop().time
     arrived_at, deadlines = math.inf, []
-    predict = service.service.predictor.predict
+    classify = service.service.predictor.classify
 
     async def dawdle() -> AsyncIterator[bytes]:
         nonlocal arrived_at
@@ -275,11 +276,11 @@ async def test_the_servers_own_deadline_begins_when_the_body_has_arrived(
         arrived_at = clock()
         yield PHOTO[100:]
 
-    def note(data: bytes, *, top_k: int | None, deadline: float) -> Coroutine[Any, Any, Prediction]:
+    def note(image: bytes, ticket: Ticket, deadline: float) -> Coroutine[Any, Any, Classified]:
         deadlines.append(deadline)
-        return predict(data, top_k=top_k, deadline=deadline)
+        return classify(image, ticket, deadline)
 
-    monkeypatch.setattr(service.service.predictor, "predict", note)
+    monkeypatch.setattr(service.service.predictor, "classify", note)
     headers = {**JPEG, "X-Request-Timeout-Ms": asked_ms} if asked_ms else JPEG
     assert (await service.client.post("/predict", content=dawdle(), headers=headers)).status_code == 200
     assert deadlines[0] >= arrived_at + service.service.request_timeout_s
@@ -300,7 +301,7 @@ async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(ser
 async def test_want_of_memory_or_threads_is_a_503_wherever_it_is_met(
     service: Running, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    for part, method in (("predictor", "predict"), ("predictor", "check_top_k"), ("admission", "request")):
+    for part, method in (("predictor", "classify"), ("predictor", "require"), ("admission", "request")):
         with monkeypatch.context() as patched:
             patched.setattr(getattr(service.service, part), method, Mock(side_effect=error))
             response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
@@ -328,21 +329,21 @@ async def test_no_more_bytes_are_held_than_half_of_the_memory(
 ) -> None:
     monkeypatch.setattr("service.api.app.memory_left", lambda: 300_000)
     async with running(store, loader, max_image_bytes=100_000) as service:
-        with service.service.admission.request() as hold:
-            hold(150_000)
+        with service.service.admission.request() as ticket:
+            ticket.add_bytes(150_000)
             with pytest.raises(errors.QueueFull):
-                hold(1)
+                ticket.add_bytes(1)
     monkeypatch.setattr("service.api.app.memory_left", lambda: 1)
     async with running(store, loader, max_image_bytes=100_000) as service:
-        with service.service.admission.request() as hold:
-            hold(100_000)  # one image always fits
+        with service.service.admission.request() as ticket:
+            ticket.add_bytes(100_000)  # one image always fits
 
 
 async def test_an_exception_that_nobody_foresaw_is_a_500_too(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def surprise(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(service.service.predictor, "predict", surprise)
+    monkeypatch.setattr(service.service.predictor, "classify", surprise)
     with capture_logs() as events:
         response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
     assert "secret" not in check(response, "internal-error", 500)["detail"]

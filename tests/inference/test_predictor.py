@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.drawing import draw_photograph, encode
@@ -16,16 +17,17 @@ from support.fakes import FakeEngine, Loader
 from support.versions import publish_example
 
 from service.engines.engine import Probabilities
-from service.errors import DeadlineExceeded, InvalidImage, InvalidParameter, NotReady, QueueFull
+from service.errors import DeadlineExceeded, InvalidImage, NotReady, QueueFull
 from service.imaging import decode
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits, Pixels
 from service.imaging.resize import resize
-from service.inference.admission import Admission, PixelBudget
+from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
+from service.inference.decoders import PixelBudget
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
-from service.inference.predictor import Prediction, Predictor
+from service.inference.predictor import Classified, Predictor
 
 pytestmark = pytest.mark.anyio
 PHOTO = encode(draw_photograph(0, seed=1))
@@ -41,20 +43,19 @@ class Parts:
         self.live_model = LiveModel(
             store, "flowers", load=self.loader, health=Health(), max_batch_size=4, reload_interval_s=3600
         )
-        self.batcher = MicroBatcher(max_batch_size=4, max_queue_size=2)
+        self.batcher = MicroBatcher(max_batch_size=4)
         self.admission = Admission(
             max_queue_size=2,
             max_queue_bytes=10**9,
             num_computing=lambda: self.batcher.num_computing,
             min_queue_size=lambda: 1,
         )
-        self.predictor = Predictor(
-            self.live_model, self.admission, self.batcher, limits=ImageLimits(), decode_threads=1
-        )
+        self.predictor = Predictor(self.live_model, self.batcher, limits=ImageLimits(), decode_threads=1)
 
-    async def predict(self, data: bytes = PHOTO, *, top_k: int | None = None, timeout_s: float = 60.0) -> Prediction:
+    async def classify(self, image: bytes | Pixels = PHOTO, *, timeout_s: float = 60.0) -> Classified:
         deadline = asyncio.get_running_loop().time() + timeout_s
-        return await self.predictor.predict(data, top_k=top_k, deadline=deadline)
+        with self.admission.request() as ticket:
+            return await self.predictor.classify(image, ticket, deadline)
 
 
 @pytest.fixture
@@ -73,19 +74,16 @@ async def parts(store: Path, request: pytest.FixtureRequest) -> AsyncIterator[Pa
     parts.batcher.close()
 
 
-async def test_scores_are_ranked_and_name_the_version_that_computed_them(parts: Parts) -> None:
-    prediction = await parts.predict()
-    probabilities = [score.probability for score in prediction.scores]
-    assert probabilities == sorted(probabilities, reverse=True)
-    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-    assert {score.label for score in prediction.scores} == {
-        "daisy",
-        "dandelion",
-        "roses",
-        "sunflowers",
-        "tulips",
-    }
-    assert (prediction.model, prediction.version) == ("flowers", 1)
+async def test_a_row_names_the_version_that_computed_it(parts: Parts) -> None:
+    classified = await parts.classify()
+    assert classified.probabilities.shape == (5,)
+    assert (classified.version.model, classified.version.version) == ("flowers", 1)
+
+
+async def test_pixels_are_scored_as_they_are(parts: Parts) -> None:
+    of_pixels = await parts.classify(resize(decode_image(PHOTO)))
+    np.testing.assert_array_equal(of_pixels.probabilities, (await parts.classify()).probabilities)
+    assert of_pixels.timings.decode_s == 0
 
 
 async def test_the_engine_gets_the_pixels_of_imaging_bit_for_bit(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,17 +95,17 @@ async def test_the_engine_gets_the_pixels_of_imaging_bit_for_bit(parts: Parts, m
         return run(images, is_alone=is_alone)
 
     monkeypatch.setattr(parts.engine, "run", watched_run)
-    await parts.predict()
+    await parts.classify()
     [image] = seen[0]
     assert (image == resize(decode_image(PHOTO))).all()
 
 
 async def test_the_stages_of_a_prediction_are_measured(parts: Parts) -> None:
     parts.engine.hold()
-    first = asyncio.create_task(parts.predict())
+    first = asyncio.create_task(parts.classify())
     while not parts.engine.batches:
         await asyncio.sleep(0.001)
-    second = asyncio.create_task(parts.predict())
+    second = asyncio.create_task(parts.classify())
     await asyncio.sleep(0.1)
     parts.engine.release()
     timings = [(await first).timings, (await second).timings]
@@ -116,25 +114,9 @@ async def test_the_stages_of_a_prediction_are_measured(parts: Parts) -> None:
     assert all(0.0001 < timing.decode_s < 5 for timing in timings)
 
 
-async def test_confident_is_judged_by_the_threshold_of_the_metadata(tmp_path: Path) -> None:
-    for threshold, confident in [(0.0, True), (1.0, False)]:
-        store = tmp_path / str(threshold)
-        publish_example(store, confidence_threshold=threshold)
-        parts = Parts(store)
-        await parts.live_model.look()
-        assert (await parts.predict()).confident is confident
-
-
-async def test_top_k_bounds_the_scores_and_is_itself_bounded(parts: Parts) -> None:
-    assert len((await parts.predict(top_k=2)).scores) == 2
-    for top_k in (0, 6):
-        with pytest.raises(InvalidParameter, match="ask for 1 to 5"):
-            await parts.predict(top_k=top_k)
-
-
 async def test_without_a_model_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotReady):
-        await Parts(tmp_path).predict()
+        await Parts(tmp_path).classify()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +166,7 @@ async def test_lanes_decode_what_is_small_and_processes_what_is_large(
     monkeypatch.setattr(decode, "resize", watched_resize)
     parts = Parts(store, lanes_decode=lanes_decode)
     await parts.live_model.look()
-    await parts.predict(data)
+    await parts.classify(data)
     assert seen == where
     parts.predictor.close()
     parts.batcher.close()
@@ -192,9 +174,9 @@ async def test_lanes_decode_what_is_small_and_processes_what_is_large(
 
 async def test_a_broken_image_spoils_only_its_own_place(parts: Parts) -> None:
     parts.engine.hold()
-    good = asyncio.create_task(parts.predict())
+    good = asyncio.create_task(parts.classify())
     with pytest.raises(InvalidImage):
-        await parts.predict(PHOTO[:2000])
+        await parts.classify(PHOTO[:2000])
     parts.engine.release()
     await good
 
@@ -204,7 +186,7 @@ async def test_an_error_and_the_file_that_it_holds_are_gone_without_a_collection
 
     async def ask() -> None:
         try:
-            await parts.predict(PHOTO[:2000])
+            await parts.classify(PHOTO[:2000])
         except InvalidImage as error:
             gone.append(weakref.ref(error))
 
@@ -225,14 +207,14 @@ async def test_an_error_and_the_file_that_it_holds_are_gone_without_a_collection
 
 async def test_a_full_queue_refuses_before_decoding(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     parts.engine.hold()
-    accepted = [asyncio.create_task(parts.predict()) for _ in range(1)]
+    accepted = [asyncio.create_task(parts.classify()) for _ in range(1)]
     while not parts.batcher.num_computing:
         await asyncio.sleep(0)
-    accepted += [asyncio.create_task(parts.predict()) for _ in range(2)]
+    accepted += [asyncio.create_task(parts.classify()) for _ in range(2)]
     await asyncio.sleep(0)
     monkeypatch.setattr("service.inference.predictor.decode_square", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(QueueFull):
-        await parts.predict()
+        await parts.classify()
     monkeypatch.undo()
     parts.engine.release()
     await asyncio.gather(*accepted)
@@ -240,13 +222,13 @@ async def test_a_full_queue_refuses_before_decoding(parts: Parts, monkeypatch: p
 
 async def test_expired_work_is_not_computed(parts: Parts) -> None:
     parts.engine.hold()
-    first = asyncio.create_task(parts.predict())
+    first = asyncio.create_task(parts.classify())
     while not parts.batcher.num_computing:
         await asyncio.sleep(0)
     with pytest.raises(DeadlineExceeded):  # answered in time although the lane is stuck
-        await parts.predict(timeout_s=0.01)
+        await parts.classify(timeout_s=0.01)
     with pytest.raises(DeadlineExceeded):
-        await parts.predict(timeout_s=0)
+        await parts.classify(timeout_s=0)
     parts.engine.release()
     await first
     assert parts.engine.batches == [1]
@@ -255,14 +237,14 @@ async def test_expired_work_is_not_computed(parts: Parts) -> None:
 
 async def test_a_switch_while_a_request_waits_leaves_it_with_its_version(parts: Parts, store: Path) -> None:
     parts.engine.hold()
-    old = asyncio.create_task(parts.predict())
+    old = asyncio.create_task(parts.classify())
     while not parts.batcher.num_computing:
         await asyncio.sleep(0)
     publish_example(store)
     await parts.live_model.look()
-    new = asyncio.create_task(parts.predict())
+    new = asyncio.create_task(parts.classify())
     parts.engine.release()
-    assert ((await old).version, (await new).version) == (1, 2)
+    assert ((await old).version.version, (await new).version.version) == (1, 2)
 
 
 @pytest.mark.parametrize(("image_format", "num_pixels"), [("AVIF", 58_000_000), ("TIFF", 8_076_800), ("PNG", 76_800)])
@@ -281,7 +263,7 @@ async def test_what_no_header_bounds_counts_for_more_than_its_pixels(
 
     monkeypatch.setattr(PixelBudget, "hold", noted)
     parts.engine.lanes_decode = False
-    await parts.predict(encode(draw_photograph(0, seed=1), image_format))
+    await parts.classify(encode(draw_photograph(0, seed=1), image_format))
     assert held == [num_pixels]
 
 
@@ -294,7 +276,6 @@ async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_th
     )
     parts.predictor = Predictor(
         parts.live_model,
-        parts.admission,
         parts.batcher,
         limits=ImageLimits(max_image_pixels=320 * 240),
         decode_threads=6,
@@ -318,9 +299,9 @@ async def test_two_of_the_largest_pictures_are_decoded_at_a_time_however_many_th
 
     monkeypatch.setattr(PixelBudget, "hold", counted)
     for _ in range(5):
-        await asyncio.gather(*[parts.predict() for _ in range(2)])
+        await asyncio.gather(*[parts.classify() for _ in range(2)])
     for _ in range(5):
-        await asyncio.gather(*[parts.predict() for _ in range(6)], return_exceptions=True)
+        await asyncio.gather(*[parts.classify() for _ in range(6)], return_exceptions=True)
     assert 1 <= most <= 2
     parts.predictor.close()
     parts.batcher.close()

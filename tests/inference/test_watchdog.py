@@ -32,7 +32,7 @@ class Watched:
             tmp_path, "flowers", load=Loader(), health=self.health, max_batch_size=4, reload_interval_s=3600
         )
         self.live_model.current = fake_version(self.engine)
-        self.batcher = MicroBatcher(max_batch_size=4, max_queue_size=8)
+        self.batcher = MicroBatcher(max_batch_size=4)
         self.watchdog = Watchdog(self.live_model, self.batcher, self.fatal.append)
         self.now = asyncio.get_running_loop().time()
 

@@ -80,7 +80,7 @@ def full_queue(wire: Wire, *, room: int = 0) -> Iterator[None]:
     """A queue that has room for no more than `room` images."""
     admission = wire.service.service.admission
     with ExitStack() as waiting:
-        for _ in range(admission.room - room):
+        for _ in range(admission.max_waiting - room):
             waiting.enter_context(admission.image())
         yield
 

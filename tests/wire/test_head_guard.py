@@ -256,7 +256,7 @@ async def test_while_it_refuses_the_queue_is_shortened_to_what_the_engine_wants(
         for _ in range(8):
             writer.write(predict())
             assert (await read_answer(reader))[0].startswith("http/1.1 429 ")
-            rooms.append(wire.service.service.admission.room)
+            rooms.append(wire.service.service.admission.max_waiting)
     writer.close()
     assert rooms == [128, 64, 32, 16, 8, 4, 2, 2]
     assert loader.engines[1].min_queue_size == 2
@@ -285,7 +285,7 @@ async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) ->
     """Two requests in one write: the second may not overtake the first, which has room."""
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     admission = wire.service.service.admission
-    with patch.object(type(admission), "_check_room", side_effect=[None, None, QueueFull("full")]):
+    with patch.object(type(admission), "_check_not_full", side_effect=[None, None, QueueFull("full")]):
         writer.write(predict() + predict())
         first, second = await read_answer(reader), await read_answer(reader)
     assert first[1]["type"] == "/problems/missing-image"

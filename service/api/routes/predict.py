@@ -19,7 +19,8 @@ from service.api.hang_up import unless_hung_up
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.service import request_id_of, service_of
 from service.api.upload import FIELD, read_image
-from service.inference.predictor import Prediction, Timings
+from service.inference.predictor import Classified, Timings
+from service.ranking import Ranking, check_top_k, rank
 
 PATH = "/predict"
 _to_json = TypeAdapter(PredictionBody).dump_json
@@ -151,15 +152,16 @@ async def predict(
     service = service_of(request)
     clock = asyncio.get_running_loop().time
     gives_up_at = None if x_request_timeout_ms is None else clock() + min(x_request_timeout_ms, _LONGEST_MS) / 1000
-    with service.admission.request() as hold:
-        service.predictor.check_top_k(top_k)
+    with service.admission.request() as ticket:
+        num_classes = len(service.predictor.require().metadata.class_names)
+        check_top_k(top_k, num_classes)
         try:
             async with asyncio.timeout_at(gives_up_at):
                 upload = await read_image(
                     request,
                     max_image_bytes=service.max_image_bytes,
                     body_timeout_s=service.body_timeout_s,
-                    hold=hold,
+                    hold=ticket.add_bytes,
                     is_busy=service.admission.is_busy,
                     joiner=service.joiner,
                 )
@@ -167,17 +169,20 @@ async def predict(
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
         if upload.parameters:
             top_k = _join_top_k(top_k, upload.parameters.get("top_k", ()))
+            check_top_k(top_k, num_classes)
         # The server's own limit counts from the end of the upload, which has a limit of its own.
         deadline = clock() + service.request_timeout_s
         if gives_up_at is not None:
             deadline = min(deadline, gives_up_at)
-        work = service.predictor.predict(upload.image, top_k=top_k, deadline=deadline)
+        work = service.predictor.classify(upload.image, ticket, deadline)
         del upload  # the predictor lets go of it as soon as it is decoded
-        prediction = await unless_hung_up(request, work)
-    durations_ms = _milliseconds(prediction.timings)
-    answer = _answer(request_id_of(request), prediction, durations_ms)
-    request.state.prediction = prediction
-    request.state.log = {"model_version": prediction.version, **durations_ms}
+        classified = await unless_hung_up(request, work)
+    metadata = classified.version.metadata
+    ranking = rank(classified.probabilities, metadata.class_names, top_k, metadata.confidence_threshold)
+    durations_ms = _milliseconds(classified.timings)
+    answer = _answer(request_id_of(request), classified, ranking, durations_ms)
+    request.state.prediction = ranking.scores[0], classified.timings
+    request.state.log = {"model_version": classified.version.version, **durations_ms}
     return answer
 
 
@@ -205,15 +210,15 @@ def _contradiction(name: str, values: Sequence[str]) -> errors.InvalidParameter:
     return errors.InvalidParameter(f"{name} is given twice, as {shown}: give it once.")
 
 
-def _answer(request_id: str, prediction: Prediction, durations_ms: dict[str, float]) -> Response:
-    best = prediction.scores[0]
+def _answer(request_id: str, classified: Classified, ranking: Ranking, durations_ms: dict[str, float]) -> Response:
+    best = ranking.scores[0]
     body = PredictionBody(
         request_id=request_id,
-        model=ModelVersion(name=prediction.model, version=prediction.version),
+        model=ModelVersion(name=classified.version.model, version=classified.version.version),
         label=best.label,
         probability=best.probability,
-        confident=prediction.confident,
-        predictions=[LabelProbability(score.label, score.probability) for score in prediction.scores],
+        confident=ranking.confident,
+        predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
     )
     timing = ", ".join(f"{stage.removesuffix('_ms')};dur={duration}" for stage, duration in durations_ms.items())
     return Response(_to_json(body), media_type="application/json", headers={"Server-Timing": timing})
