@@ -51,6 +51,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     logging.basicConfig(handlers=[_Handler(renderer, writer)], level=logging.WARNING, force=True)
     logging.raiseExceptions = False
     logging.captureWarnings(True)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every bad body. The answer says it.
     sys.stderr = LogStream(writer)
     _log_uncaught_exceptions()
     return writer

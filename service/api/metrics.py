@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: counters of one app, and facts read off the service at the moment of a scrape."""
+"""Metrics for Prometheus: counters of one app, and facts that are read at each scrape."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -21,22 +21,21 @@ _LAG_TICK_S = 0.1
 
 
 class Metrics:
-    """The counters of one app, in a registry of its own so that a process (a test run) may hold several apps.
+    """Counters of one app. Each app has its own registry, so a process may hold several.
 
-    Every label has few values whatever clients send: route templates, known methods, names of problems, labels of
-    the model.
+    Every label has few values whatever clients send.
     """
 
     def __init__(self) -> None:
-        # Else every counter has a second series, which nobody asks for.
+        # Otherwise every counter has a second series.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "flowers_requests", "Answered requests.", ["method", "route", "status"], registry=registry
         )
-        problems = Counter("flowers_problems", "Requests answered with a problem.", ["type"], registry=registry)
-        # All of them, from 0 on: Prometheus sees no increase in a series that begins with 1.
-        self.problems = {name: problems.labels(name) for name in PROBLEMS}
+        self.problems = Counter("flowers_problems", "Requests answered with a problem.", ["type"], registry=registry)
+        for name in PROBLEMS:
+            self.problems.labels(name)  # from 0 on: Prometheus sees no increase in a series that begins with 1
         self.duration = Histogram(
             "flowers_request_duration_seconds",
             "From the request's head to the end of the answer.",
@@ -44,8 +43,6 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        # By method, route and status: to find two series by their labels takes as long as to count in them.
-        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.stage_duration = Histogram(
             "flowers_stage_duration_seconds",
             "Parts of a prediction: decode, queue (waiting for a thread, and for those ahead of it), infer.",
@@ -53,7 +50,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._decode, self._queue, self._infer = map(self.stage_duration.labels, ("decode", "queue", "infer"))
+        for stage in ("decode", "queue", "infer"):
+            self.stage_duration.labels(stage)
         self.batch_size = Histogram(
             "flowers_batch_size_images", "Images in one engine call.", buckets=_BATCH_SIZES, registry=registry
         )
@@ -67,32 +65,27 @@ class Metrics:
         self.in_flight = Gauge("flowers_in_flight_requests", "Requests without an answer yet.", registry=registry)
         self.event_loop_lag = Histogram(
             "flowers_event_loop_lag_seconds",
-            "How much later than planned the event loop came to a task that was due.",
+            "Event loop lag, in seconds.",
             buckets=_SECONDS,
             registry=registry,
         )
         ProcessCollector(registry=registry)
 
     def observe_request(self, method: str, route: str, status: int, duration_s: float) -> None:
-        """Count one answered request, and how long it took (seconds)."""
-        if (series := self._of_request.get((method, route, status))) is None:
-            labels = route, str(status)
-            series = self.requests.labels(method, *labels), self.duration.labels(*labels)
-            self._of_request[method, route, status] = series
-        requests, duration = series
-        requests.inc()
-        duration.observe(duration_s)
+        """Count one answered request and its duration (seconds)."""
+        self.requests.labels(method, route, str(status)).inc()
+        self.duration.labels(route, str(status)).observe(duration_s)
 
     def observe_prediction(self, best: Score, timings: Timings) -> None:
         """Count one prediction: its stages, its class, its probability."""
-        self._decode.observe(timings.decode_s)
-        self._queue.observe(timings.queue_s)
-        self._infer.observe(timings.infer_s)
+        self.stage_duration.labels("decode").observe(timings.decode_s)
+        self.stage_duration.labels("queue").observe(timings.queue_s)
+        self.stage_duration.labels("infer").observe(timings.infer_s)
         self.predictions.labels(best.label).inc()
         self.probability.observe(best.probability)
 
     async def watch_event_loop(self) -> None:
-        """Observe its lag again and again, until cancelled."""
+        """Observe the event loop's lag ten times a second, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due_at = loop.time() + _LAG_TICK_S
@@ -101,7 +94,7 @@ class Metrics:
 
 
 class ServiceCollector(Collector):
-    """What is read off the service at the moment of a scrape."""
+    """Facts that are read at each scrape."""
 
     def __init__(
         self, health: Health, admission: Admission, live_model: LiveModel, num_dropped_lines: Callable[[], int]
@@ -112,7 +105,7 @@ class ServiceCollector(Collector):
         self._num_dropped_lines = num_dropped_lines
 
     def collect(self) -> Iterator[Metric]:
-        """One family per fact."""
+        """Yield one family per fact."""
         yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self._health.is_ready))
         yield GaugeMetricFamily(
             "flowers_queue_images",

@@ -1,8 +1,7 @@
-"""Request -> the bytes of one image and its parameters: streamed, bounded at every step, no temporary file."""
+"""Request -> the bytes of one image and its parameters. Each step is bounded. There is no temporary file."""
 
 import asyncio
 import io
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from service.api.delimiters import Delimiters
+from service.api.parameters import TOP_K
 from service.errors import (
     BodyTooSlow,
     ImageBytesTooLarge,
@@ -23,14 +23,13 @@ from service.errors import (
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
+from service.inference.admission import Ticket
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every bad body; the answer says it
-
 FIELD = "file"
-PARAMETERS = ("top_k",)
+PARAMETERS = (TOP_K,)
 """Fields of a form that are kept beside the image."""
 
 _BINARY = frozenset(
@@ -39,19 +38,36 @@ _BINARY = frozenset(
         *("binary/octet-stream", "image", "*/*"),
     }
 )
-"""Media types of a file whose sender does not know what it is."""
+"""Media types of a file of unknown kind."""
 
 _URL_ENCODED = "application/x-www-form-urlencoded"  # what curl says of --data-binary
 _NUM_JUDGED_BYTES = 512  # an image has bytes among them that no such form has
 _MAX_PARAMETER_BYTES = 64
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
 _MAX_PARTS = 32
-# What comes after the size of a photograph waits after each piece (up to 256 KiB) on a busy service, and the whole is
-# joined on a thread: else two senders of large bodies on a fast network keep the event loop busy, before which the
+# Above the size of a photograph, reading pauses after each piece (up to 256 KiB) while the service is busy. A thread
+# joins the pieces. Otherwise two clients with large bodies on a fast network keep the event loop busy, for which the
 # lanes step back (`benchmarks/reliability`, neighbours).
 _LARGE_BYTES = 4 * 1024 * 1024
 _PAUSE_S = 0.002
 _SMALL_PIECE_BYTES = 4096  # as an object of its own it would take up to ninety times its bytes
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """Limits of every upload.
+
+    Attributes:
+        max_image_bytes: Longest image file.
+        body_timeout_s: Time for a body to arrive, in seconds.
+        is_busy: Returns whether images are computed now, or were a moment ago. Large bodies are read slower then.
+        joiner: Joins the pieces of a large body beside the event loop. None means a thread of the event loop.
+    """
+
+    max_image_bytes: int
+    body_timeout_s: float
+    is_busy: Callable[[], bool] = lambda: False
+    joiner: Executor | None = None
 
 
 @dataclass(frozen=True)
@@ -67,65 +83,59 @@ class Upload:
     parameters: dict[str, list[str]] = field(default_factory=dict)
 
 
-async def read_image(
-    request: Request,
-    *,
-    max_image_bytes: int,
-    body_timeout_s: float,
-    hold: Callable[[int], None] = lambda _: None,
-    is_busy: Callable[[], bool] = lambda: False,
-    joiner: Executor | None = None,
-) -> Upload:
+async def read_image(request: Request, ticket: Ticket, limits: UploadLimits) -> Upload:
     """Read the one image that the request carries, as multipart field `file` or as its whole body.
 
-    `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether images are
-    being computed, or were a moment ago: then a large body is read more slowly. `joiner` puts a large one together,
-    beside the event loop; None: a thread of the event loop's own.
+    Args:
+        request: Its body has not been read.
+        ticket: Counts each piece before it is kept.
+        limits: Sizes and times.
 
     Raises:
-        UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
-            before the body is read; the last two also while it arrives.
-        BodyTooSlow: it had not arrived after `body_timeout_s` (seconds).
-        MalformedRequest: multipart that cannot be parsed.
-        TooManyImages: more than one part named `file`.
+        UnsupportedEncoding, UnsupportedMediaType: The headers say so. The body is not read.
+        MissingImage, ImageBytesTooLarge: The headers say so, or the body shows it.
+        QueueFull: The ticket takes no more bytes.
+        BodyTooSlow: The body did not arrive in time.
+        MalformedRequest: The multipart body cannot be parsed.
+        TooManyImages: The form has more than one field named `file`.
     """
     if "content-encoding" in request.headers:
         raise UnsupportedEncoding("The request has a Content-Encoding: send the image file as it is, without one.")
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1")
     is_multipart = kind == "multipart/form-data"
-    max_bytes = max_image_bytes + (_MAX_MULTIPART_OVERHEAD_BYTES if is_multipart else 0)
+    max_bytes = limits.max_image_bytes + (_MAX_MULTIPART_OVERHEAD_BYTES if is_multipart else 0)
     announced = request.headers.get("content-length", "")
     if announced == "0" or (not announced and "transfer-encoding" not in request.headers):
         raise _no_body()
     if announced.isdecimal() and int(announced[:19]) > max_bytes:
-        raise _too_large(max_image_bytes)
+        raise _too_large(limits.max_image_bytes)
     sink: _Form | _Raw
     if is_multipart:
-        sink = _Form(options.get(b"boundary", b""), max_image_bytes)
+        sink = _Form(options.get(b"boundary", b""), limits.max_image_bytes)
     elif not kind or kind in _BINARY or kind.startswith("image/") or kind == _URL_ENCODED:
         sink = _Raw(is_perhaps_a_form=kind == _URL_ENCODED)
     else:
         raise _unsupported(kind)
     num_bytes = 0
     try:
-        async with asyncio.timeout(body_timeout_s), aclosing(request.stream()) as chunks:
+        async with asyncio.timeout(limits.body_timeout_s), aclosing(request.stream()) as chunks:
             async for chunk in chunks:
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:
-                    raise _too_large(max_image_bytes)
-                hold(len(chunk))
+                    raise _too_large(limits.max_image_bytes)
+                ticket.add_bytes(len(chunk))
                 sink.write(chunk)
-                if chunk and num_bytes > _LARGE_BYTES and is_busy():
+                if chunk and num_bytes > _LARGE_BYTES and limits.is_busy():
                     await asyncio.sleep(_PAUSE_S)
         if not num_bytes:
             raise _no_body()
         if num_bytes > _LARGE_BYTES:
-            return await asyncio.get_running_loop().run_in_executor(joiner, sink.finish)
+            return await asyncio.get_running_loop().run_in_executor(limits.joiner, sink.finish)
         return sink.finish()
     except TimeoutError:
         raise BodyTooSlow(
-            f"The body did not arrive within {body_timeout_s:g} seconds: send a smaller file, or use a "
+            f"The body did not arrive within {limits.body_timeout_s:g} seconds: send a smaller file, or use a "
             "faster connection."
         ) from None
     finally:
@@ -133,9 +143,9 @@ async def read_image(
 
 
 class _Pieces:
-    """Bytes as they arrive, joined once: a buffer that grows to megabytes is copied again and again.
+    """Bytes as they arrive. They are joined once, since a growing buffer is copied again and again.
 
-    While they are joined they take twice their memory. Small pieces go into a buffer nevertheless.
+    Joining takes twice their memory. Small pieces go into a buffer nevertheless.
     """
 
     def __init__(self) -> None:
@@ -154,7 +164,7 @@ class _Pieces:
     def join(self) -> bytes:
         self._end_small()
         pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)  # of so many bytes it lets go of the GIL, as all pieces are `bytes`
+        return b"".join(pieces)  # releases the GIL for so many bytes, as all pieces are `bytes`
 
     def _end_small(self) -> None:
         if self._small.tell():
@@ -163,10 +173,10 @@ class _Pieces:
 
 
 class _Raw(_Pieces):
-    """The whole body is the image.
+    """Body that is the image itself.
 
     Args:
-        is_perhaps_a_form: Whether it may be a URL-encoded form. That is printable ASCII, which no image is.
+        is_perhaps_a_form: Whether it may be a URL-encoded form. Such a form is printable ASCII. An image is not.
     """
 
     def __init__(self, *, is_perhaps_a_form: bool) -> None:
@@ -184,7 +194,7 @@ class _Raw(_Pieces):
 
 
 class _Form:
-    """multipart/form-data, parsed as it arrives. Of fields that are neither image nor parameter only names are kept."""
+    """multipart/form-data, parsed as it arrives. It keeps only the names of other fields."""
 
     def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
         self._max_image_bytes = max_image_bytes
@@ -238,7 +248,7 @@ class _Form:
         return Upload(self._image.join(), parameters)
 
     def close(self) -> None:
-        """The parser and this hold each other, and the image, which only a collection would free."""
+        """Drop the parser. It and this object hold each other, and the image until a collection."""
         del self._parser
 
     def _begin_part(self) -> None:

@@ -1,6 +1,5 @@
 """OnnxRuntimeEngine: a version's network on the CPU, without TensorFlow; loaded in a tenth of a second."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from service.engines.warm_up import run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
-
-# Whatever is there by now stays: collections that pass over it cost each request a tenth of its time.
-gc.freeze()
 
 _INPUT, _OUTPUT = "images", "probabilities"
 _LARGEST_CALL = 12  # images: more are hardly faster (measured), and take memory in proportion

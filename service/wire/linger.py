@@ -9,13 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SKIPPED_BYTES = 1024 * 1024
 """An unread rest of this size costs less than a new connection."""
 
-_LINGER_S = 2.0
-_LINGER_WHILE_DRAINING_S = 1.0  # the process may be about to end
+LINGER_S = 2.0
+LINGER_WHILE_DRAINING_S = 1.0  # the process may be about to end
 
 
 def linger_s(*, is_draining: bool) -> float:
     """Return for how long a body that is still owed is read and thrown away, in seconds."""
-    return _LINGER_WHILE_DRAINING_S if is_draining else _LINGER_S
+    return LINGER_WHILE_DRAINING_S if is_draining else LINGER_S
 
 
 class Linger:

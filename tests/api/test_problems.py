@@ -17,7 +17,7 @@ from support.fakes import Loader
 from support.running import Running, running
 
 from service import errors
-from service.api.problems import MEDIA_TYPE, PROBLEMS
+from service.api.problems import INTERNAL_ERROR, MEDIA_TYPE, PROBLEMS, find
 from service.inference.admission import Ticket
 from service.inference.predictor import Classified
 
@@ -350,17 +350,15 @@ async def test_an_exception_that_nobody_foresaw_is_a_500_too(service: Running, m
     assert [event["event"] for event in events].count("request failed") == 1
 
 
-def test_every_error_that_a_request_can_meet_has_its_problem() -> None:
-    """Not in the table: what only the command line meets, and what is the service's own fault."""
-    from service.api.problems import _PROBLEMS
-
+def test_every_error_of_a_request_has_its_problem() -> None:
+    """A failing engine is the service's own fault."""
     families = (errors.ImageError, errors.RequestError, errors.ServiceError)
     leaves = {
         error
         for _, error in inspect.getmembers(errors, inspect.isclass)
         if issubclass(error, families) and error not in families
     }
-    assert leaves - _PROBLEMS.keys() == {errors.EngineFailed}
+    assert {error for error in leaves if find(error) is INTERNAL_ERROR} == {errors.EngineFailed}
 
 
 async def test_the_type_of_a_problem_is_the_path_of_its_explanation(service: Running) -> None:

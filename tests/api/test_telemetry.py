@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from prometheus_client import generate_latest
@@ -16,7 +17,7 @@ from support.running import Running, running
 from support.versions import publish_example
 
 from service.api.app import create_app
-from service.api.telemetry import make_request_id
+from service.api.record import make_request_id
 from service.settings import ServeSettings
 
 pytestmark = pytest.mark.anyio
@@ -91,7 +92,7 @@ async def test_requests_stages_batches_and_problems_are_counted(service: Running
 async def test_a_prediction_that_could_not_be_answered_is_not_counted(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.routes.predict._answer", None)
+    monkeypatch.setattr("service.api.routes.predict.rank", Mock(side_effect=ZeroDivisionError))
     assert (await service.client.post("/predict", content=PHOTO)).status_code == 500
     metrics = await scrape(service)
     assert metrics[key("flowers_prediction_probability_bucket", le="+Inf")] == 0

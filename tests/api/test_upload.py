@@ -19,9 +19,10 @@ from starlette.requests import Request
 from support.drawing import draw_photograph, encode
 from support.fakes import Loader
 from support.running import Running, running
+from support.tickets import open_ticket
 
 from service.api import upload
-from service.api.upload import Upload, read_image
+from service.api.upload import Upload, UploadLimits, read_image
 from service.errors import FlowersError, RequestError
 
 pytestmark = pytest.mark.anyio
@@ -74,7 +75,8 @@ async def read_all(
 
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-    return await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)
+    with open_ticket() as ticket:
+        return await read_image(request, ticket, UploadLimits(20_000_000, body_timeout_s=30, is_busy=is_busy))
 
 
 @pytest.mark.parametrize(("num_mebibytes", "is_busy", "pauses"), [(4, True, 0), (10, False, 0), (10, True, 6)])

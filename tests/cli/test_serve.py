@@ -141,7 +141,7 @@ def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_o
         taken = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
         assert taken.status_code == 200
         service.process.send_signal(second)
-        assert service.wait_for("ending at once")["signal"] == second.name
+        assert service.wait_for("exit forced")["signal"] == second.name
         assert service.process.wait() == 128 + second
 
 

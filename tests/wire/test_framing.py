@@ -13,8 +13,8 @@ from support.fakes import Loader
 from support.running import running
 from support.wires import GET, Wire, on_the_wire, read_answer
 
-from service.wire import head_guard, linger
-from service.wire.head_guard import MAX_HEAD_BYTES
+from service.wire import clocks, head_guard, linger
+from service.wire.heads import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +32,8 @@ OFFERS = {
 
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
-    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
+    monkeypatch.setattr(linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(clocks, "TICK_S", 0.02)
     key = KEY.split()[1].decode()
     async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:
         yield wire
@@ -203,7 +203,7 @@ async def test_tiny_chunks_leave_the_event_loop_to_others(wire: Wire) -> None:
     assert (await read_answer(reader))[0].split()[1] == "415"
     counting.cancel()
     writer.close()
-    assert turns > 2 * 100_000 / head_guard._PARTS_A_TURN
+    assert turns > 2 * 100_000 / head_guard.PARTS_A_TURN
 
 
 _NO_FRAMING = (
@@ -320,12 +320,12 @@ async def test_an_error_of_head_has_no_body(wire: Wire) -> None:
 
 
 async def test_no_room_in_memory_is_not_the_client_s_fault(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    for name in ("on_body", "_check_head"):
+    for owner, name in ((head_guard.HeadGuard, "on_body"), (head_guard, "check_fields")):
         with monkeypatch.context() as patched:
-            patched.setattr(head_guard.HeadGuard, name, fail)
+            patched.setattr(owner, name, fail)
             reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
             writer.write(request(b"POST", b"/predict", KEY, JPEG, body=PHOTO))
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")

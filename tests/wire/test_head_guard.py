@@ -14,16 +14,16 @@ from support.wires import GET, Wire, full_queue, on_the_wire, predict, read_answ
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import QueueFull
-from service.wire import head_guard, linger
-from service.wire.head_guard import MAX_HEAD_BYTES
+from service.wire import clocks, linger
+from service.wire.heads import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
-    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
+    monkeypatch.setattr(linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(clocks, "TICK_S", 0.02)
     async with running(store, loader) as service, on_the_wire(service) as wire:
         yield wire
 
@@ -93,7 +93,7 @@ async def test_what_cannot_be_read_is_a_malformed_request(wire: Wire, request_by
 async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_closed(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.05)
     await wire.refused(GET + b"X-Slow: ", "body-too-slow", 408, "headers did not arrive within")
     assert await wire.send(b"") == (0, {}, b"")
 
@@ -101,7 +101,7 @@ async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_clos
 @pytest.mark.parametrize("is_first", [True, False])
 async def test_empty_lines_gain_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
     """Neither before the first request nor between two."""
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.2)
 
     async def lasts(first: bytes, each: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
@@ -124,7 +124,7 @@ async def test_empty_lines_gain_no_time(wire: Wire, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(GET)
 
@@ -143,7 +143,7 @@ async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: p
 async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(b"POST /nothing HTTP/1.1\r\nHost: flowers\r\nContent-Length: 1000\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
@@ -154,7 +154,7 @@ async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
 
 
 async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     for path, body in [(b"/nothing", b"x" * 100), (b"/nothing", b"x" * 100), (b"/livez", b"")]:
         writer.write(b"GET %b HTTP/1.1\r\nHost: flowers\r\nContent-Length: %d\r\n\r\n" % (path, len(body)))

@@ -11,7 +11,7 @@ from support.fakes import Loader
 from support.running import running
 from support.wires import GET, Wire, full_queue, on_the_wire, predict
 
-from service.wire import head_guard, linger, send_limits
+from service.wire import clocks, linger, send_limits
 from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces
 
 pytestmark = pytest.mark.anyio
@@ -22,8 +22,8 @@ LARGE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: flowers\r\n"
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
     monkeypatch.setattr(send_limits, "SEND_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
-    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
+    monkeypatch.setattr(clocks, "TICK_S", 0.02)
+    monkeypatch.setattr(linger, "LINGER_S", 0.05)
     async with running(store, loader) as service, on_the_wire(service) as wire:
         yield wire
 

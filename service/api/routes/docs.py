@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from service.api import problems
+from service.api.record import record_of
 from service.api.schemas import ProblemDetails
-from service.api.service import request_id_of
 
 router = APIRouter(tags=["documentation"])
 
@@ -63,7 +63,7 @@ async def problem(
     """The `type` of every problem is the path of its explanation."""
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
-    return problems.explain(problems.PROBLEMS[name], request_id_of(request))
+    return problems.explain(problems.PROBLEMS[name], record_of(request.scope).request_id)
 
 
 @cache  # one copy for all who are being sent it

@@ -5,11 +5,9 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
-from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +15,6 @@ from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
 from support.running import Running, running
 
-from service.api.routes.predict import _DirectRoute
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
 
@@ -76,29 +73,6 @@ async def test_an_answer_has_the_shape_that_was_promised(service: Running) -> No
     stages = [stage.split(";dur=") for stage in response.headers["server-timing"].split(", ")]
     assert [name for name, _ in stages] == ["decode", "queue", "infer"]
     assert all(float(duration_ms) >= 0 for _, duration_ms in stages)
-
-
-@pytest.mark.parametrize(
-    ("special", "num_asked"),
-    [({}, 0), ({"params": {"top_k": 5}}, 1), ({"headers": {"X-Request-Timeout-Ms": "9000"}}, 1)],
-    ids=["plain", "query", "header"],
-)
-async def test_only_a_request_with_a_parameter_goes_through_fastapi(
-    service: Running, special: dict[str, Any], num_asked: int
-) -> None:
-    with patch.object(APIRoute, "handle", autospec=True, side_effect=APIRoute.handle) as handle:
-        response = await service.client.post("/predict", content=PHOTOS[3], **special)
-    assert response.json()["label"] == CLASS_NAMES[3]
-    assert handle.call_count == num_asked
-    metrics = (await service.client.get("/metrics")).text
-    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in metrics
-
-
-def test_a_direct_route_is_for_queries_and_headers_alone() -> None:
-    async def endpoint(path: str) -> None: ...
-
-    with pytest.raises(TypeError, match="ordinary route"):
-        _DirectRoute("/{path}", endpoint)
 
 
 async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
