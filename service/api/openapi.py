@@ -1,11 +1,10 @@
-"""The OpenAPI document: the plain route, which model is served, at which address, and where keys go."""
+"""OpenAPI document: the plain route, the served model, the address and the keys."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from service import errors
 from service.api import problems
 from service.api.access import document_keys
 from service.api.parameters import MAX_TOP_K, TIMEOUT_HEADER, TOP_K
@@ -90,33 +89,12 @@ def _describe_predict() -> dict[str, Any]:
             },
         },
         "responses": {
-            "200": {
+            200: {
                 "description": "Successful Response",
                 "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{PredictionBody.__name__}"}}},
                 "headers": {"Server-Timing": timing},
             },
-            **{
-                str(status): response
-                for status, response in problems.document(
-                    errors.MalformedRequest,
-                    errors.MissingImage,
-                    errors.Unauthorized,
-                    errors.BodyTooSlow,
-                    errors.ImageBytesTooLarge,
-                    errors.ImageTooLarge,
-                    errors.TooManyImages,
-                    errors.UnsupportedImageFormat,
-                    errors.UnsupportedMediaType,
-                    errors.UnsupportedEncoding,
-                    errors.InvalidImage,
-                    errors.InvalidParameter,
-                    errors.QueueFull,
-                    errors.NotReady,
-                    errors.OutOfMemory,
-                    errors.Draining,
-                    errors.DeadlineExceeded,
-                ).items()
-            },
+            **problems.document(*problems.PREDICTION_ERRORS),
         },
     }
 

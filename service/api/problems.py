@@ -60,63 +60,44 @@ class Problem:
 
 
 NOT_FOUND = Problem(
-    None,
-    404,
-    "not-found",
-    "There is no such path, model or version. GET /docs lists the paths. GET /models lists the models.",
+    None, 404, "not-found", "No such path, model or version. GET /docs lists the paths, GET /models the models."
 )
 METHOD_NOT_ALLOWED = Problem(
     None, 405, "method-not-allowed", "The path does not have this method. The header Allow lists its methods."
 )
+HEAD_TOO_LARGE = Problem(errors.HeadTooLarge, 431, "head-too-large", "Send fewer or shorter fields.")
 INTERNAL_ERROR = Problem(
-    None,
-    500,
-    "internal-error",
-    "The service is at fault. Send the request again. If that fails, give the operator the request id. The log has the "
-    "cause.",
+    None, 500, "internal-error", "The service is at fault. Its log has the cause. Give the operator the request id."
 )
 
-_TABLE = (
+_OF_PREDICTIONS = (
     Problem(errors.MalformedRequest, 400, "malformed-request", "Let a client library write it."),
     Problem(errors.MissingImage, 400, "missing-image", "Send it as the form's field `file`, or as the whole body."),
     Problem(errors.Unauthorized, 401, "unauthorized", "Send a key as Authorization: Bearer <key>, or as X-API-Key."),
     Problem(errors.BodyTooSlow, 408, "body-too-slow", "A head has 10 s. Send a smaller file, or use a faster network."),
     Problem(errors.ImageBytesTooLarge, 413, "body-too-large", "The limit is a setting. Send a smaller copy."),
-    Problem(
-        errors.ImageTooLarge, 413, "image-too-large", "A JPEG may have 200 million in its header. Send a smaller copy."
-    ),
+    Problem(errors.ImageTooLarge, 413, "image-too-large", "A JPEG may announce 200 million. Send a smaller copy."),
     Problem(errors.TooManyImages, 413, "too-many-images", "/predict takes one image."),
     Problem(errors.UnsupportedImageFormat, 415, "unsupported-image-format", "GET /docs lists the formats."),
-    Problem(
-        errors.UnsupportedMediaType,
-        415,
-        "unsupported-media-type",
-        "Send multipart/form-data, image/* or application/octet-stream.",
-    ),
+    Problem(errors.UnsupportedMediaType, 415, "unsupported-media-type", "GET /docs lists the media types."),
     Problem(errors.UnsupportedEncoding, 415, "unsupported-encoding", "Send the image file without one."),
     Problem(errors.InvalidImage, 422, "invalid-image", "Open it with another program, and save it again."),
-    Problem(
-        errors.InvalidParameter,
-        422,
-        "invalid-parameter",
-        "Or it is unknown, or given twice. GET /docs lists all.",
-    ),
-    Problem(errors.HeadTooLarge, 431, "head-too-large", "Send fewer or shorter fields."),
+    Problem(errors.InvalidParameter, 422, "invalid-parameter", "Or it is unknown, or given twice. See GET /docs."),
+    Problem(errors.NotReady, 503, "not-ready", "GET /readyz says why. Send it again later.", 5),
     Problem(errors.OutOfMemory, 503, "overloaded", "Wait, and send it again.", 1),
     # `PROBLEMS` holds the last one of a name.
     Problem(errors.QueueFull, 429, "overloaded", "Wait, and send it again. Without memory the status is 503.", 1),
-    Problem(errors.NotReady, 503, "not-ready", "GET /readyz says why. Send it again later.", 5),
     Problem(errors.Draining, 503, "draining", "Send it again. Another replica takes it.", 5),
     Problem(errors.DeadlineExceeded, 504, "deadline-exceeded", "Allow more time in X-Request-Timeout-Ms."),
 )
+_OF_ALL = (*_OF_PREDICTIONS, NOT_FOUND, METHOD_NOT_ALLOWED, HEAD_TOO_LARGE, INTERNAL_ERROR)
+_BY_KIND: dict[type[Exception], Problem] = {problem.kind: problem for problem in _OF_ALL if problem.kind}
+_BY_KIND |= dict.fromkeys((errors.ModelNotFound, errors.VersionNotFound), NOT_FOUND)
 
-_BY_KIND: dict[type[Exception], Problem] = {
-    **{problem.kind: problem for problem in _TABLE if problem.kind},
-    errors.ModelNotFound: NOT_FOUND,
-    errors.VersionNotFound: NOT_FOUND,
-}
+PREDICTION_ERRORS = tuple(problem.kind for problem in _OF_PREDICTIONS if problem.kind)
+"""Errors that a prediction can meet."""
 
-PROBLEMS = {problem.name: problem for problem in (*_TABLE, NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL_ERROR)}
+PROBLEMS = {problem.name: problem for problem in _OF_ALL}
 """Every kind by its name."""
 
 
@@ -133,14 +114,7 @@ def find(kind: type[Exception]) -> Problem:
 
 
 def problem_response(request_id: str, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Return the answer of one problem.
-
-    Args:
-        request_id: Of the refused request.
-        problem: The kind.
-        detail: Message about this occurrence.
-        headers: Fields beside Retry-After.
-    """
+    """Return the answer of one problem. `detail` is about this occurrence."""
     if problem.retry_after_s is not None:
         headers = {"Retry-After": str(problem.retry_after_s), **(headers or {})}
     body = ProblemDetails(
@@ -170,8 +144,7 @@ def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for status in sorted({problem.status for problem in problems}):
         responses[status] = _document([problem for problem in problems if problem.status == status])
-    any_other = _document([METHOD_NOT_ALLOWED, _BY_KIND[errors.HeadTooLarge]])
-    responses["default"] = {**any_other, "description": "Any other problem"}
+    responses["default"] = _document([METHOD_NOT_ALLOWED, HEAD_TOO_LARGE]) | {"description": "Any other problem"}
     return responses
 
 
@@ -181,9 +154,7 @@ def _document(problems: list[Problem]) -> dict[str, Any]:
         "content": {
             MEDIA_TYPE: {
                 "schema": json_schema_ref(ProblemDetails),
-                "examples": {
-                    problem.name: {"value": explain(problem, _EXAMPLE_ID).model_dump()} for problem in problems
-                },
+                "examples": {kind.name: {"value": explain(kind, _EXAMPLE_ID).model_dump()} for kind in problems},
             }
         },
     }
@@ -225,8 +196,8 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         return _respond(request.scope, METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
     if error.status_code == NOT_FOUND.status:
         return _respond(request.scope, NOT_FOUND, "Nothing is at this path: GET /docs lists the paths.")
-    malformed = _BY_KIND[errors.MalformedRequest]
-    return _respond(request.scope, malformed, "The request cannot be read: GET /docs describes it.")
+    detail = "The request cannot be read: GET /docs describes it."
+    return _respond(request.scope, _BY_KIND[errors.MalformedRequest], detail)
 
 
 async def _answer_hung_up(request: Request, error: Exception) -> Response:  # noqa: ARG001
