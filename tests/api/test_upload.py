@@ -21,8 +21,9 @@ from support.fakes import Loader
 from support.running import Running, running
 from support.tickets import open_ticket
 
-from service.api import upload
-from service.api.upload import Upload, UploadLimits, read_image
+from service.api import bodies, upload
+from service.api.bodies import Upload
+from service.api.upload import UploadLimits, read_image
 from service.errors import FlowersError, RequestError
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +89,7 @@ async def test_a_large_body_steps_back_for_those_that_are_computed(
     async def pause(seconds: float) -> None:
         nonlocal num_pauses
         num_pauses += 1
-        assert seconds == upload._PAUSE_S
+        assert seconds == upload.PAUSE_S
 
     monkeypatch.setattr(asyncio, "sleep", pause)
     await read(bytes(num_mebibytes * 1024 * 1024), "image/jpeg", [1024 * 1024], lambda: is_busy)
@@ -99,13 +100,13 @@ async def test_a_large_body_steps_back_for_those_that_are_computed(
 async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> None:
     """Its 13 MB would take milliseconds, in which nobody gets an answer."""
     threads = []
-    join = upload._Pieces.join
+    join = bodies.Pieces.join
 
-    def watched(pieces: upload._Pieces) -> bytes:
+    def watched(pieces: bodies.Pieces) -> bytes:
         threads.append(threading.current_thread())
         return join(pieces)
 
-    with patch.object(upload._Pieces, "join", watched):
+    with patch.object(bodies.Pieces, "join", watched):
         for num_mebibytes in (13, 1):
             image = bytes(num_mebibytes * 1024 * 1024)
             body = multipart(('name="file"', image)) if is_form else image
@@ -117,14 +118,14 @@ async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> No
 async def test_large_bodies_are_joined_by_a_thread_of_their_own(store: Path, loader: Loader) -> None:
     """Not by those that list the store, which may hang; and one at a time, as each takes twice its memory."""
     threads = set()
-    join = upload._Pieces.join
+    join = bodies.Pieces.join
 
-    def watched(pieces: upload._Pieces) -> bytes:
+    def watched(pieces: bodies.Pieces) -> bytes:
         threads.add(threading.current_thread().name)
         return join(pieces)
 
     async with running(store, loader) as service:
-        with patch.object(upload._Pieces, "join", watched):
+        with patch.object(bodies.Pieces, "join", watched):
             sent = [service.client.post("/predict", content=pieces_of(6)) for _ in range(4)]
             assert {response.status_code for response in await asyncio.gather(*sent)} == {415}
     assert threads == {"join_0"}
@@ -133,7 +134,7 @@ async def test_large_bodies_are_joined_by_a_thread_of_their_own(store: Path, loa
 async def test_a_large_body_is_told_that_others_are_computed(
     store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "_PAUSE_S", 0.2)
+    monkeypatch.setattr(upload, "PAUSE_S", 0.2)
     async with running(store, loader) as service:
         loader.engines[1].hold()
         other = asyncio.create_task(service.client.post("/predict", content=PHOTO))
