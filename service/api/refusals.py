@@ -37,13 +37,7 @@ class Refusals:
         return self._service.health.is_draining
 
     def refuse(self, kind: type[errors.FlowersError], detail: str, fields: Fields) -> bytes:
-        """Return the whole HTTP/1.1 answer to a request that cannot be read.
-
-        Args:
-            kind: Its problem.
-            detail: Message about this occurrence.
-            fields: The request's fields as far as they were read. One of them may be its id.
-        """
+        """Return the answer to a request that cannot be read. One of its fields may be its id."""
         problem, request_id = problems.find(kind), take_request_id(fields)
         metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
@@ -64,8 +58,8 @@ class Refusals:
             self._service.admission.expect()
         except errors.QueueFull as error:
             keys = self._service.api_keys
-            is_known = keys is None or keys.are_in(Headers(raw=list(fields)))
-            return self._turn_away(error, fields) if is_known else None
+            if keys is None or keys.are_in(Headers(raw=list(fields))):
+                return self._turn_away(error, fields)
         return None
 
     def _turn_away(self, error: errors.QueueFull, fields: Fields) -> bytes:

@@ -10,22 +10,13 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 
 class Hooks(Protocol):
-    """Questions of the wire to the service behind it."""
+    """The service behind the wire. It makes whole HTTP/1.1 answers without a Connection field."""
 
     def refuse(self, kind: type[FlowersError], detail: str, fields: Fields) -> bytes:
-        """Make and count the answer to a request that the app never sees.
-
-        Args:
-            kind: What is wrong with the request.
-            detail: Message about this occurrence.
-            fields: The request's fields as far as they were read.
-
-        Returns:
-            A whole HTTP/1.1 answer without a Connection field.
-        """
+        """Make and count the answer to a request that the app never sees. Its fields may be incomplete."""
 
     def admit(self, method: str, target: bytes, fields: Fields) -> bytes | None:
-        """Return such an answer where there is no room for a plain request, or None."""
+        """Make the answer to a plain request that there is no room for, or return None."""
 
     def is_draining(self) -> bool:
         """Return whether the service is shutting down."""
