@@ -17,7 +17,6 @@ from support.running import Running, running
 from support.versions import publish_example
 
 from service.api.app import create_app
-from service.api.record import make_request_id
 from service.settings import ServeSettings
 
 pytestmark = pytest.mark.anyio
@@ -57,16 +56,6 @@ async def test_any_other_request_id_is_replaced(service: Running, request_id: st
     made = response.headers["x-request-id"]
     assert uuid.UUID(made).version == 7
     assert response.json()["request_id"] == made
-
-
-def test_request_ids_sort_by_time_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = []
-    for milliseconds in range(100):
-        monkeypatch.setattr("time.time_ns", lambda now=milliseconds: now * 1_000_000)
-        ids += [make_request_id(), make_request_id()]
-    assert len(set(ids)) == 200
-    assert [identifier[:13] for identifier in ids] == sorted(identifier[:13] for identifier in ids)
-    assert {uuid.UUID(identifier).variant for identifier in ids} == {uuid.RFC_4122}
 
 
 async def test_requests_stages_batches_and_problems_are_counted(service: Running) -> None:
@@ -180,6 +169,21 @@ async def test_one_line_per_request_tells_its_id_status_version_and_times(servic
         1,
     )
     assert {"duration_ms", "decode_ms", "queue_ms", "infer_ms"} <= line.keys()
+
+
+async def test_a_log_line_stays_short(service: Running) -> None:
+    with capture_logs() as events:
+        await service.client.get("/" + "x" * 10_000)
+        await service.client.request("M" * 1000, "/livez")
+    assert [len(event["path"]) for event in events] == [200, 6]
+    assert len(events[1]["method"]) == 20
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_plain_route_is_counted_by_its_path(service: Running, method: str) -> None:
+    status = (await service.client.request(method, "/predict/", content=PHOTO)).status_code
+    metrics = await scrape(service)
+    assert metrics[key("flowers_requests_total", method=method, route="/predict", status=str(status))] == 1
 
 
 async def test_the_access_line_can_be_switched_off(store: Path, loader: Loader) -> None:
