@@ -71,6 +71,20 @@ async def test_without_a_valid_key_nothing_is_answered(guarded: Running, headers
     assert guarded.service.admission.num_bytes == 0
 
 
+async def test_keys_are_compared_in_constant_time(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each header's key is compared with each known one, even after a match."""
+    compared = []
+
+    def compare_digest(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return a == b
+
+    monkeypatch.setattr("hmac.compare_digest", compare_digest)
+    assert (await predict(guarded, **{"X-API-Key": KEY, "Authorization": f"Bearer {OTHER_KEY}"})).status_code == 200
+    assert len(set(compared)) == 4
+    assert {len(digest) for pair in compared for digest in pair} == {32}
+
+
 async def test_every_path_but_the_probes_and_the_documents_is_closed(guarded: Running) -> None:
     for path in (*PROBES, *DOCUMENTS):
         assert (await guarded.client.get(path)).status_code == 200, path

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -131,19 +130,25 @@ async def test_large_bodies_are_joined_by_a_thread_of_their_own(store: Path, loa
     assert threads == {"join_0"}
 
 
-async def test_a_large_body_is_told_that_others_are_computed(
+async def test_a_large_body_pauses_while_others_are_computed(
     store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "PAUSE_S", 0.2)
+    turn, pauses = asyncio.sleep, []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await turn(0)
+
     async with running(store, loader) as service:
         loader.engines[1].hold()
         other = asyncio.create_task(service.client.post("/predict", content=PHOTO))
         while not loader.engines[1].batches:
             await asyncio.sleep(0.01)
-        begun = time.perf_counter()
-        response = await service.client.post("/predict", content=pieces_of(6))
-        assert time.perf_counter() - begun >= 2 * 0.2
+        with monkeypatch.context() as patched:
+            patched.setattr("service.api.upload.asyncio.sleep", sleep)
+            response = await service.client.post("/predict", content=pieces_of(6))
         assert response.status_code == 415
+        assert pauses.count(upload.PAUSE_S) == 2
         loader.engines[1].release()
         assert (await other).status_code == 200
 
@@ -176,6 +181,22 @@ async def test_no_image_is_taken_for_a_form(service: Running, image_format: str)
     image = encode(draw_photograph(0, seed=1, size=(40, 30)), image_format)
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     assert (await service.client.post("/predict", content=image, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(("num_bytes", "status"), [(100_000, 200), (100_001, 413)])
+@pytest.mark.parametrize("is_form", [True, False])
+async def test_an_image_of_exactly_max_image_bytes_is_taken(
+    service: Running, num_bytes: int, status: int, is_form: bool
+) -> None:
+    photo = PHOTO + bytes(num_bytes - len(PHOTO))  # decoders pass over what follows the image
+    sent: dict[str, Any] = {"files": {"file": photo}} if is_form else {"content": photo}
+    assert (await service.client.post("/predict", **sent)).status_code == status
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity", "zstd", "br", "", "invented"])
+async def test_every_content_encoding_is_refused(service: Running, encoding: str) -> None:
+    response = await service.client.post("/predict", content=PHOTO, headers={"Content-Encoding": encoding})
+    assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-encoding")
 
 
 @pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x"])

@@ -15,15 +15,18 @@ from pathlib import Path
 
 import httpx
 import pytest
+from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
 from support.serving import Served, served
 from support.versions import publish_example
 
-from service.cli.serve import _listen
+from service.api.app import create_app
+from service.cli.serve import _listen, make_config
 from service.engines.choose import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
 from service.machine import pinnable_cores
+from service.settings import ServeSettings
 
 PHOTO = encode(draw_photograph(2, seed=300))
 
@@ -47,6 +50,30 @@ def half_sent_photograph(
         pass  # the service has not seen the head yet
     yield connection, finish
     connection.close()
+
+
+def test_the_wire_is_guarded_and_names_no_library(tmp_path: Path) -> None:
+    with served(tmp_path / "model_store") as service:
+        assert "server" not in httpx.get(f"{service.url}/livez").headers
+        response = httpx.get(f"{service.url}/livez", headers={"X-Long": "x" * 40 * 1024})
+        assert (response.status_code, response.headers["content-type"]) == (431, "application/problem+json")
+
+
+def test_the_clocks_of_connections_run(tmp_path: Path) -> None:
+    """A body that is owed after its answer ends the connection in seconds."""
+    with served(tmp_path / "model_store") as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_an_idle_connection_outlives_those_of_balancers(tmp_path: Path) -> None:
+    config = make_config(create_app(ServeSettings(model_store=tmp_path)))
+    assert config.timeout_keep_alive > 60
 
 
 def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(tmp_path: Path) -> None:
@@ -126,6 +153,15 @@ def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_c
             assert answer.headers["X-Request-ID"]
         assert service.wait_for("stopped")["unanswered"] == 0
         assert service.process.wait() == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_skips_the_delay(tiny_version: Path) -> None:
+    with served(tiny_version, "--drain-delay-s", "300") as service:
+        service.wait_for("model loaded")
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait_for("draining")["delay_s"] == 0
+        assert service.process.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -304,6 +340,26 @@ def test_a_version_that_appears_while_it_runs_makes_it_ready(tiny_version: Path,
         assert httpx.get(f"{service.url}/readyz").status_code == 200
 
 
+TUNED = """
+import gc, sys
+from service.cli.serve import tune_process
+on_loaded = tune_process(0)
+assert sys.getswitchinterval() == 0.0005, sys.getswitchinterval()
+assert gc.get_threshold()[0] == 10_000
+assert gc.get_freeze_count() == 0, "the runtime is not imported yet"
+on_loaded()
+frozen = gc.get_freeze_count()
+assert frozen > 10_000
+kept = [[] for _ in range(1000)]
+on_loaded()
+assert gc.get_freeze_count() <= frozen, "only the first engine is followed by a freeze"
+"""
+
+
+def test_the_process_is_tuned_once() -> None:
+    subprocess.run([sys.executable, "-c", TUNED], cwd=REPOSITORY, check=True)
+
+
 WITH_AN_ENGINE_THAT_HANGS = """
 import sys
 from pathlib import Path
@@ -332,6 +388,27 @@ def test_an_engine_that_hangs_makes_it_unready_and_then_ends_the_process_with_1_
         assert httpx.get(f"{service.url}/livez").status_code == 200
         assert "new one can take its place" in service.wait_for("giving up")["reason"]
         assert process.wait() == 1
+
+
+def test_a_stop_that_leaves_an_image_unanswered_ends_with_1(tmp_path: Path) -> None:
+    publish_example(tmp_path)
+    program = WITH_AN_ENGINE_THAT_HANGS.replace("log_format=", "drain_timeout_s=0.2, drain_delay_s=0, log_format=")
+    program = program.replace("WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0", "GIVE_UP_AFTER_S = 600")
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        service = Served(process)
+        service.wait_for("model loaded")
+        connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
+        connection.request("POST", "/predict", PHOTO, {"Content-Type": "image/jpeg"})
+        while (
+            "flowers_queue_images 0.0" in httpx.get(f"{service.url}/metrics").text
+            and "flowers_held_bytes 0.0" in httpx.get(f"{service.url}/metrics").text
+        ):
+            pass  # the image has not arrived yet
+        process.send_signal(signal.SIGTERM)
+        assert json.load(connection.getresponse())["type"] == "/problems/draining"
+        assert service.wait_for("stopped")["unanswered"] == 1
+        assert process.wait(60) == 1
 
 
 def test_a_signal_ends_a_process_whose_engine_hangs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ pytestmark = pytest.mark.anyio
 
 PHOTO = encode(draw_photograph(0, seed=1))
 JPEG = {"Content-Type": "image/jpeg"}
+SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
+                         "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "",
+                         "client": None, "server": None}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,9 +47,7 @@ async def call(
         events.append(("start", message) if is_start else ("body", message.get("more_body", False)))
 
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
-             "query_string": b"", "headers": pairs, "http_version": "1.1", "scheme": "http", "root_path": "",
-             "client": None, "server": None}  # fmt: skip
+    scope = {**SCOPE, "headers": pairs}
     await Linger(service.app, is_draining=lambda: service.service.health.is_draining)(scope, receive, send)
     return events
 
@@ -83,6 +85,30 @@ async def test_a_draining_service_closes_its_connections(service: Running) -> No
     start = next(message for name, message in events if name == "start")
     assert start["status"] == 200  # still taken: the balancer may not have noticed yet
     assert (b"connection", b"close") in start["headers"]
+
+
+async def test_a_slow_body_closes_its_connection(store: Path, loader: Loader) -> None:
+    async with running(store, loader, body_timeout_s=0.01) as service:
+        body = [PHOTO[:1000]]
+
+        async def receive() -> dict[str, Any]:
+            if not body:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": body.pop(), "more_body": True}
+
+        starts = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                starts.append(message)
+                raise ConnectionError  # the answer need not linger here
+
+        headers = [(b"content-type", b"image/jpeg"), (b"content-length", str(len(PHOTO)).encode())]
+        scope = {**SCOPE, "headers": headers}
+        with suppress(ConnectionError):
+            await Linger(service.app, is_draining=lambda: False)(scope, receive, send)
+    assert starts[0]["status"] == 408
+    assert (b"connection", b"close") in starts[0]["headers"]
 
 
 async def test_the_image_of_a_sender_that_hung_up_is_not_computed(service: Running, loader: Loader) -> None:

@@ -3,6 +3,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,24 @@ async def test_the_card_is_not_that_of_a_damaged_version(store: Path, loader: Lo
         details = (await service.client.get("/models/flowers")).json()
     assert (details["live"], details["card"]) == (None, None)
     assert "saved_model.pb was changed" in details["versions"][0]["refused"]
+
+
+async def test_the_card_is_that_of_the_newest_version(service: Running, store: Path) -> None:
+    for year in (2024, 2025):
+        publish_example(store, "birds", created=datetime(year, 1, 1, tzinfo=UTC))
+    await service.look()
+    details = (await service.client.get("/models/birds")).json()
+    assert details["card"]["created"] == "2025-01-01T00:00:00Z"
+
+
+async def test_a_refusal_concerns_the_versions_of_its_model(service: Running, store: Path) -> None:
+    publish_example(store)
+    (store / "flowers/2/saved_model.pb").write_bytes(b"another network")
+    for _ in range(2):
+        publish_example(store, "birds")
+    await service.look()
+    flowers = (await service.client.get("/models/flowers")).json()
+    birds = (await service.client.get("/models/birds")).json()
+    assert "was changed" in flowers["versions"][1]["refused"]
+    assert [version["refused"] for version in birds["versions"]] == [None, None]
+    assert birds["versions"][1]["accuracy"] == 0.85

@@ -5,18 +5,22 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
+from support.fakes import Loader
 from support.running import Running, running
 
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
+from service.inference.predictor import Classified, Timings
 
 pytestmark = pytest.mark.anyio
 
@@ -163,3 +167,35 @@ async def test_no_request_fails_while_a_new_version_takes_over(tiny_version: Pat
     for versions in seen:
         assert versions == sorted(versions)
     assert {version for versions in seen for version in versions} == {1, 2}
+
+
+async def endless() -> AsyncIterator[bytes]:
+    yield b"\xff\xd8"
+    await asyncio.Event().wait()
+
+
+async def test_without_a_model_no_body_is_awaited(tmp_path: Path) -> None:
+    async with running(tmp_path, Loader()) as service, asyncio.timeout(60):
+        response = await service.client.post("/predict", content=endless(), headers=JPEG)
+    assert (response.status_code, response.json()["type"]) == (503, "/problems/not-ready")
+
+
+async def test_with_a_wrong_top_k_no_body_is_awaited(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service, asyncio.timeout(60):
+        response = await service.client.post("/predict", content=endless(), headers=JPEG, params={"top_k": 6})
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/invalid-parameter")
+
+
+async def test_server_timing_tells_waiting_from_computing(
+    store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(store, loader) as service:
+        version = service.service.predictor.require()
+        classified = Classified(
+            version, np.full(5, 0.2, np.float32), Timings(decode_s=0.001, queue_s=0.02, infer_s=0.3)
+        )
+        monkeypatch.setattr(service.service.predictor, "classify", AsyncMock(return_value=classified))
+        with capture_logs() as events:
+            response = await service.client.post("/predict", content=PHOTOS[0], headers=JPEG)
+    assert response.headers["server-timing"] == "decode;dur=1.0, queue;dur=20.0, infer;dur=300.0"
+    assert [(event["decode_ms"], event["queue_ms"], event["infer_ms"]) for event in events] == [(1.0, 20.0, 300.0)]
