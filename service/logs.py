@@ -1,4 +1,4 @@
-"""The log: its form, its bounded queue and the thread that writes it.
+"""Log with its form, its bounded queue and its writing thread.
 
 A log call never raises and never waits. A line that cannot be written is dropped and counted.
 """
@@ -202,7 +202,7 @@ class _Renderer:
 
 
 class _ConsoleRenderer(_Renderer):
-    """The same for people on a terminal. What a client sent must not command that."""
+    """The same for people on a terminal. A client's text must not control the terminal."""
 
     def __init__(self, *, colors: bool) -> None:
         super().__init__()

@@ -141,7 +141,7 @@ def test_a_file_of_keys_that_is_missing_or_empty_is_refused(tmp_path: Path) -> N
     with pytest.raises(SettingsError, match=r"FLOWERS_API_KEYS_FILE.*No such file"):
         read_keys(None, tmp_path / "none")
     (tmp_path / "empty").write_text("# nothing yet\n")
-    with pytest.raises(SettingsError, match="open to everybody"):
+    with pytest.raises(SettingsError, match="The list of API keys is empty"):
         read_keys(None, tmp_path / "empty")
 
 
