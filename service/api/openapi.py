@@ -1,5 +1,6 @@
 """OpenAPI document: the plain route, the served model, the address and the keys."""
 
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -39,6 +40,7 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
     app.servers = [dict(_HERE)]
     write_document = app.openapi
 
+    @cache
     def openapi() -> dict[str, Any]:
         document = write_document()
         schema = TypeAdapter(PredictionBody).json_schema(ref_template=f"{_SCHEMAS}{{model}}", mode="serialization")
