@@ -29,8 +29,8 @@ test: $(VENV)/dev   ## every test that needs Python only, but for the long ones
 quiet: $(VENV)/dev   ## a training without a network: it asks nobody, and leaves what SECURITY.md lists
 	$(BIN)/pytest -m quiet tests/test_quiet.py
 
-long: $(VENV)/dev   ## trainings of drawn photographs that take minutes in all
-	$(BIN)/pytest -m long tests/training
+long: $(VENV)/dev   ## trainings of drawn photographs, and the squares of all real ones: minutes in all
+	$(BIN)/pytest -m long tests/training tests/imaging
 
 fuzz: $(VENV)/dev   ## a minute of damaged pictures, and one of damaged forms
 	FLOWERS_TEST_FUZZ_S=60 $(BIN)/pytest tests/test_fuzz.py

@@ -17,9 +17,10 @@ from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
 from service.api.upload import UploadLimits
 from service.engines.engine import Engine
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
+from service.inference.decoders import Decoders
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
@@ -59,12 +60,8 @@ def create_app(
         min_queue_size=live_model.min_queue_size,
     )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model, num_dropped_lines))
-    predictor = Predictor(
-        live_model,
-        batcher,
-        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        decode_threads=settings.decode_threads,
-    )
+    decoders = Decoders(ImageLimits(settings.max_image_bytes, settings.max_image_pixels), settings.decode_threads)
+    predictor = Predictor(live_model, batcher, decoders)
 
     joiner = compute_threads(1, "join", LANES)
     watchdog = Watchdog(live_model, batcher, on_fatal)

@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass, field
 
 from service.errors import ImageTooLarge
-from service.imaging.pixels import PIXEL_BYTES
+from service.imaging.limits import PIXEL_BYTES
 from service.imaging.refusals import cut_short, in_words, not_read, out_of_proportion
 
 MAX_JPEG_PIXELS = 200_000_000

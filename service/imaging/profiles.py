@@ -1,4 +1,4 @@
-"""Colour profiles (ICC): which of them are applied, and their conversions to sRGB, which are kept."""
+"""Colour profiles (ICC) that are applied, and their conversions to sRGB, which are kept."""
 
 import hashlib
 import io
@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from service.errors import OutOfMemory, is_out_of_memory
-from service.imaging.pixels import Decoded, Pixels, as_rgb
+from service.imaging.colour import as_rgb
+from service.imaging.pixels import Decoded, Pixels
 from service.machine import can_allocate
 
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest in use, for printing presses, have about 3 MB
@@ -60,17 +61,16 @@ class Conversion:
         return self.transform.apply(image)
 
 
-def find_conversion(decoded: Decoded) -> Conversion | None:
-    """Find how the colours of an image become sRGB. Conversions of profiles seen lately are kept.
+def find_conversion(profile: bytes | None, mode: str) -> Conversion | None:
+    """Find how colours of a profile and mode become sRGB. Conversions of profiles seen lately are kept.
 
     Returns:
-        None where the colours stay as they are. The image has no profile, or that of sRGB, or one that cannot be used:
-        broken, hostile, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
+        None where the colours stay as they are. There is no profile, or that of sRGB, or one that cannot be used. It is
+        broken, malicious, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
     """
-    profile = decoded.profile
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return None
-    return _KEPT.find(profile, decoded.image.mode)
+    return _KEPT.find(profile, mode)
 
 
 def to_srgb(decoded: Decoded) -> Pixels:
@@ -78,7 +78,7 @@ def to_srgb(decoded: Decoded) -> Pixels:
 
     `resize` gives the same colours sooner. Some split lists hold digests of these pixels.
     """
-    conversion = find_conversion(decoded)
+    conversion = find_conversion(decoded.profile, decoded.image.mode)
     return np.asarray(as_rgb(decoded.image) if conversion is None else conversion.apply(decoded.image))
 
 

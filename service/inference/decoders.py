@@ -1,26 +1,105 @@
 """Threads and processes that decode images ahead of their lane, and the pixels that they may hold together."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from service.errors import DeadlineExceeded, FlowersError, InvalidImage, OutOfMemory, QueueFull, is_out_of_memory
+from service.imaging.decode import decode_square
+from service.imaging.inspection import Inspection, inspect
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
+from service.inference.decode_process import COMMAND, MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded
+from service.inference.threads import DECODERS, compute_threads
+from service.machine import can_allocate, count_cores
+
+_MIDDLING_PIXELS = 4_000_000  # a thread decodes so many without holding up the others noticeably
+_PIXELS_BESIDE = 8_000_000  # 140 MB that a process takes beside its image: itself, a file of 20 MiB twice, the margin
+_START_TIMEOUT_S = 30.0  # more than a start takes on a busy machine
+
+_TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Decoders:
+    """Threads that decode what lanes do not, or wait for a process that does.
+
+    Args:
+        limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
+        num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
+        processes: Decode large images, and those whose memory no header bounds.
+    """
+
+    def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
+        self.limits = limits
+        self._budget = PixelBudget(2 * limits.max_image_pixels)
+        self._threads: ThreadPoolExecutor = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
+        self._processes = processes or DecodeProcesses()
+
+    async def decode(
+        self, data: bytes, inspection: Inspection | None, rule: ResizeRule, deadline: float
+    ) -> tuple[Pixels, float]:
+        """Decode one image, and return its square and the seconds that this took.
+
+        Args:
+            data: The image file.
+            inspection: Of the file. None means that the thread inspects it.
+            rule: Of the square.
+            deadline: Event loop time in seconds. A process that is late is ended.
+
+        Raises:
+            ImageError, OutOfMemory, QueueFull, DeadlineExceeded: As `DecodeProcesses.decode`.
+        """
+        decoding = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._decode, data, inspection, rule, deadline
+        )
+        del data  # up to 20 MiB each: only pixels wait in the queue
+        try:
+            return await decoding
+        finally:
+            del decoding  # it holds the error that is being raised, whose frames hold it and the file
+
+    def close(self) -> None:
+        """End the threads and processes. What a thread itself decodes ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()
+
+    def _decode(
+        self, data: bytes, inspection: Inspection | None, rule: ResizeRule, deadline: float
+    ) -> tuple[Pixels, float]:
+        inspection = inspection or inspect(data, self.limits)
+        is_bounded = inspection.is_memory_bounded
+        with self._budget.hold(inspection.max_pixels + (0 if is_bounded else _PIXELS_BESIDE)):
+            began_at = time.perf_counter()
+            if is_bounded and inspection.num_pixels <= _MIDDLING_PIXELS:
+                square = decode_square(data, rule, inspection)
+            else:
+                square = self._processes.decode(data, inspection, rule, deadline)
+            return square, time.perf_counter() - began_at
 
 
 class PixelBudget:
-    """Bounds the pixels that the threads which decode ahead are at, together: up to 17 bytes for each.
+    """Limit on the pixels that are decoded ahead at the same time. Each takes up to 17 bytes.
 
     Args:
-        max_pixels: of all pictures that are decoded at the same time; a larger one is decoded alone.
+        max_pixels: Of all images together. A larger image is decoded alone.
     """
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._num_pixels = 0
-        self._turn = threading.Lock()  # first come, first served: else small pictures would pass a large one for ever
+        self._turn = threading.Lock()  # first come, first served: else small images would pass a large one for ever
         self._freed = threading.Condition()
 
     @contextmanager
     def hold(self, num_pixels: int) -> Iterator[None]:
-        """Around the decoding of one picture, in its thread, which waits here while there is no room."""
+        """Hold the pixels of one image. The calling thread waits until they are free."""
         with self._turn, self._freed:
             self._freed.wait_for(lambda: not self._num_pixels or self._num_pixels + num_pixels <= self._max_pixels)
             self._num_pixels += num_pixels
@@ -30,3 +109,130 @@ class PixelBudget:
             with self._freed:
                 self._num_pixels -= num_pixels
                 self._freed.notify()
+
+
+class DecodeProcesses:
+    """As many processes as threads need at the same time. One starts when none is idle: 0.2 s, and more under load.
+
+    A process that has ended is cleared away when the next one is wanted.
+
+    Args:
+        command: Starts a process.
+        start_timeout_s: Longest start.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, start_timeout_s: float = _START_TIMEOUT_S) -> None:
+        self._command = command
+        self._start_timeout_s = start_timeout_s
+        self._lock = threading.Lock()
+        self._running: set[DecodeProcess] = set()
+        self._idle: list[DecodeProcess] = []  # the last to be used is the first to be used again
+        self._is_closed = False
+
+    def decode(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels:
+        """Decode one image in a process, as `decode_square` does, bit for bit.
+
+        Args:
+            data: The image file.
+            inspection: Of the file.
+            rule: Of the square.
+            deadline: On the clock of `time.monotonic`, in seconds. A process that is late is ended.
+
+        Raises:
+            ImageError: The image is at fault, or has crashed its process.
+            OutOfMemory: There is not enough memory for the image, or for a process that it needs.
+            QueueFull: No process can be had for another reason, and the image may not be decoded without one.
+            DeadlineExceeded: The deadline passed, or `close` was called.
+        """
+        self._check_time(deadline)
+        if (process := self._take_idle()) is not None:
+            with suppress(DecoderEnded):  # it may have ended meanwhile: once more, with a new one
+                return self._decode_in(process, data, inspection, rule, deadline)
+        try:
+            process = self._start()
+        except (EOFError, OSError, MemoryError) as error:
+            self._check_time(deadline)
+            log.warning("decoder start failed", reason=repr(error))
+            if inspection.is_memory_bounded:
+                return decode_square(data, rule, inspection)  # better here than not at all
+            if is_out_of_memory(error) or not can_allocate(MARGIN_BYTES):
+                raise OutOfMemory(NO_MEMORY) from error
+            raise QueueFull(
+                "No process can be had for a picture of this kind: send it again later, or as JPEG or PNG."
+            ) from None
+        try:
+            return self._decode_in(process, data, inspection, rule, deadline)
+        except DecoderEnded as ended:
+            event = "decoder out of memory" if ended.is_starved else "decoder crashed"
+            log.warning(event, num_bytes=len(data), exit_code=process.exit_code)
+            if ended.is_starved:
+                raise OutOfMemory(NO_MEMORY) from None
+            raise InvalidImage("The image crashes its decoder. Send a smaller copy, or save it as JPEG.") from None
+
+    def close(self) -> None:
+        """End them all, whatever they are at."""
+        with self._lock:
+            self._is_closed = True
+            for process in self._running:
+                process.kill()
+        self._take_idle()
+
+    def _check_time(self, deadline: float) -> None:
+        if self._is_closed or time.monotonic() >= deadline:
+            raise DeadlineExceeded(_TOO_LATE)
+
+    def _decode_in(
+        self, process: DecodeProcess, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float
+    ) -> Pixels:
+        if time.monotonic() >= deadline:
+            self._give_back(process)  # it took long to start, and the next one need not wait for it
+            raise DeadlineExceeded(_TOO_LATE)
+        try:
+            answer = process.ask(data, inspection, rule, deadline)
+        except BaseException as error:
+            self._end(process)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(_TOO_LATE) from None
+            if isinstance(error, DecoderEnded):
+                self._check_time(deadline)
+            raise
+        self._give_back(process)
+        if isinstance(answer, FlowersError):
+            raise answer
+        return answer
+
+    def _take_idle(self) -> DecodeProcess | None:
+        """Take an idle process, or None. Those that have ended, or shall by now, are cleared away."""
+        with self._lock:
+            ended = [process for process in self._idle if self._is_closed or process.exit_code is not None]
+            self._idle = [process for process in self._idle if process not in ended]
+            taken = self._idle.pop() if self._idle else None
+        for process in ended:
+            self._end(process)
+        return taken
+
+    def _start(self) -> DecodeProcess:
+        """Start a process and wait until it is ready. Raises EOFError, OSError or MemoryError where none can be had."""
+        process = DecodeProcess(self._command)
+        with self._lock:
+            self._running.add(process)
+            if self._is_closed:
+                process.kill()
+        try:
+            process.wait_ready(time.monotonic() + self._start_timeout_s)
+        except BaseException:
+            self._end(process)
+            raise
+        return process
+
+    def _give_back(self, process: DecodeProcess) -> None:
+        with self._lock:
+            self._idle.append(process)
+            is_closed = self._is_closed
+        if is_closed:
+            self._take_idle()
+
+    def _end(self, process: DecodeProcess) -> None:
+        with self._lock:
+            self._running.discard(process)
+        process.close()
