@@ -45,7 +45,7 @@ async def test_the_page_names_the_model_that_is_served(tmp_path: Path, loader: L
         assert "<title>garden " in (await service.client.get("/docs")).text
 
 
-async def test_the_page_finds_its_files_with_a_slash_at_its_end(store: Path, loader: Loader) -> None:
+async def test_the_page_finds_its_files_behind_a_slash(store: Path, loader: Loader) -> None:
     async with running(store, loader) as service:
         page = (await service.client.get("/docs/")).text
         assert "url: '../openapi.json'" in page

@@ -79,7 +79,7 @@ async def test_other_requests_are_left_to_the_app(
         assert Refusals(service.service).admit(method, target, fields) is None
 
 
-async def test_a_page_of_a_named_origin_can_read_a_refusal(service: Running, full: ExitStack) -> None:
+async def test_a_named_origin_s_page_can_read_a_refusal(service: Running, full: ExitStack) -> None:
     origin = "https://garden.example"
     with full:
         response = await service.client.post("/predict", content=b"x", headers={"Origin": origin})

@@ -78,9 +78,7 @@ async def test_requests_stages_batches_and_problems_are_counted(service: Running
     assert metrics[key("flowers_queue_images")] == 0
 
 
-async def test_a_prediction_that_could_not_be_answered_is_not_counted(
-    service: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unanswered_prediction_is_not_counted(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.api.routes.predict.rank", Mock(side_effect=ZeroDivisionError))
     assert (await service.client.post("/predict", content=PHOTO)).status_code == 500
     metrics = await scrape(service)
@@ -123,7 +121,7 @@ async def test_the_lag_of_the_event_loop_is_a_metric(service: Running) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_fifty_scrapes_under_load_never_go_back_and_end_at_the_client_s_own_count(service: Running) -> None:
+async def test_counters_under_load_agree_with_the_client(service: Running) -> None:
     async def visit() -> list[int]:
         bodies = [PHOTO if number % 5 else b"x" for number in range(25)]
         return [(await service.client.post("/predict", content=body)).status_code for body in bodies]
@@ -156,7 +154,7 @@ async def test_labels_stay_few_whatever_is_asked_for(service: Running) -> None:
     assert len(await scrape(service)) - before == added
 
 
-async def test_one_line_per_request_tells_its_id_status_version_and_times(service: Running) -> None:
+async def test_each_request_has_one_log_line(service: Running) -> None:
     with capture_logs() as events:
         response = await service.client.post("/predict", content=PHOTO)
     [line] = events

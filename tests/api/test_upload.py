@@ -80,7 +80,7 @@ async def read_all(
 
 
 @pytest.mark.parametrize(("num_mebibytes", "is_busy", "pauses"), [(4, True, 0), (10, False, 0), (10, True, 6)])
-async def test_a_large_body_steps_back_for_those_that_are_computed(
+async def test_a_large_body_pauses_between_pieces(
     monkeypatch: pytest.MonkeyPatch, num_mebibytes: int, is_busy: bool, pauses: int
 ) -> None:
     num_pauses = 0
@@ -114,7 +114,7 @@ async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> No
     assert [thread is threading.main_thread() for thread in threads] == [False, True]
 
 
-async def test_large_bodies_are_joined_by_a_thread_of_their_own(store: Path, loader: Loader) -> None:
+async def test_one_thread_joins_large_bodies(store: Path, loader: Loader) -> None:
     """Not by those that list the store, which may hang; and one at a time, as each takes twice its memory."""
     threads = set()
     join = bodies.Pieces.join
@@ -224,7 +224,7 @@ async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-async def test_a_field_is_whole_however_it_is_cut_into_chunks(size: int) -> None:
+async def test_a_field_is_whole_in_chunks_of_any_size(size: int) -> None:
     body = multipart(('name="top_k"', b"12345"), ('name="file"', b"image"), ('name="top_k"', b"9" * 5000))
     upload = await read_all(body, "multipart/form-data; boundary=b", [size])
     assert (upload.image, upload.parameters) == (b"image", {"top_k": ["12345", "9" * 64]})
@@ -243,9 +243,7 @@ async def test_a_path_may_end_with_a_slash(service: Running) -> None:
     sizes=st.lists(st.integers(1, 50), min_size=1, max_size=5),
     before=st.booleans(),
 )
-def test_a_form_gives_the_same_bytes_however_it_is_cut_into_chunks(
-    image: bytes, sizes: list[int], before: bool
-) -> None:
+def test_a_form_gives_the_same_bytes_in_any_chunks(image: bytes, sizes: list[int], before: bool) -> None:
     if b"\r\n--b" in image:
         image = image.replace(b"\r\n--b", b"\r\n--c")  # a real client chooses a boundary that is not in the image
     parts = [('name="file"; filename="a.jpg"', image)]
@@ -258,14 +256,14 @@ def test_a_form_gives_the_same_bytes_however_it_is_cut_into_chunks(
 
 @pytest.mark.parametrize("sizes", [[1, 4095, 4096, 1], [50_000, 3], [4097, 100, 200, 300_000]])
 @pytest.mark.parametrize("is_form", [True, False])
-async def test_small_pieces_and_large_ones_are_joined_in_their_order(sizes: list[int], is_form: bool) -> None:
+async def test_small_and_large_pieces_keep_their_order(sizes: list[int], is_form: bool) -> None:
     image = bytes(range(256)) * 2000
     body = multipart(('name="file"', image)) if is_form else image
     assert await read(body, "multipart/form-data; boundary=b" if is_form else "image/jpeg", sizes) == image
 
 
 @pytest.mark.parametrize("is_form", [True, False])
-async def test_the_smallest_of_pieces_take_no_more_memory_than_their_bytes(is_form: bool) -> None:
+async def test_tiny_pieces_take_no_more_memory_than_their_bytes(is_form: bool) -> None:
     """Each as an object of its own would take up to ninety times as much."""
     image = bytes(100_000)
     body = multipart(('name="file"', image)) if is_form else image
@@ -295,7 +293,7 @@ async def test_text_before_and_blanks_behind_boundaries_are_passed_over(before: 
 
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200), st.binary(max_size=60))
-def test_whatever_is_sent_as_a_form_is_answered_with_a_problem(noise: bytes, header: bytes) -> None:
+def test_any_broken_form_is_answered_with_a_problem(noise: bytes, header: bytes) -> None:
     for body in (
         noise,
         b"--b\r\n" + header + b"\r\n\r\n" + noise,

@@ -55,9 +55,7 @@ async def until(condition: Any) -> None:
     ],
     ids=["large", "half-closed", "close", "garbage behind", "small", "refused"],
 )
-async def test_a_client_that_reads_nothing_is_left_after_the_timeout(
-    wire: Wire, data: bytes, closes_its_side: bool
-) -> None:
+async def test_a_client_that_reads_nothing_is_dropped(wire: Wire, data: bytes, closes_its_side: bool) -> None:
     client = connect(wire)
     loop = asyncio.get_running_loop()
     connections = wire.server.server_state.connections
@@ -93,7 +91,7 @@ async def test_a_slow_client_that_reads_gets_the_whole_answer(wire: Wire) -> Non
     client.close()
 
 
-async def test_no_request_is_begun_while_an_answer_is_not_taken(wire: Wire) -> None:
+async def test_no_request_begins_before_the_last_answer_is_taken(wire: Wire) -> None:
     client = connect(wire)
     await until(lambda: wire.server.server_state.connections)
     requests = wire.service.service.metrics.requests.labels("GET", "/docs/{asset}", "200")

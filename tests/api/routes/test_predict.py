@@ -54,7 +54,7 @@ def probabilities_of(answer: dict[str, Any]) -> list[float]:
     return [by_label[label] for label in CLASS_NAMES]
 
 
-async def test_each_kind_of_flower_is_recognised_as_a_form_field_and_as_the_whole_body(
+async def test_each_flower_is_recognised_in_forms_and_raw_bodies(
     service: Running,
 ) -> None:
     for label, photo in zip(CLASS_NAMES, PHOTOS, strict=True):
@@ -87,7 +87,7 @@ async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
         assert answer["predictions"] == everything["predictions"][:top_k]
 
 
-async def test_a_photo_is_served_the_very_probabilities_that_the_engine_gives_its_pixels(
+async def test_an_answer_has_the_engine_s_very_probabilities(
     service: Running,
 ) -> None:
     assert service.service.live_model.current is not None
@@ -117,7 +117,7 @@ ORIENTED = (
 """How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright picture."""
 
 
-async def test_all_eight_orientations_of_a_photo_score_alike_on_every_route(service: Running) -> None:
+async def test_all_eight_orientations_score_alike(service: Running) -> None:
     upright = draw_photograph(3, seed=303, size=(640, 480))
     expected = probabilities_of(await predict(service, encode(upright, quality=95)))
     for orientation, transpose in enumerate(ORIENTED, start=1):
