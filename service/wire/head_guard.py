@@ -9,17 +9,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import BodyTooSlow, FlowersError, MalformedRequest, OutOfMemory, is_out_of_memory
+from service.wire import heads
 from service.wire.clocks import HEAD_TIMEOUT_S, Clock, State
-from service.wire.heads import (
-    MAX_HEAD_BYTES,
-    Refused,
-    check_fields,
-    drop_upgrade,
-    find_head,
-    read_fields,
-    too_large,
-    unreadable,
-)
+from service.wire.heads import MAX_HEAD_BYTES, Refused, too_large, unreadable
 from service.wire.hooks import Hooks
 from service.wire.linger import SKIPPED_BYTES, linger_s
 from service.wire.send_limits import UnsentClock
@@ -182,16 +174,19 @@ class HeadGuard(HttpToolsProtocol):
         elif not _TRAILER.fullmatch(line):  # the parser would take it for a field of the head
             raise unreadable()
         if is_size:
-            self._begin_chunk(int(line.partition(b";")[0], 16))
+            size = int(line.partition(b";")[0], 16)
+            self._part = _Part.CHUNK if size else _Part.TRAILERS
+            self._num_left = size + len(b"\r\n")
+            self._num_framing = self._num_framing if size else 0
 
     def _feed_head(self, data: bytes, start: int) -> int:
         """Parse a head when all of it has come."""
-        if (found := find_head(data, start)) is None:
+        if (found := heads.find_head(data, start)) is None:
             return 0
         begin, end = found
         self._is_turned_away = False
         try:
-            self._parse(drop_upgrade(data[begin:end]))
+            self._parse(heads.drop_upgrade(data[begin:end]))
         except Refused:
             self._part = _Part.HEAD
             raise
@@ -199,12 +194,6 @@ class HeadGuard(HttpToolsProtocol):
             raise unreadable()
         self._end_part(is_end=self._part is _Part.HEAD)
         return end - start
-
-    def _begin_chunk(self, size: int) -> None:
-        if size:
-            self._part, self._num_left = _Part.CHUNK, size + len(b"\r\n")
-        else:
-            self._part, self._num_framing = _Part.TRAILERS, 0
 
     def _feed_data(self, data: bytes, start: int) -> int:
         num_bytes = min(self._num_left, len(data) - start)
@@ -242,15 +231,15 @@ class HeadGuard(HttpToolsProtocol):
         if self.parser.should_upgrade():
             raise Refused(MalformedRequest, _NO_TUNNEL)
         is_1_0 = self.parser.get_http_version() == "1.0"
-        framing = check_fields(self.headers, is_1_0=is_1_0)
-        self._num_left = framing.num_bytes
-        if framing.is_chunked:
+        self._num_left, is_chunked = heads.check_fields(self.headers, is_1_0=is_1_0)
+        if is_chunked:
             self._part, self._num_framing = _Part.CHUNK_SIZE, 0
-        elif framing.num_bytes:
+        elif self._num_left:
             self._part = _Part.BODY
         if is_1_0:
             self.expect_100_continue = False
-        if self._is_plain() and (answer := self._admit()) is not None:
+        method = self.parser.get_method().decode("ascii")
+        if self._is_plain() and (answer := self.hooks.admit(method, self.url, self.headers)) is not None:
             self._is_turned_away = True
             self.transport.write(answer)
         else:
@@ -275,9 +264,6 @@ class HeadGuard(HttpToolsProtocol):
             and not self.hooks.is_draining()
         )
 
-    def _admit(self) -> bytes | None:
-        return self.hooks.admit(self.parser.get_method().decode("ascii"), self.url, self.headers)
-
     # Refusals.
 
     def _refuse(self, kind: type[FlowersError], detail: str, unparsed: bytes) -> None:
@@ -291,7 +277,7 @@ class HeadGuard(HttpToolsProtocol):
             self._refuse_body(kind, detail)
         elif self._part is _Part.HEAD:
             is_head = unparsed.lstrip(b"\r\n").startswith(b"HEAD ")
-            self._write_last(self.hooks.refuse(kind, detail, read_fields(unparsed)), has_body=not is_head)
+            self._write_last(self.hooks.refuse(kind, detail, heads.read_fields(unparsed)), has_body=not is_head)
 
     def _refuse_body(self, kind: type[FlowersError], detail: str) -> None:
         """Refuse a request that the app is at. Unless its answer has begun, the app sees the client leave."""

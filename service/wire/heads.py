@@ -4,7 +4,7 @@ Source: RFC 9112, sections 2.2, 3.2 and 6. RFC 9110, section 7.8.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import FlowersError, HeadTooLarge, MalformedRequest
 from service.wire.hooks import Fields
@@ -50,8 +50,7 @@ def too_large() -> Refused:
     return Refused(HeadTooLarge, _HEAD_TOO_LARGE)
 
 
-@dataclass(frozen=True)
-class Framing:
+class Framing(NamedTuple):
     """Length of a body, as its head announces it. `num_bytes` is 0 for a chunked one."""
 
     num_bytes: int

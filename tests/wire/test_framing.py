@@ -13,7 +13,7 @@ from support.fakes import Loader
 from support.running import running
 from support.wires import GET, Wire, on_the_wire, read_answer
 
-from service.wire import clocks, head_guard, linger
+from service.wire import clocks, head_guard, heads, linger
 from service.wire.heads import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.anyio
@@ -323,7 +323,7 @@ async def test_want_of_memory_is_not_the_client_s_fault(wire: Wire, monkeypatch:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    for owner, name in ((head_guard.HeadGuard, "on_body"), (head_guard, "check_fields")):
+    for owner, name in ((head_guard.HeadGuard, "on_body"), (heads, "check_fields")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)
             reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
