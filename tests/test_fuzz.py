@@ -26,6 +26,7 @@ from service.imaging.decode import decode_image
 from service.imaging.inspection import inspect
 from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
+from service.inference.decode_process import Job
 from service.inference.decoders import DecodeProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -83,7 +84,7 @@ def test_decoding_survives_any_damage(processes: DecodeProcesses) -> None:
                 assert decoded.image.width * decoded.image.height <= inspection.num_pixels
                 assert resize(decoded, RULE).shape == (RULE.image_size, RULE.image_size, 3)
             else:
-                processes.decode(data, inspection, RULE, time.monotonic() + 30)
+                processes.decode(Job(data, inspection, RULE, time.monotonic() + 30))
         assert not is_gone(decoder), "it was brought down"
         assert cpu_seconds(decoder) - began < LONGEST_S
 
@@ -94,7 +95,7 @@ def test_decoding_survives_any_damage(processes: DecodeProcesses) -> None:
 @pytest.fixture
 def processes() -> Iterator[DecodeProcesses]:
     processes = DecodeProcesses()
-    processes.decode(FILES[0], inspect(FILES[0], LIMITS), RULE, time.monotonic() + 60)  # it is there
+    processes.decode(Job(FILES[0], inspect(FILES[0], LIMITS), RULE, time.monotonic() + 60))  # it is there
     yield processes
     processes.close()
 

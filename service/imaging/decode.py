@@ -47,9 +47,9 @@ _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `war
 def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Decoded:
     """Decode a file: the image upright, on white, with the profile of its colours.
 
-    Of animations it is the first frame, of multi-page files the first page. JPEGs whose shorter side is 1024 pixels or
-    more come at a half, a quarter or an eighth of their size, still 512 or more. docs/images.md says what each format
-    and mode becomes, and which files are refused. The same bytes give the same pixels, in any thread.
+    Of animations it is the first frame, of multi-page files the first page. JPEGs with a shorter side of 1024 pixels or
+    more come at a half, a quarter or an eighth of their size, still 512 or more. docs/images.md lists formats and
+    refusals. The same bytes give the same pixels, in any thread.
 
     Args:
         data: A whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF. The content decides.
@@ -117,7 +117,7 @@ def _decode(data: bytes, inspection: Inspection) -> Decoded:
 
 
 def _check_size(num_pixels: int, inspection: Inspection) -> None:
-    """Refuse an opened file that has more pixels than it announced: its place was chosen for those."""
+    """Refuse an opened file that has more pixels than it announced. Its place was chosen for those."""
     check_pixels(num_pixels, inspection.limits)
     if inspection.is_memory_bounded and num_pixels > inspection.num_pixels:
         raise InvalidImage(
@@ -148,7 +148,7 @@ def _prepare_tiff(file: ImageFile.ImageFile) -> None:
 
 
 def _check_loaded(file: ImageFile.ImageFile, data: bytes, image_format: str) -> None:
-    """Refuse what only its numbers show: 12 bits in words of 16, and greys beyond those that Pillow holds."""
+    """Refuse numbers of 12 bits in words of 16, and greys beyond those that Pillow holds."""
     page = read_page(data) if image_format == "TIFF" else None
     if has_16_bits(data) if image_format == "PNG" else page is not None and page.has_16_bits:
         check_levels(file, image_format)

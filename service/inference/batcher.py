@@ -107,8 +107,7 @@ class MicroBatcher:
             OutOfMemory: The engine call found too little memory, or no thread could be had.
             Draining: `close` was called.
 
-        Source: TensorFlow Serving, batching guide (max_batch_size). Its batch timeout only adds latency here, as a lane
-        is free.
+        Source: TensorFlow Serving, batching guide. Its batch timeout has no counterpart: a free lane need not wait.
         """
         if self._is_closed:
             raise Draining(_CLOSED)

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -32,10 +33,8 @@ from service.imaging.limits import PIXEL_BYTES, ResizeRule
 from service.imaging.pixels import Pixels
 from service.machine import can_allocate
 
-COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")
-"""Starts a process. With -P it imports nothing from the current folder."""
-MARGIN_BYTES = 64 * 1024 * 1024
-"""Memory that a process may take beside pixels and file: stacks, tables."""
+COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: nothing from the current folder
+MARGIN_BYTES = 64 * 1024 * 1024  # that a process may take beside pixels and file: stacks, tables
 NO_MEMORY = "There is not enough memory to decode the picture. The picture is not at fault. Send it again later."
 _WANTS_MORE = (
     "The picture cannot be read: it takes more memory than its pixels need; send a smaller copy, or one saved as JPEG."
@@ -46,13 +45,21 @@ _LEAST_S = 0.001  # 0 would mean not to wait at all
 
 _READY = b"\n"
 _REQUEST = struct.Struct("<d2Q")  # seconds that it may take, bytes of inspection and rule, bytes of the file
-_ANSWER = struct.Struct("<2Q")  # which of `_OUTCOMES`, bytes of pixels or of a sentence
-_OUTCOMES: tuple[type[FlowersError] | None, ...] = (
-    None, ImageTooLarge, UnsupportedImageFormat, InvalidImage, OutOfMemory,
-)  # fmt: skip
+_ANSWER = struct.Struct("<2Q")  # 0 or one of `_ERRORS`, bytes of pixels or of a sentence
+_ERRORS: tuple[type[FlowersError], ...] = (ImageTooLarge, UnsupportedImageFormat, InvalidImage, OutOfMemory)
 _HAS_MEMORY, _IS_SHORT = b"+", b"-"  # before an answer: whether the process could have what the image may need
 _MAX_SENTENCE_BYTES = 1_000
 _EXIT_OUT_OF_MEMORY = 75  # EX_TEMPFAIL of sysexits.h: there was no memory for the request itself
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image file to decode. The deadline is on the clock of `time.monotonic`, in seconds."""
+
+    data: bytes
+    inspection: Inspection
+    rule: ResizeRule
+    deadline: float
 
 
 class DecoderEnded(Exception):
@@ -65,11 +72,7 @@ class DecoderEnded(Exception):
 class DecodeProcess:
     """One process, from the service's side. One thread at a time uses it.
 
-    Args:
-        command: Starts it.
-
-    Raises:
-        OSError: No process can be had.
+    `command` starts it, and raises OSError where no process can be had.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
@@ -99,16 +102,10 @@ class DecodeProcess:
         """Wait until it takes requests. `ends_at` is on the clock of `time.monotonic`. Raises `OSError`, `EOFError`."""
         self._receive(len(_READY), ends_at)
 
-    def ask(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels | FlowersError:
+    def ask(self, job: Job) -> Pixels | FlowersError:
         """Decode one image, while the calling thread waits without Python's lock.
 
         The socket watches the time. To start a thread for that may never end without memory (CPython, `Thread.start`).
-
-        Args:
-            data: The image file.
-            inspection: Of the file.
-            rule: Of the square.
-            deadline: On the clock of `time.monotonic`, in seconds.
 
         Returns:
             The square of `imaging.decode.decode_square`, bit for bit, or the error that it raised there.
@@ -117,24 +114,26 @@ class DecodeProcess:
             DecoderEnded: The process has ended, or its answer has no valid form.
             TimeoutError: The deadline passed. After this or any other error the process must be closed.
         """
-        how, is_short = pickle.dumps((inspection, rule)), False
+        how, size, is_short = pickle.dumps((job.inspection, job.rule)), job.rule.image_size, False
         try:
-            self._send(_REQUEST.pack(deadline - time.monotonic(), len(how), len(data)) + how, deadline)
-            self._send(data, deadline)
-            is_short = self._receive(1, deadline) == _IS_SHORT
-            outcome, num_bytes = _ANSWER.unpack(self._receive(_ANSWER.size, deadline))
-            is_long = num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != rule.image_size**2 * 3
-            if is_long or outcome >= len(_OUTCOMES):
+            request = _REQUEST.pack(job.deadline - time.monotonic(), len(how), len(job.data)) + how
+            for part in (request, job.data):
+                self._bound_wait(job.deadline)
+                self._socket.sendall(part)
+            is_short = self._receive(1, job.deadline) == _IS_SHORT
+            outcome, num_bytes = _ANSWER.unpack(self._receive(_ANSWER.size, job.deadline))
+            is_wrong = num_bytes > _MAX_SENTENCE_BYTES if outcome else num_bytes != size**2 * 3
+            if is_wrong or outcome > len(_ERRORS):
                 raise DecoderEnded
-            answer = self._receive(num_bytes, deadline)
+            answer = self._receive(num_bytes, job.deadline)
         except TimeoutError:
             raise
         except (EOFError, OSError):
             raise DecoderEnded(is_starved=is_short or self._ends_starved()) from None
-        if (error_type := _OUTCOMES[outcome]) is not None:
-            error: FlowersError = error_type(answer.decode(errors="replace"))
+        if outcome:
+            error: FlowersError = _ERRORS[outcome - 1](answer.decode(errors="replace"))
             return error
-        square: Pixels = np.frombuffer(answer, np.uint8).reshape(rule.image_size, rule.image_size, 3)
+        square: Pixels = np.frombuffer(answer, np.uint8).reshape(size, size, 3)
         return square
 
     def kill(self) -> None:
@@ -147,14 +146,13 @@ class DecodeProcess:
         self._process.wait()
         self._socket.close()
 
-    def _send(self, data: bytes, ends_at: float) -> None:
+    def _bound_wait(self, ends_at: float) -> None:
         self._socket.settimeout(max(_LEAST_S, ends_at - time.monotonic()))
-        self._socket.sendall(data)
 
     def _receive(self, num_bytes: int, ends_at: float) -> bytes:
         pieces = []
         while num_bytes:
-            self._socket.settimeout(max(_LEAST_S, ends_at - time.monotonic()))
+            self._bound_wait(ends_at)
             pieces.append(self._socket.recv(num_bytes))
             if not pieces[-1]:
                 raise EOFError
@@ -201,7 +199,7 @@ def main(*, idle_s: float = 60.0, margin_bytes: int = MARGIN_BYTES) -> None:
 
 
 def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, *, has_memory: bool) -> tuple[int, bytes]:
-    """Return which of `_OUTCOMES`, and pixels or a sentence.
+    """Return 0 and pixels, or the number of one of `_ERRORS` and its sentence.
 
     The process gets what an image may need. An image that wants more is at fault. Where the process cannot have as
     much, no failure is the image's.
@@ -214,7 +212,7 @@ def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, *, has_memory
         error = OutOfMemory(NO_MEMORY)
     elif isinstance(error, OutOfMemory | MemoryError):
         error = InvalidImage(_WANTS_MORE)
-    return _OUTCOMES.index(type(error)), str(error).encode()[:_MAX_SENTENCE_BYTES]
+    return 1 + _ERRORS.index(type(error)), str(error).encode()[:_MAX_SENTENCE_BYTES]
 
 
 def _read(requests: IO[bytes], num_bytes: int) -> bytes:

@@ -14,7 +14,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
-from service.inference.decode_process import COMMAND, MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded
+from service.inference.decode_process import COMMAND, MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded, Job
 from service.inference.threads import DECODERS, compute_threads
 from service.machine import can_allocate, count_cores
 
@@ -28,12 +28,14 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Decoders:
-    """Threads that decode what lanes do not, or wait for a process that does.
+    """Threads that decode middling images, or wait for a process that decodes a large one.
+
+    A process also decodes images whose memory no header bounds.
 
     Args:
         limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
         num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
-        processes: Decode large images, and those whose memory no header bounds.
+        processes: Of large images.
     """
 
     def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
@@ -47,18 +49,13 @@ class Decoders:
     ) -> tuple[Pixels, float]:
         """Decode one image, and return its square and the seconds that this took.
 
-        Args:
-            data: The image file.
-            inspection: Of the file. None means that the thread inspects it.
-            rule: Of the square.
-            deadline: Event loop time in seconds. A process that is late is ended.
+        An `inspection` of None means that the thread inspects the file. The deadline is event loop time in seconds.
 
         Raises:
             ImageError, OutOfMemory, QueueFull, DeadlineExceeded: As `DecodeProcesses.decode`.
         """
-        decoding = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._decode, data, inspection, rule, deadline
-        )
+        run = asyncio.get_running_loop().run_in_executor
+        decoding = run(self._threads, self._decode, data, inspection, rule, deadline)
         del data  # up to 20 MiB each: only pixels wait in the queue
         try:
             return await decoding
@@ -80,7 +77,7 @@ class Decoders:
             if is_bounded and inspection.num_pixels <= _MIDDLING_PIXELS:
                 square = decode_square(data, rule, inspection)
             else:
-                square = self._processes.decode(data, inspection, rule, deadline)
+                square = self._processes.decode(Job(data, inspection, rule, deadline))
             return square, time.perf_counter() - began_at
 
 
@@ -112,13 +109,9 @@ class PixelBudget:
 
 
 class DecodeProcesses:
-    """As many processes as threads need at the same time. One starts when none is idle: 0.2 s, and more under load.
+    """As many processes as threads need at the same time. `command` starts one when none is idle (0.2 s, or more).
 
     A process that has ended is cleared away when the next one is wanted.
-
-    Args:
-        command: Starts a process.
-        start_timeout_s: Longest start.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND, start_timeout_s: float = _START_TIMEOUT_S) -> None:
@@ -129,42 +122,36 @@ class DecodeProcesses:
         self._idle: list[DecodeProcess] = []  # the last to be used is the first to be used again
         self._is_closed = False
 
-    def decode(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels:
+    def decode(self, job: Job) -> Pixels:
         """Decode one image in a process, as `decode_square` does, bit for bit.
-
-        Args:
-            data: The image file.
-            inspection: Of the file.
-            rule: Of the square.
-            deadline: On the clock of `time.monotonic`, in seconds. A process that is late is ended.
 
         Raises:
             ImageError: The image is at fault, or has crashed its process.
             OutOfMemory: There is not enough memory for the image, or for a process that it needs.
             QueueFull: No process can be had for another reason, and the image may not be decoded without one.
-            DeadlineExceeded: The deadline passed, or `close` was called.
+            DeadlineExceeded: The deadline passed, or `close` was called. A process that is late is ended.
         """
-        self._check_time(deadline)
+        self._check_time(job)
         if (process := self._take_idle()) is not None:
             with suppress(DecoderEnded):  # it may have ended meanwhile: once more, with a new one
-                return self._decode_in(process, data, inspection, rule, deadline)
+                return self._decode_in(process, job)
         try:
             process = self._start()
         except (EOFError, OSError, MemoryError) as error:
-            self._check_time(deadline)
+            self._check_time(job)
             log.warning("decoder start failed", reason=repr(error))
-            if inspection.is_memory_bounded:
-                return decode_square(data, rule, inspection)  # better here than not at all
+            if job.inspection.is_memory_bounded:
+                return decode_square(job.data, job.rule, job.inspection)  # better here than not at all
             if is_out_of_memory(error) or not can_allocate(MARGIN_BYTES):
                 raise OutOfMemory(NO_MEMORY) from error
             raise QueueFull(
                 "No process can be had for a picture of this kind: send it again later, or as JPEG or PNG."
             ) from None
         try:
-            return self._decode_in(process, data, inspection, rule, deadline)
+            return self._decode_in(process, job)
         except DecoderEnded as ended:
             event = "decoder out of memory" if ended.is_starved else "decoder crashed"
-            log.warning(event, num_bytes=len(data), exit_code=process.exit_code)
+            log.warning(event, num_bytes=len(job.data), exit_code=process.exit_code)
             if ended.is_starved:
                 raise OutOfMemory(NO_MEMORY) from None
             raise InvalidImage("The image crashes its decoder. Send a smaller copy, or save it as JPEG.") from None
@@ -177,24 +164,22 @@ class DecodeProcesses:
                 process.kill()
         self._take_idle()
 
-    def _check_time(self, deadline: float) -> None:
-        if self._is_closed or time.monotonic() >= deadline:
+    def _check_time(self, job: Job) -> None:
+        if self._is_closed or time.monotonic() >= job.deadline:
             raise DeadlineExceeded(_TOO_LATE)
 
-    def _decode_in(
-        self, process: DecodeProcess, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float
-    ) -> Pixels:
-        if time.monotonic() >= deadline:
+    def _decode_in(self, process: DecodeProcess, job: Job) -> Pixels:
+        if time.monotonic() >= job.deadline:
             self._give_back(process)  # it took long to start, and the next one need not wait for it
             raise DeadlineExceeded(_TOO_LATE)
         try:
-            answer = process.ask(data, inspection, rule, deadline)
-        except BaseException as error:
+            answer = process.ask(job)
+        except TimeoutError:
             self._end(process)
-            if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(_TOO_LATE) from None
-            if isinstance(error, DecoderEnded):
-                self._check_time(deadline)
+            raise DeadlineExceeded(_TOO_LATE) from None
+        except BaseException:
+            self._end(process)
+            self._check_time(job)
             raise
         self._give_back(process)
         if isinstance(answer, FlowersError):
@@ -202,7 +187,7 @@ class DecodeProcesses:
         return answer
 
     def _take_idle(self) -> DecodeProcess | None:
-        """Take an idle process, or None. Those that have ended, or shall by now, are cleared away."""
+        """Take an idle process, or None. Processes that have ended, or shall by now, are cleared away."""
         with self._lock:
             ended = [process for process in self._idle if self._is_closed or process.exit_code is not None]
             self._idle = [process for process in self._idle if process not in ended]
@@ -212,7 +197,7 @@ class DecodeProcesses:
         return taken
 
     def _start(self) -> DecodeProcess:
-        """Start a process and wait until it is ready. Raises EOFError, OSError or MemoryError where none can be had."""
+        """Start a process that is ready. Raises EOFError, OSError or MemoryError where none can be had."""
         process = DecodeProcess(self._command)
         with self._lock:
             self._running.add(process)

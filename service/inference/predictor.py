@@ -96,9 +96,8 @@ class Predictor:
     async def _score(self, image: bytes | Pixels, version: LoadedVersion, deadline: float) -> tuple[Row, float]:
         """Return the image's row, and the seconds that its decoding took.
 
-        The lane decodes a small image. Others are decoded ahead: a thread takes those of middling size, and a process
-        large ones and those whose memory no header bounds (`decoders.py`). A file whose inspection may take long is
-        inspected there, too.
+        The lane decodes a small image. `Decoders` decodes others ahead, and inspects those whose inspection may take
+        long.
         """
         if not isinstance(image, bytes):
             return await self._batcher.submit(image, version, deadline), 0.0

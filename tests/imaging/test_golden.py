@@ -13,6 +13,7 @@ from service.errors import ImageError
 from service.imaging.decode import decode_square
 from service.imaging.inspection import inspect
 from service.imaging.limits import ImageLimits, ResizeRule
+from service.inference.decode_process import Job
 from service.inference.decoders import DecodeProcesses
 
 EVERY = 12
@@ -37,7 +38,7 @@ def square_or_refusal(data: bytes, processes: DecodeProcesses, limits: ImageLimi
         if inspection.is_memory_bounded and inspection.num_pixels <= MOST_PIXELS:
             square = decode_square(data, ResizeRule(), inspection)
         else:
-            square = processes.decode(data, inspection, ResizeRule(), time.monotonic() + 60)
+            square = processes.decode(Job(data, inspection, ResizeRule(), time.monotonic() + 60))
     except ImageError as error:
         return f"{type(error).__name__}: {error}"
     assert square.shape == (224, 224, 3)

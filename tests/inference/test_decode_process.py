@@ -24,7 +24,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import inspect
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
-from service.inference.decode_process import COMMAND, DecodeProcess, DecoderEnded
+from service.inference.decode_process import COMMAND, DecodeProcess, DecoderEnded, Job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -74,7 +74,7 @@ def soon(seconds: float = 60) -> float:
 
 
 def ask(process: DecodeProcess, data: bytes, limits: ImageLimits | None = None) -> Pixels | FlowersError:
-    return process.ask(data, inspect(data, limits or ImageLimits()), RULE, soon())
+    return process.ask(Job(data, inspect(data, limits or ImageLimits()), RULE, soon()))
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG"])
@@ -97,7 +97,7 @@ def test_the_error_of_an_image_is_that_of_this_process(process: DecodeProcess, d
     inspection = inspect(PNG, ImageLimits())
     with pytest.raises(InvalidImage) as here:
         decode_square(data, RULE, inspection)
-    there = process.ask(data, inspection, RULE, soon())
+    there = process.ask(Job(data, inspection, RULE, soon()))
     assert (type(there), str(there)) == (InvalidImage, str(here.value))
     assert process.exit_code is None
 
@@ -251,28 +251,28 @@ def test_nothing_that_it_answers_is_unpickled() -> None:
 )  # fmt: skip
 def test_a_late_answer_is_not_awaited(program: str) -> None:
     with started(command(program)) as process, pytest.raises(TimeoutError):
-        process.ask(PNG, inspect(PNG, ImageLimits()), RULE, soon(0.2))
+        process.ask(Job(PNG, inspect(PNG, ImageLimits()), RULE, soon(0.2)))
 
 
 def test_a_file_that_is_not_read_is_not_awaited() -> None:
     unread = [sys.executable, "-c", "import os, time; os.write(0, b'\\n'); time.sleep(9)"]
     data = PNG + bytes(10_000_000)
     with started(unread) as process, pytest.raises(TimeoutError):
-        process.ask(data, inspect(data, ImageLimits()), RULE, soon(0.2))
+        process.ask(Job(data, inspect(data, ImageLimits()), RULE, soon(0.2)))
 
 
 SERVICE = """
 import pathlib, sys, time
 from service.imaging.inspection import inspect
 from service.imaging.limits import ImageLimits, ResizeRule
-from service.inference.decode_process import DecodeProcess
+from service.inference.decode_process import DecodeProcess, Job
 from support.processes import children
 data = pathlib.Path(sys.argv[1]).read_bytes()
 process = DecodeProcess(sys.argv[2:])
 process.wait_ready(time.monotonic() + 60)
 print(*children(), flush=True)
 while True:
-    process.ask(data, inspect(data, ImageLimits()), ResizeRule(), time.monotonic() + 2)
+    process.ask(Job(data, inspect(data, ImageLimits()), ResizeRule(), time.monotonic() + 2))
     print("decoded", flush=True)
     sys.stdin.readline()
 """

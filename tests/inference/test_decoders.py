@@ -28,7 +28,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
-from service.inference.decode_process import COMMAND
+from service.inference.decode_process import COMMAND, Job
 from service.inference.decoders import DecodeProcesses, Decoders, PixelBudget
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -54,7 +54,6 @@ while head := requests.read(24):
     service.sendall(b'+' + struct.pack('<2Q', 0, 64 * 64 * 3) + bytes(64 * 64 * 3))
 """
 """A process that does as the file says, and answers in black."""
-ANY = Inspection("AVIF", 0, False, ImageLimits())
 
 
 def soon(seconds: float = 60) -> float:
@@ -78,8 +77,13 @@ def obedient() -> Iterator[DecodeProcesses]:
         yield processes
 
 
-def decode(processes: DecodeProcesses, data: bytes, deadline: float | None = None) -> Pixels:
-    return processes.decode(data, inspect(data, ImageLimits()), RULE, deadline or soon())
+def decode(processes: DecodeProcesses, data: bytes) -> Pixels:
+    return processes.decode(Job(data, inspect(data, ImageLimits()), RULE, soon()))
+
+
+def job(data: bytes, deadline: float | None = None) -> Job:
+    """An order to the process that obeys."""
+    return Job(data, Inspection("AVIF", 0, False, ImageLimits()), RULE, deadline or soon())
 
 
 def test_pixels_are_those_of_this_process() -> None:
@@ -94,12 +98,12 @@ def test_pixels_are_those_of_this_process() -> None:
 
 def test_threads_have_a_process_each_at_the_same_time(obedient: DecodeProcesses, tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as threads:
-        answers = [threads.submit(obedient.decode, wait_for(tmp_path), ANY, RULE, soon()) for _ in range(3)]
+        answers = [threads.submit(obedient.decode, job(wait_for(tmp_path))) for _ in range(3)]
         wait_until(lambda: len(children()) == 3)
         (tmp_path / "go on").touch()
         assert [answer.result().shape for answer in answers] == [(64, 64, 3)] * 3
     assert len(children()) == 3
-    obedient.decode(b"", ANY, RULE, soon())
+    obedient.decode(job(b""))
     assert len(children()) == 3
 
 
@@ -108,10 +112,10 @@ def wait_for(folder: Path) -> bytes:
 
 
 def test_an_idle_process_that_has_ended_is_replaced(obedient: DecodeProcesses) -> None:
-    obedient.decode(b"", ANY, RULE, soon())
+    obedient.decode(job(b""))
     [old] = children()
     os.kill(old, signal.SIGKILL)
-    assert obedient.decode(b"", ANY, RULE, soon()).shape == (64, 64, 3)
+    assert obedient.decode(job(b"")).shape == (64, 64, 3)
     assert len(children() - {old}) == 1
 
 
@@ -127,24 +131,24 @@ def test_an_image_ends_two_processes_at_the_most(
 ) -> None:
     with ThreadPoolExecutor(3) as threads:
         for _ in range(3):
-            threads.submit(obedient.decode, wait_for(tmp_path), ANY, RULE, soon())
+            threads.submit(obedient.decode, job(wait_for(tmp_path)))
         wait_until(lambda: len(children()) == 3)
         (tmp_path / "go on").touch()
     with capture_logs() as logs, pytest.raises(kind):
-        obedient.decode(end, ANY, RULE, soon())
+        obedient.decode(job(end))
     assert len(children()) == 2
     assert [(entry["event"], entry["exit_code"]) for entry in logs] == [(event, exit_code)]
 
 
 def test_a_crash_says_what_to_do(obedient: DecodeProcesses) -> None:
     with pytest.raises(InvalidImage) as error:
-        obedient.decode(b"abort", ANY, RULE, soon())
+        obedient.decode(job(b"abort"))
     assert str(error.value) == "The image crashes its decoder. Send a smaller copy, or save it as JPEG."
 
 
 def test_a_late_process_is_ended_at_the_deadline(obedient: DecodeProcesses, tmp_path: Path) -> None:
     with pytest.raises(DeadlineExceeded):
-        obedient.decode(wait_for(tmp_path), ANY, RULE, soon(0.3))
+        obedient.decode(job(wait_for(tmp_path), soon(0.3)))
     assert not children()
 
 
@@ -152,12 +156,12 @@ def test_a_slow_start_is_not_in_vain() -> None:
     """Else requests that wait less long than a start takes would never be answered."""
     with pool([sys.executable, "-c", f"import time; time.sleep(0.3)\n{OBEYS}"]) as processes:
         with pytest.raises(DeadlineExceeded):
-            processes.decode(b"", ANY, RULE, soon(0.1))
+            processes.decode(job(b"", soon(0.1)))
         [pid] = children()
-        assert processes.decode(b"", ANY, RULE, soon()).shape == (64, 64, 3)
+        assert processes.decode(job(b"")).shape == (64, 64, 3)
         assert children() == {pid}
         with pytest.raises(DeadlineExceeded):
-            processes.decode(b"", ANY, RULE, soon(-1))
+            processes.decode(job(b"", soon(-1)))
 
 
 @pytest.mark.parametrize(
@@ -201,14 +205,14 @@ def test_no_thread_is_started_for_an_image(obedient: DecodeProcesses, monkeypatc
     start = Mock()
     monkeypatch.setattr(threading.Thread, "start", start)
     for _ in range(2):
-        obedient.decode(b"", ANY, RULE, soon())
+        obedient.decode(job(b""))
     start.assert_not_called()
 
 
 def test_a_close_ends_all_processes_whatever_they_are_at(obedient: DecodeProcesses, tmp_path: Path) -> None:
     num_descriptors = len(list(Path("/proc/self/fd").iterdir()))
     with ThreadPoolExecutor(2) as threads:
-        asking = [threads.submit(obedient.decode, wait_for(tmp_path), ANY, RULE, soon()) for _ in range(2)]
+        asking = [threads.submit(obedient.decode, job(wait_for(tmp_path))) for _ in range(2)]
         wait_until(lambda: len(children()) == 2)
         obedient.close()
         for answer in asking:
@@ -217,7 +221,7 @@ def test_a_close_ends_all_processes_whatever_they_are_at(obedient: DecodeProcess
     assert not children()
     assert len(list(Path("/proc/self/fd").iterdir())) == num_descriptors
     with pytest.raises(DeadlineExceeded):  # a thread that is late
-        obedient.decode(b"", ANY, RULE, soon())
+        obedient.decode(job(b""))
 
 
 class NotingProcesses(DecodeProcesses):
@@ -227,9 +231,9 @@ class NotingProcesses(DecodeProcesses):
         super().__init__()
         self.deadlines: list[float] = []
 
-    def decode(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels:
-        self.deadlines.append(deadline)
-        return decode_square(data, rule, inspection)
+    def decode(self, job: Job) -> Pixels:
+        self.deadlines.append(job.deadline)
+        return decode_square(job.data, job.rule, job.inspection)
 
 
 @pytest.mark.anyio
@@ -299,12 +303,12 @@ async def test_two_of_the_largest_images_are_decoded_at_a_time() -> None:
     at_once, most, counting = 0, 0, threading.Lock()
 
     class Counting(NotingProcesses):
-        def decode(self, data: bytes, inspection: Inspection, rule: ResizeRule, deadline: float) -> Pixels:
+        def decode(self, job: Job) -> Pixels:
             nonlocal at_once, most
             with counting:
                 at_once += 1
                 most = max(most, at_once)
-            square = super().decode(data, inspection, rule, deadline)
+            square = super().decode(job)
             with counting:
                 at_once -= 1
             return square
