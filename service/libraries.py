@@ -7,12 +7,19 @@ import os
 from pathlib import Path
 
 _FOLDERS = {"KERAS_HOME": "keras", "MPLCONFIGDIR": "matplotlib"}
-_SET_BEFORE = {variable for variable in _FOLDERS if os.environ.get(variable)}
+_TENSORFLOW_LOG = "TF_CPP_MIN_LOG_LEVEL"
+_SET_BEFORE = {variable for variable in (*_FOLDERS, _TENSORFLOW_LOG) if os.environ.get(variable)}
 
 
 def disable_telemetry() -> None:
     """Forbid ONNX Runtime to report to its maker. It reads the variable when it is imported."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def limit_tensorflow_log(level: int) -> None:
+    """Set TensorFlow's log level, unless the user has set it. 2 leaves errors, 3 leaves fatal errors."""
+    if _TENSORFLOW_LOG not in _SET_BEFORE:
+        os.environ[_TENSORFLOW_LOG] = str(level)
 
 
 def keep_files_in(cache: Path) -> None:

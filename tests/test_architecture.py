@@ -28,7 +28,7 @@ ARROWS = {
     "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "machine"},
     "training": {"errors", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
-    "api": {"errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
+    "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "files", "libraries", "settings", "machine", "imaging", "data", "networks", "store", "engines",
         "evaluation", "training", "inference", "api", "bench", "logs", "wire", "http_client", "installation", "ranking",

@@ -18,8 +18,9 @@ from starlette.requests import Request
 from support.damage import FILES, LIMITS, damaged
 from support.memory import cpu_seconds, growth_bytes, memory_bytes
 from support.processes import children, is_gone
+from support.tickets import open_ticket
 
-from service.api.upload import read_image
+from service.api.upload import UploadLimits, read_image
 from service.errors import ImageError, RequestError
 from service.imaging.decode import decode_image
 from service.imaging.inspection import inspect
@@ -113,7 +114,8 @@ def test_reading_a_form_survives_any_damage() -> None:
         content_type = source.choice((b"multipart/form-data; boundary=fuzz", b'multipart/form-data; boundary="fuzz"'))
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-        return (await read_image(request, max_image_bytes=LIMITS.max_image_bytes, body_timeout_s=30)).image
+        with open_ticket() as ticket:
+            return (await read_image(request, ticket, UploadLimits(LIMITS.max_image_bytes, body_timeout_s=30))).image
 
     def check(data: bytes, source: random.Random) -> None:
         with suppress(ImageError, RequestError):

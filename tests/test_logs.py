@@ -71,7 +71,7 @@ def test_flush_waits_for_whole_lines_in_order(pipe: Pipe) -> None:
     assert (read, writer.num_dropped) == (lines, 0)
 
 
-def test_with_a_stuck_reader_lines_are_dropped_and_counted(pipe: Pipe) -> None:
+def test_a_stuck_reader_costs_counted_lines_only(pipe: Pipe) -> None:
     num_bytes, num_lines = pipe.fill(), 3 * MAX_WAITING_LINES
     writer = LogWriter(pipe.writer)
     for number in range(num_lines):
@@ -106,7 +106,7 @@ def test_without_a_reader_each_line_is_dropped_and_counted(pipe: Pipe) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
-def test_a_full_disk_drops_and_counts_each_line() -> None:
+def test_lines_for_a_full_disk_are_counted() -> None:
     with Path("/dev/full").open("w") as full:
         writer = LogWriter(full.fileno())
         writer.write("a line")
@@ -227,7 +227,7 @@ def log_a_failure(logger: Any) -> None:
         logger.exception("request failed")
 
 
-def test_without_a_terminal_each_event_is_json(configure: Configure) -> None:
+def test_events_outside_a_terminal_are_lines_of_json(configure: Configure) -> None:
     log = configure("auto")
     log.logger.info("model loaded", version=3)
     logging.getLogger("uvicorn.error").error("a library's %s", "words")
@@ -330,7 +330,7 @@ def test_a_value_of_any_kind_is_logged(log_format: str, make: Callable[[], objec
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_an_overlong_line_loses_its_middle(log_format: str, configure: Configure) -> None:
+def test_a_long_line_loses_its_middle(log_format: str, configure: Configure) -> None:
     log = configure(log_format)
     log.logger.info("long", status=200, value="begin" + "\u2028" * 100_000 + "end", other="o" * 100_000)
     print("begin" + "x" * 100_000 + "end", file=sys.stderr)
@@ -364,7 +364,7 @@ print("a sentence", file=sys.stderr)
 """
 
 
-def test_every_report_of_python_takes_the_same_way() -> None:
+def test_python_s_own_reports_go_to_the_log() -> None:
     process = subprocess.run(
         [sys.executable, "-W", "default", "-c", WITH_TROUBLE_EVERYWHERE], capture_output=True, text=True, check=False
     )

@@ -20,7 +20,7 @@ from service.cli.terminal import (
     printable,
 )
 from service.errors import InvalidParameter
-from service.libraries import keep_files_in
+from service.libraries import keep_files_in, limit_tensorflow_log
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
 
@@ -94,7 +94,7 @@ def _prepare_libraries() -> None:
     # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    limit_tensorflow_log(3)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 

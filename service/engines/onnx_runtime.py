@@ -1,6 +1,5 @@
 """The engine onnxruntime: a network on the CPU, without TensorFlow. It loads in a tenth of a second."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
 from service.store import layout
-
-# Collections that pass over what is there by now cost each request a tenth of its time.
-gc.freeze()
 
 _LARGEST_CALL = 12  # images: more are hardly faster (measured), and take memory in proportion
 _QUEUE_PER_CORE = 3  # images: fewer make small calls, more wait longer for hardly more answers

@@ -11,7 +11,8 @@ import uvicorn
 from support.running import Running
 
 from service.cli.serve import make_config
-from service.wire.head_guard import HeadGuard, watch_clocks
+from service.wire.clocks import watch_clocks
+from service.wire.head_guard import HeadGuard
 
 GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
 
