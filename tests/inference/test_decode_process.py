@@ -57,7 +57,6 @@ POOR = changed("import resource; resource.setrlimit(resource.RLIMIT_DATA, (d.dat
 def started(start: Any = COMMAND) -> Iterator[DecodeProcess]:
     process = DecodeProcess(start)
     try:
-        process.wait_ready(soon())
         yield process
     finally:
         process.close()
@@ -269,7 +268,6 @@ from service.inference.decode_process import DecodeProcess, Job
 from support.processes import children
 data = pathlib.Path(sys.argv[1]).read_bytes()
 process = DecodeProcess(sys.argv[2:])
-process.wait_ready(time.monotonic() + 60)
 print(*children(), flush=True)
 while True:
     process.ask(Job(data, inspect(data, ImageLimits()), ResizeRule(), time.monotonic() + 2))

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -28,7 +29,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
-from service.inference.decode_process import COMMAND, Job
+from service.inference.decode_process import COMMAND, DecodeProcess, Job
 from service.inference.decoders import DecodeProcesses, Decoders, PixelBudget
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -63,7 +64,7 @@ def soon(seconds: float = 60) -> float:
 @contextmanager
 def pool(command: Sequence[str] = COMMAND, start_timeout_s: float = 60) -> Iterator[DecodeProcesses]:
     assert not children()
-    processes = DecodeProcesses(command, start_timeout_s)
+    processes = DecodeProcesses(partial(DecodeProcess, command, start_timeout_s))
     try:
         yield processes
     finally:
