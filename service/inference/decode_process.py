@@ -1,10 +1,8 @@
 """A process that decodes large images, and those whose memory no header bounds.
 
 Pillow holds Python's lock for 10 to 100 ms to hand over an image of many pixels, and to free it. A process has a lock
-of its own. Its memory is bounded (on Linux), and goes when it ends.
-
-Its standard input is a socket. The form of its answers is checked, and nothing of them is unpickled. A decoder that an
-image has taken over can say what pixels that has, and no more.
+of its own. On Linux its memory is bounded. The form of its answers is checked, and nothing of them is unpickled. A
+decoder that an image has taken over can say what pixels that has, and no more.
 """
 
 import os
@@ -104,7 +102,7 @@ class DecodeProcess:
         return self._process.poll()
 
     def ask(self, job: Job) -> Pixels | FlowersError:
-        """Decode one image, while the calling thread waits without Python's lock.
+        """Decode one image.
 
         The socket watches the time. To start a thread for that may never end without memory (CPython, `Thread.start`).
 
@@ -132,7 +130,8 @@ class DecodeProcess:
         except (EOFError, OSError):
             raise DecoderEnded(is_starved=is_short or self._ends_starved()) from None
         if outcome:
-            return _ERRORS[outcome - 1](answer.decode(errors="replace"))
+            error: FlowersError = _ERRORS[outcome - 1](answer.decode(errors="replace"))
+            return error
         square: Pixels = np.frombuffer(answer, np.uint8).reshape(size, size, 3)
         return square
 
@@ -200,8 +199,7 @@ def main(*, idle_s: float = 60.0, margin_bytes: int = MARGIN_BYTES) -> None:
 def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, *, has_memory: bool) -> tuple[int, bytes]:
     """Return 0 and pixels, or the number of one of `_ERRORS` and its sentence.
 
-    The process gets what an image may need. An image that wants more is at fault. Where the process cannot have as
-    much, no failure is the image's.
+    An image that wants more memory than the process has is at fault. Without `has_memory` no failure is the image's.
     """
     try:
         return 0, decode_square(data, rule, inspection).tobytes()

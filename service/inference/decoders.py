@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import structlog
@@ -27,20 +26,18 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Decoders:
-    """Threads that decode middling images, or wait for a process that decodes a large one.
-
-    A process also decodes images whose memory no header bounds.
+    """Threads that decode middling images. For large ones, and where no header bounds the memory, they have processes.
 
     Args:
         limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
         num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
-        processes: Of large images.
+        processes: None means new ones.
     """
 
     def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
         self.limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
-        self._threads: ThreadPoolExecutor = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
+        self._threads = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
         self._processes = processes or DecodeProcesses()
 
     async def decode(
@@ -49,9 +46,7 @@ class Decoders:
         """Decode one image, and return its square and the seconds that this took.
 
         An `inspection` of None means that the thread inspects the file. The deadline is event loop time in seconds.
-
-        Raises:
-            ImageError, OutOfMemory, QueueFull, DeadlineExceeded: As `DecodeProcesses.decode`.
+        Errors are those of `DecodeProcesses.decode`.
         """
         run = asyncio.get_running_loop().run_in_executor
         decoding = run(self._threads, self._decode, data, inspection, rule, deadline)
@@ -81,11 +76,7 @@ class Decoders:
 
 
 class PixelBudget:
-    """Limit on the pixels that are decoded ahead at the same time. Each takes up to 17 bytes.
-
-    Args:
-        max_pixels: Of all images together. A larger image is decoded alone.
-    """
+    """Limit on the pixels that are decoded ahead at the same time. A larger image is decoded alone."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels

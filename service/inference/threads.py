@@ -10,15 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-LANES = 10
-"""Niceness of the threads that compute.
-
-At its own priority they starve the event loop at five times the load. Refusals and answers come late then
-(`benchmarks/reliability`, overload).
-"""
-
-DECODERS = 17
-"""Niceness of the threads that decode ahead. An image of 50 million pixels takes a core for a second."""
+# Niceness. At the event loop's priority lanes starve it at five times the load. Refusals and answers come late then
+# (`benchmarks/reliability`, overload). An image of 50 million pixels takes a decoder a second.
+LANES, DECODERS = 10, 17
 
 _STARVED = 0.5  # of the time: less of its core than the event loop and a client beside it leave to a lane
 _JUDGED_AFTER_S = 0.25  # of computing
