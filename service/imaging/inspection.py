@@ -123,8 +123,7 @@ def foreign_errors_blamed(image_format: str, is_starved: Callable[[], bool] = la
 def _is_memory_bounded(data: bytes, image_format: str) -> bool:
     """Return whether the pixels bound the memory that a decoder takes.
 
-    AVIF names one size in its container and may hold images of another. A TIFF has room for a dozen lists, which Python
-    goes through number by number. Lossless WebP may have Huffman tables for each block of 4 x 4 pixels. These take
-    hundreds of bytes a pixel, from a fraction of one.
+    AVIF may hold images of another size than its container names. A TIFF has room for a dozen lists, which Python goes
+    through. Lossless WebP may have Huffman tables for each 4 x 4 pixels, of hundreds of bytes a pixel.
     """
     return not (image_format in ("AVIF", "TIFF") or (image_format == "WEBP" and (b"VP8L" in data or b"ALPH" in data)))

@@ -3,8 +3,8 @@
 Batches are formed on the event loop's thread when an image arrives and when a lane comes free. An idle service adds no
 wait, and a busy one fills its batches.
 
-There are no locks. A lane writes what the event loop reads only afterwards (`pixels`, `make_s` and `outcome` of its
-batch), and its own entry of `_calls`. It reads what is the event loop's at once (`len`, `done`), perhaps late.
+There are no locks. A lane writes its own entry of `_calls`, and what the event loop reads only afterwards (`pixels`,
+`make_s` and `outcome` of its batch). It reads what is the event loop's at once (`len`, `done`), perhaps late.
 """
 
 import asyncio

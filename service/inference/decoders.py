@@ -46,7 +46,7 @@ class Decoders:
         """Decode one image, and return its square and the seconds that this took.
 
         An `inspection` of None means that the thread inspects the file. The deadline is event loop time in seconds.
-        Errors are those of `DecodeProcesses.decode`.
+        Errors are those of `inspect` and `DecodeProcesses.decode`.
         """
         run = asyncio.get_running_loop().run_in_executor
         decoding = run(self._threads, self._decode, data, inspection, rule, deadline)

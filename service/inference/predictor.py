@@ -104,7 +104,3 @@ class Predictor:
         del image
         square, decode_s = await decoding
         return await self._batcher.submit(square, version, deadline), decode_s
-
-    def close(self) -> None:
-        """End the decoding threads and processes."""
-        self._decoders.close()

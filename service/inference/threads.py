@@ -22,12 +22,9 @@ _this_thread = threading.local()
 
 
 def compute_threads(num_threads: int, name: str, niceness: int, cores: Iterable[int] = ()) -> ThreadPoolExecutor:
-    """Make threads that yield to the event loop. They start when they are needed.
-
-    Each of the first threads gets one of `cores` for `on_own_core`, by chance. Another replica may begin with the same.
-    """
+    """Make threads that yield to the event loop. Each of the first gets one of `cores` by chance for `on_own_core`."""
     own = list(cores)
-    random.shuffle(own)
+    random.shuffle(own)  # another replica may begin with the same
     return ThreadPoolExecutor(num_threads, name, _begin, (niceness, iter(own)))
 
 
@@ -42,8 +39,7 @@ def on_own_core(*, is_alone: bool) -> Iterator[None]:
 
     A thread that `is_alone` may run on any core.
 
-    Under load Linux does not look for an idle core. A thread that has waited for a moment, as for Python's lock, may
-    wait behind another for some milliseconds, beside an idle core.
+    Under load Linux does not look for an idle core. A thread that wakes may wait some milliseconds beside one.
 
     Source: Linux 6.18, kernel/sched/fair.c, `select_idle_cpu` and `update_idle_cpu_scan`.
     """
@@ -111,9 +107,9 @@ def step_back(niceness: int) -> None:
 def never_preempt() -> None:
     """Keep the calling thread, and threads that it starts, from taking a core from another when it wakes.
 
-    Else the event loop interrupts a thread that computes for each piece of a request, and both find their caches cold.
-    Now it waits for the scheduler's next turn (4 ms on many systems) where no core is idle, and finds several requests
-    at once. More are answered in a flood (`benchmarks/reliability`, overload).
+    Else the event loop interrupts a thread that computes for each piece of a request. Now it waits for the scheduler's
+    next turn (4 ms on many systems) where no core is idle, and finds several requests at once. More are answered in a
+    flood (`benchmarks/reliability`, overload).
 
     Source: sched(7), SCHED_BATCH.
     """

@@ -141,14 +141,14 @@ def test_the_conversion_of_a_profile_seen_before_is_kept() -> None:
 
 
 def test_a_profile_is_kept_for_each_mode() -> None:
-    cache, profile = ConversionCache(10, 100_000_000), matrix_profile(2.2)
+    cache, profile = ConversionCache(10, 10), matrix_profile(2.2)
     assert cache.find(profile, "L") is None
     assert cache.find(profile, "RGB") is not None
     assert cache.find(profile, "CMYK") is None
 
 
 def test_of_too_many_profiles_those_used_last_are_kept() -> None:
-    cache = ConversionCache(max_entries=3, max_bytes=100_000_000)
+    cache = ConversionCache(max_entries=3, max_conversions=10)
     profiles = [matrix_profile(1 + number / 10) for number in range(4)]
     conversions = [cache.find(profile, "RGB") for profile in profiles[:3]]
     assert cache.find(profiles[0], "RGB") is conversions[0]
@@ -158,8 +158,8 @@ def test_of_too_many_profiles_those_used_last_are_kept() -> None:
     assert cache.find(profiles[1], "RGB") is not conversions[1]
 
 
-def test_conversions_are_kept_up_to_their_bytes() -> None:
-    cache = ConversionCache(max_entries=100, max_bytes=1024 * 1024)
+def test_conversions_are_kept_up_to_their_number() -> None:
+    cache = ConversionCache(max_entries=100, max_conversions=2)
     profiles = [matrix_profile(1 + number / 10) for number in range(3)]
     first, second = (cache.find(profile, "RGB") for profile in profiles[:2])
     assert first is not None
@@ -169,8 +169,8 @@ def test_conversions_are_kept_up_to_their_bytes() -> None:
     assert cache.find(profiles[0], "RGB") is not first
 
 
-def test_profiles_that_change_nothing_take_no_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = ConversionCache(max_entries=10, max_bytes=0)
+def test_profiles_that_change_nothing_are_no_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ConversionCache(max_entries=10, max_conversions=0)
     profiles = (ImageCms.ImageCmsProfile(SRGB).tobytes(), b"rubbish", chained_profile(2))
     assert [cache.find(profile, "RGB") for profile in profiles] == [None] * 3
     monkeypatch.setattr(ImageCms, "ImageCmsProfile", None)
@@ -179,7 +179,7 @@ def test_profiles_that_change_nothing_take_no_bytes(monkeypatch: pytest.MonkeyPa
 
 def test_a_conversion_that_could_not_be_built_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """For want of memory, for example, which is said as if the profile were broken."""
-    cache = ConversionCache(10, 100_000_000)
+    cache = ConversionCache(10, 10)
     with monkeypatch.context() as patch:
         patch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError("no memory")))
         assert cache.find(matrix_profile(2.2), "RGB") is None
@@ -192,7 +192,7 @@ def test_colours_are_not_left_unconverted_for_want_of_memory(monkeypatch: pytest
     monkeypatch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError(text)))
     monkeypatch.setattr("service.imaging.profiles.can_allocate", lambda _: text == "out of memory")
     with pytest.raises(OutOfMemory):
-        ConversionCache(10, 100_000_000).find(matrix_profile(2.2), "RGB")
+        ConversionCache(10, 10).find(matrix_profile(2.2), "RGB")
 
 
 @pytest.mark.parametrize("kind", [2, 3, 5, 11, 12])

@@ -21,8 +21,7 @@ def test_numbers_are_read_from_an_entry_or_from_where_it_points() -> None:
 def test_bits_of_a_sample_tell_how_far_its_numbers_go() -> None:
     page = read_page(tiff(SIZES, tail=struct.pack("<24H", *[16] * 24)))
     assert page.bits == (16, 16, 16)
-    assert page.has_16_bits
-    assert not page.has_unsigned_32_bits
+    assert page.unsigned_bits == 16
 
 
 def test_a_tag_that_is_missing_has_a_default() -> None:

@@ -53,7 +53,8 @@ class Parts:
             num_computing=lambda: self.batcher.num_computing,
             min_queue_size=lambda: 1,
         )
-        self.predictor = Predictor(self.live_model, self.batcher, Decoders(ImageLimits(), 1))
+        self.decoders = Decoders(ImageLimits(), 1)
+        self.predictor = Predictor(self.live_model, self.batcher, self.decoders)
 
     async def classify(self, image: bytes | Pixels = PHOTO, *, timeout_s: float = 60.0) -> Classified:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -73,7 +74,7 @@ async def parts(store: Path, request: pytest.FixtureRequest) -> AsyncIterator[Pa
     await parts.live_model.look()
     yield parts
     parts.engine.release()
-    parts.predictor.close()
+    parts.decoders.close()
     parts.batcher.close()
 
 
@@ -153,7 +154,7 @@ async def test_lanes_decode_small_images(
     await parts.live_model.look()
     await parts.classify(data)
     assert seen == [where] * bool(where)  # none: a process has decoded it
-    parts.predictor.close()
+    parts.decoders.close()
     parts.batcher.close()
 
 
