@@ -15,7 +15,7 @@ from service.training.checkpoint import Epoch
 from service.training.export.version import TrainedNetwork
 from service.training.plots import draw_curves
 from service.training.recipe import Recipe
-from service.training.run_folder import PUBLISHED_FILE
+from service.training.run import PUBLISHED_FILE
 
 
 def describe_run(run: Path, recipe: Recipe, seed: int, device: str, check: DataCheck, split: Split) -> None:

@@ -33,7 +33,7 @@ from service.training.fold import fold_batch_norm
 from service.training.observer import Observer
 from service.training.recipe import Recipe
 from service.training.run_files import describe_run, write_published
-from service.training.run_folder import make_folder, open_run
+from service.training.run import make_folder, open_run
 from service.training.teach import prepare_lesson
 
 RULE = ResizeRule()

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from service.errors import TrainingError
-from service.training.run_folder import PUBLISHED_FILE, open_run
+from service.training.run import PUBLISHED_FILE, open_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from service.training.run_folder import open_run
+from service.training.run import open_run
 with open_run(Path(sys.argv[1]), "garden-1", lambda _: True) as run:
     print(run.folder, flush=True)
     sys.stdin.read()
