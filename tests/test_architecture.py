@@ -38,6 +38,7 @@ ARROWS = {
 KNOWN_BY = {
     "tensorflow": {"training/export/saved_model.py", "engines/savedmodel.py"},
     "onnxruntime": {"training/export/light_model.py", "engines/onnx_runtime.py"},
+    "jax": {"training/fit_on_device.py"},
     "onnx": {"training/export/light_model.py", "training/export/onnx_graph.py"},
     "uvicorn": {"cli/serve.py", "wire/head_guard.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},

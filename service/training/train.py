@@ -16,6 +16,7 @@ from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.cross_validation import cross_validate
 from service.training.keras_settings import can_export
 from service.training.observer import Observer
+from service.training.precision import has_gpu
 from service.training.recipe import AlexNetRecipe, Recipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork
@@ -50,11 +51,10 @@ def list_devices(wish: str) -> list[str]:
     Raises:
         DeviceUnavailable: The wish is "gpu", and Keras sees none.
     """
-    has_gpu = bool(keras.distribution.list_devices("gpu"))
-    if wish == "gpu" and not has_gpu:
+    if wish == "gpu" and not has_gpu():
         backend = keras.backend.backend()
         raise DeviceUnavailable(f"no GPU: {backend} sees none here; `flowers doctor` says what is missing")
-    return {"cpu": ["cpu"], "gpu": ["gpu"], "auto": ["gpu", "cpu"] if has_gpu else ["cpu"]}[wish]
+    return {"cpu": ["cpu"], "gpu": ["gpu"], "auto": ["gpu", "cpu"] if has_gpu() else ["cpu"]}[wish]
 
 
 def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Trained | None:

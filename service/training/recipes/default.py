@@ -4,9 +4,9 @@
 
 88.7 % (464 of 523) on the validation part of flower_photos, seed 0, and 89.7 % (446 of 497) on the test part. The
 teacher reaches 95.4 %. Two cores with AVX-512 and bfloat16 (`benchmarks/results/recipe-default.json`). That is the
-first of the two networks, published by Ctrl-C. The second learns from both parts and has not been measured. The teacher and
-its answers take a quarter of an hour, an epoch of AlexNet 8.2 seconds. The second network takes a quarter longer than
-the first, so both take a good two hours. The views need 14 GB of free memory, or each epoch makes them anew.
+first of the two networks, published by Ctrl-C. The second has not been measured. The teacher and its answers take a
+quarter of an hour, an epoch of AlexNet 8.2 seconds, both networks a good two hours. The views need 14 GB of free
+memory, or each epoch makes them anew.
 
 With 36 views in a GPU's memory it reaches 90.8 % (475 of 523). Without the teacher's features, and with blended answers
 in place of answers to blends, it reaches 87.8 % (`benchmarks/accuracy.md`). One standard error is 1.4 points.
