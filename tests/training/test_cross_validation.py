@@ -69,7 +69,7 @@ def test_each_fold_is_answered_by_the_network_that_has_not_learned_it(
     whole, *others = learned
     assert whole == {id(image) for image in known.images}
     for fold, own in enumerate(others):
-        assert own == {id(known.images[place]) for place in np.flatnonzero(folds != fold)}
+        assert own == {id(known.images[place]) for place in np.flatnonzero(folds != fold).tolist()}
         np.testing.assert_array_equal(asked[fold + 1].class_indices, known.class_indices[folds == fold])
     assert asked[0] is None
     assert trained.calibration.part == "cross-validation"

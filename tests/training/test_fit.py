@@ -152,7 +152,7 @@ def test_a_resumed_training_keeps_the_mean_of_the_last_weights(tmp_path: Path) -
     path, first, second = tmp_path / "checkpoint.npz", learning_network(), learning_network()
     before, after = Recorder(first), Recorder(second)
     stop = Interrupter(3)
-    before.step = stop.step  # type: ignore[method-assign]  # in the middle of the mean
+    before.step = stop.step  # type: ignore[method-assign,assignment]  # in the middle of the mean
     assert fit_small(first, path, schedule, observer=before).interrupted
     resumed = fit_small(second, path, schedule, observer=after)
     third, fourth = before.ends[2], after.ends[0]

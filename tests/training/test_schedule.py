@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,7 +51,7 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
 
 def test_the_mean_is_that_of_all_sets_of_weights() -> None:
     sets = [[np.full(2, value, np.float32), np.uint32(value)] for value in (1, 2, 6)]
-    mean: list[object] = []
+    mean: list[Any] = []
     for count, values in enumerate(sets, start=1):
         mean = add_to_mean(mean, values, count)
     np.testing.assert_allclose(mean[0], [3, 3])
