@@ -17,6 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import service  # noqa: F401 - before Keras, whose files it keeps in the cache folder
+
+# isort: split
 from machine import RESULTS, describe_machine
 
 

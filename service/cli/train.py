@@ -196,20 +196,17 @@ class ProgressObserver(Observer):
         self._show(f"epoch {epoch + 1}", step, num_steps, figures)
 
     def epoch(self, result: "Epoch") -> None:
+        validation = ""
+        if result.validation_loss is not None:
+            figures = result.validation_loss, result.validation_accuracy
+            validation = "validation loss {:.4f}, validation accuracy {:.4f}, ".format(*figures)
         self.say(
             f"epoch {result.epoch + 1}: loss {result.loss:.4f}, accuracy {result.accuracy:.4f}, "
-            f"{_validation(result)}"
-            f"{result.seconds:.1f} s, {result.images_per_s:.0f} images/s"
+            f"{validation}{result.seconds:.1f} s, {result.images_per_s:.0f} images/s"
         )
 
     def say(self, sentence: str) -> None:
         self._console.print(printable(sentence), soft_wrap=True)
-
-
-def _validation(result: "Epoch") -> str:
-    if result.validation_loss is None:
-        return ""
-    return f"validation loss {result.validation_loss:.4f}, validation accuracy {result.validation_accuracy:.4f}, "
 
 
 def _to_table(results: "list[Trained]") -> Table:

@@ -122,7 +122,7 @@ def fit_alexnet(
             )  # fmt: skip
         observer.stage("building the network")
         keras.utils.set_random_seed(dataset.seed)
-        fastest = "mixed_bfloat16" if is_on_device else fastest_precision()
+        fastest = "mixed_bfloat16" if is_on_device and run.device == "gpu" else fastest_precision()
         build = NETWORKS[recipe.network]
         with compute_precision(fastest if recipe.precision == "auto" else recipe.precision):
             network = build(num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)

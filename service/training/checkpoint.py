@@ -163,17 +163,6 @@ def _read_array(archive: ZipFile, info: ZipInfo) -> NDArray[Any]:
     return array
 
 
-def are_validated(history: Sequence[Epoch], expected: bool) -> bool:
-    """Return whether each epoch was validated, or none where `expected` is false."""
-    return all((epoch.validation_loss is not None) == expected for epoch in history)
-
-
-def describe_resumed(num_done: int, num_epochs: int, folder: Path) -> str:
-    """Say how many epochs an earlier start has left in the run folder."""
-    left = f"going on with epoch {num_done + 1}" if num_done < num_epochs else "nothing of this network is left to do"
-    return f"{num_done} of {num_epochs} epochs are in {folder} from before: {left}."
-
-
 def are_alike(values: Variables, others: Variables) -> bool:
     """Return whether arrays have the same shapes and types, one by one."""
     return [(value.shape, value.dtype) for value in values] == [(other.shape, other.dtype) for other in others]

@@ -20,9 +20,7 @@ from service.training.checkpoint import (
     Epoch,
     Variables,
     are_alike,
-    are_validated,
     assign_variables,
-    describe_resumed,
     load_checkpoint,
     read_variables,
     save_checkpoint,
@@ -84,7 +82,9 @@ def fit(
         if not loop.resume(saved, is_validated=validation is not None):
             raise unfit_file(checkpoint)
         history, best = list(saved.history), saved.best
-        observer.say(describe_resumed(saved.num_done, schedule.epochs, checkpoint.parent))
+        is_done = saved.num_done == schedule.epochs
+        left = "nothing of this network is left to do" if is_done else f"going on with epoch {saved.num_done + 1}"
+        observer.say(f"{saved.num_done} of {schedule.epochs} epochs are in {checkpoint.parent} from before: {left}.")
     try:
         for epoch in range(history[-1].epoch + 1 if history else 0, schedule.epochs):
             result, weights = loop.run_epoch(epoch, validation, observer)
@@ -130,7 +130,8 @@ class _Loop:
         own = read_variables(self._variables())
         mean = read_variables(self._network.weights) if saved.num_done > self._schedule.first_of_mean else []
         is_finished = saved.num_done == self._schedule.epochs and not saved.state
-        is_whole = 0 < saved.num_done <= self._schedule.epochs and are_validated(saved.history, is_validated)
+        is_whole = 0 < saved.num_done <= self._schedule.epochs
+        is_whole = is_whole and all((one.validation_loss is not None) == is_validated for one in saved.history)
         is_like = are_alike(saved.best, read_variables(self._network.weights))
         if not (is_whole and is_like and (is_finished or are_alike(saved.state, [*own, *mean]))):
             return False

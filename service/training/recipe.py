@@ -83,35 +83,12 @@ class AlexNetRecipe:
 Recipe = AlexNetRecipe
 """Any recipe."""
 
-_ORDER = [
-    "name",
-    "network",
-    "epochs",
-    "batch_size",
-    "batch_norm",
-    "dropout",
-    "learning_rate",
-    "warmup_epochs",
-    "cosine",
-    "weight_decay",
-    "label_smoothing",
-    "average_decay",
-    "swa_share",
-    "swa_learning_rate",
-    "augmentation",
-    "teacher",
-    "num_views",
-    "teacher_epochs",
-    "teacher_tuned",
-    "teacher_temperature",
-    "feature_weight",
-    "scale",
-    "offset",
-    "precision",
-    "refit",
-    "model_name",
-    "every_device",
-]
+_ORDER = (
+    "name", "network", "epochs", "batch_size", "batch_norm", "dropout", "learning_rate", "warmup_epochs", "cosine",
+    "weight_decay", "label_smoothing", "average_decay", "swa_share", "swa_learning_rate", "augmentation", "teacher",
+    "num_views", "teacher_epochs", "teacher_tuned", "teacher_temperature", "feature_weight", "scale", "offset",
+    "precision", "refit", "model_name", "every_device",
+)  # fmt: skip
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
