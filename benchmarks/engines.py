@@ -164,7 +164,8 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
     else:
         tflite = folder
         keras.utils.set_random_seed(0)
-        logits, numbers = alexnet_v1(5), {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
+        logits = alexnet_v1(5)
+        numbers: dict[str, Any] = {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
         export_saved_model(logits, folder, **numbers)
         (folder / "assets.extra").mkdir()
         (folder / FILES["onnxruntime", "float32"]).write_bytes(float32_model(logits, **numbers).SerializeToString())

@@ -1,6 +1,7 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -37,7 +38,8 @@ def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
 @pytest.fixture(scope="module", params=PRECISIONS)
 def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
-    network, numbers = build_tiny_network(), {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
+    network = build_tiny_network()
+    numbers: dict[str, Any] = {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
     float32 = request.param == "float32"
     model = float32_model(network, **numbers) if float32 else int8_model(network, squares, **numbers)
     folder = tmp_path_factory.mktemp("untrained")

@@ -166,17 +166,16 @@ def _zero_byte(scale: float, offset: float) -> int:
 
 def _keep_bytes(graph: onnx.GraphProto) -> None:
     """Drop what makes numbers of the bytes before they are padded and merged, and bytes of the numbers after that."""
-    nodes = list(graph.node)
-    cast, subtract, quantise = (
-        next(node for node in nodes if node.op_type == kind) for kind in ("Cast", "Sub", "QuantizeLinear")
-    )
-    for node in nodes[: nodes.index(quantise)]:
+    quantise = next(node for node in graph.node if node.op_type == "QuantizeLinear")
+    before = list(itertools.takewhile(lambda node: node.op_type != "QuantizeLinear", graph.node))
+    numbers = [node for node in before if node.op_type in ("Cast", "Sub")]
+    renamed = {node.output[0]: INPUT_NAME for node in numbers} | {quantise.output[0]: quantise.input[0]}
+    for node in before:
         if node.op_type == "Pad":
             node.input[2:] = quantise.input[2:]  # the byte that stands for 0
-    renamed = {subtract.output[0]: INPUT_NAME, quantise.output[0]: quantise.input[0]}
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
-    for node in (cast, subtract, quantise):
+    for node in (*numbers, quantise):
         graph.node.remove(node)
     used = {name for node in graph.node for name in node.input}
     weights = [weight for weight in graph.initializer if weight.name in used]

@@ -42,7 +42,7 @@ def answers(built: keras.Model) -> np.ndarray:
 
 def largest_outputs(built: keras.Model, layer: str) -> np.ndarray:
     part = keras.Model(built.inputs[0], built.get_layer(layer).output)
-    return answers(part).max(axis=(0, 1, 2))
+    return np.asarray(answers(part).max(axis=(0, 1, 2)))
 
 
 def test_the_logits_stay_and_the_given_network_too() -> None:

@@ -98,17 +98,18 @@ def test_int8_stays_close_to_it(name: str, with_dense_layers: bool) -> None:
         (19, 11, 3, (2, 0, 3, 4)),
     ],
 )
+@pytest.mark.parametrize(("scale", "offset"), [(SCALE, OFFSET), (1 / 255, 0.0), (1 / 64, -1.7)])
 def test_merged_pixels_stay_close_to_single_ones(
-    width: int, kernel: int, stride: int, pads: tuple[int, int, int, int]
+    width: int, kernel: int, stride: int, pads: tuple[int, int, int, int], scale: float, offset: float
 ) -> None:
     top, left, bottom, right = pads
     padding = layers.ZeroPadding2D(((top, bottom), (left, right)))
     network = chain(width, padding, layers.Conv2D(4, kernel, strides=stride, activation="relu"))
     images = noise(width) // 2  # where a CPU has no VNNI, larger bytes overflow in its sums of two
-    model = int8_model(network, images, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
+    model = int8_model(network, images, scale=scale, offset=offset, temperature=TEMPERATURE)
     kinds = [node.op_type for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     assert kinds[: kinds.index("Conv")] in (["Reshape", "Transpose"], ["Pad", "Reshape", "Transpose"])
-    np.testing.assert_allclose(run(model, images), expected(network, images), atol=0.05)
+    np.testing.assert_allclose(run(model, images), expected(network, images, scale, offset), atol=0.05)
 
 
 @pytest.mark.parametrize("with_dense_layers", [True, False])
