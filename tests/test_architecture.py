@@ -38,8 +38,8 @@ ARROWS = {
 
 KNOWN_BY = {
     "tensorflow": {"training/export/saved_model.py", "engines/savedmodel.py"},
-    "onnxruntime": {"training/export/light_model.py", "engines/onnx_runtime.py"},
-    "onnx": {"training/export/light_model.py", "training/export/onnx_graph.py"},
+    "onnxruntime": {"training/export/int8.py", "training/export/onnx_graph.py", "engines/onnx_runtime.py"},
+    "onnx": {"training/export/int8.py", "training/export/light_model.py", "training/export/onnx_graph.py"},
     "uvicorn": {"cli/serve.py", "wire/head_guard.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
 }

@@ -113,7 +113,7 @@ def write_version(folder: Path, trained: TrainedNetwork, *, rule: ResizeRule, li
         confidence_threshold=calibration.confidence_threshold,
         created=datetime.now(UTC).replace(microsecond=0),
         libraries=_library_versions(
-            ("keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy", "pillow")
+            ("keras", "tensorflow", "tensorflow-cpu", "onnx", "tf2onnx", "onnxruntime", "numpy", "pillow")
         ),
     )
     (folder / SPLIT_FILE).parent.mkdir(exist_ok=True)
