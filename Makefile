@@ -1,66 +1,83 @@
-# Two commands do all the set-up: `make serve` and `make test`. They need Python 3.11-3.13, make and git.
+# `make serve` and `make test` do all of the set-up. They need Python 3.11-3.13, make and git.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# With TensorFlow for GPUs where the NVIDIA driver answers; elsewhere without TensorFlow, and for training with that for
-# CPUs. The two kinds of TensorFlow must never meet in one environment.
+# TensorFlow for GPUs is installed where the NVIDIA driver answers. Elsewhere serving needs no TensorFlow, and training
+# needs the one for CPUs. An environment must not hold both.
 SERVE_WITH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
+# Tests of `make check`. They need no TensorFlow and no other programs.
+FAST = tests/api tests/bench tests/docker tests/imaging tests/store $(filter-out \
+  $(patsubst %,tests/test_%.py,end_to_end fuzz prometheus quiet site soak without_tensorflow),$(wildcard tests/test_*.py))
 export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training test quiet fuzz lint format types containers clients long docs lock clean help
+.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients long docs \
+  site lock clean help
 
-help:            ## what there is
+help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-serve: $(VENV)/with-$(SERVE_WITH)   ## the service with the shipped model on port 8000
+serve: $(VENV)/with-$(SERVE_WITH)   ## serve the shipped model on port 8000
 	$(BIN)/flowers serve
 
-train: $(VENV)/with-$(TRAIN_WITH)   ## train on a folder of class folders: FOLDER=my_garden; without it on flower_photos
+train: $(VENV)/with-$(TRAIN_WITH)   ## train on FOLDER=my_garden, a folder of class folders, or on flower_photos
 	$(BIN)/flowers train $(if $(FOLDER),"$$FOLDER")
 
-install-training: $(VENV)/with-$(TRAIN_WITH)   ## what training needs, without training
+install-training: $(VENV)/with-$(TRAIN_WITH)   ## install the libraries for training
 
-test: $(VENV)/dev   ## every test that needs Python only, but for the long ones
+check: lint types   ## run lint, types and fast tests in under a minute
+	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel" $(FAST)
+
+test: $(VENV)/dev   ## run every test that needs Python only, without the long ones
 	$(BIN)/pytest
 
-quiet: $(VENV)/dev   ## a training without a network: it asks nobody, and leaves what SECURITY.md lists
+coverage: $(VENV)/dev   ## run `make test` and fail if the coverage of service/ fell
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+quiet: $(VENV)/dev   ## check under strace that commands connect to nothing
 	$(BIN)/pytest -m quiet tests/test_quiet.py
 
-long: $(VENV)/dev   ## trainings of drawn photographs that take minutes in all
-	$(BIN)/pytest -m long tests/training
+long: $(VENV)/dev   ## run the long tests, mostly trainings on drawn photographs
+	$(BIN)/pytest -m long
 
-fuzz: $(VENV)/dev   ## a minute of damaged pictures, and one of damaged forms
+fuzz: $(VENV)/dev   ## send damaged images for a minute, and damaged forms for another
 	FLOWERS_TEST_FUZZ_S=60 $(BIN)/pytest tests/test_fuzz.py
 
-lint: $(VENV)/dev   ## ruff, formatting included
+lint: $(VENV)/dev   ## run ruff, formatting included
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: $(VENV)/dev
+format: $(VENV)/dev   ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-types: $(VENV)/dev   ## mypy --strict
+types: $(VENV)/dev   ## run mypy --strict
 	$(BIN)/mypy
 
-containers: $(VENV)/containers   ## the images, the compose stack and the manifests, with a real engine
+containers: $(VENV)/containers   ## test images, compose stack and manifests with a container engine
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers
 
-clients: $(VENV)/dev   ## real clients and proxies: curl, Java, nginx, Caddy
+clients: $(VENV)/dev   ## test with curl, Java, Node, nginx and Caddy
 	$(BIN)/pytest -m clients tests/clients
 
-docs: $(VENV)/dev   ## the pages that the code writes
-	$(BIN)/python docs/generate_settings.py
+docs: $(VENV)/docs   ## write the generated pages, the drawings and the site in site/
+	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.draw
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-lock:            ## the locked requirements anew (needs uv)
+site: $(VENV)/docs   ## check the built site
+	$(BIN)/pytest -m site tests/test_site.py
+
+lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build -o requirements/cpu.txt
 	$(COMPILE) --group build --extra train --extra teacher -o requirements/train.txt
 	$(COMPILE) --group build --extra gpu --extra teacher -o requirements/gpu.txt
 	$(COMPILE) --group dev --extra train --extra teacher -o requirements/dev.txt
+	$(COMPILE) --group dev --group docs --extra train --extra teacher -o requirements/docs.txt
 	$(COMPILE) --group dev --group containers --extra train --extra teacher -o requirements/containers.txt
 
-# A stamp per kind of environment; a changed lock or project file renews it. The dev lock is the train lock and the tools.
+# Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
 $(VENV)/with-cpu: requirements/cpu.txt pyproject.toml
 $(VENV)/with-train: requirements/train.txt pyproject.toml
 $(VENV)/with-gpu: requirements/gpu.txt pyproject.toml
@@ -72,6 +89,9 @@ $(VENV)/with-%: | $(BIN)/python
 $(VENV)/containers: requirements/containers.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/containers.txt
 	touch $@
+$(VENV)/docs: requirements/docs.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.txt
+	touch $@
 $(VENV)/dev: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -82,5 +102,5 @@ $(BIN)/python:
 	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-clean:           ## the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean:           ## delete the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -11,10 +11,11 @@ import io
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -22,7 +23,8 @@ from PIL import Image, ImageCms
 from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.serving.photographs import without_profile
 from service.data.split import parse_split
-from service.evaluation.local_model import open_local_model
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.pixels import Decoded, Pixels, ResizeRule
 from service.imaging.profiles import find_conversion, to_srgb
@@ -78,7 +80,7 @@ def measure(data: bytes, rounds: int) -> Cost:
         for way, own_times in zip(ways, times, strict=True):
             own_times.append(milliseconds(way))
     difference = np.abs(ways[0]().astype(int) - ways[2]()).mean()
-    is_converted = find_conversion(decode_image(data)) is not None
+    is_converted = find_conversion((decoded := decode_image(data)).profile, decoded.image.mode) is not None
     as_served_ms, bare_ms, as_before_ms = map(min, times)
     return Cost(is_converted, as_served_ms, bare_ms, as_before_ms, float(difference))
 
@@ -119,10 +121,10 @@ def summarise(costs: Sequence[Cost], num_photographs: int, bare_ms_of_others: fl
 
 
 def render(result: dict[str, Any]) -> str:
-    """The rows of the table in docs/images.md."""
+    """Return the rows of the table in docs/reference/images.md."""
     return "\n".join(
         f"| {name} | {row['photographs']:,} | {row['as_served_ms']:.2f} | {row['without_profile_ms']:.2f} "
-        f"({row['as_served_to_without_profile']:.2f} times) | {row['as_before_ms']:.2f} |"
+        f"| {row['as_served_to_without_profile']:.2f} | {row['as_before_ms']:.2f} |"
         for name, row in result["times"].items()
     )
 
@@ -130,9 +132,9 @@ def render(result: dict[str, Any]) -> str:
 def compare_answers(folder: Path, store: Path) -> dict[str, Any]:
     """The served version on its test part, with the colours converted last, first and not at all."""
     result: dict[str, Any] = {}
-    choices: tuple[tuple[str, Literal["float32", "int8"]], ...] = (("savedmodel", "float32"), ("onnxruntime", "int8"))
+    choices: tuple[tuple[EngineName, PrecisionWish], ...] = (("savedmodel", "float32"), ("onnxruntime", "int8"))
     for engine, precision in choices:
-        with open_local_model(store, "flowers", None, engine=engine, device="cpu", precision=precision) as local:
+        with closing(open_stored(store, "flowers", EngineWish(engine, "cpu", precision))) as local:
             names = list(local.metadata.class_names)
             entries = parse_split(local.verified.read(SPLIT_FILE), "of the version").part("test")
             images = [decode_image((folder / entry.file).read_bytes()) for entry in entries]
@@ -143,7 +145,7 @@ def compare_answers(folder: Path, store: Path) -> dict[str, Any]:
                 "not at all": lambda image: resize(Decoded(image.image)),
             }
             rows = {name: _run(local.engine.run, [make(image) for image in images]) for name, make in orders.items()}
-            result["version"] = local.stored.version
+            result["version"] = local.version
         result[precision] = {
             name: {
                 "right": int((row.argmax(axis=1) == truth).sum()),

@@ -10,13 +10,15 @@ import io
 import json
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from machine import RESULTS, describe_machine
 from PIL import Image
 
-from service.evaluation.local_model import open_local_model
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineWish
 from service.imaging.decode import decode_square
 from service.imaging.pixels import Decoded, ResizeRule
 from service.imaging.resize import resize
@@ -62,7 +64,7 @@ def main() -> None:
             squares[name].append(decode(data))
             times[name].append(1e3 * (time.thread_time() - begun))
     differences = [np.abs(a.astype(int) - b).mean() for a, b in zip(*squares.values(), strict=True)]
-    with open_local_model(Path("model_store"), "flowers", None, engine="auto", device="auto") as local:
+    with closing(open_stored(Path("model_store"), "flowers", EngineWish())) as local:
         whole, scaled = (local.engine.run(np.stack(images)) for images in squares.values())
     result = {
         "machine": describe_machine(),

@@ -24,7 +24,7 @@ from typing import Any
 
 import service  # noqa: F401 - before Keras, whose files it keeps in the cache folder
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import keras
 import numpy as np

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from service.cli.machine import describe_cpu, describe_memory, find_packages
-from service.engines.choose import list_driver_gpus
+from service.cli.doctor import describe_cpu, describe_memory, find_packages
+from service.engines.found import list_driver_gpus
 
 RESULTS = Path(__file__).with_name("results")
 

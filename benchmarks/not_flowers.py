@@ -11,14 +11,16 @@ import json
 import site
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from machine import RESULTS
 from PIL import Image, ImageDraw
 
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineWish
 from service.errors import ImageError
-from service.evaluation.local_model import open_local_model
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Decoded, ImageLimits, Pixels
 from service.imaging.resize import resize
@@ -74,14 +76,14 @@ def main() -> None:
     parser.add_argument("--model-store", type=Path, default=Path("model_store"))
     asked = parser.parse_args()
     result = {}
-    with open_local_model(asked.model_store, "flowers", None, engine="auto", device="auto") as local:
+    with closing(open_stored(asked.model_store, "flowers", EngineWish())) as local:
         threshold = local.metadata.confidence_threshold
         for source, pictures in (("drawn", drawn()), ("carried by packages", carried())):
             squares = np.stack([resize(image, local.rule) for _, image in pictures])
             top1 = local.engine.run(squares).max(axis=1)
             result[source] = {"pictures": len(top1), "flagged": float((top1 < threshold).mean())}
             print(f"{source}: {result[source]['flagged']:.0%} of {len(top1)} flagged", file=sys.stderr)
-        document = {"version": local.stored.version, "confidence_threshold": threshold, "not_flowers": result}
+        document = {"version": local.version, "confidence_threshold": threshold, "not_flowers": result}
     (RESULTS / "not_flowers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

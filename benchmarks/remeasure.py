@@ -7,15 +7,16 @@ that temperature and threshold come from belongs to other networks, which are no
 
 import argparse
 import shutil
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from service.data.folder import read_folder
-from service.engines.choose import load_engine
+from service.engines.open_version import load_engine, open_stored
+from service.engines.wish import EngineWish
 from service.evaluation.folder import evaluate_folder, find_differences, stated_metrics
-from service.evaluation.local_model import open_local_model
 from service.evaluation.score import score_photographs
 from service.imaging.pixels import ImageLimits
 from service.store.layout import METADATA_FILE
@@ -28,13 +29,13 @@ LIMITS = ImageLimits()
 
 def measure(folder: Path, store: Path, model: str) -> tuple[Path, Metadata]:
     """The served version's folder, and its metadata as they are to be."""
-    with open_local_model(store, model, None, engine="savedmodel", device="cpu") as local:
-        version, metadata = local.stored.folder, local.metadata
+    with closing(open_stored(store, model, EngineWish("savedmodel", "cpu"))) as local:
+        version, metadata = local.verified.folder, local.metadata
         test = evaluate_folder(local, read_folder(folder), LIMITS, part="test")
         paths, truth = test.answers.paths, test.answers.class_indices.astype(np.int64)
         cpu_models = []
         for stated in metadata.cpu_models:
-            engine = load_engine(local.verified, engine="onnxruntime", device="cpu", precision=stated.precision)
+            engine = load_engine(local.verified, EngineWish("onnxruntime", "cpu", stated.precision))
             found = score_photographs(engine, paths, local.rule, LIMITS)
             engine.close()
             expected = test.answers.probabilities

@@ -1,7 +1,7 @@
-"""Become the owner of the mounted model store, then run the command given: `as_owner.py COMMAND [ARGUMENT...]`.
+"""Entry point of the training image: `as_owner.py COMMAND [ARGUMENT...]`.
 
-A bind mount belongs to whoever cloned the repository, whose number the image cannot know. Root reads it off the folder
-and gives root up for good, so that what is trained belongs to that person. Anybody but root just runs the command.
+Root becomes the owner of the mounted model store and cannot become root again. Trained versions then belong to the
+person who cloned the repository. Any other user runs the command as itself.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""Exit 0 when /readyz says so, 1 otherwise: the image's HEALTHCHECK, without curl and past any proxy setting.
+"""HEALTHCHECK of the images. It exits with 0 when /readyz answers 200, and with 1 otherwise.
 
-The service may listen on any port and address, by flag, variable or file. So its own sockets are looked up.
+The service may listen on any address, by flag, variable or file. The check looks up its sockets. It needs no curl and
+heeds no proxy setting.
 """
 
 import http.client
@@ -15,7 +16,7 @@ _TIMEOUT_S = 2
 
 
 def find_listeners(processes: Path = Path("/proc")) -> list[tuple[str, int]]:
-    """Return hosts and port of each socket on which a process of this user listens, lowest process first."""
+    """Return host and port of each listening socket of this user's processes, lowest process first."""
     listeners: dict[tuple[str, int], None] = {}
     for process in sorted(processes.glob("[0-9]*"), key=lambda path: int(path.name)):
         inodes = set(_sockets_of(process))
@@ -26,7 +27,7 @@ def find_listeners(processes: Path = Path("/proc")) -> list[tuple[str, int]]:
 
 
 def is_ready(host: str, port: int) -> bool:
-    """Ask /readyz, and print the answer: `docker inspect` shows it, with the reason when it is not ready."""
+    """Ask /readyz and print the answer. `docker inspect` shows it."""
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
@@ -47,7 +48,7 @@ def _sockets_of(process: Path) -> Iterator[str]:
             target = str(descriptor.readlink())
             if target.startswith("socket:["):
                 yield target[len("socket:[") : -1]
-    except OSError:  # another user's, or just gone
+    except OSError:  # another user's process, or one that has ended
         return
 
 
@@ -64,12 +65,12 @@ def _listening_in(process: Path) -> Iterator[tuple[str, tuple[str, ...], int]]:
 
 
 def _read_hosts(digits: str) -> tuple[str, ...]:
-    """Return addresses to ask. The kernel writes words of four bytes in the machine's own order."""
+    """Return the addresses to ask. The kernel writes words of four bytes in the machine's byte order."""
     words = [int(digits[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(digits), 8)]
     address = ipaddress.ip_address(b"".join(words))
     if not address.is_unspecified:
         return (str(address),)
-    # A socket on :: takes IPv4, too, and a container may have no address of IPv6.
+    # A socket on :: takes IPv4 as well. A container may have no IPv6 address.
     return ("127.0.0.1",) if address.version == 4 else ("::1", "127.0.0.1")
 
 

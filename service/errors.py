@@ -1,48 +1,19 @@
-"""Everything that can go wrong, as one tree. It knows nothing of HTTP: `api/problems.py` gives each its status.
+"""Errors of the service, as one tree.
 
 FlowersError
-├── UsageError                  asked wrongly (exit code 2)
-│   ├── SettingsError           a flag or an environment variable is out of bounds or unknown
-│   ├── DatasetError            the folder of photographs cannot be trained on or evaluated
-│   └── InvalidParameter        a parameter of one request is out of range
-├── ImageError                  one image cannot be answered; its neighbours can
-│   ├── MissingImage            there is no image, or it has no bytes
-│   ├── ImageBytesTooLarge      more than `max_image_bytes`
-│   ├── ImageTooLarge           more pixels to decode than `max_image_pixels`, judged from the header
-│   ├── TooManyImages           more images than one request may carry
-│   ├── UnsupportedImageFormat  not one of the accepted formats
-│   └── InvalidImage            broken, truncated or hostile
-├── RequestError                the request cannot be read
-│   ├── MalformedRequest        it, or its multipart body, cannot be parsed; not one Host
-│   ├── HeadTooLarge            more than 32 KiB of header or trailer fields
-│   ├── UnsupportedMediaType    another kind of body
-│   ├── UnsupportedEncoding     a Content-Encoding
-│   ├── BodyTooSlow             did not arrive within `body_timeout_s`
-│   └── Unauthorized            an API key is wanted and none valid came
-├── ServiceError                the request is fine, the service cannot answer it now
-│   ├── QueueFull               `max_queue_size` images already wait, or no process can be had for this one
-│   ├── NotReady                no verified, warmed model, or its engine in trouble
-│   ├── Draining                shutting down
-│   ├── DeadlineExceeded        the caller's or the server's own deadline has passed
-│   ├── OutOfMemory             no memory, process or thread can be had for it
-│   └── EngineFailed            the engine raised; its batch has no answer
-├── StoreError                  the model store
-│   ├── ModelNotFound           no such model
-│   ├── VersionNotFound         no such version
-│   ├── InvalidVersion          a version whose files are missing, changed or of a newer format
-│   │   └── ChangedVersion      its files changed while it was loaded
-│   └── PublishError            a version could not be written
-├── DeviceUnavailable           the device that was asked for cannot be used
-├── DownloadError               the data set could not be fetched, or is not what was expected
-├── WeightsError                a file of pretrained weights is missing, changed or of another format
-└── TrainingError               a training could not go on
+├── UsageError: SettingsError, DatasetError, InvalidParameter
+├── ImageError: MissingImage, ImageBytesTooLarge, ImageTooLarge, TooManyImages, UnsupportedImageFormat, InvalidImage
+├── RequestError: MalformedRequest, HeadTooLarge, UnsupportedMediaType, UnsupportedEncoding, BodyTooSlow, Unauthorized
+├── ServiceError: QueueFull, NotReady, Draining, DeadlineExceeded, OutOfMemory, EngineFailed
+├── StoreError: ModelNotFound, VersionNotFound, PublishError, InvalidVersion (and its ChangedVersion)
+└── DeviceUnavailable, DownloadError, WeightsError, TrainingError
 """
 
 import errno
 import re
 
-_NO_ROOM = frozenset({errno.ENOMEM, errno.EAGAIN})  # the second is what `fork` says
-# ONNX Runtime, TensorFlow, Pillow, libavif and Python say it in a text only.
+_NO_ROOM = frozenset({errno.ENOMEM, errno.EAGAIN})  # the second is from `fork`
+# ONNX Runtime, TensorFlow, Pillow, libavif and Python have no class for it.
 _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|out of memory|not enough memory|insufficient memory|cannot allocate memory|failed to allocate|"
     r"resource ?exhausted|\boom when allocating|can't start new thread",
@@ -51,11 +22,11 @@ _OUT_OF_MEMORY = re.compile(
 
 
 class FlowersError(Exception):
-    """Root of the tree; its text is for people: what happened, what was expected, what to do."""
+    """Root of the tree. Its text says what happened, what was expected and what to do."""
 
 
 class UsageError(FlowersError):
-    """Asked wrongly: repeating it unchanged will fail again."""
+    """The user asked for something impossible. A repetition fails again."""
 
 
 class SettingsError(UsageError):
@@ -63,7 +34,7 @@ class SettingsError(UsageError):
 
 
 class DatasetError(UsageError):
-    """The folder of photographs is missing, empty, or otherwise nothing to train on or evaluate."""
+    """The folder of photographs cannot be trained on or evaluated."""
 
 
 class InvalidParameter(UsageError):
@@ -87,15 +58,15 @@ class ImageTooLarge(ImageError):
 
 
 class TooManyImages(ImageError):
-    """The request carries more images than one request may."""
+    """The request has more images than the limit."""
 
 
 class UnsupportedImageFormat(ImageError):
-    """The bytes are not one of the accepted image formats."""
+    """The file has none of the accepted image formats."""
 
 
 class InvalidImage(ImageError):
-    """The bytes begin like an image but are broken, truncated or hostile."""
+    """The file starts like an image but is corrupt, truncated or malicious."""
 
 
 class RequestError(FlowersError):
@@ -103,7 +74,7 @@ class RequestError(FlowersError):
 
 
 class MalformedRequest(RequestError):
-    """The request or its multipart body cannot be parsed, or it has no Host header, or two."""
+    """The request or its multipart body cannot be parsed, or it has not one Host."""
 
 
 class HeadTooLarge(RequestError):
@@ -115,7 +86,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class UnsupportedEncoding(RequestError):
-    """The request has a Content-Encoding."""
+    """The body is compressed."""
 
 
 class BodyTooSlow(RequestError):
@@ -123,39 +94,39 @@ class BodyTooSlow(RequestError):
 
 
 class Unauthorized(RequestError):
-    """API keys are configured and none valid was sent."""
+    """The request has no valid API key."""
 
 
 class ServiceError(FlowersError):
-    """The request is fine; the service cannot answer it now."""
+    """The service cannot answer now. The request is not at fault."""
 
 
 class QueueFull(ServiceError):
-    """`max_queue_size` images already wait, or there is no process for a picture that needs one."""
+    """The queue is full, or no decoding process is available."""
 
 
 class NotReady(ServiceError):
-    """No verified, warmed model can answer, or its engine is in trouble."""
+    """No verified and warm model is there, or its engine is in trouble."""
 
 
 class Draining(ServiceError):
-    """The service is shutting down and takes nothing new."""
+    """The service is shutting down."""
 
 
 class DeadlineExceeded(ServiceError):
-    """The deadline passed before the work was begun; it was not computed."""
+    """The deadline passed before the image was computed."""
 
 
 class OutOfMemory(ServiceError):
-    """The machine has no memory, process or thread for this now. The input is not at fault."""
+    """The machine lacks memory, a process or a thread."""
 
 
 class EngineFailed(ServiceError):
-    """The engine call raised; every image of that batch gets this error."""
+    """The engine call raised. Every image of its batch gets this error."""
 
 
 class StoreError(FlowersError):
-    """The model store, or something in it, cannot be used."""
+    """The model store cannot be used."""
 
 
 class ModelNotFound(StoreError):
@@ -167,27 +138,27 @@ class VersionNotFound(StoreError):
 
 
 class InvalidVersion(StoreError):
-    """Files of the version are missing or changed, or its format is newer than this program."""
+    """Files of the version are missing, changed, or of a newer format."""
 
 
 class ChangedVersion(InvalidVersion):
-    """Files of the version changed between verification and loading. It may be sound now."""
+    """Files of the version changed while it was loaded. It may be sound now."""
 
 
 class PublishError(StoreError):
-    """The version could not be written; nothing of it is visible."""
+    """The version could not be written. Nothing of it is visible."""
 
 
 class DeviceUnavailable(FlowersError):
-    """The device that was asked for cannot be used here."""
+    """The device cannot be used on this machine."""
 
 
 class DownloadError(FlowersError):
-    """The data set could not be fetched, or is not what was expected."""
+    """The data set could not be downloaded, or is not the expected one."""
 
 
 class WeightsError(FlowersError):
-    """A file of pretrained weights is missing, not what was expected, or not readable."""
+    """A file of pretrained weights is missing, unreadable, or not the expected one."""
 
 
 class TrainingError(FlowersError):
@@ -195,14 +166,9 @@ class TrainingError(FlowersError):
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that led to it, is for want of memory, a process or a thread.
-
-    The input is not to blame for such an error. It may succeed later.
-    """
+    """Return whether an error, or its cause, is a lack of memory, of a process or of a thread."""
     while error is not None:
-        if isinstance(error, MemoryError | OutOfMemory):
-            return True
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, MemoryError | OutOfMemory) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
             return True
         if not isinstance(error, FlowersError) and _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             return True

@@ -1,8 +1,12 @@
-"""Files that are read with care. A reader never waits for a pipe or a device, and takes no more than its limit."""
+"""Files that are read and written with care.
+
+A reader never waits for a pipe or a device, and takes no more than its limit. A written file is whole or absent.
+"""
 
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from io import BufferedReader
@@ -16,7 +20,7 @@ _NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
 
 
 class UnfitFile(OSError):
-    """The file is no regular file, or larger than its reader takes. The disk is not at fault."""
+    """A file that is not regular, or larger than its reader takes. The disk is not at fault."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,9 @@ def stamp_file(path: Path | str, *, follow_links: bool = False) -> FileStamp:
 
 
 def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedReader:
-    """Open a regular file for reading, and nothing else.
+    """Open a regular file for reading. Raises `UnfitFile` for any other, and `OSError`.
 
-    Args:
-        path: of the file. Something else may take its place at any moment.
-        follow_links: whether a link to a regular file is one.
-
-    Raises:
-        UnfitFile: it is a folder, pipe, device or socket, or a link where `follow_links` is false.
-        OSError: it cannot be opened.
+    A link is another one if `follow_links` is false.
     """
     try:
         descriptor = os.open(path, _FLAGS if follow_links else _FLAGS | _NO_LINK)
@@ -59,23 +57,34 @@ def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedRead
     raise _unfit(path, "it is no regular file")
 
 
-def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
-    """Read a whole regular file.
-
-    Args:
-        path: as of `open_regular`.
-        max_bytes: largest length of the file. No more is read.
-        follow_links: as of `open_regular`.
-
-    Raises:
-        UnfitFile: as `open_regular`, or it is longer.
-        OSError: it cannot be read.
-    """
+def read_bounded(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a regular file. Read one byte more than `max_bytes` of a longer one. Raises as `open_regular`."""
     with open_regular(path, follow_links=follow_links) as file:
-        data = file.read(max_bytes + 1)
+        return file.read(max_bytes + 1)
+
+
+def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a regular file. Raises `UnfitFile` if it has more than `max_bytes`, or as `open_regular`."""
+    data = read_bounded(path, max_bytes, follow_links=follow_links)
     if len(data) > max_bytes:
-        raise _too_long(path, max_bytes)
+        raise _unfit(path, f"it has more than {max_bytes:,} bytes")
     return data
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place, bring it to the disk and rename it. Raises `OSError`.
+
+    A reader, or a crash, meets the old file or the new one.
+    """
+    beside = path.with_name(f".writing-{secrets.token_hex(8)}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def digest_bytes(data: bytes) -> str:
@@ -84,29 +93,15 @@ def digest_bytes(data: bytes) -> str:
 
 
 def digest_file(path: Path | str, max_bytes: int | None = None, *, follow_links: bool = True) -> str:
-    """Return the sha256 of a regular file, 64 hexadecimal digits.
-
-    Args:
-        path: as of `open_regular`.
-        max_bytes: largest length of the file. It may grow while it is read. None means no limit.
-        follow_links: as of `open_regular`.
-
-    Raises:
-        UnfitFile: as `open_regular`, or it is longer.
-        OSError: it cannot be read.
-    """
+    """Return the sha256 of a regular file, 64 hexadecimal digits. Raises as `read_regular`."""
     digest, num_bytes = hashlib.sha256(), 0
     with open_regular(path, follow_links=follow_links) as file:
         while piece := file.read(_PIECE_BYTES):
             num_bytes += len(piece)
             if max_bytes is not None and num_bytes > max_bytes:
-                raise _too_long(path, max_bytes)
+                raise _unfit(path, f"it has more than {max_bytes:,} bytes")
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _too_long(path: Path | str, max_bytes: int) -> UnfitFile:
-    return _unfit(path, f"it has more than {max_bytes:,} bytes")
 
 
 def _unfit(path: Path | str, why: str) -> UnfitFile:

@@ -21,16 +21,10 @@ _PROXY_SCHEMES = ("http", "https")
 
 
 class Way:
-    """Way to a URL: the proxy and the certificates that the environment names for it.
+    """Way to an http(s) URL: the proxy and the certificates that the environment names for it.
 
-    Args:
-        url: Of the service. It is http or https.
-
-    Attributes:
-        proxy_variable: Variable that names the proxy of this URL. It is None where no proxy is taken.
-
-    Raises:
-        SettingsError: The environment names a proxy or certificates that cannot be used.
+    `proxy_variable` is the variable that names the proxy, or None without one. Raises `SettingsError` for a proxy or
+    certificates that cannot be used.
     """
 
     def __init__(self, url: httpx.URL) -> None:
@@ -44,11 +38,7 @@ class Way:
         self._certificates = _read_certificates() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def open_client(
-        self,
-        *,
-        timeout_s: float,
-        headers: Sequence[tuple[str, str]] = (),
-        params: Mapping[str, int] | None = None,
+        self, *, timeout_s: float, headers: Sequence[tuple[str, str]] = (), params: Mapping[str, int] | None = None
     ) -> httpx.Client:
         """Return a client that goes this way, whatever else the environment says."""
         return httpx.Client(
@@ -122,20 +112,17 @@ def _find_variable(name: str) -> str:
 
 
 def _read_certificates() -> ssl.SSLContext:
-    for variable, is_right, what in (
-        ("SSL_CERT_FILE", Path.is_file, "file of certificates"),
-        ("SSL_CERT_DIR", Path.is_dir, "folder of certificates"),
+    for variable, argument, is_right, what in (
+        ("SSL_CERT_FILE", "cafile", Path.is_file, "file of certificates"),
+        ("SSL_CERT_DIR", "capath", Path.is_dir, "folder of certificates"),
     ):
-        if not (value := os.environ.get(variable)):
-            continue
-        path = Path(value)
-        try:
-            if not is_right(path):
-                raise FileNotFoundError
-            is_file = variable == "SSL_CERT_FILE"
-            return ssl.create_default_context(cafile=path if is_file else None, capath=None if is_file else path)
-        except OSError as error:  # ssl.SSLError is one
-            raise SettingsError(
-                f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}"
-            ) from error
+        if value := os.environ.get(variable):
+            try:
+                if not is_right(Path(value)):
+                    raise FileNotFoundError
+                return ssl.create_default_context(**{argument: value})  # type: ignore[arg-type]
+            except OSError as error:  # ssl.SSLError is one
+                raise SettingsError(
+                    f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}"
+                ) from error
     return httpx.create_ssl_context(trust_env=False)

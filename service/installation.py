@@ -1,7 +1,4 @@
-"""Command that installs what this installation lacks.
-
-No package index has this project. Its own Makefile installs what the locks say.
-"""
+"""Command that installs missing libraries, with the project's own Makefile."""
 
 import shlex
 import sys
@@ -12,15 +9,12 @@ _TARGET = "install-training"
 
 
 def install_command(extra: str = "", *, root: Path = _ROOT, prefix: str = sys.prefix) -> str:
-    """Return the command that installs TensorFlow and what training needs, as it works in the current folder.
+    """Return the command for the current folder that installs what training needs.
 
     Args:
         extra: "train" or "gpu". Without it the Makefile looks for a GPU.
-        root: Folder of the project's source.
+        root: Folder of the project's source. Without one, as in a container, the command takes the right image.
         prefix: Folder of this Python's environment.
-
-    Returns:
-        A command of make. Where there is no source, as in a container, one that takes the right image.
     """
     if not (root / "Makefile").is_file():
         return "docker compose up flowers" if extra == "gpu" else "docker compose run --rm train"

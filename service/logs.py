@@ -1,4 +1,4 @@
-"""The log: its form, its bounded queue and the thread that writes it.
+"""Log with its form, its bounded queue and its writing thread.
 
 A log call never raises and never waits. A line that cannot be written is dropped and counted.
 """
@@ -51,6 +51,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     logging.basicConfig(handlers=[_Handler(renderer, writer)], level=logging.WARNING, force=True)
     logging.raiseExceptions = False
     logging.captureWarnings(True)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every bad body. The answer says it.
     sys.stderr = LogStream(writer)
     _log_uncaught_exceptions()
     return writer
@@ -201,7 +202,7 @@ class _Renderer:
 
 
 class _ConsoleRenderer(_Renderer):
-    """The same for people on a terminal. What a client sent must not command that."""
+    """The same for people on a terminal. A client's text must not control the terminal."""
 
     def __init__(self, *, colors: bool) -> None:
         super().__init__()

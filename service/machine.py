@@ -1,8 +1,9 @@
-"""What this process may take of the machine: cores and memory, the limits of its container or control group counted."""
+"""Cores, memory and CPU of the machine, as far as limits and control groups let this process use them."""
 
 import math
 import mmap
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,12 @@ if sys.platform != "win32":
     import resource
 
 _FEW_CORES = 4  # measured with two
-
-_MEMINFO, _GROUPS, _ROOT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})  # multiply bytes and add up; the last is Arm's
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _MEMORY_LIMIT_AND_TAKEN = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-_MEMORY_DETAILS = "memory.stat"
 # Pages of files: read once, read again, and those that programs run from. Version 1 also has sums over its children.
 _FILE_PAGES = (
     ("inactive_file", "active_file", "file_mapped"),
@@ -28,14 +29,10 @@ _NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
 
 
 def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
-    """Cores that this process may keep busy: those that it may run on, or fewer where a group's quota is smaller.
+    """Count the cores that this process may keep busy. A control group's quota is rounded up.
 
-    A container with a limit of two CPUs sees all cores of its node; threads for each would use the quota up early in
-    every period, and stand still for the rest of it.
-
-    Args:
-        groups: the control groups that this process is in.
-        root: where they are mounted.
+    With a thread for each core of the node, a quota would be used up early in every period. `groups` is the file with
+    the control groups of this process. `root` is the folder where they are mounted.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, root) if (quota := _cpu_quota(folder)) is not None]
@@ -43,36 +40,50 @@ def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
 
 
 def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT) -> tuple[int, ...]:
-    """The numbers of the cores that so many threads may be tied to, one each; none where that would harm.
+    """List the cores to pin so many threads to, one each. 0 means one thread per core.
 
-    That is: on a single core, with more or fewer threads than cores; under a quota, since all others on the node may
-    run on the same cores; and with many cores, of which the kernel finds an idle one, and other programs want some.
-
-    Args:
-        threads: how many; 0: as many as there are cores.
-        groups: the control groups that this process is in.
-        root: where they are mounted.
+    It is empty on one core, on many cores, under a quota, and if threads and cores differ in number.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     is_limited = any(_cpu_quota(folder) is not None for folder in _folders("cpu", groups, root))
     return tuple(cores) if 1 < len(cores) <= _FEW_CORES and threads in (0, len(cores)) and not is_limited else ()
 
 
+def cpu_features(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """Return the instruction sets of the CPU as Linux names them. Elsewhere there are none."""
+    fields = _cpu_fields(cpuinfo)
+    return frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
+    """Return the name of the CPU, or its architecture where Linux does not tell."""
+    return _cpu_fields(cpuinfo).get("model name", platform.machine())
+
+
+def has_fast_int8(cpuinfo: Path = _CPUINFO) -> bool:
+    """Return whether one instruction multiplies bytes and adds up.
+
+    Without it int8 is no faster, and on x86 its sums can overflow.
+    """
+    if not cpuinfo.exists():  # every Mac with an Apple CPU has it
+        return platform.system() == "Darwin" and platform.machine() == "arm64"
+    return not _FAST_INT8.isdisjoint(cpu_features(cpuinfo))
+
+
+def total_memory(meminfo: Path = _MEMINFO) -> int:
+    """Return the machine's memory in bytes. 0 means that it is unknown."""
+    return _memory_field("MemTotal", meminfo) or 0
+
+
 def memory_left(
     meminfo: Path = _MEMINFO, groups: Path = _GROUPS, root: Path = _ROOT, own_pages: Path = _OWN_PAGES
 ) -> int:
-    """Bytes that Linux, the control groups of either version, and the process's own limits still give.
+    """Return the bytes that the machine, the control groups, RLIMIT_AS and RLIMIT_DATA leave.
 
-    Args:
-        meminfo: what Linux says of the machine; where it is missing, the answer is 0.
-        groups: the control groups that this process is in.
-        root: where they are mounted.
-        own_pages: what this process takes, for RLIMIT_AS and RLIMIT_DATA.
+    Elsewhere than on Linux the answer is 0, which means unknown.
     """
-    try:
-        fields = dict(line.split(":") for line in meminfo.read_text(encoding="utf-8").splitlines())
-        left = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+    left = _memory_field("MemAvailable", meminfo)
+    if left is None:
         return 0
     for folder in _folders("memory", groups, root):
         for limit, taken in _MEMORY_LIMIT_AND_TAKEN:
@@ -85,10 +96,10 @@ def memory_left(
 
 
 def can_allocate(num_bytes: int) -> bool:
-    """Whether the process may take so much more memory. It is mapped and given back at once, untouched.
+    """Return whether the process may map that much more memory. It is mapped and given back at once.
 
-    RLIMIT_DATA, RLIMIT_AS and a machine that overcommits nothing refuse it. A control group's limit does not: beyond
-    that the kernel kills. Elsewhere than on Linux the answer is True.
+    RLIMIT_DATA, RLIMIT_AS and a machine without overcommitment refuse it. A control group's limit does not.
+    Elsewhere than on Linux the answer is True.
     """
     if sys.platform != "linux" or num_bytes <= 0:
         return True
@@ -101,20 +112,31 @@ def can_allocate(num_bytes: int) -> bool:
 
 
 def bounded_queue_bytes(wanted: int, memory_bytes: int) -> int:
-    """The bound on bytes of images that wait: `wanted`, or half of the memory there is, as joining takes it twice.
-
-    Args:
-        wanted: as it is set.
-        memory_bytes: as `memory_left` says; 0: that is not known.
-    """
+    """Return the limit of waiting bytes: `wanted`, or half of `memory_bytes` if that is less and known (not 0)."""
     return min(wanted, memory_bytes // 2) if memory_bytes else wanted
+
+
+def _cpu_fields(cpuinfo: Path) -> dict[str, str]:
+    try:
+        lines = _read(cpuinfo).splitlines()
+    except OSError:  # not Linux
+        return {}
+    return {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+def _memory_field(name: str, meminfo: Path) -> int | None:
+    try:
+        fields = dict(line.split(":") for line in _read(meminfo).splitlines())
+        return int(fields[name].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
     if sys.platform != "linux":
         return
     try:
-        pages = own_pages.read_text(encoding="utf-8").split()
+        pages = _read(own_pages).split()
     except OSError:
         return
     for limit, field in ((resource.RLIMIT_AS, _VIRTUAL), (resource.RLIMIT_DATA, _DATA)):
@@ -124,12 +146,9 @@ def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of the page cache that the kernel gives back on demand, which count as taken.
-
-    A photograph that was read twice is an active page. Pages that programs run from are not counted.
-    """
+    """Return the bytes of the page cache that the kernel gives back on demand, without programs' pages."""
     try:
-        fields = dict(line.split() for line in _read(group / _MEMORY_DETAILS).splitlines())
+        fields = dict(line.split() for line in _read(group / "memory.stat").splitlines())
         sizes = [[int(fields.get(name, 0)) for name in names] for names in _FILE_PAGES]
     except (OSError, ValueError):
         return 0
@@ -137,7 +156,7 @@ def _reclaimable(group: Path) -> int:
 
 
 def _cpu_quota(folder: Path) -> float | None:
-    """CPUs that the group may use on average; None where there is no limit."""
+    """Return the CPUs that the group may use on average, or None without a limit."""
     for files in _CPU_QUOTA_AND_PERIOD:
         try:
             quota_us, period_us = map(int, " ".join(_read(folder / file) for file in files).split())
@@ -149,10 +168,10 @@ def _cpu_quota(folder: Path) -> float | None:
 
 
 def _folders(controller: str, groups: Path, root: Path) -> Iterator[Path]:
-    """Those of the group and of all above it, whose limits hold as well; the root is all that a container may see."""
+    """Yield the folders of the group and of all above it. A container may see the root alone."""
     yield root
     try:
-        lines = groups.read_text(encoding="utf-8").splitlines()
+        lines = _read(groups).splitlines()
     except OSError:
         return
     for line in lines:  # "0::/path" in version 2, "4:memory:/path" in version 1
@@ -166,4 +185,4 @@ def _folders(controller: str, groups: Path, root: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip()
+    return path.read_text(encoding="utf-8", errors="replace").strip()

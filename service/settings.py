@@ -1,7 +1,7 @@
-"""Every knob of the programs: unit, bounds, default and a sentence, in one typed model per program.
+"""Settings of the programs, with unit, bounds, default and a sentence.
 
-A setting is a flag (`--max-queue-size`) and an environment variable (`FLOWERS_MAX_QUEUE_SIZE`); the flag wins.
-Only `cli` and `api.app` read these; everybody below receives plain values.
+A setting is a flag (`--max-queue-size`) and an environment variable (`FLOWERS_MAX_QUEUE_SIZE`). The flag wins.
+Only `cli` and `api.app` read settings. Modules below receive plain values.
 """
 
 import difflib
@@ -15,33 +15,35 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.engines.wish import DeviceWish, EngineName, EngineWish, PrecisionWish
 from service.errors import SettingsError
+from service.imaging.limits import ImageLimits
+from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
 ENVIRONMENT_PREFIX = "FLOWERS_"
-Device = Literal["auto", "gpu", "cpu"]
-
-# As the store has it, which this module must not know; a test holds one to the other.
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LIMITS = ImageLimits()
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
 
-MaxImageBytes = Annotated[int, Field(ge=1024, le=1024**3, description="Largest image file, in bytes.")]
+MaxImageBytes = Annotated[int, Field(ge=1024, le=1024**3, description="Limit of an image file, in bytes.")]
 MaxImagePixels = Annotated[
     int,
     Field(
         ge=1024,
         le=1_000_000_000,
-        description="Most pixels that an image is decoded to, judged from its header. A large JPEG counts as its "
-        "decoder shrinks it, and may have 200 million in the file.",
+        description="Limit of decoded pixels, judged from the header. A large JPEG counts as its decoder shrinks it. "
+        "It may have 200 million pixels in the file.",
     ),
 ]
-
-
+DeviceSetting = Annotated[
+    DeviceWish, Field(description="Device. auto takes a GPU if there is one. gpu fails without one.")
+]
+ModelStore = Annotated[Path, Field(description="Folder with one folder per model.")]
 _KEYS = ("api_keys", "api_keys_file")
 
 
 class _Environment(EnvSettingsSource):
-    """The environment without variables that are set to nothing. Keys that came out empty must not open the service."""
+    """The environment without empty variables. Empty keys are kept, as they must not open the service."""
 
     def __init__(self, settings: type[BaseSettings]) -> None:
         super().__init__(settings)
@@ -69,89 +71,93 @@ class _Settings(BaseSettings):
 
 @Parameter(name="*")
 class StoreSettings(_Settings):
-    """Where models live, and which one is meant."""
+    """`flowers models`: the store and the model."""
 
-    model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
-    model: str = Field(
-        "flowers", description="Name of the model in the store: up to 64 letters, digits, `.`, `-`, `_`."
-    )
+    model_store: ModelStore = Path("model_store")
+    model: str = Field("flowers", description="Model in the store. Its name has up to 64 letters, digits, `.-_`.")
 
     @field_validator("model")
     @classmethod
     def _can_be_a_name(cls, model: str) -> str:
-        if not _MODEL_NAME.fullmatch(model):
-            raise PydanticCustomError(
-                "model_name", "give 1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
-            )
+        if not MODEL_NAME.fullmatch(model):
+            raise PydanticCustomError("model_name", f"give {MODEL_NAME_RULE}")
         return model
 
 
 @Parameter(name="*")
 class EngineSettings(StoreSettings):
-    """`flowers evaluate` and `predict`: what runs the model, and what one image may ask of the machine."""
+    """`flowers evaluate` and `flowers predict`: the engine, and the limits of one image."""
 
-    device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")
-    engine: Literal["auto", "savedmodel", "onnxruntime"] = Field(
-        "auto", description="What runs the network; auto: the SavedModel on a GPU, else the light onnxruntime."
-    )
-    precision: Literal["auto", "float32", "int8"] = Field(
-        "auto", description="auto takes int8 where the version has it and the CPU has the instructions for it."
+    device: DeviceSetting = "auto"
+    engine: EngineName = Field("auto", description="Runtime. auto takes the SavedModel on a GPU, else onnxruntime.")
+    precision: PrecisionWish = Field(
+        "auto", description="Precision. auto takes int8 if the version and the CPU have it."
     )
     engine_threads: int = Field(
-        0, ge=0, le=256, description="Cores that the engine computes on; 0: all, or as many as its container may use."
+        0, ge=0, le=256, description="Number of cores for the engine. 0 means all cores that the container may use."
     )
-    gpu_memory_limit_mb: int = Field(0, ge=0, description="Most memory to take on a GPU, in MB; 0: as it is needed.")
-    decode_threads: int = Field(
-        0, ge=0, le=256, description="Threads that decode ahead of lanes; 0: one more than cores."
-    )
-    max_image_bytes: MaxImageBytes = 20 * 1024 * 1024
-    max_image_pixels: MaxImagePixels = 50_000_000
+    gpu_memory_limit_mb: int = Field(0, ge=0, description="Limit of GPU memory, in MB. 0 means no limit.")
+    decode_threads: int = Field(0, ge=0, le=256, description="Number of decoding threads. 0 means one more than cores.")
+    max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes
+    max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
+
+    @property
+    def wish(self) -> EngineWish:
+        """The engine's settings."""
+        return EngineWish(self.engine, self.device, self.precision, self.engine_threads, self.gpu_memory_limit_mb)
+
+    @property
+    def limits(self) -> ImageLimits:
+        """The limits of one image."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels)
 
 
 @Parameter(name="*")
 class ServeSettings(EngineSettings):
-    """`flowers serve`."""
+    """`flowers serve`: the address, the queue, the timeouts, the access."""
 
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; 0.0.0.0 is every one of the machine's, `::` those of IPv6, too."
-    )
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
-    max_batch_size: int = Field(32, ge=1, le=1024, description="Most images in one engine call.")
-    max_queue_size: int = Field(128, ge=1, le=100_000, description="Most images that may wait; more get 429.")
+    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 means all, `::` those of IPv6, too.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port. 0 takes a free one and logs it.")
+    max_batch_size: int = Field(32, ge=1, le=1024, description="Limit of images in one engine call.")
+    max_queue_size: int = Field(128, ge=1, le=100_000, description="Limit of waiting images. More get 429.")
     max_queue_bytes: int = Field(
         256 * 1024 * 1024,
         ge=1024,
         le=1024**4,
-        description="Most bytes of images, arriving or waiting; more get 429. At most half of the memory that is free "
-        "at the start, but always one image.",
+        description="Limit of bytes of arriving and waiting images. More get 429. It is at most half of the memory "
+        "that is free at the start. One image always fits.",
     )
     request_timeout_s: float = Field(
-        10.0, gt=0, le=600, description="Longest that a request may take, in seconds, from the end of its upload."
+        10.0, gt=0, le=600, description="Timeout of a request, in seconds, from the end of its upload."
     )
-    body_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest that a body may take to arrive, in seconds.")
+    body_timeout_s: float = Field(30.0, gt=0, le=600, description="Timeout of an upload, in seconds.")
     drain_delay_s: float = Field(
-        5.0, ge=0, le=300, description="Seconds after SIGTERM or SIGHUP in which new requests are still taken."
+        5.0, ge=0, le=300, description="Time after SIGTERM or SIGHUP in which new requests are still taken, in seconds."
     )
-    drain_timeout_s: float = Field(25.0, gt=0, le=600, description="Most seconds for finishing what was accepted.")
-    reload_interval_s: float = Field(5.0, gt=0, le=3600, description="Seconds between looks at the model store.")
+    drain_timeout_s: float = Field(
+        25.0, gt=0, le=600, description="Timeout of accepted requests at the end, in seconds."
+    )
+    reload_interval_s: float = Field(5.0, gt=0, le=3600, description="Time between scans of the store, in seconds.")
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: console on a terminal, JSON lines elsewhere."
+        "auto", description="Format of the log. auto means console on a terminal and JSON lines elsewhere."
     )
-    access_log: bool = Field(True, description="One log line per request.")
+    access_log: bool = Field(True, description="Log a line per request.")
     api_keys: SecretStr | None = Field(
-        None, description="Who may ask: keys, separated by commas; without any, everybody. Better not as a flag."
+        None,
+        description="API keys, separated by commas. Without keys the service is open. "
+        "A flag shows them in the process list.",
     )
-    api_keys_file: Path | None = Field(None, description="More of them, one a line; read at the start.")
-    open_metrics: bool = Field(False, description="/metrics needs no API key.")
-    open_docs: bool = Field(True, description="/docs, /openapi.json and /problems need no API key.")
+    api_keys_file: Path | None = Field(None, description="File with more API keys, one a line, read at the start.")
+    open_metrics: bool = Field(False, description="Answer /metrics without an API key.")
+    open_docs: bool = Field(True, description="Answer /docs, /openapi.json and /problems without an API key.")
     cors_origins: str = Field(
-        "", description="Web pages that may ask from a browser: origins, separated by commas; * is any."
+        "", description="Origins of web pages that may send requests from a browser, separated by commas. * means any."
     )
 
     @field_validator("host")
     @classmethod
     def _is_written_without_brackets(cls, host: str) -> str:
-        """Take [::1], too, as an IPv6 address is written before a port."""
+        """Take [::1], too, as in a URL."""
         host = host.strip()
         return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
@@ -168,49 +174,47 @@ class ServeSettings(EngineSettings):
 
 @Parameter(name="*")
 class TrainSettings(_Settings):
-    """`flowers train`."""
+    """`flowers train`: the data, the recipe, the device."""
 
-    model_store: Path = Field(Path("model_store"), description="Folder with one folder per model.")
-    runs: Path = Field(Path("runs"), description="Folder for run folders: checkpoints, history, curves, reports.")
-    cache: Path = Field(
-        Path("~/.cache/flowers"), description="Folder for fetched data and files of libraries, outside any repository."
-    )
-    recipe: str = Field("default", description="Name of a recipe in service/training/recipes.")
-    device: Device = Field("auto", description="auto takes a GPU when there is one; gpu fails without one.")
+    model_store: ModelStore = Path("model_store")
+    runs: Path = Field(Path("runs"), description="Folder of run folders with checkpoints, history, curves and reports.")
+    cache: Path = Field(Path("~/.cache/flowers"), description="Folder of fetched data and of files of libraries.")
+    recipe: str = Field("default", description="Recipe in service/training/recipes.")
+    device: DeviceSetting = "auto"
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
-    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs; default: the recipe's.")
-    batch_size: int | None = Field(None, ge=1, le=4096, description="Photographs per step; default: the recipe's.")
-    network: Literal["alexnet_v1", "alexnet_v2"] | None = Field(None, description="Network; default: the recipe's.")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Number of epochs. The default is the recipe's.")
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="Photographs in a step. The default is the recipe's."
+    )
+    network: Literal["alexnet_v1", "alexnet_v2"] | None = Field(
+        None, description="Network. The default is the recipe's."
+    )
     teacher: str | None = Field(
         None,
-        description="Who teaches: none, efficientnet_lite0, 1 or 2, or a network of keras.applications; "
-        "default: the recipe's.",
+        description="Teacher: none, efficientnet_lite0, 1 or 2, or a network of keras.applications. "
+        "The default is the recipe's.",
     )
-    max_image_bytes: MaxImageBytes = 20 * 1024 * 1024
-    max_image_pixels: MaxImagePixels = 50_000_000
+    max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes
+    max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
 
 
 PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ServeSettings, TrainSettings)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Refuse `FLOWERS_` names that no program knows: a misspelt setting must not be ignored in silence.
-
-    Raises:
-        SettingsError: names the unknown variable and the nearest known one.
-    """
+    """Refuse `FLOWERS_` variables that no program knows. Raises `SettingsError` with the nearest known name."""
     known = {f"{ENVIRONMENT_PREFIX}{field}".upper() for program in PROGRAMS for field in program.model_fields}
     for name in sorted(environment):
         read_as = name.upper()  # pydantic takes `flowers_port`, too
-        # docker-compose.yml reads that one from the shell, in which `flowers` may be called as well.
-        is_anothers = read_as.startswith("FLOWERS_TEST_") or read_as == _OF_DOCKER_COMPOSE
-        if read_as.startswith(ENVIRONMENT_PREFIX) and read_as not in known and not is_anothers:
+        # docker-compose.yml reads the address from the shell. `flowers` may run in that shell, too.
+        is_foreign = read_as.startswith("FLOWERS_TEST_") or read_as == _OF_DOCKER_COMPOSE
+        if read_as.startswith(ENVIRONMENT_PREFIX) and read_as not in known and not is_foreign:
             nearest = difflib.get_close_matches(read_as, known, n=1, cutoff=0)
             raise SettingsError(f"{name} is no setting of this program; the nearest is {nearest[0]}")
 
 
 def describe_invalid_settings(error: ValidationError) -> str:
-    """One sentence for a value out of bounds, naming the setting as people write it."""
+    """Return a sentence for a value out of bounds, with flag and variable."""
     first = error.errors(include_url=False)[0]
     setting = str(first["loc"][-1]) if first["loc"] else "settings"
     flag = "--" + setting.replace("_", "-")

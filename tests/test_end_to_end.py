@@ -5,8 +5,8 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 import httpx
 import numpy as np
@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 from support.serving import served
 
 from service.data.split import read_split
-from service.evaluation.local_model import open_local_model
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.evaluation.score import score_photographs
 from service.imaging.decode import decode_image
 from service.imaging.pixels import ImageLimits
@@ -58,7 +59,7 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
     assert sum(row["probability"] for row in answer["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_shipped_version_is_whole_and_exactly_one_of_the_two_networks() -> None:
+def test_the_shipped_version_is_whole_and_a_known_network() -> None:
     shipped = resolve_version(SHIPPED_STORE, "flowers")
     metadata = verify_version(shipped.folder).metadata
     assert metadata.class_names == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
@@ -70,7 +71,7 @@ def test_the_shipped_version_is_whole_and_exactly_one_of_the_two_networks() -> N
     assert size <= 64 * 1024 * 1024
 
 
-def test_the_shipped_version_says_of_its_own_split_what_its_digest_says() -> None:
+def test_the_shipped_split_has_the_stated_digest() -> None:
     shipped = resolve_version(SHIPPED_STORE, "flowers")
     split = read_split(shipped.folder / SPLIT_FILE)
     digests = [entry.pixels_digest for entry in split.photographs]
@@ -78,7 +79,7 @@ def test_the_shipped_version_says_of_its_own_split_what_its_digest_says() -> Non
 
 
 @pytest.mark.photographs
-def test_a_stranger_gets_the_same_answer_from_the_saved_model_alone(photographs: Path) -> None:
+def test_the_saved_model_alone_gives_the_same_answer(photographs: Path) -> None:
     folder = resolve_version(SHIPPED_STORE, "flowers").folder
     squares = [
         resize(decode_image(path.read_bytes())) for path in sorted((photographs / "sunflowers").glob("*.jpg"))[:3]
@@ -96,15 +97,15 @@ def test_a_stranger_gets_the_same_answer_from_the_saved_model_alone(photographs:
 @pytest.mark.parametrize(
     ("engine", "precision"), [("savedmodel", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8")]
 )
-def test_the_service_says_of_every_test_photograph_what_evaluation_says(
-    engine: str, precision: Literal["float32", "int8"], photographs: Path
+def test_the_service_agrees_with_evaluation_on_every_test_photograph(
+    engine: EngineName, precision: PrecisionWish, photographs: Path
 ) -> None:
     """The served top-1 equals that of `flowers evaluate`, to the photograph; and the metadata's figure is theirs."""
     shipped = resolve_version(SHIPPED_STORE, "flowers")
     metadata = verify_version(shipped.folder).metadata
     entries = read_split(shipped.folder / SPLIT_FILE).part("test")
     paths = [photographs / entry.file for entry in entries]
-    with open_local_model(SHIPPED_STORE, "flowers", None, engine=engine, device="cpu", precision=precision) as local:
+    with closing(open_stored(SHIPPED_STORE, "flowers", EngineWish(engine, "cpu", precision))) as local:
         probabilities = score_photographs(local.engine, paths, local.rule, ImageLimits())
 
     flags = ("--engine", engine, "--device", "cpu", "--precision", precision)

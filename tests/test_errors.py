@@ -24,14 +24,14 @@ class ResourceExhaustedError(Exception):
         RuntimeError("Failed to decode image: Out of memory"),
     ],
 )
-def test_want_of_memory_is_told_from_its_type_or_text(error: Exception) -> None:
+def test_want_of_memory_shows_in_type_or_text(error: Exception) -> None:
     assert is_out_of_memory(error)
     outer = InvalidVersion("it cannot be loaded")
     outer.__cause__ = error
     assert is_out_of_memory(outer)
 
 
-def test_an_error_met_while_another_was_handled_has_its_reason() -> None:
+def test_an_error_while_handling_another_has_its_reason() -> None:
     error = EngineFailed("the engine failed")
     error.__context__ = MemoryError()
     assert is_out_of_memory(error)

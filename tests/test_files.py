@@ -1,11 +1,22 @@
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from service.files import UnfitFile, digest_bytes, digest_file, open_regular, read_regular, stamp_file
+from service.files import (
+    UnfitFile,
+    digest_bytes,
+    digest_file,
+    open_regular,
+    read_bounded,
+    read_regular,
+    stamp_file,
+    write_whole,
+)
 
 
 def make_socket(path: Path) -> None:
@@ -18,7 +29,9 @@ def make_link_to_zeros(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, make_socket, make_link_to_zeros])
-@pytest.mark.parametrize("read", [lambda path: read_regular(path, 10), digest_file, open_regular])
+@pytest.mark.parametrize(
+    "read", [partial(read_regular, max_bytes=10), partial(read_bounded, max_bytes=10), digest_file, open_regular]
+)
 def test_only_regular_files_are_opened(
     tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
 ) -> None:
@@ -33,6 +46,21 @@ def test_a_longer_file_is_refused(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "x", 5) == b"12345"
     with pytest.raises(UnfitFile, match="more than 4 bytes"):
         read_regular(tmp_path / "x", 4)
+
+
+def test_of_a_longer_file_one_byte_more_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_bounded(tmp_path / "x", 3) == b"1234"
+    assert read_bounded(tmp_path / "x", 5) == b"12345"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "x", b"old")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
 def test_a_link_is_a_file_where_it_may_be(tmp_path: Path) -> None:

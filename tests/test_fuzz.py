@@ -14,79 +14,35 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image, ImageCms
 from starlette.requests import Request
-from support.drawing import draw_photograph, encode
-from support.handmade import png_chunk, run_length_bmp
+from support.damage import FILES, LIMITS, damaged
 from support.memory import cpu_seconds, growth_bytes, memory_bytes
+from support.processes import children, is_gone
+from support.tickets import open_ticket
 
-from service.api.upload import read_image
+from service.api.upload import UploadLimits, read_image
 from service.errors import ImageError, RequestError
-from service.imaging.decode import Undecoded, decode_image
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.decode import decode_image
+from service.imaging.inspection import inspect
+from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
-from service.inference.decode_process import DecodeProcesses
+from service.inference.decode_process import Job
+from service.inference.decoders import DecodeProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 SECONDS = float(os.environ.get("FLOWERS_TEST_FUZZ_S", "2"))
-LIMITS = ImageLimits(max_image_bytes=200_000, max_image_pixels=250_000)
 RULE = ResizeRule()
 LONGEST_S = 2.0  # of one input, on this thread's clock: a busy machine is not the decoder's fault
 GROWTH_BYTES = 50 * 1024 * 1024  # by one input, and by all of them
 MOST_BYTES_BESIDE = 150 * 1024 * 1024  # in the process for what no header bounds
 
-PICTURE = draw_photograph(1, 1, (48, 36))
-FRAMES = {"save_all": True, "append_images": [draw_photograph(2, 2, (48, 36))]}
-EXIF = Image.Exif()
-EXIF[0x0112] = 6
-EXIF.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.01
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-FILES = [
-    encode(PICTURE), encode(PICTURE, progressive=True), encode(PICTURE.convert("CMYK")), encode(PICTURE, exif=EXIF),
-    encode(PICTURE.convert("L"), "PNG"), encode(PICTURE.convert("P"), "PNG"), encode(PICTURE.convert("RGBA"), "PNG"),
-    encode(PICTURE, "PNG", **FRAMES), encode(PICTURE, "GIF", **FRAMES), encode(PICTURE, "WEBP"),
-    encode(PICTURE.convert("RGBA"), "WEBP", lossless=True, **FRAMES), encode(PICTURE, "BMP"), run_length_bmp(40, 7),
-    encode(PICTURE, "TIFF"), encode(PICTURE, "TIFF", compression="tiff_lzw"),
-    encode(PICTURE, "TIFF", compression="jpeg"), encode(PICTURE, "TIFF", exif=EXIF), encode(PICTURE, "AVIF"),
-    encode(PICTURE, "AVIF", exif=EXIF), encode(PICTURE, "PNG", icc_profile=PROFILE),
-    encode(PICTURE, icc_profile=PROFILE),
-]  # fmt: skip
 JPEG = FILES[0]
 FORMS = [
     b'--fuzz\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + JPEG + b"\r\n--fuzz--\r\n",
     b'--fuzz\r\nContent-Disposition: form-data; name="note"\r\n\r\nred\r\n--fuzz\r\nContent-Type: image/jpeg\r\n'
     b'content-disposition: form-data; name=file; filename*=UTF-8\'\'a.jpg\r\n\r\n' + JPEG[:99] + b"\r\n--fuzz--",
 ]  # fmt: skip
-TOKENS = [b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(8), b"\r\n", b"\n", b"--fuzz",
-          b"\r\n--fuzz--", b"Content-Disposition: form-data;", b'name="file"', b'"', b";", b":", b"\xff\xda",
-          png_chunk(b"tEXt", b"a\0b"), JPEG[:30], b"x" * 5000]  # fmt: skip
-
-
-def damaged(data: bytes, others: list[bytes], source: random.Random) -> bytes:
-    """Flipped, overwritten, deleted, repeated, spliced or cut, up to eight times."""
-    for _ in range(source.randint(1, 8)):
-        at = source.randrange(len(data) + 1)
-        if source.random() < 0.3:
-            at = min(at, source.randrange(64))  # headers decide the most
-        length = source.choice((1, 2, 4, 16, 256))
-        piece = data[at : at + length]
-        match source.randrange(6):
-            case 0:
-                data = data[:at] + bytes(byte ^ 1 << source.randrange(8) for byte in piece[:1]) + data[at + 1 :]
-            case 1:
-                token = source.choice(TOKENS)
-                data = data[:at] + token + data[at + source.choice((0, len(token))) :]
-            case 2:
-                data = data[:at] + data[at + length :]
-            case 3:
-                data = data[:at] + piece * source.choice((2, 10, 100)) + data[at:]
-            case 4:
-                other = source.choice(others)
-                data = data[:at] + other[source.randrange(len(other)) :]
-            case 5:
-                data = data[:at] + source.randbytes(length) + data[at + length :]
-    return data[: LIMITS.max_image_bytes] or b"\0"
 
 
 def fuzz(files: list[bytes], check: Callable[[bytes, random.Random], None]) -> None:
@@ -117,35 +73,29 @@ def fuzz(files: list[bytes], check: Callable[[bytes, random.Random], None]) -> N
 
 @pytest.mark.slow
 def test_decoding_survives_any_damage(processes: DecodeProcesses) -> None:
-    (decoder,) = processes._running
+    (decoder,) = children()
 
     def check(data: bytes, _: random.Random) -> None:
-        began = cpu_seconds(decoder.pid)
+        began = cpu_seconds(decoder)
         with suppress(ImageError):
-            try:
-                decoded = decode_image(data, LIMITS, leave_unbounded)
-            except Undecoded:
-                processes.decode_square(data, RULE, time.monotonic() + 30)
-            else:
-                assert decoded.image.width * decoded.image.height <= LIMITS.max_image_pixels
+            inspection = inspect(data, LIMITS)
+            if inspection.is_memory_bounded:
+                decoded = decode_image(data, LIMITS)
+                assert decoded.image.width * decoded.image.height <= inspection.num_pixels
                 assert resize(decoded, RULE).shape == (RULE.image_size, RULE.image_size, 3)
-        assert decoder.poll() is None, "it was brought down"
-        assert cpu_seconds(decoder.pid) - began < LONGEST_S
+            else:
+                processes.decode(Job(data, inspection, RULE, time.monotonic() + 30))
+        assert not is_gone(decoder), "it was brought down"
+        assert cpu_seconds(decoder) - began < LONGEST_S
 
     fuzz(FILES, check)
-    assert memory_bytes("VmHWM", decoder.pid) < MOST_BYTES_BESIDE
-
-
-def leave_unbounded(_: int, num_decoded: int | None) -> None:
-    """What may take any memory is for a process, as in the service."""
-    if num_decoded is None:
-        raise Undecoded
+    assert memory_bytes("VmHWM", decoder) < MOST_BYTES_BESIDE
 
 
 @pytest.fixture
 def processes() -> Iterator[DecodeProcesses]:
-    processes = DecodeProcesses(LIMITS)
-    processes.decode_square(FILES[0], RULE, time.monotonic() + 60)  # it is there
+    processes = DecodeProcesses()
+    processes.decode(Job(FILES[0], inspect(FILES[0], LIMITS), RULE, time.monotonic() + 60))  # it is there
     yield processes
     processes.close()
 
@@ -164,7 +114,8 @@ def test_reading_a_form_survives_any_damage() -> None:
         content_type = source.choice((b"multipart/form-data; boundary=fuzz", b'multipart/form-data; boundary="fuzz"'))
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-        return (await read_image(request, max_image_bytes=LIMITS.max_image_bytes, body_timeout_s=30)).image
+        with open_ticket() as ticket:
+            return (await read_image(request, ticket, UploadLimits(LIMITS.max_image_bytes, body_timeout_s=30))).image
 
     def check(data: bytes, source: random.Random) -> None:
         with suppress(ImageError, RequestError):

@@ -86,9 +86,7 @@ def test_no_proxy_holds_names_addresses_and_networks(
         *("http://secret:port", "://secret", "secret://"),
     ],
 )
-def test_a_proxy_of_another_kind_is_one_sentence_that_names_the_variable(
-    proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_proxy_is_one_sentence_with_the_variable(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(SettingsError, match=r"^ALL_PROXY .*http://host:port.*NO_PROXY$") as caught:
         Way(httpx.URL(AWAY))

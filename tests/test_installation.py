@@ -51,9 +51,7 @@ def test_one_target_installs_what_training_needs_and_trains_nothing(checkout: Pa
     assert "install-training" in make(checkout, "help")
 
 
-def test_the_command_is_the_shortest_that_works_where_one_stands(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_is_the_shortest_that_works_here(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = str(checkout / ".venv")
     monkeypatch.chdir(checkout)
     assert install_command(root=checkout, prefix=own) == "make install-training"
@@ -64,7 +62,7 @@ def test_the_command_is_the_shortest_that_works_where_one_stands(
     assert install_command(root=checkout, prefix=own) == f"make -C {checkout} install-training"
 
 
-def test_without_the_source_the_command_is_that_of_the_image(tmp_path: Path) -> None:
+def test_without_the_source_the_command_is_the_image_s(tmp_path: Path) -> None:
     assert install_command(root=tmp_path) == "docker compose run --rm train"
     assert install_command("gpu", root=tmp_path) == "docker compose up flowers"
 

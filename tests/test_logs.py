@@ -58,7 +58,7 @@ def pipe() -> Iterator[Pipe]:
         pipe.close_reader()  # a thread that waits for it goes on
 
 
-def test_lines_come_whole_and_in_order_and_flush_waits_for_them(pipe: Pipe) -> None:
+def test_flush_waits_for_whole_lines_in_order(pipe: Pipe) -> None:
     writer = LogWriter(pipe.writer)
     lines = [f"line {number} {'x' * (number % 300)}" for number in range(MAX_WAITING_LINES // 4)]
     reading = threading.Thread(target=lambda: read.extend(pipe.read_lines(lines[-1])))
@@ -71,7 +71,7 @@ def test_lines_come_whole_and_in_order_and_flush_waits_for_them(pipe: Pipe) -> N
     assert (read, writer.num_dropped) == (lines, 0)
 
 
-def test_with_a_stuck_reader_nothing_waits_and_the_rest_is_counted(pipe: Pipe) -> None:
+def test_a_stuck_reader_costs_counted_lines_only(pipe: Pipe) -> None:
     num_bytes, num_lines = pipe.fill(), 3 * MAX_WAITING_LINES
     writer = LogWriter(pipe.writer)
     for number in range(num_lines):
@@ -106,7 +106,7 @@ def test_without_a_reader_each_line_is_dropped_and_counted(pipe: Pipe) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
-def test_on_a_full_disk_each_line_is_dropped_and_counted() -> None:
+def test_lines_for_a_full_disk_are_counted() -> None:
     with Path("/dev/full").open("w") as full:
         writer = LogWriter(full.fileno())
         writer.write("a line")
@@ -141,7 +141,7 @@ def test_a_descriptor_that_does_not_block_gets_whole_lines(pipe: Pipe) -> None:
     assert writer.num_dropped == 0
 
 
-def test_a_signal_handler_may_log_in_the_middle_of_a_log_call(pipe: Pipe) -> None:
+def test_a_signal_handler_may_log_during_a_log_call(pipe: Pipe) -> None:
     writer, num_signals = LogWriter(pipe.writer), 0
     pipe.fill()
 
@@ -227,7 +227,7 @@ def log_a_failure(logger: Any) -> None:
         logger.exception("request failed")
 
 
-def test_elsewhere_than_on_a_terminal_each_event_is_a_line_of_json(configure: Configure) -> None:
+def test_events_outside_a_terminal_are_lines_of_json(configure: Configure) -> None:
     log = configure("auto")
     log.logger.info("model loaded", version=3)
     logging.getLogger("uvicorn.error").error("a library's %s", "words")
@@ -242,7 +242,7 @@ def test_elsewhere_than_on_a_terminal_each_event_is_a_line_of_json(configure: Co
     assert all(line["timestamp"].endswith("Z") for line in lines)
 
 
-def test_the_console_is_for_people_and_shows_no_local_variables(configure: Configure) -> None:
+def test_the_console_shows_no_local_variables(configure: Configure) -> None:
     log = configure("console")
     log_a_failure(log.logger)
     shown = log.lines()
@@ -330,7 +330,7 @@ def test_a_value_of_any_kind_is_logged(log_format: str, make: Callable[[], objec
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_line_of_any_length_is_shortened_in_its_middle(log_format: str, configure: Configure) -> None:
+def test_a_long_line_loses_its_middle(log_format: str, configure: Configure) -> None:
     log = configure(log_format)
     log.logger.info("long", status=200, value="begin" + "\u2028" * 100_000 + "end", other="o" * 100_000)
     print("begin" + "x" * 100_000 + "end", file=sys.stderr)
@@ -364,7 +364,7 @@ print("a sentence", file=sys.stderr)
 """
 
 
-def test_what_python_itself_reports_takes_the_same_way_and_none_is_lost() -> None:
+def test_python_s_own_reports_go_to_the_log() -> None:
     process = subprocess.run(
         [sys.executable, "-W", "default", "-c", WITH_TROUBLE_EVERYWHERE], capture_output=True, text=True, check=False
     )
@@ -384,13 +384,13 @@ def test_what_python_itself_reports_takes_the_same_way_and_none_is_lost() -> Non
     assert process.returncode == 1
 
 
-def test_a_process_with_a_stuck_reader_ends_all_the_same(pipe: Pipe) -> None:
+def test_a_process_with_a_stuck_reader_ends(pipe: Pipe) -> None:
     pipe.fill()
     process = subprocess.Popen([sys.executable, "-c", WITH_TROUBLE_EVERYWHERE], stderr=pipe.writer)
     assert process.wait(60) == 1
 
 
-def test_the_stream_is_a_file_that_a_child_may_inherit(pipe: Pipe) -> None:
+def test_a_child_may_inherit_the_stream(pipe: Pipe) -> None:
     stream = LogStream(LogWriter(pipe.writer))
     subprocess.run([sys.executable, "-c", "import os; os.write(2, b'child\\n')"], stderr=stream.fileno(), check=True)
     assert pipe.read_lines("child") == ["child"]

@@ -1,11 +1,22 @@
 import os
+import platform
 import resource
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.machine import bounded_queue_bytes, can_allocate, count_cores, memory_left, pinnable_cores
+from service.machine import (
+    bounded_queue_bytes,
+    can_allocate,
+    count_cores,
+    cpu_features,
+    cpu_model,
+    has_fast_int8,
+    memory_left,
+    pinnable_cores,
+    total_memory,
+)
 
 GIB = 2**30
 VERSION_1, VERSION_2 = "4:memory:/{0}\n3:cpu,cpuacct:/{0}\n2:pids:/else\n", "0::/{0}\n"
@@ -41,7 +52,7 @@ def left_with(folder: Path, groups: str, files: dict[str, int | str]) -> int:
         (VERSION_1.format(""), {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 0}, 8),
     ],
 )
-def test_the_memory_that_is_left_is_the_machines_or_the_groups(
+def test_free_memory_heeds_the_machine_and_its_control_group(
     groups: str, files: dict[str, int | str], expected: int, tmp_path: Path
 ) -> None:
     assert left_with(tmp_path, groups, files) == expected * GIB
@@ -71,16 +82,14 @@ def test_where_memory_is_not_told_of_nothing_is_left(tmp_path: Path) -> None:
         (VERSION_1.format("host/path"), {"cpu/cpu.cfs_quota_us": 50000, "cpu/cpu.cfs_period_us": 25000}, 2),
     ],
 )
-def test_the_cores_are_those_of_the_machine_or_the_groups_share(
+def test_cores_heed_the_machine_and_its_control_group(
     groups: str, files: dict[str, int | str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert count_cores(*describe(tmp_path, groups, files)) == expected
 
 
-def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_control_groups_the_affinity_counts_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
     assert count_cores(tmp_path / "missing", tmp_path / "missing") == 3
 
@@ -98,7 +107,7 @@ def test_without_control_groups_the_cores_are_those_that_the_process_may_run_on(
         (set(range(5)), "max 100000", 0, ()),
     ],
 )
-def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_be_used(
+def test_threads_are_tied_to_cores_where_few_are_free(
     runs_on: set[int],
     quota: str,
     threads: int,
@@ -110,7 +119,7 @@ def test_threads_are_tied_to_cores_only_where_these_are_few_and_all_of_them_may_
     assert pinnable_cores(threads, *describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
 
 
-def test_where_threads_cannot_be_tied_there_is_no_core_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_no_thread_has_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert pinnable_cores(0, tmp_path / "missing", tmp_path / "missing") == ()
 
@@ -130,7 +139,7 @@ def test_the_processs_own_limits_count(limit: int, field: int, tmp_path: Path, m
     assert found == 2 * GIB - 1000 * resource.getpagesize()
 
 
-def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
+def test_cached_files_of_a_group_count_as_free(tmp_path: Path) -> None:
     files: dict[str, int | str] = {
         "memory.max": GIB,
         "memory.current": GIB - 1000,
@@ -150,7 +159,7 @@ def test_cached_files_of_a_group_do_not_count_as_taken(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_photographs_that_were_read_twice_do_not_count_as_taken(
+def test_photographs_read_twice_count_as_free(
     groups: str, files: tuple[str, str, str], stat: str, tmp_path: Path
 ) -> None:
     sizes: dict[str, int | str] = dict(zip(files, (GIB, GIB - 1000, stat), strict=True))
@@ -176,3 +185,50 @@ def test_memory_beyond_a_limit_cannot_be_allocated() -> None:
 )
 def test_waiting_images_take_at_most_half_of_the_memory(memory_bytes: int, expected: int) -> None:
     assert bounded_queue_bytes(256, memory_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_vnni", True),
+        ("flags\t\t: fpu sse2 avx2 avx_vnni", True),
+        ("Features\t: fp asimd asimddp", True),
+        ("flags\t\t: fpu sse2 avx2 avx512f", False),
+        ("model name\t: the avx_vnni_less one\nflags\t\t: avx2", False),
+    ],
+)
+def test_the_cpu_is_asked_for_the_instructions(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n\n")
+    assert has_fast_int8(tmp_path / "cpuinfo") == expected
+
+
+@pytest.mark.parametrize(("system", "machine", "expected"), [("Darwin", "arm64", True), ("Windows", "AMD64", False)])
+def test_where_it_cannot_be_asked_only_a_mac_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, expected: bool
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert has_fast_int8(tmp_path / "missing") == expected
+
+
+def test_model_and_instruction_sets_are_read_from_cpuinfo(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz: fast\nflags\t\t: fpu avx2 avx512f\n\n" * 2)
+    assert cpu_model(cpuinfo) == "A CPU @ 2 GHz: fast"
+    assert cpu_features(cpuinfo) == {"fpu", "avx2", "avx512f"}
+
+
+def test_arm_writes_instruction_sets_in_another_field(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\n")
+    assert cpu_features(tmp_path / "cpuinfo") == {"fp", "asimd", "asimddp"}
+
+
+def test_a_machine_without_proc_has_no_details(tmp_path: Path) -> None:
+    assert cpu_features(tmp_path / "missing") == frozenset()
+    assert cpu_model(tmp_path / "missing") == platform.machine()
+    assert total_memory(tmp_path / "missing") == 0
+
+
+def test_the_memory_of_the_machine_is_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 2097152 kB\nMemAvailable: 524288 kB\n")
+    assert total_memory(tmp_path / "meminfo") == 2 * GIB

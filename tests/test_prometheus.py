@@ -37,12 +37,12 @@ def promtool(*arguments: str | Path, stdin: str = "") -> str:
     return ran.stdout + ran.stderr
 
 
-def test_the_configuration_and_its_alert_rules_are_valid_and_fire_when_they_should() -> None:
+def test_the_configuration_is_valid_and_alerts_fire() -> None:
     assert "valid prometheus config" in promtool("check", "config", SHIPPED / "prometheus.yml")
     promtool("test", "rules", SHIPPED / "alerts_test.yml")
 
 
-def test_every_metric_of_the_alerts_is_one_of_the_service() -> None:
+def test_the_service_has_every_metric_of_the_alerts() -> None:
     source = (REPOSITORY / "service" / "api" / "metrics.py").read_text()
     used = set(re.findall(r"\bflowers_\w+", (SHIPPED / "alerts.yml").read_text()))
     assert used
@@ -85,9 +85,7 @@ def wait_for(client: httpx.Client, query: str, expected: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_prometheus_scrapes_the_service_and_counts_what_the_client_counts(
-    tiny_version: Path, tmp_path: Path
-) -> None:
+def test_prometheus_counts_what_the_client_counts(tiny_version: Path, tmp_path: Path) -> None:
     with served(tiny_version, "--api-keys", KEY) as service:
         service.wait_for("model loaded")
         with (

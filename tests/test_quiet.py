@@ -134,7 +134,7 @@ def draw(folder: Path) -> tuple[str, str]:
         ("models use 8", {"model_store/flowers/PINNED"}),
     ],
 )
-def test_a_look_at_the_store_asks_nobody_and_leaves_nothing(
+def test_looking_at_the_store_asks_nobody_and_leaves_nothing(
     machine: OfflineMachine, command: str, left: set[str]
 ) -> None:
     assert machine.run(*command.split()) == Traces(set(), left)
@@ -144,7 +144,7 @@ def test_a_prediction_asks_nobody_and_leaves_nothing(machine: OfflineMachine, tm
     assert machine.run("predict", *draw(tmp_path)) == Traces(set(), set())
 
 
-def test_a_service_and_its_clients_ask_nobody_else_and_leave_nothing(machine: OfflineMachine, tmp_path: Path) -> None:
+def test_serving_asks_nobody_and_leaves_nothing(machine: OfflineMachine, tmp_path: Path) -> None:
     with machine.start("serve", "--port", "0", "--log-format", "json", "--drain-delay-s", "0") as process:
         service = Served(process)
         service.wait_for("model loaded")
@@ -166,9 +166,7 @@ def test_a_service_and_its_clients_ask_nobody_else_and_leave_nothing(machine: Of
 
 
 @pytest.mark.quiet
-def test_training_and_evaluating_ask_nobody_and_leave_what_security_md_lists(
-    machine: OfflineMachine, drawn_folder: Path
-) -> None:
+def test_training_asks_nobody_and_leaves_only_documented_files(machine: OfflineMachine, drawn_folder: Path) -> None:
     quick = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")
     trained = machine.run("train", str(drawn_folder), "--name", "drawn", *quick)
     assert trained.asked == set()
@@ -181,7 +179,7 @@ def test_training_and_evaluating_ask_nobody_and_leave_what_security_md_lists(
 
 
 @pytest.mark.quiet
-def test_a_savedmodel_asks_nobody_and_leaves_what_security_md_lists(machine: OfflineMachine, tmp_path: Path) -> None:
+def test_a_savedmodel_asks_nobody_and_leaves_only_documented_files(machine: OfflineMachine, tmp_path: Path) -> None:
     predicted = machine.run("predict", *draw(tmp_path), "--engine", "savedmodel", "--device", "cpu")
     assert predicted.asked == set()
     assert predicted.left

@@ -32,7 +32,7 @@ def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert ServeSettings(port=9001).port == 9001
 
 
-def test_a_value_out_of_bounds_is_one_sentence_that_names_flag_and_variable() -> None:
+def test_a_value_out_of_bounds_names_flag_and_variable() -> None:
     with pytest.raises(ValidationError) as caught:
         ServeSettings(max_batch_size=0)
     sentence = describe_invalid_settings(caught.value)
@@ -69,7 +69,7 @@ def test_a_host_may_be_copied_out_of_an_address(host: str, meant: str) -> None:
     assert ServeSettings(host=host).host == meant
 
 
-def test_a_misspelt_variable_is_refused_and_another_programs_is_not() -> None:
+def test_only_a_misspelt_variable_of_ours_is_refused() -> None:
     check_environment({"FLOWERS_PORT": "1", "FLOWERS_SEED": "1", "PATH": "/bin", "FLOWERS_TEST_PHOTOGRAPHS": "x"})
     with pytest.raises(SettingsError, match=r"FLOWERS_PROT.*FLOWERS_PORT"):
         check_environment({"FLOWERS_PROT": "1"})
@@ -81,7 +81,7 @@ def test_names_of_the_environment_are_checked_whatever_their_case() -> None:
         check_environment({"flowers_prot": "1"})
 
 
-def test_what_the_compose_file_reads_from_the_shell_stops_no_command() -> None:
+def test_variables_of_the_compose_file_stop_no_command() -> None:
     check_environment({"FLOWERS_ADDRESS": "0.0.0.0"})
     with pytest.raises(SettingsError, match=r"the nearest is FLOWERS_(?!ADDRESS)"):
         check_environment({"FLOWERS_ADRESS": "0.0.0.0"})
@@ -90,7 +90,7 @@ def test_what_the_compose_file_reads_from_the_shell_stops_no_command() -> None:
 @pytest.mark.parametrize(
     "name", ["flowers", "0", "My_garden-2.1", "a" * 64, "a" * 65, "../x", "", ".git", "-x", "a/b", "ä", "x\n", "x "]
 )
-def test_a_model_has_a_name_that_the_store_could_hold(name: str) -> None:
+def test_a_model_name_fits_the_store(name: str) -> None:
     try:
         check_model_name(name)
     except InvalidParameter:
@@ -100,7 +100,7 @@ def test_a_model_has_a_name_that_the_store_could_hold(name: str) -> None:
         assert ServeSettings(model=name).model == name
 
 
-def test_an_impossible_name_is_one_sentence_that_says_what_a_name_is() -> None:
+def test_an_impossible_name_is_refused_with_the_rule() -> None:
     with pytest.raises(ValidationError) as caught:
         ServeSettings(model="../x")
     sentence = describe_invalid_settings(caught.value)
@@ -137,7 +137,7 @@ def test_what_is_no_origin_is_refused_with_an_example(origins: str) -> None:
     assert sentence.startswith("--cors-origins (FLOWERS_CORS_ORIGINS): give origins such as https://shop.example")
 
 
-def test_the_time_limit_of_a_request_says_from_when_it_counts() -> None:
+def test_the_request_timeout_states_when_it_begins() -> None:
     assert "from the end of its upload" in str(ServeSettings.model_fields["request_timeout_s"].description)
 
 

@@ -36,12 +36,13 @@ from benchmarks.serving.photographs import (
     with_profile,
     without_profile,
 )
-from benchmarks.serving.report import embed, write_report
+from benchmarks.serving.report import embed, summarise, write_report
 from benchmarks.serving.servers import FASTAPI_DEF, OURS, REPOSITORY, SERVERS, Model, Server
-from service.cli.machine import describe_cpu, describe_memory, find_packages
+from service.cli.doctor import describe_cpu, describe_memory, find_packages
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "serving.json"
 README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "reference" / "speed.md"
 SMALL = tuple(Stage("small", connections) for connections in (1, 8, 32, 64))
 PROFILES = tuple(Stage("profiles", connections) for connections in (1, 32))
 LARGE = tuple(Stage("large", connections) for connections in (1, 8))
@@ -183,12 +184,13 @@ def _draw(folder: Path) -> Path:
 
 
 def _report(results: dict[str, Any], output: Path) -> None:
-    """Print it, write it beside the results, and put the kept results into the README."""
+    """Print the report and write it beside the results. Put the kept results into the documents."""
     text = write_report(results, output)
     print(text)
     if output == RESULTS:
-        readme = README.read_text(encoding="utf-8")
-        README.write_text(embed(text, readme, RESULTS.parent.relative_to(REPOSITORY).as_posix()), encoding="utf-8")
+        for document, part in ((PAGE, text), (README, summarise(results))):
+            folder = os.path.relpath(RESULTS.parent, document.parent)
+            document.write_text(embed(part, document.read_text(encoding="utf-8"), folder), encoding="utf-8")
 
 
 def _parse() -> argparse.Namespace:
@@ -200,7 +202,7 @@ def _parse() -> argparse.Namespace:
         "--smoke", action="store_true", help="ours and FastAPI def in this environment: seconds, proves the harness"
     )
     how_much.add_argument("--lock", action="store_true", help="lock the peers' requirements anew (needs uv), and end")
-    how_much.add_argument("--report", action="store_true", help="write table, plots and README from --output, and end")
+    how_much.add_argument("--report", action="store_true", help="write tables and plots from --output, and end")
     how_much.add_argument("--install", action="store_true", help="make environments and v1, and end")
     parser.add_argument("--rounds", type=int, help="default 3")
     parser.add_argument("--seconds", type=float, help="of each measurement; default 2")

@@ -22,8 +22,9 @@ from service.bench.connection import Response, Target
 from service.bench.generator import Load, Question, load_target, run
 from service.bench.photographs import as_form
 from service.bench.summary import summarise
-from service.engines.choose import load_engine
 from service.engines.engine import Engine
+from service.engines.open_version import load_engine
+from service.engines.wish import EngineWish
 from service.imaging.decode import decode_square
 from service.imaging.pixels import Pixels, ResizeRule
 from service.store.verify import verify_version
@@ -34,13 +35,13 @@ _CORES = len(os.sched_getaffinity(0))
 
 
 def measure_limits(folder: Path, photographs: Sequence[bytes], seconds: float, **choice: str) -> dict[str, Any]:
-    """Photographs per second, in a process of its own; `choice` is of the engine, as `load_engine` takes it."""
+    """Photographs per second, in a process of its own; `choice` is of the engine, as `EngineWish` takes it."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_measure, folder, photographs, seconds, choice).result()
 
 
 def _measure(folder: Path, photographs: Sequence[bytes], seconds: float, choice: dict[str, str]) -> dict[str, Any]:
-    engine = load_engine(verify_version(folder), device="cpu", **choice)  # type: ignore[arg-type]
+    engine = load_engine(verify_version(folder), EngineWish(device="cpu", **choice))  # type: ignore[arg-type]
     engine.warm_up(max(_BATCH_SIZES))
     squares = np.stack([_decode(photographs[index % len(photographs)]) for index in range(max(_BATCH_SIZES))])
     both = {

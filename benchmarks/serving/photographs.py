@@ -107,10 +107,11 @@ def with_answers(photographs: Sequence[bytes], model: Model, count: int) -> list
 
 
 def _score(folder: Path, photographs: Sequence[bytes]) -> list[list[float]]:
-    from service.engines.choose import load_engine
+    from service.engines.open_version import load_engine
+    from service.engines.wish import EngineWish
     from service.store.verify import verify_version
 
-    engine = load_engine(verify_version(folder), engine="savedmodel", device="cpu")
+    engine = load_engine(verify_version(folder), EngineWish("savedmodel", "cpu"))
     squares = [resize(decode_image(photograph)) for photograph in photographs]
     rows: list[list[float]] = engine.run(np.stack(squares)).tolist()
     return rows

@@ -7,6 +7,7 @@ from typing import Any
 
 import service  # noqa: F401 - before matplotlib, whose files it keeps in the cache folder
 from benchmarks.serving.ratios import render_ratios
+from benchmarks.serving.servers import LITSERVE_OUR_ENGINE
 
 BEGIN, END = "<!-- written by benchmarks.serving -->", "<!-- end -->"
 _SHOWN = (1, 8, 32, 64)
@@ -31,8 +32,32 @@ def write_report(results: dict[str, Any], path: Path) -> str:
     return text
 
 
+def summarise(results: dict[str, Any], model: str = "flowers") -> str:
+    """Return a table of four rows about one model: our service beside the peer with the most answers."""
+    ours, *others = _servers(results, model)
+    peer = next(name for name in others if not name.startswith("ours") and name != LITSERVE_OUR_ENGINE)
+    columns = []
+    for server in (ours, peer):
+        runs = [run for run in results["runs"] if run["model"] == model and run["server"] == server]
+        cells = [cell for run in runs for cell in run["cells"]]
+        columns.append(
+            (
+                _figure(cells, "small", 32, "answers_per_s"),
+                _figure(cells, "small", 32, "p99"),
+                f"{_median(run['memory']['pss_mb'] for run in runs):.0f}",
+                f"{_median(run['cold_start_s'] for run in runs):.1f}",
+            )
+        )
+    names = ("answers a second at 32 connections", "p99 latency then, ms", "memory, MB", "cold start, s")
+    rows = [f"| {name} | {' | '.join(figures)} |" for name, *figures in zip(names, *columns, strict=True)]
+    return "\n".join([f"| | this service, int8 | {peer} |", "|---|---|---|", *rows]) + "\n"
+
+
 def embed(text: str, document: str, folder: str) -> str:
-    """The document with `text` between the two marks; pictures are linked in `folder`. Without marks, as it is."""
+    """Return the document with `text` between the two marks. Plots are linked in `folder`.
+
+    A document without marks stays as it is.
+    """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:

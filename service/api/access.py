@@ -1,4 +1,4 @@
-"""Who may ask: API keys, off unless some are configured."""
+"""API keys. Without configured keys the service is open."""
 
 import hashlib
 import hmac
@@ -13,17 +13,18 @@ from service.api.problems import error_response
 from service.errors import SettingsError, Unauthorized
 
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
-"""Open always: an orchestrator has no key."""
+"""Paths that are always open. An orchestrator has no key."""
 
 
 def read_keys(inline: SecretStr | None, file: Path | None) -> frozenset[bytes]:
-    """The digests of the keys: `inline` separates them by commas, `file` has one a line, `#` begins a remark.
+    """Return the digests of all keys. An empty set means that no keys are configured.
 
-    None is an answer only where neither was given: a secret that came out empty must not open the service.
+    Args:
+        inline: Keys separated by commas.
+        file: A file with one key a line. `#` begins a remark.
 
     Raises:
-        SettingsError: the file cannot be read, a key has other characters than printable ASCII without spaces, or
-            keys were configured and none is there.
+        SettingsError: The file cannot be read, the list is empty, or a key is not printable ASCII without spaces.
     """
     keys = [key.strip() for key in (inline.get_secret_value() if inline else "").split(",")]
     if file is not None:
@@ -37,7 +38,7 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> frozenset[bytes]:
     keys = [key for key in keys if key]
     if not keys and (inline, file) != (None, None):
         raise SettingsError(
-            "API keys are configured, but there is none, and the service would be open to everybody: give it one"
+            "The list of API keys is empty. The service would be open. Add a key, or unset FLOWERS_API_KEYS(_FILE)."
         )
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise SettingsError("an API key has characters that no header can carry: make one with `openssl rand -hex 32`")
@@ -45,22 +46,22 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> frozenset[bytes]:
 
 
 class ApiKeys:
-    """Who has a key. `keys` are digests, as `read_keys` gives them; at least one."""
+    """At least one key, as the digests of `read_keys`."""
 
     def __init__(self, keys: frozenset[bytes]) -> None:
         self._keys = keys
 
     def are_in(self, headers: Headers) -> bool:
-        """Whether one of them was sent."""
+        """Return whether the headers hold one of the keys."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         sent = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
-        # Digests of equal length, and all of them compared: the time tells neither a prefix nor which key it was.
+        # All digests are compared, and their length is equal. So the time tells nothing about a key.
         matches = [hmac.compare_digest(_digest(key), known) for key in sent for known in self._keys]
         return any(matches)
 
 
 def document_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
-    """Say in an OpenAPI document that every path but `open_paths` wants a key, and in which header."""
+    """Document the header of the key for every path but `open_paths`."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -71,9 +72,9 @@ def document_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
 
 
 class Guard:
-    """Lets nobody past who has no key, except to the paths in `open_paths` and, but for the probes, below them.
+    """ASGI layer that refuses requests without a key. It does not read bodies.
 
-    A path that is not named there is closed, one that a later version adds too. The body is not read.
+    `open_paths` need no key, and neither do the paths below them, except below a probe.
     """
 
     def __init__(self, app: ASGIApp, *, keys: ApiKeys, open_paths: frozenset[str]) -> None:
@@ -93,7 +94,7 @@ class Guard:
 
 
 def is_open(path: str, open_paths: frozenset[str]) -> bool:
-    """Whether a path is one of `open_paths` or, but for the probes, below one."""
+    """Return whether a path is one of `open_paths`, or below one that is no probe."""
     return path in open_paths or any(path.startswith(f"{folder}/") for folder in open_paths - PROBES)
 
 

@@ -1,4 +1,4 @@
-"""`create_app`: settings -> the service, its parts put together and its life begun and ended."""
+"""`create_app`: settings -> the service as an ASGI app."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,10 +15,14 @@ from service.api.openapi import describe
 from service.api.routes import docs, health, models, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
+from service.api.upload import UploadLimits
+from service.engines import open_version
 from service.engines.engine import Engine
-from service.imaging.pixels import ImageLimits
+from service.engines.wish import EngineWish
+from service.imaging.limits import ImageLimits
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
+from service.inference.decoders import Decoders
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
@@ -34,24 +38,22 @@ def create_app(
     live_model: LiveModel | None = None,
     *,
     on_fatal: Callable[[errors.FlowersError], None] = lambda _: None,
+    on_loaded: Callable[[], None] = lambda: None,
     num_dropped_lines: Callable[[], int] = lambda: 0,
 ) -> FastAPI:
-    """The service as an ASGI app; nothing runs before its lifespan begins.
+    """Return the service as an ASGI app. Nothing runs before its lifespan begins.
 
     Args:
-        settings: all knobs; nothing below this function reads them.
-        live_model: for tests that must command the engine; default: as the settings say.
-        on_fatal: told what no other version can mend, or that the engine is wedged; then the process should end.
+        settings: All knobs. Nothing below this function reads them.
+        live_model: For tests that command the engine. The default follows the settings.
+        on_fatal: Called with an error that no other version can mend, or of a hanging engine. The process should end.
+        on_loaded: Called on the loading thread when an engine has been loaded.
         num_dropped_lines: Gives the number of log lines dropped so far, for the metrics.
     """
-    live_model = live_model or _watch_store(settings, on_fatal)
+    live_model = live_model or _watch_store(settings, on_fatal, on_loaded)
     metrics = Metrics()
     recorder = Recorder(metrics, access_log=settings.access_log)
-    batcher = MicroBatcher(
-        max_batch_size=settings.max_batch_size,
-        max_queue_size=settings.max_queue_size,
-        on_batch=metrics.batch_size.observe,
-    )
+    batcher = MicroBatcher(max_batch_size=settings.max_batch_size, on_batch=metrics.batch_size.observe)
     queue_bytes = bounded_queue_bytes(settings.max_queue_bytes, memory_left())
     admission = Admission(
         max_queue_size=settings.max_queue_size,
@@ -60,13 +62,8 @@ def create_app(
         min_queue_size=live_model.min_queue_size,
     )
     metrics.registry.register(ServiceCollector(live_model.health, admission, live_model, num_dropped_lines))
-    predictor = Predictor(
-        live_model,
-        admission,
-        batcher,
-        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        decode_threads=settings.decode_threads,
-    )
+    decoders = Decoders(ImageLimits(settings.max_image_bytes, settings.max_image_pixels), settings.decode_threads)
+    predictor = Predictor(live_model, batcher, decoders)
 
     joiner = compute_threads(1, "join", LANES)
     watchdog = Watchdog(live_model, batcher, on_fatal)
@@ -87,11 +84,11 @@ def create_app(
     app = FastAPI(
         version=__version__,
         lifespan=lifespan,
-        openapi_url=None,  # ours is counted as what it is
+        openapi_url=None,  # ours is counted under its own path
         docs_url=None,  # ours works offline
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # there is ours; to look for more costs time
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is enough
     )
     api_keys = _read_api_keys(settings)
     app.state.service = Service(
@@ -101,15 +98,13 @@ def create_app(
         predictor=predictor,
         metrics=metrics,
         recorder=recorder,
-        joiner=joiner,
         api_keys=api_keys,
-        max_image_bytes=settings.max_image_bytes,
-        body_timeout_s=settings.body_timeout_s,
+        upload_limits=UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner),
         request_timeout_s=settings.request_timeout_s,
     )
-    for room in (predict, models, health, docs):
-        # As they are: a router that is included costs each request a second search, and one more layer.
-        app.router.routes.extend(room.router.routes)
+    app.router.routes.extend(predict.routes)  # first, since a router that is included is searched twice
+    for room in (models, health, docs):
+        app.include_router(room.router)
     problems.add_handlers(app)
     describe(app, live_model.model, _guard(app, settings, api_keys))
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
@@ -122,7 +117,7 @@ def _read_api_keys(settings: ServeSettings) -> ApiKeys | None:
 
 
 def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> frozenset[str] | None:
-    """Add what looks after keys and web pages, where they are configured.
+    """Add the layers for keys and for web pages of other origins, where they are configured.
 
     Returns:
         Paths that want no key. None means that there are no keys.
@@ -144,29 +139,19 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
     return open_paths
 
 
-def _watch_store(settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None]) -> LiveModel:
-    def prepare() -> None:
-        from service.engines.choose import check_device  # on the loading thread, as below
-
-        check_device(engine=settings.engine, device=settings.device, precision=settings.precision)
-
-    def load(version: VerifiedVersion) -> Engine:
-        from service.engines.choose import load_engine  # on the loading thread: the import may take seconds
-
-        return load_engine(
-            version,
-            engine=settings.engine,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.engine_threads,
-            gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
-        )
+def _watch_store(
+    settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None], on_loaded: Callable[[], None]
+) -> LiveModel:
+    def load(version: VerifiedVersion, wish: EngineWish) -> Engine:
+        engine = open_version.load_engine(version, wish)
+        on_loaded()
+        return engine
 
     return LiveModel(
         settings.model_store,
         settings.model,
+        wish=settings.wish,
         load=load,
-        prepare=prepare,
         health=Health(),
         max_batch_size=settings.max_batch_size,
         reload_interval_s=settings.reload_interval_s,

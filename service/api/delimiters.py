@@ -1,6 +1,6 @@
-"""Delimiters of multipart bodies, made plain for a parser that takes no other.
+"""Delimiters of multipart bodies, made plain for a strict parser.
 
-Text before the first delimiter is passed over. Blanks between a delimiter and the end of its line are taken out.
+Text before the first delimiter is skipped. Blanks between a delimiter and the end of its line are removed.
 
 Source: RFC 2046, section 5.1.1, `preamble` and `transport-padding`.
 """
@@ -48,7 +48,7 @@ class Delimiters:
         return self._held if self._has_begun else b""
 
     def _find_begun(self, data: bytes) -> int:
-        """Where a delimiter's line may have begun whose end has not come. The end of `data` if there is none."""
+        """Return where an unfinished delimiter may begin, else the end of `data`."""
         position = data.find(b"\r", max(0, len(data) - len(self._line) - _MAX_PADDING_BYTES))
         while position >= 0:
             tail = data[position:]

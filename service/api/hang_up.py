@@ -1,4 +1,4 @@
-"""The connection behind a request: noticing that the sender is gone."""
+"""Cancellation of a request by its client."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,12 +10,10 @@ T = TypeVar("T")
 
 
 async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the sender hangs up: nobody would read the answer.
-
-    To be called when the body has been read.
+    """Return the result of `work`. Cancel it when the client hangs up. The body must have been read.
 
     Raises:
-        ClientDisconnect: the sender is gone.
+        ClientDisconnect: The client has hung up.
     """
     working = asyncio.current_task()
     assert working is not None

@@ -1,7 +1,8 @@
-"""What Prometheus scrapes: counters of one app, and facts read off the service at the moment of a scrape."""
+"""Metrics for Prometheus: counters of one app, and facts that are read at each scrape."""
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,88 +12,71 @@ from service.api.problems import PROBLEMS
 from service.inference.admission import Admission
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
-from service.inference.predictor import Prediction
+from service.inference.predictor import Timings
+from service.ranking import Score
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_STAGES = ("decode", "queue", "infer")
 _LAG_TICK_S = 0.1
 
 
 class Metrics:
-    """The counters of one app, in a registry of its own so that a process (a test run) may hold several apps.
+    """Counters of one app. Each app has its own registry, so a process may hold several.
 
-    Every label has few values whatever clients send: route templates, known methods, names of problems, labels of
-    the model.
+    Every label has few values whatever clients send.
     """
 
     def __init__(self) -> None:
-        # Else every counter has a second series, which nobody asks for.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "flowers_requests", "Answered requests.", ["method", "route", "status"], registry=registry
-        )
-        problems = Counter("flowers_problems", "Requests answered with a problem.", ["type"], registry=registry)
-        # All of them, from 0 on: Prometheus sees no increase in a series that begins with 1.
-        self.problems = {name: problems.labels(name) for name in PROBLEMS}
-        self.duration = Histogram(
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # otherwise every counter has a second series
+        self.registry = CollectorRegistry()
+        histogram = partial(Histogram, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        self.requests = counter("flowers_requests", "Answered requests.", ["method", "route", "status"])
+        self.problems = counter("flowers_problems", "Requests answered with a problem.", ["type"])
+        self.duration = histogram(
             "flowers_request_duration_seconds",
             "From the request's head to the end of the answer.",
             ["route", "status"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        # By method, route and status: to find two series by their labels takes as long as to count in them.
-        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.stage_duration = Histogram(
+        self.stage_duration = histogram(
             "flowers_stage_duration_seconds",
             "Parts of a prediction: decode, queue (waiting for a thread, and for those ahead of it), infer.",
             ["stage"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self._decode, self._queue, self._infer = map(self.stage_duration.labels, ("decode", "queue", "infer"))
-        self.batch_size = Histogram(
-            "flowers_batch_size_images", "Images in one engine call.", buckets=_BATCH_SIZES, registry=registry
+        self.batch_size = histogram("flowers_batch_size_images", "Images in one engine call.", buckets=_BATCH_SIZES)
+        self.predictions = counter("flowers_predictions", "Predictions by best class.", ["label"])
+        self.probability = histogram(
+            "flowers_prediction_probability", "Probability of the best class.", buckets=_PROBABILITIES
         )
-        self.predictions = Counter("flowers_predictions", "Predictions by best class.", ["label"], registry=registry)
-        self.probability = Histogram(
-            "flowers_prediction_probability",
-            "Probability of the best class.",
-            buckets=_PROBABILITIES,
-            registry=registry,
+        self.in_flight = Gauge("flowers_in_flight_requests", "Requests without an answer yet.", registry=self.registry)
+        self.event_loop_lag = histogram(
+            "flowers_event_loop_lag_seconds", "Event loop lag, in seconds.", buckets=_SECONDS
         )
-        self.in_flight = Gauge("flowers_in_flight_requests", "Requests without an answer yet.", registry=registry)
-        self.event_loop_lag = Histogram(
-            "flowers_event_loop_lag_seconds",
-            "How much later than planned the event loop came to a task that was due.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        ProcessCollector(registry=registry)
+        ProcessCollector(registry=self.registry)
+        # From 0 on, since Prometheus sees no increase in a series that begins with 1.
+        for name in PROBLEMS:
+            self.problems.labels(name)
+        for stage in _STAGES:
+            self.stage_duration.labels(stage)
 
     def observe_request(self, method: str, route: str, status: int, duration_s: float) -> None:
-        """Count one answered request, and how long it took (seconds)."""
-        if (series := self._of_request.get((method, route, status))) is None:
-            labels = route, str(status)
-            series = self.requests.labels(method, *labels), self.duration.labels(*labels)
-            self._of_request[method, route, status] = series
-        requests, duration = series
-        requests.inc()
-        duration.observe(duration_s)
+        """Count one answered request and its duration (seconds)."""
+        self.requests.labels(method, route, str(status)).inc()
+        self.duration.labels(route, str(status)).observe(duration_s)
 
-    def observe_prediction(self, prediction: Prediction) -> None:
+    def observe_prediction(self, best: Score, timings: Timings) -> None:
         """Count one prediction: its stages, its class, its probability."""
-        timings = prediction.timings
-        self._decode.observe(timings.decode_s)
-        self._queue.observe(timings.queue_s)
-        self._infer.observe(timings.infer_s)
-        self.predictions.labels(prediction.scores[0].label).inc()
-        self.probability.observe(prediction.scores[0].probability)
+        for stage, duration_s in zip(_STAGES, (timings.decode_s, timings.queue_s, timings.infer_s), strict=True):
+            self.stage_duration.labels(stage).observe(duration_s)
+        self.predictions.labels(best.label).inc()
+        self.probability.observe(best.probability)
 
     async def watch_event_loop(self) -> None:
-        """Observe its lag again and again, until cancelled."""
+        """Observe the event loop's lag ten times a second, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due_at = loop.time() + _LAG_TICK_S
@@ -101,7 +85,7 @@ class Metrics:
 
 
 class ServiceCollector(Collector):
-    """What is read off the service at the moment of a scrape."""
+    """Facts that are read at each scrape."""
 
     def __init__(
         self, health: Health, admission: Admission, live_model: LiveModel, num_dropped_lines: Callable[[], int]
@@ -112,24 +96,19 @@ class ServiceCollector(Collector):
         self._num_dropped_lines = num_dropped_lines
 
     def collect(self) -> Iterator[Metric]:
-        """One family per fact."""
+        """Yield one family per fact."""
+        admission, live_model = self._admission, self._live_model
+        waiting = "Images waiting for a thread, or being decoded ahead of it."
         yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self._health.is_ready))
-        yield GaugeMetricFamily(
-            "flowers_queue_images",
-            "Images waiting for a thread, or being decoded ahead of it.",
-            self._admission.num_waiting,
-        )
-        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", self._admission.room)
-        yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", self._admission.num_bytes)
-        yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", self._live_model.num_loaded)
-        yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", self._live_model.num_refused)
+        yield GaugeMetricFamily("flowers_queue_images", waiting, admission.num_waiting)
+        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", admission.max_waiting)
+        yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", admission.num_bytes)
+        yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", live_model.num_loaded)
+        yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", live_model.num_refused)
         yield CounterMetricFamily("flowers_log_dropped", "Log lines dropped.", self._num_dropped_lines())
-        info = GaugeMetricFamily(
-            "flowers_model_info",
-            "1 for the version in use.",
-            labels=["name", "version", "engine", "device", "precision"],
-        )
-        if (loaded := self._live_model.current) is not None:
+        labels = ["name", "version", "engine", "device", "precision"]
+        info = GaugeMetricFamily("flowers_model_info", "1 for the version in use.", labels=labels)
+        if (loaded := live_model.current) is not None:
             engine = loaded.engine.info
             info.add_metric([loaded.model, str(loaded.version), engine.engine, engine.device, engine.precision], 1)
         yield info

@@ -1,7 +1,6 @@
-"""Answers that the app never makes: to requests that cannot be read, and to predictions without room."""
+"""Answers without the app: to requests that cannot be read, and to predictions that the queue has no room for."""
 
 import time
-from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii
@@ -11,78 +10,67 @@ from starlette.datastructures import Headers
 
 from service import errors
 from service.api import problems
+from service.api.record import RequestRecord, take_request_id
 from service.api.routes.predict import PATH
 from service.api.service import Service
-from service.api.telemetry import SECURITY_HEADERS, take_request_id
+from service.api.telemetry import SECURITY_HEADERS
+from service.wire.hooks import Fields
 
 _PREDICT = (PATH.encode(), f"{PATH}/".encode())
-_ID = b'"\\u0000"'  # where the request id comes; no text of ours has it
-
-Fields = Sequence[tuple[bytes, bytes]]
-"""Header fields in their order, names in lower case."""
+_ID = b'"\\u0000"'  # stands for the request id. No text of ours has it.
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Refusals:
-    """Makes, counts and logs the answers to requests that the app never hears of.
+    """The service as the wire sees it. It makes, counts and logs early refusals.
 
-    At five times the load that a replica can take, four of five requests are refused. The way through the app would
-    be lost to those that are computed.
+    At five times the load of a replica, four of five requests are refused. Their way through the app would take the
+    time of predictions.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    def is_draining(self) -> bool:
+        """Return whether the service is shutting down."""
+        return self._service.health.is_draining
+
     def refuse(self, kind: type[errors.FlowersError], detail: str, fields: Fields) -> bytes:
-        """Return the answer to a request that cannot be read.
-
-        Args:
-            kind: What is wrong with it. Its status is that of `problems`.
-            detail: For this occurrence.
-            fields: The request's fields as far as they were read. One of them may be its id.
-
-        Returns:
-            A whole HTTP/1.1 answer.
-        """
-        problem = problems.of(kind)
-        request_id = take_request_id(fields)
+        """Return the answer to a request that cannot be read. One of its fields may be its id."""
+        problem, request_id = problems.find(kind), take_request_id(fields)
         metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
-        metrics.problems[problem.name].inc()
+        metrics.problems.labels(problem.name).inc()
         log.info("request refused", request_id=request_id, problem=problem.name)
         return _make_answer(problem, detail, request_id)
 
     def admit(self, method: str, target: bytes, fields: Fields) -> bytes | None:
-        """Return the refusal of a prediction for which there is no room, or None.
+        """Return the refusal of a prediction that the queue has no room for, or None.
 
-        A prediction that is admitted is expected in the next turn of the event loop. The app refuses whatever is
-        special: a browser's request from another origin, or one without a key.
+        An admitted prediction is expected in the event loop's next turn. The app refuses special requests: those of a
+        browser from another origin, and those without a key.
         """
-        if (
-            method != "POST"
-            or target.partition(b"?")[0] not in _PREDICT
-            or any(name == b"origin" for name, _ in fields)
-        ):
+        is_prediction = method == "POST" and target.partition(b"?")[0] in _PREDICT
+        if not is_prediction or any(name == b"origin" for name, _ in fields):
             return None
-        admission = self._service.admission
         try:
-            admission.check_room()
+            self._service.admission.expect()
         except errors.QueueFull as error:
-            return self._turn_away(error, fields) if self._has_key(fields) else None
-        admission.expect()
+            keys = self._service.api_keys
+            if keys is None or keys.are_in(Headers(raw=list(fields))):
+                return self._turn_away(error, fields)
         return None
 
-    def _has_key(self, fields: Fields) -> bool:
-        keys = self._service.api_keys
-        return keys is None or keys.are_in(Headers(raw=list(fields)))
-
     def _turn_away(self, error: errors.QueueFull, fields: Fields) -> bytes:
-        begun_at = time.perf_counter()
-        problem, request_id = problems.of(type(error)), take_request_id(fields)
-        answer = _make_answer(problem, str(error), request_id)
-        duration_s = time.perf_counter() - begun_at
-        self._service.recorder.record(request_id, "POST", PATH, PATH, problem.status, duration_s, problem.name)
+        started_at = time.perf_counter()
+        problem = problems.find(type(error))
+        record = RequestRecord(take_request_id(fields), problem.name)
+        answer = _make_answer(problem, str(error), record.request_id)
+        duration_s = time.perf_counter() - started_at
+        self._service.recorder.record(
+            record, method="POST", path=PATH, route=PATH, status=problem.status, duration_s=duration_s
+        )
         return answer
 
 
@@ -93,9 +81,9 @@ def _make_answer(problem: problems.Problem, detail: str, request_id: str) -> byt
     return head + own + body
 
 
-@lru_cache(maxsize=256)  # nearly all are of one kind, and differ in how many images wait
+@lru_cache(maxsize=256)  # nearly all are of one kind, and differ in the number of waiting images
 def _prepare(problem: problems.Problem, detail: str) -> tuple[bytes, bytes]:
-    """Status line and headers, and the body with `_ID` in it. What depends on the request id is left out."""
+    """Return status line and headers, and the body with `_ID` in it."""
     response = problems.problem_response("\0", problem, detail)
     headers = [*SECURITY_HEADERS, *response.raw_headers]
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"content-length"]

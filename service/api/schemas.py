@@ -1,4 +1,4 @@
-"""What goes over the wire as JSON."""
+"""Bodies of answers in JSON."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +13,13 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-# A prediction's three are plain data: to check each answer would cost more than to write it, and the batcher has let
-# only finite numbers through.
+# The three of a prediction are plain data. Checking each answer costs more than writing it, and the batcher passes
+# finite numbers only.
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """Which model answered."""
+    """The version that answered."""
 
     name: str
     version: int
@@ -61,17 +61,17 @@ class PredictionBody:
         bool, Field(description="False when the probability is below the threshold in the model's metadata.")
     ]
     predictions: Annotated[
-        list[LabelProbability], Field(description="Best first; top_k of them, all classes sum to 1.")
+        list[LabelProbability], Field(description="Best first. There are top_k of them. All classes sum to 1.")
     ]
 
 
 class ProblemDetails(_Body):
-    """Why a request was not answered (RFC 9457)."""
+    """The reason of a refusal (RFC 9457)."""
 
-    type: str = Field(description="Kind of problem, a path on this server that explains it; for programs.")
-    title: str = Field(description="The kind in words; never varies for one type.")
+    type: str = Field(description="Kind of problem for programs. It is a path of this server that explains the kind.")
+    title: str = Field(description="The kind in words. It never varies for one type.")
     status: int
-    detail: str = Field(description="What happened in this case, what was expected, what to do.")
+    detail: str = Field(description="What happened, what was expected, and what to do.")
     request_id: str
 
 
@@ -85,7 +85,9 @@ class ModelSummary(_Body):
     """One model of the store."""
 
     name: str
-    live_version: int | None = Field(description="The version that answers here; null if this service serves another.")
+    live_version: int | None = Field(
+        description="The version that answers here. Null if this service serves another model."
+    )
     versions: list[int] = Field(description="All versions in the store, oldest first.")
 
 
@@ -96,13 +98,13 @@ class ModelList(_Body):
 
 
 class LiveVersion(_Body):
-    """The version in use, and what runs it."""
+    """The version in use and its engine."""
 
     version: int
     engine: str
-    device: str = Field(description="Read from a result, not from the wish: cpu or gpu.")
+    device: str = Field(description="cpu or gpu, as read from a result.")
     precision: str
-    reason: str = Field(description="Why this engine.")
+    reason: str = Field(description="Reason for this engine.")
 
 
 class VersionSummary(_Body):
@@ -112,12 +114,12 @@ class VersionSummary(_Body):
     live: bool
     pinned: bool
     created: datetime | None = Field(description="Null when its metadata cannot be read.")
-    accuracy: float | None = Field(description="On the test part, or on the first that its metadata lists.")
-    refused: str | None = Field(description="Why it is not served, if it was tried and refused.")
+    accuracy: float | None = Field(description="On the test part, or on the first part in its metadata.")
+    refused: str | None = Field(description="Reason of a refusal, if it was tried and refused.")
 
 
 class ModelDetails(_Body):
-    """One model: its versions, which is live, and its model card."""
+    """One model with its versions, its live version and its card."""
 
     name: str
     live: LiveVersion | None
@@ -126,5 +128,5 @@ class ModelDetails(_Body):
 
 
 def json_schema_ref(body: type[BaseModel]) -> dict[str, Any]:
-    """A reference to a body's schema, which some route of the same document must return."""
+    """Return a reference to a body's schema. A route of the same document must return that body."""
     return {"$ref": f"#/components/schemas/{body.__name__}"}

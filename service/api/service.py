@@ -1,7 +1,6 @@
-"""The parts of one running app, as every route finds them."""
+"""Parts of one running app, and its drain."""
 
 import asyncio
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from service.api.access import ApiKeys
 from service.api.metrics import Metrics
 from service.api.telemetry import Recorder
+from service.api.upload import UploadLimits
 from service.inference.admission import Admission
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
@@ -19,10 +19,7 @@ from service.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class Service:
-    """What `create_app` has put together; the numbers are settings, in the units of their names.
-
-    `api_keys` is None where everybody may ask; `joiner` puts large bodies together, one at a time.
-    """
+    """Parts that `create_app` has put together. `api_keys` is None where the service is open."""
 
     health: Health
     live_model: LiveModel
@@ -30,17 +27,17 @@ class Service:
     predictor: Predictor
     metrics: Metrics
     recorder: Recorder
-    joiner: Executor
     api_keys: ApiKeys | None
-    max_image_bytes: int
-    body_timeout_s: float
+    upload_limits: UploadLimits
     request_timeout_s: float
 
     async def drain(self, delay_s: float, timeout_s: float) -> int:
-        """Not ready at once; take requests for `delay_s` more; then refuse new ones, answer those accepted.
+        """Turn unready at once, take requests for `delay_s` seconds more, then answer the accepted ones.
 
-        What has no answer after `timeout_s` is told that this replica drains. Returns how many images were among that:
-        an upload that never came to its end is not the service's to answer.
+        A request without an answer after `timeout_s` seconds is told that this replica drains.
+
+        Returns:
+            The number of images without an answer. An upload that has not ended does not count.
         """
         self.health.is_draining = True
         await asyncio.sleep(delay_s)
@@ -54,10 +51,5 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """The parts behind a request."""
+    """Return the parts behind a request."""
     return cast(Service, request.app.state.service)
-
-
-def request_id_of(request: Request) -> str:
-    """The id that the telemetry gave it, for bodies."""
-    return cast(str, request.state.request_id)

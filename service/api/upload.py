@@ -1,298 +1,104 @@
-"""Request -> the bytes of one image and its parameters: streamed, bounded at every step, no temporary file."""
+"""Request -> the bytes of one image and its parameters. Each step is bounded. There is no temporary file."""
 
 import asyncio
-import io
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from service.api.delimiters import Delimiters
-from service.errors import (
-    BodyTooSlow,
-    ImageBytesTooLarge,
-    MalformedRequest,
-    MissingImage,
-    TooManyImages,
-    UnsupportedEncoding,
-    UnsupportedMediaType,
+from service.api.bodies import URL_ENCODED, Form, Raw, Upload, too_large, unsupported
+from service.errors import BodyTooSlow, MissingImage, UnsupportedEncoding
+from service.inference.admission import Ticket
+
+_BINARY = (  # a file of unknown kind
+    *("application/octet-stream", "application/x-octet-stream", "application/binary", "application/x-binary"),
+    *("binary/octet-stream", "image", "*/*", ""),
 )
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every bad body; the answer says it
-
-FIELD = "file"
-PARAMETERS = ("top_k",)
-"""Fields of a form that are kept beside the image."""
-
-_BINARY = frozenset(
-    {
-        *("application/octet-stream", "application/x-octet-stream", "application/binary", "application/x-binary"),
-        *("binary/octet-stream", "image", "*/*"),
-    }
-)
-"""Media types of a file whose sender does not know what it is."""
-
-_URL_ENCODED = "application/x-www-form-urlencoded"  # what curl says of --data-binary
-_NUM_JUDGED_BYTES = 512  # an image has bytes among them that no such form has
-_MAX_PARAMETER_BYTES = 64
 _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other form fields, together
-_MAX_PARTS = 32
-# What comes after the size of a photograph waits after each piece (up to 256 KiB) on a busy service, and the whole is
-# joined on a thread: else two senders of large bodies on a fast network keep the event loop busy, before which the
+# Above the size of a photograph, reading pauses after each piece (up to 256 KiB) while the service is busy. A thread
+# joins the pieces. Otherwise two clients with large bodies on a fast network keep the event loop busy, for which the
 # lanes step back (`benchmarks/reliability`, neighbours).
-_LARGE_BYTES = 4 * 1024 * 1024
-_PAUSE_S = 0.002
-_SMALL_PIECE_BYTES = 4096  # as an object of its own it would take up to ninety times its bytes
+LARGE_BYTES = 4 * 1024 * 1024
+PAUSE_S = 0.002
 
 
 @dataclass(frozen=True)
-class Upload:
-    """Content of one request.
+class UploadLimits:
+    """Limits of every upload.
 
     Attributes:
-        image: The file as it was sent.
-        parameters: Values of the form's fields named in `PARAMETERS`, in their order.
+        max_image_bytes: Longest image file.
+        body_timeout_s: Time for a body to arrive, in seconds.
+        is_busy: Returns whether images are computed now, or were a moment ago. Large bodies are read slower then.
+        joiner: Joins the pieces of a large body beside the event loop. None means a thread of the event loop.
     """
 
-    image: bytes
-    parameters: dict[str, list[str]] = field(default_factory=dict)
+    max_image_bytes: int
+    body_timeout_s: float
+    is_busy: Callable[[], bool] = lambda: False
+    joiner: Executor | None = None
 
 
-async def read_image(
-    request: Request,
-    *,
-    max_image_bytes: int,
-    body_timeout_s: float,
-    hold: Callable[[int], None] = lambda _: None,
-    is_busy: Callable[[], bool] = lambda: False,
-    joiner: Executor | None = None,
-) -> Upload:
+async def read_image(request: Request, ticket: Ticket, limits: UploadLimits) -> Upload:
     """Read the one image that the request carries, as multipart field `file` or as its whole body.
 
-    `hold` is told the length of each piece before it is kept, and may refuse it. `is_busy` says whether images are
-    being computed, or were a moment ago: then a large body is read more slowly. `joiner` puts a large one together,
-    beside the event loop; None: a thread of the event loop's own.
+    Args:
+        request: Its body has not been read.
+        ticket: Counts each piece before it is kept.
+        limits: Sizes and times.
 
     Raises:
-        UnsupportedEncoding, UnsupportedMediaType, MissingImage, ImageBytesTooLarge: judged from the headers,
-            before the body is read; the last two also while it arrives.
-        BodyTooSlow: it had not arrived after `body_timeout_s` (seconds).
-        MalformedRequest: multipart that cannot be parsed.
-        TooManyImages: more than one part named `file`.
+        UnsupportedEncoding, UnsupportedMediaType: The headers say so. The body is not read.
+        MissingImage, ImageBytesTooLarge: The headers say so, or the body shows it.
+        QueueFull: The ticket takes no more bytes.
+        BodyTooSlow: The body did not arrive in time.
+        MalformedRequest: The multipart body cannot be parsed.
+        TooManyImages: The form has more than one field named `file`.
     """
     if "content-encoding" in request.headers:
         raise UnsupportedEncoding("The request has a Content-Encoding: send the image file as it is, without one.")
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1")
     is_multipart = kind == "multipart/form-data"
-    max_bytes = max_image_bytes + (_MAX_MULTIPART_OVERHEAD_BYTES if is_multipart else 0)
+    max_bytes = limits.max_image_bytes + (_MAX_MULTIPART_OVERHEAD_BYTES if is_multipart else 0)
     announced = request.headers.get("content-length", "")
     if announced == "0" or (not announced and "transfer-encoding" not in request.headers):
         raise _no_body()
     if announced.isdecimal() and int(announced[:19]) > max_bytes:
-        raise _too_large(max_image_bytes)
-    sink: _Form | _Raw
+        raise too_large(limits.max_image_bytes)
+    sink: Form | Raw
     if is_multipart:
-        sink = _Form(options.get(b"boundary", b""), max_image_bytes)
-    elif not kind or kind in _BINARY or kind.startswith("image/") or kind == _URL_ENCODED:
-        sink = _Raw(is_perhaps_a_form=kind == _URL_ENCODED)
+        sink = Form(options.get(b"boundary", b""), limits.max_image_bytes)
+    elif kind in _BINARY or kind.startswith("image/") or kind == URL_ENCODED:
+        sink = Raw(is_perhaps_a_form=kind == URL_ENCODED)
     else:
-        raise _unsupported(kind)
+        raise unsupported(kind)
     num_bytes = 0
     try:
-        async with asyncio.timeout(body_timeout_s), aclosing(request.stream()) as chunks:
+        async with asyncio.timeout(limits.body_timeout_s), aclosing(request.stream()) as chunks:
             async for chunk in chunks:
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:
-                    raise _too_large(max_image_bytes)
-                hold(len(chunk))
+                    raise too_large(limits.max_image_bytes)
+                ticket.add_bytes(len(chunk))
                 sink.write(chunk)
-                if chunk and num_bytes > _LARGE_BYTES and is_busy():
-                    await asyncio.sleep(_PAUSE_S)
+                if chunk and num_bytes > LARGE_BYTES and limits.is_busy():
+                    await asyncio.sleep(PAUSE_S)
         if not num_bytes:
             raise _no_body()
-        if num_bytes > _LARGE_BYTES:
-            return await asyncio.get_running_loop().run_in_executor(joiner, sink.finish)
+        if num_bytes > LARGE_BYTES:
+            return await asyncio.get_running_loop().run_in_executor(limits.joiner, sink.finish)
         return sink.finish()
     except TimeoutError:
         raise BodyTooSlow(
-            f"The body did not arrive within {body_timeout_s:g} seconds: send a smaller file, or use a "
+            f"The body did not arrive within {limits.body_timeout_s:g} seconds: send a smaller file, or use a "
             "faster connection."
         ) from None
     finally:
         sink.close()
-
-
-class _Pieces:
-    """Bytes as they arrive, joined once: a buffer that grows to megabytes is copied again and again.
-
-    While they are joined they take twice their memory. Small pieces go into a buffer nevertheless.
-    """
-
-    def __init__(self) -> None:
-        self.num_bytes = 0
-        self._pieces: list[bytes] = []
-        self._small = io.BytesIO()
-
-    def write(self, piece: bytes) -> None:
-        self.num_bytes += len(piece)
-        if len(piece) < _SMALL_PIECE_BYTES:
-            self._small.write(piece)
-            return
-        self._end_small()
-        self._pieces.append(piece)
-
-    def join(self) -> bytes:
-        self._end_small()
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)  # of so many bytes it lets go of the GIL, as all pieces are `bytes`
-
-    def _end_small(self) -> None:
-        if self._small.tell():
-            self._pieces.append(self._small.getvalue())
-            self._small = io.BytesIO()
-
-
-class _Raw(_Pieces):
-    """The whole body is the image.
-
-    Args:
-        is_perhaps_a_form: Whether it may be a URL-encoded form. That is printable ASCII, which no image is.
-    """
-
-    def __init__(self, *, is_perhaps_a_form: bool) -> None:
-        super().__init__()
-        self._is_perhaps_a_form = is_perhaps_a_form
-
-    def finish(self) -> Upload:
-        image = self.join()
-        if self._is_perhaps_a_form and all(0x20 < byte < 0x7F for byte in image[:_NUM_JUDGED_BYTES]):
-            raise _unsupported(_URL_ENCODED)
-        return Upload(image)
-
-    def close(self) -> None:
-        pass
-
-
-class _Form:
-    """multipart/form-data, parsed as it arrives. Of fields that are neither image nor parameter only names are kept."""
-
-    def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
-        self._max_image_bytes = max_image_bytes
-        self._image: _Pieces | None = None
-        self._is_image = False  # whether the part being read is the image
-        self._parameters: dict[str, list[bytes]] = {}
-        self._parameter = ""  # the name of the part being read, where it is one
-        self._is_finished = False
-        self._names: list[str] = []
-        self._header_name = self._header_value = self._disposition = b""
-        callbacks: MultipartCallbacks = {
-            "on_part_begin": self._begin_part,
-            "on_header_field": self._read_header_name,
-            "on_header_value": self._read_header_value,
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._begin_data,
-            "on_part_data": self._read_data,
-            "on_end": self._finish,
-        }
-        if not boundary:
-            raise MalformedRequest(
-                "Content-Type names no boundary: let the client library write this header by itself."
-            )
-        self._delimiters = Delimiters(boundary)
-        try:
-            self._parser = MultipartParser(boundary, callbacks)
-        except FormParserError:
-            raise MalformedRequest("The boundary in Content-Type is too long: use at most 70 characters.") from None
-
-    def write(self, chunk: bytes) -> None:
-        self._parse(self._delimiters.feed(chunk))
-
-    def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.write(data)
-        except FormParserError:
-            raise MalformedRequest(
-                "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
-            ) from None
-
-    def finish(self) -> Upload:
-        self._parse(self._delimiters.rest())
-        if not self._is_finished:
-            raise MalformedRequest("The multipart body ends before its closing boundary: send the whole of it.")
-        if self._image is None:
-            there = ", ".join(self._names) or "no field"
-            raise MissingImage(f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}.")
-        parameters = {
-            name: [value.decode("utf-8", "replace") for value in values] for name, values in self._parameters.items()
-        }
-        return Upload(self._image.join(), parameters)
-
-    def close(self) -> None:
-        """The parser and this hold each other, and the image, which only a collection would free."""
-        del self._parser
-
-    def _begin_part(self) -> None:
-        if len(self._names) == _MAX_PARTS:
-            raise MalformedRequest(f"The form has more than {_MAX_PARTS} parts: send only field {FIELD!r}.")
-        self._disposition = b""
-
-    def _read_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _read_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _end_header(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def _begin_data(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_image = name == FIELD
-        if self._is_image and self._image is not None:
-            raise TooManyImages(f"The form has more than one field {FIELD!r}: /predict takes one image per request.")
-        if self._is_image:
-            self._image = _Pieces()
-        self._parameter = name if name in PARAMETERS else ""
-        if self._parameter:
-            self._parameters.setdefault(name, []).append(b"")
-        self._names.append(repr(name[:40]))
-
-    def _read_data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_image:
-            assert self._image is not None
-            if self._image.num_bytes + end - start > self._max_image_bytes:
-                raise _too_large(self._max_image_bytes)
-            self._image.write(data[start:end])
-        elif self._parameter:
-            values = self._parameters[self._parameter]
-            values[-1] = (values[-1] + data[start:end])[:_MAX_PARAMETER_BYTES]
-
-    def _finish(self) -> None:
-        self._is_finished = True
-
-
-def _too_large(max_image_bytes: int) -> ImageBytesTooLarge:
-    return ImageBytesTooLarge(f"This server takes images of up to {max_image_bytes} bytes: send a smaller copy.")
-
-
-def _unsupported(kind: str) -> UnsupportedMediaType:
-    return UnsupportedMediaType(
-        f"The body is {kind[:80]!r}: send a form with the photograph in field 'file' (curl -F file=@photo.jpg), or the "
-        "file itself with Content-Type image/jpeg, image/png, ... or application/octet-stream."
-    )
 
 
 def _no_body() -> MissingImage:

@@ -1,4 +1,4 @@
-"""What is wrong with an answer of `POST /predict`, as a kind that can be counted."""
+"""Kinds of wrong answers of `POST /predict`."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ _PROBLEM = "application/problem+json"
 
 
 def find_error(response: Response) -> str:
-    """Why nothing came, a problem type such as /problems/overloaded, or a status; nothing for a prediction."""
+    """Return a failure, a problem type such as /problems/overloaded, or a status. It is empty for a prediction."""
     if response.failure:
         return response.failure
     if response.status == 200:
@@ -18,7 +18,7 @@ def find_error(response: Response) -> str:
 
 
 def read_problem(response: Response) -> dict[str, Any]:
-    """The problem document (RFC 9457) that the answer is; empty for any other answer."""
+    """Return the problem document (RFC 9457) of an answer. It is empty for any other answer."""
     if response.media_type != _PROBLEM:
         return {}
     try:

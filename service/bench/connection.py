@@ -1,7 +1,7 @@
-"""One keep-alive HTTP/1.1 connection: a prepared request goes out, its answer comes back; parsed in C.
+"""Keep-alive HTTP/1.1 connection for prepared requests. Its parser is in C.
 
-A general client costs about a millisecond of processor per request, which the server under test, on the same
-machine, would be short of. This one costs a tenth of that (`benchmarks/serving` measures it in each run).
+A general client costs about a millisecond of processor time per request. A server on the same machine would lack it.
+This one costs a tenth of that. `benchmarks/serving` measures it in each run.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ TIMEOUT, RESET, REFUSED, NOT_HTTP = "timeout", "connection reset", "connection r
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go."""
+    """Address of a service."""
 
     host: str
     port: int
@@ -26,7 +26,7 @@ class Target:
     is_encrypted: bool = False
 
     def post(self, body: bytes, content_type: str, headers: tuple[str, ...] = ()) -> bytes:
-        """A whole POST request, head and body; `headers` are lines such as "Name: value"."""
+        """Return a whole POST request. `headers` are lines such as "Name: value"."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         head = (
             f"POST {self.path} HTTP/1.1",
@@ -44,12 +44,12 @@ def parse_target(url: str, path: str) -> Target:
     A URL that ends with `path` is taken as it is.
 
     Raises:
-        InvalidParameter: that is no address of a service.
+        InvalidParameter: The URL is no address of a service.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver will: no empty part, and none of more than 63 letters
+        (parts.hostname or "").encode("idna")  # as the resolver does. A part has 1 to 63 letters.
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(character <= " " for character in url):
@@ -61,7 +61,7 @@ def parse_target(url: str, path: str) -> Target:
 
 @dataclass(frozen=True)
 class Response:
-    """What came back, or `failure`: why nothing did (then `status` is 0)."""
+    """An answer. Without one, `status` is 0 and `failure` is the reason."""
 
     status: int = 0
     media_type: str = ""
@@ -70,14 +70,14 @@ class Response:
 
 
 class Connection:
-    """Opened at need, again after a loss; one request at a time."""
+    """Connection that opens at need, and again after a loss. It takes one request at a time."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._wire: _Wire | None = None
 
     async def ask(self, request: bytes, timeout_s: float) -> Response:
-        """Send and wait; never raises for what the other side does, and is ready for the next request."""
+        """Send a request and return its answer, or its failure. It never raises."""
         try:
             async with asyncio.timeout(timeout_s):
                 if self._wire is None or self._wire.is_closed:
@@ -94,7 +94,7 @@ class Connection:
         return response
 
     def close(self) -> None:
-        """Hang up; what was asked is not waited for."""
+        """Close the connection. A pending answer is lost."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -108,7 +108,7 @@ class Connection:
 
 
 class _Wire(asyncio.Protocol):
-    """The open socket and the parser on it; httptools calls the methods that begin with on_."""
+    """Open socket with its parser. httptools calls the methods that begin with on_."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -129,7 +129,7 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none, but has what one has
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is another with the same methods
 
     def connection_lost(self, _: Exception | None) -> None:
         self.is_closed = True
@@ -151,7 +151,7 @@ class _Wire(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:  # an interim answer: the real one follows
+        if status < 200:  # an interim answer. The real one follows.
             return
         if not self._parser.should_keep_alive():
             self.is_closed = True

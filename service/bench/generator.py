@@ -1,4 +1,4 @@
-"""Load: so many connections that ask without a pause (closed loop), or so many requests a second (open loop)."""
+"""Load in a closed loop of connections, or in an open loop at a rate."""
 
 import asyncio
 import itertools
@@ -11,12 +11,12 @@ from service.bench.connection import TIMEOUT, Connection, Response, Target
 
 _Result = TypeVar("_Result")
 
-_AFTER_FAILURE_S = 0.05  # a dead server answers at once: asking on without a pause would only count that
+_AFTER_FAILURE_S = 0.05  # a dead server refuses at once. Without a pause there would be thousands of errors.
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prepared request; `find_error` says what is wrong with an answer to it: a kind of error, or nothing."""
+    """A prepared request. `find_error` returns the kind of error of an answer, or an empty string."""
 
     request: bytes
     find_error: Callable[[Response], str]
@@ -24,12 +24,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Load:
-    """How to ask.
+    """Form of a load.
 
-    Without `rate`, each of `connections` asks, waits for the answer and asks again. With it, requests begin at
-    equal intervals, `rate` in a second, whatever the answers do, on at most `connections` connections.
-    Answers (with `rate`: requests due) in the first `warm_up_s` are not counted; after `duration_s` more, no request
-    begins.
+    Without `rate`, each of `connections` sends its next request after an answer. With it, `rate` requests begin in each
+    second at equal intervals, on at most `connections` connections. Answers in the first `warm_up_s` do not count. With
+    `rate`, requests that were due then do not count. After `duration_s` more, no request begins.
     """
 
     connections: int
@@ -41,11 +40,15 @@ class Load:
 
 @dataclass
 class Observed:
-    """What happened after the warm-up; seconds.
+    """Observations after the warm-up.
 
-    `latencies_s`: of right answers, from the intended start (in an open loop not from when a connection was free:
-    else a server that stalls would be asked less and look fast). `num_in_time`: right answers before the end of
-    the measurement. `errors`: kinds and how often. `late_s`: how late the generator itself began a request.
+    Attributes:
+        duration_s: Of the measurement, in seconds.
+        latencies_s: Of right answers, from the intended start. A stall of the server counts for all that were due.
+        num_in_time: Right answers before the end of the measurement.
+        errors: Number of each kind.
+        late_s: Delays of the generator itself, in an open loop.
+        client_cpu_s: Processor time of the generator.
     """
 
     duration_s: float
@@ -57,7 +60,7 @@ class Observed:
 
 
 def run(program: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run `load_target` or `ask_once` on the fastest event loop there is."""
+    """Run `load_target` or `ask_once` on the fastest event loop."""
     try:
         from uvloop import new_event_loop
     except ImportError:  # not on Windows
@@ -67,7 +70,7 @@ def run(program: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 async def ask_once(target: Target, request: bytes, timeout_s: float) -> Response:
-    """One request on a connection of its own."""
+    """Send one request on a connection of its own, and return its answer."""
     connection = Connection(target)
     try:
         return await connection.ask(request, timeout_s)
@@ -76,7 +79,7 @@ async def ask_once(target: Target, request: bytes, timeout_s: float) -> Response
 
 
 async def load_target(target: Target, questions: Sequence[Question], load: Load) -> Observed:
-    """Ask the questions in turn as `load` has it; requests that are under way at the end are waited for."""
+    """Put a load on a target with the questions in turn. The last answers are awaited."""
     run_of_load = _Run(target, questions, load)
     cpu_before = time.process_time()
     await (run_of_load.closed_loop() if load.rate is None else run_of_load.open_loop(load.rate))
@@ -128,7 +131,7 @@ class _Run:
         gives_up_at = intended_at + self._load.timeout_s
         try:
             connection = await asyncio.wait_for(idle.get(), gives_up_at - time.perf_counter())
-        except TimeoutError:  # all connections were busy: the same to whoever waits
+        except TimeoutError:  # all connections were busy
             self._note(intended_at, question, Response(failure=TIMEOUT))
             return
         response = await connection.ask(question.request, gives_up_at - time.perf_counter())

@@ -1,4 +1,4 @@
-"""What is sent: photographs as multipart bodies; a drawn flower where nobody has one."""
+"""Photographs to send as multipart bodies, or a drawn flower."""
 
 import io
 import math
@@ -10,15 +10,15 @@ from PIL import Image, ImageDraw
 from service.errors import InvalidParameter
 
 _NUM_PETALS = 12
-_MAX_PHOTOGRAPHS = 64  # of a folder, evenly picked: each is held in memory
+_MAX_PHOTOGRAPHS = 64  # of a folder, evenly picked. Each is held in memory.
 
 
 def draw_flower() -> bytes:
-    """A daisy on grass as JPEG, about as large as a photograph of 500 x 333 pixels."""
+    """Return a daisy on grass as JPEG, about as large as a photograph of 500 x 333 pixels."""
     width, height = 500, 333
     noise = Image.effect_noise((width, height), 60)
-    picture = Image.merge("RGB", (noise.point(lambda grey: grey // 3), noise, noise.point(lambda grey: grey // 4)))
-    draw = ImageDraw.Draw(picture)
+    image = Image.merge("RGB", (noise.point(lambda grey: grey // 3), noise, noise.point(lambda grey: grey // 4)))
+    draw = ImageDraw.Draw(image)
     radius = min(width, height) / 3
     for petal in range(_NUM_PETALS):
         angle = 2 * math.pi * petal / _NUM_PETALS
@@ -26,15 +26,19 @@ def draw_flower() -> bytes:
         draw.circle((x, y), radius / 3, fill=(250, 250, 245))
     draw.circle((width / 2, height / 2), radius / 3, fill=(240, 200, 20))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=75)
+    image.save(buffer, "JPEG", quality=75)
     return buffer.getvalue()
 
 
 def read_photographs(path: Path | None, suffixes: tuple[str, ...]) -> list[bytes]:
-    """The file; or up to 64 files below the folder whose names end in one of `suffixes`; or the drawn flower.
+    """Return a file, or up to 64 files below a folder, or the drawn flower.
+
+    Args:
+        path: File or folder. None means the drawn flower.
+        suffixes: Endings of the names of images, in lower case.
 
     Raises:
-        InvalidParameter: nothing is there, or it cannot be read.
+        InvalidParameter: The folder holds no image, or a file cannot be read.
     """
     if path is None:
         return [draw_flower()]
@@ -51,7 +55,7 @@ def read_photographs(path: Path | None, suffixes: tuple[str, ...]) -> list[bytes
 
 
 def as_form(photograph: bytes, field: str = "file") -> tuple[bytes, str]:
-    """A multipart body with one file, and its content type."""
+    """Return a multipart body with one file, and its content type."""
     boundary = uuid.uuid4().hex
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="image"\r\n\r\n'
     return head.encode() + photograph + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"

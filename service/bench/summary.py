@@ -12,11 +12,11 @@ PERCENTILES = (50, 90, 95, 99)
 
 @dataclass(frozen=True)
 class Summary:
-    """One load and what came of it.
+    """Figures of one load.
 
-    `latency_ms`: "p50" to "p99" and "max" of right answers; a percentile is a latency that really occurred, at
-    least as many per cent of the answers being no slower. None where no answer was right. `late_ms`: the 99th
-    percentile of how late an open loop's requests began: above a few ms the client is the bottleneck.
+    `latency_ms` holds "p50" to "p99" and "max" of right answers. A percentile is a latency that occurred. It is None
+    where no answer was right. `late_ms` is the 99th percentile of the generator's own delay in an open loop. Above a
+    few ms the client is the bottleneck.
     """
 
     connections: int
@@ -31,16 +31,16 @@ class Summary:
 
     @property
     def num_errors(self) -> int:
-        """Of all kinds together."""
+        """Number of errors of all kinds."""
         return sum(self.errors.values())
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json` and for results that are kept."""
+        """Return the figures for `--json` and for stored results."""
         return asdict(self)
 
 
 def summarise(load: Load, observed: Observed) -> Summary:
-    """Figures of one run of `load_target`."""
+    """Return the figures of one run of `load_target`."""
     num_requests = len(observed.latencies_s) + sum(observed.errors.values())
     return Summary(
         connections=load.connections,

@@ -1,4 +1,4 @@
-"""`flowers bench URL`: put load on a running service, and say what it did."""
+"""`flowers bench URL`: measure a running service under load."""
 
 import json
 from collections.abc import Callable
@@ -37,22 +37,22 @@ def bench(
     header: HeaderLines = (),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
-    """Put load on a running service: throughput, latency percentiles, errors by kind.
+    """Measure throughput, latency and errors of a running service under load.
 
-    Without --rate, connections ask as fast as they are answered (a closed loop). With --rate, requests begin at equal
-    intervals whatever the service does, as visitors do, and a latency counts from when its request was due.
+    Without --rate, each connection sends a request as soon as the last one is answered (a closed loop). With --rate,
+    requests begin at equal intervals, and a latency counts from when its request was due.
 
     Args:
-        url: of the service, such as http://localhost:8000.
-        connections: how many at once, one measurement for each number; default 1,8,32; with --rate the most
-            that may be open, default 512.
-        rate: requests per second, one measurement for each number, such as 20,50,100.
-        duration_s: of each measurement, in seconds.
-        warm_up_s: seconds before it that do not count.
-        timeout_s: seconds after which a request counts as an error.
-        image: a photograph, or a folder of them; without it a drawn flower.
-        header: a line sent with each request, such as "X-Request-Timeout-Ms: 500".
-        as_json: print JSON instead of a table.
+        url: Address of the service, such as http://localhost:8000.
+        connections: Numbers of connections, one measurement each. The default is 1,8,32. With --rate it is the limit
+            of open connections, 512 by default.
+        rate: Requests per second, such as 20,50,100, one measurement each.
+        duration_s: Duration of a measurement, in seconds.
+        warm_up_s: Time before it that does not count, in seconds.
+        timeout_s: Time after which a request counts as an error, in seconds.
+        image: Image file, or a folder of them. Without it a drawn flower is sent.
+        header: Line to send with each request, such as "X-Request-Timeout-Ms: 500".
+        as_json: Print JSON instead of a table.
     """
     _check_seconds(duration_s=duration_s, warm_up_s=warm_up_s, timeout_s=timeout_s)
     check_headers(header)
@@ -78,7 +78,7 @@ def bench(
 
 
 def _check_answer(url: str, target: Target, request: bytes, timeout_s: float) -> None:
-    """One request before all others: a wrong address, or a service that is not ready, is said and not measured."""
+    """Send one request first, to refuse a wrong address, or a service that is not ready."""
     response = run(ask_once(target, request, timeout_s))
     if response.failure:
         raise ServiceError(f"no service answers at {url} ({response.failure}): start one with `flowers serve`")

@@ -1,4 +1,4 @@
-"""`flowers`: one verb per file; this one gathers them, and turns errors into one sentence and an exit code."""
+"""`flowers`: all verbs, one per file. Errors become one sentence and an exit code."""
 
 import errno
 import os
@@ -15,8 +15,8 @@ from service.installation import install_command
 from service.settings import check_environment, describe_invalid_settings
 
 VERBS = ("train", "evaluate", "predict", "serve", "models", "bench", "doctor")
-_OF_TRAINING = ("keras", "tensorflow", "onnx", "matplotlib")
-# A full disk is nobody's bug. Every other OSError that comes as far as `main` is one, and keeps its traceback.
+_OF_TRAINING = ("keras", "tensorflow", "onnx", "tf2onnx", "matplotlib")
+# A full disk is no bug. Every other OSError in `main` is one, and keeps its traceback.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = App(
@@ -38,7 +38,7 @@ def print_version() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; 0 done, 1 failed, 2 asked wrongly."""
+    """Run one verb. The exit code is 0 for done, 1 for failed, 2 for a wrong request."""
     if arguments is None:
         open_standard_streams()
         if sys.argv[1:2] == ["serve"]:
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "").split(".")[0] not in _OF_TRAINING:
             raise
         return _fail(f"training needs {error.name}, which is not installed: run `{install_command()}`", exit_code=1)
-    except BrokenPipeError:  # who reads the result has read enough, as `head` does
+    except BrokenPipeError:  # the reader has enough, as `head` does
         _drop_output()
         return 1
     except MemoryError:
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _end_by_signals() -> None:
-    """Until it listens it has promised nothing, and process 1 of a container would not end by a bare SIGTERM at all."""
+    """End at once by SIGTERM and SIGHUP until the service listens. Process 1 of a container would ignore them."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
@@ -93,7 +93,7 @@ def _describe(error: CycloptsError) -> str:
 
 
 def _drop_output() -> None:
-    """What could not be written; Python itself flushes once more at its end."""
+    """Drop the output that cannot be written. Python flushes once more at its end."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

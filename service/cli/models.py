@@ -1,4 +1,4 @@
-"""`flowers models`: what is in the store, whether it is sound, and which version is served."""
+"""`flowers models`: list, show, verify, pin and remove versions."""
 
 import json
 import sys
@@ -9,24 +9,22 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import print_json, print_result, printable
+from service.cli.terminal import as_text, print_json, print_result, printable
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store.layout import METADATA_FILE, parse_version
+from service.store.manage import pin_version, remove_version, unpin
 from service.store.metadata import Metadata, read_metadata
 from service.store.verify import verify_version
 from service.store.versions import (
-    Served,
+    FoundVersion,
     StoredVersion,
     find_served,
     find_version,
     list_models,
     list_stored,
     list_versions,
-    pin_version,
-    remove_version,
     resolve_version,
-    unpin,
 )
 
 models = App(name="models", version_flags=[], help="The store: list, show, verify, use and remove versions.")
@@ -39,7 +37,7 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     """List the versions of every model, or of the one that --model names, oldest first.
 
     Args:
-        as_json: print a JSON list instead of a table.
+        as_json: Print a JSON list instead of a table.
     """
     settings = settings or StoreSettings()
     names = [settings.model] if "model" in settings.model_fields_set else list_models(settings.model_store)
@@ -58,14 +56,14 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
 
 @models.command
 def show(version: str | None = None, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """Show what a version says of itself, after verifying it.
+    """Show the metadata of a version, after verifying it.
 
     Args:
-        version: its number; without one, the version that is served.
-        as_json: print its metadata.json instead of a table.
+        version: Its number. Without it, the version that is served.
+        as_json: Print its metadata.json instead of a table.
     """
     settings = settings or StoreSettings()
-    stored = find_version(settings.model_store, settings.model, _number(version))
+    stored = find_version(settings.model_store, settings.model, None if version is None else _number(version))
     metadata = verify_version(stored.folder).metadata
     if as_json:
         print_json(metadata.model_dump(mode="json"), indent=2)
@@ -76,19 +74,19 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
 
 @models.command
 def verify(version: str | None = None, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """Check every file of a version against its SHA256SUMS; exit code 1 if one is not what was published.
+    """Compare every file of a version with its SHA256SUMS. The exit code is 1 if one differs.
 
     Args:
-        version: its number; without one, every version of the model.
-        as_json: print a JSON list instead of sentences.
+        version: Its number. Without it, every version of the model.
+        as_json: Print a JSON list instead of sentences.
     """
     settings = settings or StoreSettings()
-    store, model, number = settings.model_store, settings.model, _number(version)
-    if number is None:
-        list_versions(store, model)  # says so where there is none
+    store, model = settings.model_store, settings.model
+    if version is None:
+        list_versions(store, model)  # raises if there is none
         chosen = list_stored(store, model)
     else:
-        chosen = [resolve_version(store, model, number)]
+        chosen = [resolve_version(store, model, _number(version))]
     problems = {stored.version: _find_problem(stored) for stored in chosen}
     if as_json:
         rows = [{"model": model, "version": number, "problem": problem} for number, problem in problems.items()]
@@ -101,11 +99,11 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
 
 @models.command
 def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """Pin the version to serve, after verifying it; a running service switches by itself.
+    """Pin the version to serve, after verifying it. A running service switches by itself.
 
     Args:
-        version: its number, or `latest` to serve the newest again.
-        as_json: print a JSON object instead of a sentence.
+        version: Its number, or `latest` to serve the newest again.
+        as_json: Print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
     store, model = settings.model_store, settings.model
@@ -117,7 +115,6 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
         done = f"{model} serves its {newest}, {number}" if number else f"{model} is unpinned; it has no sound version"
     else:
         number = _number(version)
-        assert number is not None
         verify_version(resolve_version(store, model, number).folder)
         pin_version(store, model, number)
         done = f"{model} serves version {number} until `flowers models use latest`"
@@ -134,26 +131,24 @@ def remove(
     force: Annotated[bool, Parameter(negative="")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Delete a version; its number is never given again.
+    """Delete a version. Its number is never given again.
 
     Args:
-        version: its number.
-        force: delete it even if it is pinned or the one that is served.
-        as_json: print a JSON object instead of a sentence.
+        version: Its number.
+        force: Delete it even if it is pinned or the one that is served.
+        as_json: Print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
-    number = _number(version)
-    assert number is not None
-    model = settings.model
+    number, model = _number(version), settings.model
     remove_version(settings.model_store, model, number, force=force)
     done = f"version {number} of {model} is removed"
     print(json.dumps({"model": model, "version": number, "is_removed": True}) if as_json else done)
     return 0
 
 
-def _number(text: str | None) -> int | None:
-    number = None if text is None else parse_version(text)
-    if text is not None and number is None:
+def _number(text: str) -> int:
+    number = parse_version(text)
+    if number is None:
         raise UsageError(f"{text!r} is no version: give its number, as `flowers models list` shows it")
     return number
 
@@ -166,8 +161,8 @@ def _find_problem(stored: StoredVersion) -> str | None:
     return None
 
 
-def _find_served(store: Path, model: str) -> Served:
-    """What a service takes; what it passes over is said on stderr, with the reason."""
+def _find_served(store: Path, model: str) -> FoundVersion:
+    """Find the version that a service takes. Those it passes over are named on stderr, with the reason."""
     served = find_served(store, model)
     for problem in served.damaged.values():
         _complain(f"model {model}: {problem}")
@@ -180,50 +175,41 @@ def _complain(sentence: str) -> None:
 
 def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
     store = settings.model_store
-    list_versions(store, model)  # says so where there is none
+    list_versions(store, model)  # raises if there is none
     try:
         served = _find_served(store, model)
     except StoreError as error:  # a pin that leads nowhere hides no version
         _complain(str(error))
-        served = Served(None)
+        served = FoundVersion(None)
     return [_row(stored, served) for stored in list_stored(store, model)]
 
 
-def _row(stored: StoredVersion, served: Served) -> dict[str, Any]:
-    row = {
+def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
+    problem, metadata = served.damaged.get(stored.version), None
+    try:
+        metadata = read_metadata(stored.folder / METADATA_FILE)
+    except InvalidVersion as error:
+        problem = problem or str(error)
+    stated = metadata.stated if metadata else None
+    return {
         "model": stored.model,
         "version": stored.version,
         "is_live": stored == served.stored,
         "is_pinned": stored.pinned,
-        "created": None,
-        "network": None,
-        "accuracy": None,
-        "part": None,
-        "size_bytes": sum(path.stat().st_size for path in stored.folder.rglob("*") if path.is_file()),
-        "problem": served.damaged.get(stored.version),
-    }
-    try:
-        metadata = read_metadata(stored.folder / METADATA_FILE)
-    except InvalidVersion as error:
-        return {**row, "problem": row["problem"] or str(error)}
-    stated = metadata.stated
-    return {
-        **row,
-        "created": metadata.created.isoformat(),
-        "network": metadata.network.name,
+        "created": metadata.created.isoformat() if metadata else None,
+        "network": metadata.network.name if metadata else None,
         "accuracy": stated.accuracy if stated else None,
         "part": stated.part if stated else None,
+        "size_bytes": sum(path.stat().st_size for path in stored.folder.rglob("*") if path.is_file()),
+        "problem": problem,
     }
 
 
 def _list_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("model", "version", "serves", "created", "network", "accuracy", "size")
     for row in rows:
-        states = {
-            "pinned": row["is_pinned"],
-            "live": row["is_live"] and not row["is_pinned"],
-            "damaged": row["problem"],
-        }
+        is_live = row["is_live"] and not row["is_pinned"]
+        states = {"pinned": row["is_pinned"], "live": is_live, "damaged": row["problem"]}
         state = ", ".join(word for word, holds in states.items() if holds)
         accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%} on {row['part']}"
         created = "cannot be read" if row["created"] is None else row["created"][:16].replace("T", " ")
@@ -237,19 +223,5 @@ def _show_table(stored: StoredVersion, metadata: Metadata) -> Table:
     table = Table(show_header=False)
     table.add_row("folder", Text(f"{stored.folder}{' (pinned)' if stored.pinned else ''}"))
     for name, value in metadata.model_dump(mode="json").items():
-        table.add_row(name.replace("_", " "), Text(_as_text(value)))
+        table.add_row(name.replace("_", " "), Text(as_text(value, is_compact=True)))
     return table
-
-
-def _as_text(value: Any) -> str:
-    """A value of the metadata on few lines: lists of records one a line, other lists and records in one."""
-    match value:
-        case [dict(), *_]:
-            return "\n".join(map(_as_text, value))
-        case list():
-            return ", ".join(map(_as_text, value))
-        case dict():
-            return ", ".join(f"{name} {_as_text(item)}" for name, item in value.items())
-        case float():
-            return f"{value:.4g}"
-    return str(value)

@@ -1,30 +1,30 @@
-"""`flowers predict FILE_OR_FOLDER...`: scores for files, by a model in the store or by a running service."""
+"""`flowers predict FILE_OR_FOLDER...`: scores of files, by a model in the store or by a running service."""
 
 import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.remote import HeaderLines, Row, Score, check_headers, predict_remotely
+from service.cli.remote import HeaderLines, Row, check_headers, predict_remotely
 from service.cli.terminal import print_json, print_result, printable, progress_bar
-from service.errors import InvalidParameter, UsageError
-from service.evaluation.local_model import LocalModel, open_local_model
-from service.evaluation.score import Scored, score_each
-from service.imaging.pixels import ImageLimits
+from service.engines.open_version import open_stored
+from service.errors import UsageError
+from service.evaluation.score import score_each
+from service.ranking import check_top_k, rank
 from service.settings import EngineSettings
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp"),
     *(".gif", ".bmp", ".tif", ".tiff", ".avif"),
 )
-"""What is taken from a folder. A file that is named is taken whatever its name: its content decides."""
+"""Suffixes of the files that are taken from a folder. A file that is named is taken with any suffix."""
 
 
 def predict(
@@ -35,14 +35,14 @@ def predict(
     output_format: Annotated[Literal["table", "json", "csv"], Parameter(name="--format")] = "table",
     settings: EngineSettings | None = None,
 ) -> int:
-    """Score photographs; a bad file spoils only its own row, and makes the exit code 1.
+    """Score image files. A bad file spoils only its own row, and makes the exit code 1.
 
     Args:
-        paths: photographs, and folders of them with all that lies below.
-        url: ask a running service, such as http://localhost:8000, instead of a model in the store.
-        header: a line sent with each request to --url, such as "X-API-Key: ...".
-        top_k: how many classes to print; without it, all.
-        output_format: how to print them.
+        paths: Image files, and folders of them. Files in their subfolders count, too.
+        url: Address of a running service, such as http://localhost:8000. Without it, a model in the store is used.
+        header: Line to send with each request to --url, such as "X-API-Key: ...".
+        top_k: Number of classes to print. Without it, all classes.
+        output_format: Format of the output.
     """
     settings = settings or EngineSettings()
     if header and url is None:
@@ -64,51 +64,30 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             below = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-            photographs = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
-            if len(photographs) < len(below):
-                others = len(below) - len(photographs)
-                print(
-                    f"flowers: left out of {printable(str(path))}: {others} files not named like images",
-                    file=sys.stderr,
-                )
-            files += photographs
+            images = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
+            if others := len(below) - len(images):
+                left_out = f"left out of {printable(str(path))}: {others} files not named like images"
+                print(f"flowers: {left_out}", file=sys.stderr)
+            files += images
         else:
             files.append(path)
     if not files:
-        raise UsageError("there is no photograph to score: name files, or folders that hold some")
+        raise UsageError("there is no image to score: name files, or folders that hold some")
     return files
 
 
 def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineSettings) -> Iterator[Row]:
-    with open_local_model(
-        settings.model_store,
-        settings.model,
-        None,
-        engine=settings.engine,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.engine_threads,
-        gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
-    ) as local:
-        num_classes = len(local.metadata.class_names)
-        if top_k is not None and not 1 <= top_k <= num_classes:
-            raise InvalidParameter(
-                f"--top-k is {top_k}; this model has {num_classes} classes: ask for 1 to {num_classes}"
-            )
-        limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-        for scored in score_each(local.engine, files, local.rule, limits, decode_threads=settings.decode_threads):
-            yield _rank(local, scored, top_k)
-
-
-def _rank(local: LocalModel, scored: Scored, top_k: int | None) -> Row:
-    """As the service ranks and prints: equals in the order of classes, the shortest decimal of a float32."""
-    if scored.probabilities is None:
-        return Row(scored.path, error=str(scored.error))
-    best_first = np.argsort(-scored.probabilities, kind="stable")[:top_k]
-    scores = tuple(
-        Score(local.metadata.class_names[index], float(str(scored.probabilities[index]))) for index in best_first
-    )
-    return Row(scored.path, scores, scores[0].probability >= local.metadata.confidence_threshold)
+    with closing(open_stored(settings.model_store, settings.model, settings.wish)) as opened:
+        class_names, threshold = opened.metadata.class_names, opened.metadata.confidence_threshold
+        check_top_k(top_k, len(class_names), "--top-k")
+        for scored in score_each(
+            opened.engine, files, opened.rule, settings.limits, decode_threads=settings.decode_threads
+        ):
+            if scored.probabilities is None:
+                yield Row(scored.path, error=str(scored.error))
+            else:
+                ranking = rank(scored.probabilities, class_names, top_k, threshold)
+                yield Row(scored.path, ranking.scores, ranking.confident)
 
 
 def _print_table(rows: Sequence[Row]) -> None:
@@ -152,5 +131,5 @@ def _print_csv(rows: Sequence[Row]) -> None:
 
 
 def _printable(path: Path) -> str:
-    """A file name need not be UTF-8; the output is."""
+    """Return a path as UTF-8. A file name need not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")

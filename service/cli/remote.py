@@ -1,4 +1,4 @@
-"""Ask a running service: a file goes to POST /predict, its answer becomes a row; and the headers that go along."""
+"""Client of a running service. It sends files to POST /predict, and makes rows of the answers."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,32 +11,23 @@ from cyclopts import Parameter
 from service.bench.connection import parse_target
 from service.errors import InvalidParameter, ServiceError
 from service.files import UnfitFile, read_regular
+from service.ranking import Score
 
 if TYPE_CHECKING:
     import httpx
 
 HeaderLines = Annotated[tuple[str, ...], Parameter(name="--header", negative="")]
-"""Lines such as "X-API-Key: ...", one for each --header."""
+"""Lines such as "X-API-Key: ...", one per --header."""
 
-PREDICT = "/predict"
-"""Path of the service that scores one image."""
-
+PREDICT = "/predict"  # path of the service that scores one image
 _NUM_CONNECTIONS = 4
 _TIMEOUT_S = 60.0
-_MAX_FILE_BYTES = 1024**3  # the service says what it takes; this is for the memory here
-
-
-@dataclass(frozen=True)
-class Score:
-    """One class and its probability, 0-1."""
-
-    label: str
-    probability: float
+_MAX_FILE_BYTES = 1024**3  # the service has its own limit
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file's scores, best first, or its error; `confident` as the version's threshold has it."""
+    """Scores of one file, best first, or its error. `confident` is None with an error."""
 
     path: Path
     scores: tuple[Score, ...] = ()
@@ -45,25 +36,24 @@ class Row:
 
 
 def check_headers(lines: Sequence[str]) -> None:
-    """Refuse what HTTP could not carry; a line may hold a key, so it is not repeated. Raises `InvalidParameter`."""
+    """Refuse lines that HTTP cannot carry. Raises `InvalidParameter` without the line, which may hold a key."""
     for line in lines:
         name, colon, _ = line.partition(":")
         if not colon or not name.strip() or not line.isprintable() or not line.isascii():
             raise InvalidParameter('--header is not of the form "Name: value", in printable ASCII')
 
 
-def predict_remotely(files: Sequence[Path], top_k: int | None, url: str, header: Sequence[str] = ()) -> Iterator[Row]:
-    """The service's answers, in the order of the files; a few are asked for at a time.
+def predict_remotely(
+    files: Sequence[Path], top_k: int | None, url: str, header: Sequence[str] = (), *, timeout_s: float = _TIMEOUT_S
+) -> Iterator[Row]:
+    """Yield the service's answers in the order of the files. Some files are sent in parallel.
 
-    Args:
-        files: photographs.
-        top_k: how many classes to ask for; None: all.
-        url: of the service.
-        header: lines to send with each request, as `check_headers` lets them pass.
+    `top_k` is None for all classes. `header` has lines that `check_headers` accepts. After `timeout_s` seconds of
+    silence the row has an error.
 
     Raises:
         InvalidParameter: `url` is not the address of a service.
-        ServiceError: nothing answers there.
+        ServiceError: Nothing answers there.
     """
     import httpx  # here, because only --url needs it
 
@@ -79,7 +69,7 @@ def predict_remotely(files: Sequence[Path], top_k: int | None, url: str, header:
     fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
     way = Way(address)
     executor = ThreadPoolExecutor(_NUM_CONNECTIONS)
-    with way.open_client(params=parameters, headers=fields, timeout_s=_TIMEOUT_S) as client:
+    with way.open_client(params=parameters, headers=fields, timeout_s=timeout_s) as client:
         try:
             yield from executor.map(lambda path: _ask(client, address, path), files)
         except (httpx.ConnectError, httpx.ProxyError) as error:
@@ -99,14 +89,13 @@ def _ask(client: "httpx.Client", address: "httpx.URL", path: Path) -> Row:
     import httpx
 
     try:
-        photograph = read_regular(path, _MAX_FILE_BYTES)
+        image = read_regular(path, _MAX_FILE_BYTES)
     except UnfitFile as error:
-        return Row(path, error=f"It is no photograph, as {error.strerror}: give photographs.")
+        return Row(path, error=f"It is no image, as {error.strerror}: give image files.")
     except OSError as error:
         return Row(path, error=f"It cannot be read ({error.strerror}): check the path and its rights.")
     try:
-        # Without the file's name: the service has no use for it.
-        response = client.post(address, files={"file": ("image", photograph)})
+        response = client.post(address, files={"file": ("image", image)})  # its name stays here
         answer = response.json()
         if not response.is_success:
             return Row(path, error=str(answer["detail"]))

@@ -1,14 +1,13 @@
-"""What the verbs print with: results on stdout, progress on stderr."""
+"""Output of the verbs: results on stdout, progress on stderr."""
 
 import io
 import json
 import os
 import sys
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.segment import Segment
 from rich.text import Text
 
+from service.data.names import can_be_shown
 from service.errors import EngineFailed, FlowersError, InvalidVersion
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 _WIDE = 10_000  # columns
 _NARROW = 40  # columns; with fewer, rich and cyclopts do not end
-_HARMLESS = frozenset("\n\t\u200c\u200d")
 _MAX_KEPT_BYTES = 64 * 1024
 
 
 class _Messages(io.FileIO):
-    """Standard error for people. A message that cannot be written changes no result and no exit code."""
+    """Standard error. A message that cannot be written changes neither result nor exit code."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         size = memoryview(data).nbytes
@@ -40,10 +39,10 @@ class _Messages(io.FileIO):
 
 
 def open_standard_streams() -> None:
-    """Open the null device in place of each standard stream that is closed.
+    """Open the null device in place of each closed standard stream.
 
-    Else the first socket or file would be descriptor 2, and messages would go into it. From then on a message on
-    standard error never raises. Characters that the encoding of standard output lacks are escaped.
+    Otherwise the first socket or file would be descriptor 2, and would get the messages. A message on standard error
+    never raises from then on. Characters that the encoding of standard output lacks are escaped.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -60,15 +59,12 @@ def open_standard_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text without control characters, which would command the terminal. Each is written as its escape.
+    """Replace control characters, which would command the terminal, with their escapes.
 
-    A newline and a tab are left. The joiners of some scripts are, too.
+    Newline, tab and the joiners of some scripts are left.
     """
     return "".join(
-        character
-        if character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
+        char if char in "\n\t" or can_be_shown(char) else char.encode("unicode_escape").decode("ascii") for char in text
     )
 
 
@@ -87,7 +83,7 @@ def open_messages() -> Iterator[TextIO]:
 
 @contextmanager
 def captured_messages() -> Iterator[None]:
-    """Keep back what libraries write to descriptor 2 itself. It is printed only where an error ends the block."""
+    """Hold back what libraries write to descriptor 2. It is printed if an error ends the block."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         before = os.dup(2)
@@ -106,7 +102,7 @@ def captured_messages() -> Iterator[None]:
 
 
 def print_result(result: RenderableType) -> None:
-    """On a terminal it is folded to the width there is; in a pipe or a file it gets the width it needs."""
+    """Print a result. A terminal folds it to its width. A pipe or a file gets the width that it needs."""
     console = open_console()
     if not console.is_terminal:
         options = console.options.update(max_width=_WIDE)
@@ -115,7 +111,7 @@ def print_result(result: RenderableType) -> None:
 
 
 class _Printable:
-    """A result whose texts reach the terminal as `printable`."""
+    """Result whose texts reach the terminal as `printable`."""
 
     def __init__(self, result: RenderableType) -> None:
         self._result = result
@@ -126,7 +122,7 @@ class _Printable:
 
 
 def open_console(file: TextIO | None = None) -> Console:
-    """Return a console on standard output, or on `file`, that takes texts as they are and has some width at least."""
+    """Open a console on standard output, or on `file`. It takes texts as they are, and has a least width."""
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if console.width < _NARROW:
         console.width = _NARROW
@@ -134,7 +130,7 @@ def open_console(file: TextIO | None = None) -> Console:
 
 
 def print_json(document: object, *, indent: int | None = None) -> None:
-    """Print a document. Where the output's encoding lacks a character, JSON's own escapes take its place."""
+    """Print a document. JSON's escapes replace characters that the output's encoding lacks."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -144,23 +140,43 @@ def print_json(document: object, *, indent: int | None = None) -> None:
 
 
 def describe_error(error: FlowersError) -> str:
-    """Its sentence; of a network that cannot be loaded or run also what the runtime said, which no stranger is told."""
+    """Return the sentence of an error, with the runtime's own words for a network that cannot be loaded or run."""
     cause = error.__cause__
     if not isinstance(error, EngineFailed | InvalidVersion) or isinstance(cause, OSError | ValueError | None):
         return str(error)
     return f"{error} ({(str(cause).strip() or repr(cause)).splitlines()[0][:200]})"
 
 
+def as_text(value: Any, *, is_compact: bool = False) -> str:
+    """Write a value of a document for a table.
+
+    Args:
+        value: A dict, list, number or string. None and what is empty are "none".
+        is_compact: Write a dict in one line. Otherwise each entry has a line.
+    """
+    match value:
+        case dict():
+            colon, end = (" ", ", ") if is_compact else (": ", "\n")
+            entries = (f"{name}{colon}{as_text(item, is_compact=is_compact)}" for name, item in value.items())
+            return end.join(entries) or "none"
+        case list() | tuple():
+            end = "\n" if any(isinstance(item, dict) for item in value) else ", "
+            return end.join(as_text(item, is_compact=True) for item in value) or "none"
+        case float():
+            return f"{value:.4g}"
+    return "none" if value is None else str(value)
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr if that is a terminal, else nothing; the function wants (done, in all)."""
+    """Show a bar on stderr, if that is a terminal. The function that moves it takes (done, total)."""
     with make_progress(open_console(sys.stderr)) as progress:
         task = progress.add_task(printable(title), total=None, figures="")
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def make_progress(console: Console) -> Progress:
-    """Return bars on a console, if that is a terminal. They leave no trace. A task wants a field `figures`."""
+    """Make bars for a console, if that is a terminal. They leave no trace. A task needs a field `figures`."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -174,14 +190,14 @@ def make_progress(console: Console) -> Progress:
 
 
 class _Count(MofNCompleteColumn):
-    """How much is done of how much. Nothing where that is not known."""
+    """Column with done and total. It is empty if the total is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.total is None else super().render(task)
 
 
 class _Time(TimeRemainingColumn):
-    """The time that is left. The time that has passed, where the other is not known."""
+    """Column with the time left, or the time passed if the former is unknown."""
 
     max_refresh = 0.5
 

@@ -20,7 +20,7 @@ from service.cli.terminal import (
     printable,
 )
 from service.errors import InvalidParameter
-from service.libraries import keep_files_in
+from service.libraries import keep_files_in, limit_tensorflow_log
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
 from service.training.observer import Observer
@@ -130,7 +130,7 @@ def _prepare_libraries(recipe: "Recipe") -> None:
     is_wanted = recipe.num_folds > 0 and os.environ.get("KERAS_BACKEND") == "jax"
     os.environ["KERAS_BACKEND"] = "jax" if has_jax and (is_wanted or not has_tensorflow) else "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    limit_tensorflow_log(3)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 

@@ -1,4 +1,4 @@
-"""The check before every training: what can be used, and each thing that is wrong, by name."""
+"""Check of the photographs before training. It names each fault."""
 
 import hashlib
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 from service.data.folder import Folder, Photograph
@@ -19,18 +18,15 @@ from service.errors import (
     OutOfMemory,
     UnsupportedImageFormat,
 )
-from service.files import UnfitFile, open_regular
+from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
-from service.imaging.pixels import Decoded, ImageLimits, Pixels
+from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import to_srgb
 from service.machine import count_cores
 
-SMALL_CLASS = 30
-"""Fewer photographs than this are reported: 15 % of 30 are four, and none at all in one split of 130."""
-
-UNBALANCED_RATIO = 3.0
-"""Reported when the largest class has more than this many times the photographs of the smallest."""
-
+SMALL_CLASS = 30  # fewer photographs than this are reported. 15 % of 30 are four, or none in one split of 130
+UNBALANCED_RATIO = 3.0  # a larger ratio of the largest class to the smallest is reported
 _DEFAULT_LIMITS = ImageLimits()
 _KINDS: dict[type[ImageError], str] = {
     MissingImage: "not-an-image",
@@ -41,31 +37,23 @@ _KINDS: dict[type[ImageError], str] = {
 
 
 @dataclass(frozen=True)
-class CheckedPhotograph:
-    """A photograph that decodes, with what identifies it whatever its name.
+class CheckedPhotograph(Photograph):
+    """Photograph that decodes.
 
-    `pixels_digest`: hex sha256 of the decoded pixels, without their colour profile. `perceptual_hash`: 256 bits of the
-    same pixels that small changes keep. `folder_name`: as `Photograph` has it.
+    `pixels_digest` is the hex sha256 of the decoded pixels, without their colour profile. Small changes keep most of
+    the 256 bits of `perceptual_hash`.
     """
 
-    path: Path
-    label: str
     pixels_digest: str
     perceptual_hash: int
-    folder_name: str | None = None
-
-    @property
-    def file(self) -> str:
-        """`<label>/<file name>`, as `Photograph.file`."""
-        return Photograph(self.path, self.label, self.folder_name).file
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with the data: its kind, the files (`<label>/<file name>`), and what was done.
+    """Fault of the data. Each of `files` is `<label>/<file name>`.
 
-    Kinds: `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
-    `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`; and from the split,
+    `kind` is `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
+    `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`, or, from the split,
     `near-duplicates-apart`.
     """
 
@@ -75,13 +63,13 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """The finding for people."""
+        """Return the finding as a sentence."""
         return f"{self.kind}: {', '.join(self.files)}: {self.detail}" if self.files else f"{self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """`photographs`: the usable ones, by (label, file name); `findings` name the others, and what is odd."""
+    """Result of a check: usable `photographs` by (label, file name), and `findings` about the others."""
 
     class_names: tuple[str, ...]
     photographs: tuple[CheckedPhotograph, ...]
@@ -89,19 +77,19 @@ class DataCheck:
 
     @property
     def digest(self) -> str:
-        """The `data_digest`: hex sha256 over labels and pixels of the usable photographs, not over names."""
+        """Return the hex sha256 over labels and pixels of the usable photographs. Names do not count."""
         lines = sorted(f"{photograph.label}/{photograph.pixels_digest}\n" for photograph in self.photographs)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
     def class_sizes(self) -> dict[str, int]:
-        """Usable photographs per class, in the order of `class_names`."""
+        """Count the usable photographs per class, in the order of `class_names`."""
         counts = Counter(photograph.label for photograph in self.photographs)
         return {label: counts[label] for label in self.class_names}
 
     @cached_property
     def near_duplicates(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
-        """Groups of usable photographs of one class that show nearly the same picture.
+        """Group usable photographs of one class that look nearly the same.
 
         In a class of `sequences` no group has more than a fifth of the class.
         """
@@ -109,12 +97,12 @@ class DataCheck:
 
     @property
     def sequences(self) -> tuple[str, ...]:
-        """Classes that are mostly near-duplicates, such as those of a fixed camera."""
+        """List the classes that are mostly near-duplicates, such as those of a fixed camera."""
         return self._resemblance.sequences
 
     @property
     def near_two_labels(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
-        """Groups that span classes, except `sequences`. Somebody should look which label is right."""
+        """Group near-duplicates across classes, except `sequences`. One of their labels may be wrong."""
         return self._select(self._resemblance.across)
 
     @cached_property
@@ -125,7 +113,7 @@ class DataCheck:
         return tuple(tuple(self.photographs[index] for index in group) for group in groups)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for programs, as `json.dumps` takes it; the same for the same data."""
+        """Return the report for `json.dumps`. It is the same for the same data."""
         return {
             "data_digest": self.digest,
             "num_photographs": len(self.photographs),
@@ -138,28 +126,23 @@ class DataCheck:
 def check_folder(
     folder: Folder, limits: ImageLimits = _DEFAULT_LIMITS, progress: Callable[[int, int], None] | None = None
 ) -> DataCheck:
-    """Decode every photograph once and report what training must not use, or should know.
+    """Decode every photograph once and report faults.
 
-    Set aside: what does not decode; of identical photographs in one class all but the first by name; of
-    identical photographs under two labels all. Near-duplicates stay; the split sees to them.
-
-    Args:
-        progress: called with (photographs done, photographs in all), from this thread.
+    Photographs that do not decode are set aside. So are identical ones of one class but the first by name, and all
+    identical ones under two labels. Near-duplicates stay for the split. `progress` is called with (photographs done,
+    photographs in all), from this thread.
     """
-    readable: list[CheckedPhotograph] = []
-    findings: list[Finding] = []
+    results: list[CheckedPhotograph | Finding] = []
     executor = ThreadPoolExecutor(count_cores())  # Pillow and hashlib release the interpreter lock
     try:
-        results = executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs)
-        for done, result in enumerate(results, start=1):
-            if isinstance(result, Finding):
-                findings.append(result)
-            else:
-                readable.append(result)
+        for result in executor.map(lambda photograph: _check_photograph(photograph, limits), folder.photographs):
+            results.append(result)
             if progress is not None:
-                progress(done, len(folder.photographs))
+                progress(len(results), len(folder.photographs))
     finally:
         executor.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs in work, not for thousands
+    findings = [result for result in results if isinstance(result, Finding)]
+    readable = [result for result in results if isinstance(result, CheckedPhotograph)]
     duplicates, set_aside = _find_duplicates(readable)
     usable = tuple(photograph for photograph in readable if photograph not in set_aside)
     check = DataCheck(folder.class_names, usable, ())
@@ -168,7 +151,7 @@ def check_folder(
 
 
 def pixels_digest(image: Pixels) -> str:
-    """Digest pixels: hex sha256 over b"height,width," and the RGB bytes.
+    """Return the hex sha256 over b"height,width," and the RGB bytes.
 
     A photograph's digest is that of `Decoded.pixels`. Files with the same pixels have the same.
     """
@@ -177,9 +160,9 @@ def pixels_digest(image: Pixels) -> str:
 
 
 def has_digest(image: Decoded, digest: str) -> bool:
-    """Whether `digest` stands for this photograph in a split list.
+    """Return whether `digest` stands for this photograph in a split list.
 
-    It is the digest of `Decoded.pixels`. In a version of format 1 it may be that of the pixels converted to sRGB.
+    It is that of `Decoded.pixels`. In a version of format 1 it may be that of the pixels converted to sRGB.
     """
     return pixels_digest(image.pixels) == digest or (
         image.profile is not None and pixels_digest(to_srgb(image)) == digest
@@ -189,8 +172,7 @@ def has_digest(image: Decoded, digest: str) -> bool:
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
     path, files = photograph.path, (photograph.file,)
     try:
-        with open_regular(path) as file:
-            image = decode_image(file.read(limits.max_image_bytes + 1), limits)
+        image = decode_image(read_bounded(path, limits.max_image_bytes), limits)
     except UnfitFile:
         what = "it is a folder; move its photographs up" if path.is_dir() else "it is not a file"
         return Finding("unreadable", files, what)
@@ -201,13 +183,11 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     except ImageError as error:
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
-    digest = pixels_digest(pixels)
-    return CheckedPhotograph(path, photograph.label, digest, perceptual_hash(pixels), photograph.folder_name)
+    identity = pixels_digest(pixels), perceptual_hash(pixels)
+    return CheckedPhotograph(path, photograph.label, *identity, folder_name=photograph.folder_name)
 
 
-def _find_duplicates(
-    photographs: Iterable[CheckedPhotograph],
-) -> tuple[list[Finding], set[CheckedPhotograph]]:
+def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Finding], set[CheckedPhotograph]]:
     findings: list[Finding] = []
     set_aside: set[CheckedPhotograph] = set()
     same_pixels: dict[str, list[CheckedPhotograph]] = {}
@@ -216,9 +196,8 @@ def _find_duplicates(
     for group in same_pixels.values():
         if len({photograph.label for photograph in group}) > 1:
             files = tuple(photograph.file for photograph in group)
-            findings.append(
-                Finding("two-labels", files, "same pixels, different labels; none is used, delete the wrong")
-            )
+            detail = "same pixels, different labels; none is used, delete the wrong"
+            findings.append(Finding("two-labels", files, detail))
             set_aside.update(group)
         elif len(group) > 1:
             files = tuple(photograph.file for photograph in group[1:])
@@ -227,7 +206,7 @@ def _find_duplicates(
     return findings, set_aside
 
 
-@lru_cache(maxsize=1)  # asked for by the check's findings, then by the split
+@lru_cache(maxsize=1)  # for the check's findings, then for the split
 def _find_near_duplicates(photographs: tuple[CheckedPhotograph, ...]) -> NearDuplicates:
     labels = [photograph.label for photograph in photographs]
     return find_near_duplicates(labels, [photograph.perceptual_hash for photograph in photographs])

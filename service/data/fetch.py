@@ -1,4 +1,4 @@
-"""The official archive of a data set: downloaded once, verified, unpacked safely, kept in a cache folder."""
+"""Download of a data set: its official archive, verified and unpacked safely in a cache folder."""
 
 import gzip
 import hashlib
@@ -14,11 +14,12 @@ import httpx
 from pydantic import BaseModel
 
 from service.errors import DownloadError, SettingsError
+from service.files import UnfitFile, digest_file, read_regular
 from service.http_client import Way
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing keeps two processes apart there
+except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
 
 Progress = Callable[[int, int], None]
@@ -27,11 +28,12 @@ _TIMEOUT_S = 30.0  # without a byte
 _HEADERS = (("Accept-Encoding", "identity"),)  # the digest is of the archive as it is stored
 _MOST_EXPANSION = 4  # unpacked bytes per byte of archive; photographs do not compress, a bomb does
 _MANIFEST = ".unpacked.json"
+_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """An archive (.tgz) at `url`, known to the byte; the class folders lie in it under `folder`/."""
+    """Archive (.tgz) at `url`, known to the byte. Its class folders lie under `folder`/."""
 
     name: str
     url: str
@@ -50,24 +52,21 @@ FLOWER_PHOTOS = DataSet(
 
 
 class _Manifest(BaseModel):
-    """Written into the unpacked folder: which archive it is from, and its files with their sizes in bytes."""
+    """Record in the unpacked folder: digest of the archive, and sizes of the files in bytes."""
 
     sha256: str
     files: dict[str, int]
 
 
-def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None) -> Path:
-    """The folder of class folders of `data_set` under `cache`; what is there intact is not fetched again.
+def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None, *, timeout_s: float = _TIMEOUT_S) -> Path:
+    """Return the folder of class folders under `cache`. It is downloaded unless it is there and intact.
 
-    An interrupted or damaged download or folder is replaced; a folder of that name that this program did not
-    make never is. Files added to the unpacked folder do not count. A second process waits for the first.
-
-    Args:
-        progress: called with (bytes done, bytes in all) while downloading.
+    An interrupted or damaged download is replaced. A folder that this program did not make is not. Files added to the
+    folder do not count. A second process waits for the first. `progress` is called with (bytes done, bytes in all).
+    `timeout_s` is the limit of time without a byte, in seconds.
 
     Raises:
-        DownloadError: no network, other bytes than expected, an archive that reaches out of its folder, or no
-            room on the disk.
+        DownloadError: No network, other bytes than expected, an archive that leaves its folder, or a full disk.
     """
     try:
         cache = cache.expanduser()
@@ -79,7 +78,7 @@ def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None) -> P
                     _refuse_foreign(target)
                     archive = cache / f"{data_set.name}.tgz"
                     if not _is_intact(data_set, archive):
-                        _download(data_set, archive, progress)
+                        _download(data_set, archive, progress, timeout_s)
                     _unpack(data_set, archive, target)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder for ~
         raise DownloadError(
@@ -88,7 +87,7 @@ def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None) -> P
     return target
 
 
-def _download(data_set: DataSet, archive: Path, progress: Progress | None) -> None:
+def _download(data_set: DataSet, archive: Path, progress: Progress | None, timeout_s: float) -> None:
     part = archive.with_name(archive.name + ".part")
     digest, done = hashlib.sha256(), 0
     through = ""
@@ -96,7 +95,7 @@ def _download(data_set: DataSet, archive: Path, progress: Progress | None) -> No
         way = Way(httpx.URL(data_set.url))
         through = f" through the proxy of {way.proxy_variable}" if way.proxy_variable else ""
         with (
-            way.open_client(headers=_HEADERS, timeout_s=_TIMEOUT_S) as client,
+            way.open_client(headers=_HEADERS, timeout_s=timeout_s) as client,
             client.stream("GET", data_set.url, follow_redirects=True) as response,
             part.open("wb") as file,
         ):
@@ -132,7 +131,6 @@ def _failure(data_set: DataSet, what: str) -> DownloadError:
 
 
 def _unpack(data_set: DataSet, archive: Path, target: Path) -> None:
-    """Unpack beside `target` and rename: the folder is there whole, or not at all."""
     beside = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
     try:
@@ -153,7 +151,7 @@ def _extract(data_set: DataSet, archive: Path, folder: Path) -> dict[str, int]:
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
             path = PurePosixPath(member.name)
-            # The `data` filter strips a leading slash and allows links inside; a data set needs neither.
+            # The `data` filter strips a leading slash and allows links inside. A data set needs neither.
             if not (member.isreg() or member.isdir()) or path.parts[:1] != (data_set.folder,) or ".." in path.parts:
                 raise DownloadError(
                     f"{archive} holds {member.name!a}, which is not a plain file or folder under "
@@ -173,15 +171,15 @@ def _extract(data_set: DataSet, archive: Path, folder: Path) -> dict[str, int]:
 
 
 def _is_intact(data_set: DataSet, archive: Path) -> bool:
-    if not archive.is_file() or archive.stat().st_size != data_set.size_bytes:
+    try:
+        return digest_file(archive, data_set.size_bytes) == data_set.sha256
+    except (FileNotFoundError, UnfitFile):
         return False
-    with archive.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == data_set.sha256
 
 
 def _is_unpacked(data_set: DataSet, target: Path) -> bool:
     try:
-        manifest = _Manifest.model_validate_json((target / _MANIFEST).read_bytes())
+        manifest = _Manifest.model_validate_json(read_regular(target / _MANIFEST, _MAX_MANIFEST_BYTES))
         complete = all((target / file).stat().st_size == size for file, size in manifest.files.items())
     except (OSError, ValueError):
         return False

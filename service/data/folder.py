@@ -1,44 +1,38 @@
-"""A folder with one subfolder per class: what is in it, in an order that every machine agrees on."""
+"""Folder with a subfolder per class, listed in the same order on every machine."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.data.names import escape_text, normalise_name
+from service.data.names import can_be_shown, escape_text, normalise_name
 from service.data.passed_over import is_made_by_program, list_visible
 from service.data.shape import describe_shape
 from service.errors import DatasetError
 
-MAX_NAME_BYTES = 200
-"""Longest class or file name, in UTF-8 bytes: names are built from it, and file systems stop at 255."""
-
+MAX_NAME_BYTES = 200  # limit of a class or file name, in UTF-8 bytes. File systems stop at 255
 _MOST_NAMED = 10  # odd names in one message
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One file in a class folder; whether it really is a photograph is judged by `check_folder`.
+    """File in a class folder. `check_folder` judges whether it is a photograph.
 
-    Attributes:
-        path: of the file.
-        label: its class.
-        folder_name: of its class folder. None stands for the label.
+    `folder_name` is the name of its class folder. None means that this is the label.
     """
 
     path: Path
     label: str
-    folder_name: str | None = None
+    folder_name: str | None = field(default=None, kw_only=True)
 
     @property
     def file(self) -> str:
-        """`<label>/<file name>`: its name on every machine. No other photograph of the folder has it."""
+        """Return `<label>/<file name>`, its unique name on every machine."""
         return f"{self.folder_name or self.label}/{self.path.name}"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The class folders under `path`: labels sorted by code point, photographs by (label, file name)."""
+    """Class folders under `path`. Labels are sorted by code point, photographs by (label, file name)."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -46,20 +40,16 @@ class Folder:
 
 
 def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
-    """List the class folders and what lies in them; no file is opened.
+    """List the class folders and their entries. No file is opened.
 
-    Files beside the class folders are ignored. So are hidden entries, and what systems and programs make
-    (`passed_over`). Everything else is listed, even what cannot be a photograph: the check names it.
+    Files beside the class folders are ignored. So are hidden entries, and those of systems and programs
+    (`passed_over`). Other entries are listed, even if they cannot be photographs. The check names those.
     A class name has one form, Unicode's NFC. Two folders that differ in the form alone are one class.
-
-    Args:
-        path: of the folder.
-        may_lack_classes: whether one class is enough, and a class folder may be empty.
+    With `may_lack_classes` one class is enough, and a class folder may be empty.
 
     Raises:
-        DatasetError: there is no such folder, it cannot be read, it has too few class folders, one of them
-            holds no file, or names cannot be written down (`describe_odd_name`). If the class folders lie
-            elsewhere, the message says where.
+        DatasetError: There is no such folder, it cannot be read, it has too few class folders, one of them holds no
+            file, or a name is odd (`describe_odd_name`). If the class folders lie elsewhere, the message says where.
     """
     try:
         if not path.is_dir():
@@ -81,21 +71,16 @@ def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
 
 
 def describe_odd_name(name: str) -> str | None:
-    """Why a class or file name cannot go into a split list, a report and a terminal; None when it can."""
+    """Return why a name cannot go into a split list, a report and a terminal. None means that it can."""
     try:
         num_bytes = len(name.encode("utf-8"))
     except UnicodeEncodeError:  # the operating system's bytes were not UTF-8; Python keeps them as lone surrogates
         return "is not UTF-8"
     if num_bytes > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME_BYTES} bytes"
-    if not all(_can_be_shown(char) for char in name) or "\\" in name:
+    if not all(can_be_shown(char) for char in name) or "\\" in name:
         return "has a control character or a backslash"
     return None
-
-
-def _can_be_shown(char: str) -> bool:
-    # Joiners are letters' own in Persian, Hindi and emoji. A Mac writes a narrow space into the names of screenshots.
-    return char.isprintable() or char in "\u200c\u200d" or unicodedata.category(char) == "Zs"
 
 
 def _list_photographs(entries: Mapping[Path, Sequence[Path]]) -> list[Photograph]:
@@ -105,7 +90,7 @@ def _list_photographs(entries: Mapping[Path, Sequence[Path]]) -> list[Photograph
         for path in entries[folder]:
             photograph = Photograph(path, label)
             if photograph.file in by_file:  # the folder of the other form has such a file
-                photograph = Photograph(path, label, folder.name)
+                photograph = Photograph(path, label, folder_name=folder.name)
             by_file[photograph.file] = photograph
     return sorted(by_file.values(), key=lambda photograph: (photograph.label, photograph.path.name, photograph.file))
 
@@ -114,11 +99,10 @@ def _refuse_odd_names(entries: Iterable[Path]) -> None:
     faults = [(entry, fault) for entry in entries if (fault := describe_odd_name(entry.name))]
     if not faults:
         return
-    named = [f"{_shorten(entry.name)!a} in {entry.parent.name!a} {fault}" for entry, fault in faults[:_MOST_NAMED]]
+    named = [
+        f"{entry.name[:60] + '...' * (len(entry.name) > 60)!a} in {entry.parent.name!a} {fault}"
+        for entry, fault in faults[:_MOST_NAMED]
+    ]
     more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
     subject, remedy = ("The name", "rename it") if len(faults) == 1 else (f"{len(faults)} names:", "rename them")
     raise DatasetError(f"{subject} {'; '.join(named)}{more}; {remedy}.")
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 60 else name[:60] + "..."

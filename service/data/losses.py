@@ -1,4 +1,4 @@
-"""Photographs that cannot be trained on, summed up for an error that follows from their loss."""
+"""Summary of unusable photographs, for an error that follows from their loss."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,11 +13,7 @@ _MOST_REASONS, _MOST_CLASSES = 3, 5
 
 
 def refuse_lost_classes(check: DataCheck) -> None:
-    """Refuse a folder in which all files of a class are lost.
-
-    Raises:
-        DatasetError: it names the classes, how many of their files are lost, and why.
-    """
+    """Refuse a folder in which all files of a class are lost. Raises `DatasetError` with counts and reasons."""
     lost = [label for label, size in check.class_sizes.items() if size == 0]
     if lost:
         reasons = " ".join(describe_losses(check, [label]) for label in lost[:_MOST_CLASSES])
@@ -28,17 +24,13 @@ def refuse_lost_classes(check: DataCheck) -> None:
 def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> str:
     """Sum up which files the check found unusable or alike.
 
-    Args:
-        check: its findings name the files.
-        labels: classes to speak of. None means the whole folder as one.
-
-    Returns:
-        Sentences with counts, and an example of each reason. Empty if nothing was found.
+    `labels` are classes to sum up. None means the whole folder as one. The text has counts, and an example of each
+    reason. It is empty if nothing was found.
     """
     files: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     num_alike = 0
     for finding in check.findings:
-        chosen = [file for file in finding.files if labels is None or _label_of(file) in labels]
+        chosen = [file for file in finding.files if labels is None or normalise_name(file.split("/")[0]) in labels]
         if finding.kind in _UNUSED:
             key = finding.kind, finding.detail if finding.kind in _BY_DETAIL else ""
             files[key] += [(file, finding.detail) for file in chosen]
@@ -64,7 +56,3 @@ def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> st
 def _describe_reason(kind: str, named: Sequence[tuple[str, str]]) -> str:
     file, detail = named[0]
     return f"{len(named)} {kind}, such as {file} ({detail.removesuffix('.')})"
-
-
-def _label_of(file: str) -> str:
-    return normalise_name(file.split("/")[0])

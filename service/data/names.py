@@ -1,4 +1,4 @@
-"""Class and file names: the one Unicode form they are compared in, and how a sentence lists them."""
+"""Class and file names in one Unicode form, and in sentences."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -11,6 +11,12 @@ def normalise_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def can_be_shown(char: str) -> bool:
+    """Return whether a terminal shows a character without harm."""
+    # Joiners are letters' own in Persian, Hindi and emoji. A Mac writes a narrow space into the names of screenshots.
+    return char.isprintable() or char in "\u200c\u200d" or unicodedata.category(char) == "Zs"
+
+
 def join_names(names: Sequence[str]) -> str:
     """Join names for a sentence. Of many only the first are named, and the others counted."""
     if len(names) > _MOST_NAMED:
@@ -19,5 +25,5 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Return text that any terminal can print. Control characters and what is not Unicode become escapes."""
+    """Replace control characters and what is not Unicode with escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

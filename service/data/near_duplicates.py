@@ -1,4 +1,4 @@
-"""A perceptual hash, and the groups of photographs that it finds nearly the same."""
+"""Perceptual hash, and groups of photographs that look nearly the same."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,30 +11,22 @@ from PIL import Image
 from service.imaging.pixels import Pixels
 
 NEAR_DUPLICATE_BITS = 72
-"""Two photographs whose hashes differ in at most this many of 255 bits are near-duplicates.
+"""Near-duplicates differ in at most this many of 255 bits.
 
-Measured on 3,285 photographs of flower_photos (5.4 million pairs, 127 bits apart on average): all 33 pairs up
-to 72 bits show one scene - copies, crops, retouched versions, neighbouring shots - and the first pair of
-different flowers has 76. Against the mirrored copies of all others, where no true pair exists, the nearest
-has 73. Of 300 photographs saved at JPEG quality 40, halved, made grey, brightened by a quarter, or cropped by
-3 % at each edge, none is farther than 69 from its original.
+In flower_photos all 33 pairs up to 72 bits show one scene. The first pair of different flowers has 76. Photographs
+saved at JPEG quality 40, halved, made grey, brightened by a quarter, or cropped by 3 % at each edge stay within 69.
 """
 
 LARGE_GROUP = 5
-"""A group of at least this many near-duplicates is large.
-
-The split gives a group to the part that most of its members fall into. With the default fractions training gets
-49 % of the pairs, 78 % of the groups of four, 84 % of those of five and 96 % of those of ten. So a class in large
-groups leaves next to nothing to the other parts.
-"""
+"""Least size of a large group. The split gives 49 % of the pairs to training, but 84 % of the groups of five."""
 
 _MOST_IN_LARGE_GROUPS = 0.5  # of a class: then every part still has at least half of what its fraction promises
 _MOST_IN_ONE_GROUP = 0.2  # of a class: five such groups still fill three parts
-_SIDE = 32  # pixels per side of the small grey picture
+_SIDE = 32  # pixels per side of the small grey image
 _FREQUENCIES = 16  # lowest frequencies per axis that are kept
 _WORDS = _FREQUENCIES * _FREQUENCIES // 64
-_DISTANCES_AT_ONCE = 250_000  # of 8 bytes each: they fit into a core's cache, which makes the search twice as fast
-_MOST_COMPARED = 50_000  # photographs that one is compared with: bounds the time for each; all 50,000 take seconds
+_DISTANCES_AT_ONCE = 250_000  # of 8 bytes each, so that they fit into a core's cache: twice as fast
+_MOST_COMPARED = 50_000  # photographs that one is compared with, which bounds the time
 
 # The cosine transform in whole numbers: their sums are the same on every machine, and so is the split.
 _DCT = np.rint(4096 * np.cos(np.pi * np.outer(np.arange(_FREQUENCIES), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))).astype(
@@ -43,15 +35,15 @@ _DCT = np.rint(4096 * np.cos(np.pi * np.outer(np.arange(_FREQUENCIES), 2 * np.ar
 
 
 def perceptual_hash(image: Pixels) -> int:
-    """256 bits: the signs of the lowest 16 x 16 cosine frequencies of the picture, grey, at 32 x 32.
+    """Return the signs of the lowest 16 x 16 cosine frequencies of the image, grey, at 32 x 32, as 256 bits.
 
     Colour, contrast, size and compression hardly change it. The bit of the mean brightness is always 0.
 
     Args:
         image: uint8, shape (height, width, 3), RGB.
 
-    Source: Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions" (DCT hash), with
-    16 x 16 frequencies in place of 8 x 8, whose 64 bits do not tell similar from same photographs.
+    Source: Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions" (DCT hash). It has 8 x 8
+    frequencies, whose 64 bits do not tell similar from same photographs.
     """
     grey = Image.fromarray(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     coefficients = _DCT @ np.asarray(grey, dtype=np.int64) @ _DCT.T
@@ -64,11 +56,9 @@ def perceptual_hash(image: Pixels) -> int:
 class NearDuplicates:
     """Photographs that look nearly the same, as indices.
 
-    `groups` never span two classes. Each must stay in one part of the split. `across` are groups that do span
-    classes. They are for the report alone.
-
-    `sequences` are the classes that are mostly near-duplicates, such as those of a fixed camera. More than half of
-    their photographs lie in large groups. Their groups of more than a fifth of the class are left out of `groups`.
+    Each of `groups` is of one class, and must stay in one part of the split. The groups `across` span classes.
+    `sequences` are classes with more than half of their photographs in large groups, such as those of a fixed camera.
+    Their groups of more than a fifth of the class are not in `groups`.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -77,12 +67,7 @@ class NearDuplicates:
 
 
 def find_near_duplicates(labels: Sequence[str], hashes: Sequence[int]) -> NearDuplicates:
-    """Find the near-duplicates in each class.
-
-    Args:
-        labels: the class of each photograph.
-        hashes: the perceptual hash of each photograph.
-    """
+    """Find the near-duplicates of photographs by their labels and perceptual hashes."""
     sizes, in_large_groups = Counter(labels), Counter[str]()
     groups: list[tuple[int, ...]] = []
     across: list[tuple[int, ...]] = []
@@ -111,19 +96,20 @@ def find_near_duplicates(labels: Sequence[str], hashes: Sequence[int]) -> NearDu
     )
 
 
-def near_duplicate_groups(hashes: Sequence[int]) -> list[list[int]]:
-    """Indices of `hashes` that belong together: every near-duplicate of a member is a member.
+def near_duplicate_groups(
+    hashes: Sequence[int], *, most_compared: int = _MOST_COMPARED, distances_at_once: int = _DISTANCES_AT_ONCE
+) -> list[list[int]]:
+    """Group the indices of `hashes`, so that every near-duplicate of a member is a member.
 
-    Each hash is compared with the 50,000 that follow it. So the time is linear beyond that. No pair is kept.
-
-    Returns:
-        Groups of two and more, ascending inside, ordered by their first index.
+    Each hash is compared with the `most_compared` that follow it, so the time is linear beyond. No pair is kept.
+    `distances_at_once` changes the time and the memory alone. A group has two members or more, ascending. Groups are
+    ordered by their first index.
     """
     words = np.ascontiguousarray(_as_words(hashes).T)
     parents = np.arange(len(hashes))
-    rows = max(1, _DISTANCES_AT_ONCE // max(1, min(len(hashes), _MOST_COMPARED)))
+    rows = max(1, distances_at_once // max(1, min(len(hashes), most_compared)))
     for start in range(0, len(hashes), rows):
-        block, others = words[:, start : start + rows], words[:, start : start + rows + _MOST_COMPARED]
+        block, others = words[:, start : start + rows], words[:, start : start + rows + most_compared]
         distances = np.zeros((block.shape[1], others.shape[1]), dtype=np.uint16)
         for word in range(_WORDS):
             distances += np.bitwise_count(block[word, :, None] ^ others[word])
@@ -137,7 +123,7 @@ def near_duplicate_groups(hashes: Sequence[int]) -> list[list[int]]:
 
 
 def _divide_by_class(alike: Sequence[int], labels: Sequence[str], hashes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """What remains of a group within each class: without the others it may fall apart."""
+    """Divide a group by class. Without the other classes it may fall apart."""
     members: dict[str, list[int]] = {}
     for index in alike:
         members.setdefault(labels[index], []).append(index)

@@ -1,4 +1,4 @@
-"""Entries of a photograph folder that no person put there. They are neither classes nor photographs."""
+"""Entries of a photograph folder that systems and programs make. They are neither classes nor photographs."""
 
 import re
 from pathlib import Path
@@ -20,19 +20,14 @@ _MADE_BY_SYSTEMS = frozenset(
     )
 )  # fmt: skip
 _RECOVERED = re.compile(r"found\.\d{3}", re.IGNORECASE)  # what Windows' check of a disk saves
-_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
-"""Files that mark the folder around them as a Python environment or as a cache."""
-
+_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")  # files that mark the folder around them as a Python environment or as a cache
 _OUR_NAMES = frozenset({"runs", "model_store"})
 _OUR_FILES = ("data_check.json", "*/data_check.json", "[0-9]*/saved_model.pb", "*/[0-9]*/saved_model.pb")
 """They tell a run folder, a folder of them, a model's folder and a model store."""
 
 
 def list_visible(folder: Path) -> list[Path]:
-    """List what people put into a folder, sorted by name.
-
-    Hidden entries are left out. So is what operating systems, storage devices and tools make. Raises `OSError`.
-    """
+    """List a folder without hidden entries and those of systems, sorted by name. Raises `OSError`."""
     entries = (entry for entry in folder.iterdir() if not is_made_by_system(entry.name))
     return sorted(entries, key=lambda entry: entry.name)
 

@@ -1,4 +1,4 @@
-"""The shape of a photograph folder. It says where the class folders lie when they do not lie where they should."""
+"""Shape of a photograph folder, and the place of class folders that lie elsewhere."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -13,19 +13,14 @@ _PHOTOGRAPH_SUFFIXES = frozenset(
 )
 _PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"))
 _DEPTH, _MOST_FOLDERS, _MOST_INNER = 3, 500, 5
-"""Levels below the folder that are searched, folders that are looked into, and those named of one class."""
+"""Levels to search below the folder, folders to list, and folders to name of one class."""
 
 
 def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
-    """Say what is wrong with a folder whose photographs do not lie directly in class folders.
+    """Describe the fault of a folder whose photographs do not lie directly in class folders.
 
-    Args:
-        path: the folder.
-        class_folders: its subfolders that may be classes. Each can be listed.
-        may_lack_classes: whether one class is enough, and a class folder may be empty.
-
-    Returns:
-        What was found, what was expected, and which folder to give. None if nothing is wrong.
+    `class_folders` are its subfolders that may be classes. With `may_lack_classes` one class is enough, and a class
+    folder may be empty. The description names the folder to give. None means that there is no fault.
     """
     deeper = {folder: found for folder in class_folders if (found := _find_deeper(folder))}
     full = [folder for folder in class_folders if folder not in deeper and _holds_file(folder)]
@@ -100,7 +95,6 @@ def _find_meant(folders: Sequence[Path]) -> list[Path]:
 
 
 def _find_deeper(folder: Path) -> list[Path]:
-    """Find folders with photographs below a class folder that holds none itself."""
     if _holds_photograph(folder):
         return []
     return list(islice(filter(_holds_photograph, islice(_walk(folder, _DEPTH), _MOST_FOLDERS)), _MOST_INNER))

@@ -1,14 +1,11 @@
-"""Train, validation and test: where a photograph goes is decided by the seed and its own pixels alone.
+"""Split into train, validation and test. The seed and the pixels of a photograph choose its part.
 
-So the split is the same on every machine, and removing photographs moves no other from part to part. A group
-of near-duplicates must not lie in two parts either, but a place chosen for the group would change when the
-member that decided it is removed. Therefore nobody moves: the part that holds most of the group keeps its
-members, and the others are set aside (of 3,281 photographs of flower_photos 7 with seed 0, 13 on average over
-20 seeds).
+So the split is the same on every machine. Removing a photograph moves no other one. A group of near-duplicates must
+lie in one part. The part with most of its members keeps them. The others are set aside. They are 13 of the 3,281
+photographs of flower_photos, on average over 20 seeds.
 
-A class that is mostly near-duplicates cannot be split like this. Training would get nearly all of it. Such a class
-is split by sequence, in the order of its file names. Neighbours stay together but for two cuts. Here the seed has no
-say. More photographs can move others to another part.
+Training would get nearly all of a class that is mostly near-duplicates. Such a class is cut in the order of its file
+names, without the seed. Neighbours stay together but for two cuts. More photographs can move others.
 """
 
 import hashlib
@@ -33,12 +30,12 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.70, 0.15, 0.15)
 
 _MAX_SPLIT_BYTES = 256 * 1024 * 1024  # some 1.5 million photographs
-_MOST_SEEDS, _MOST_CHOICES = 200, 200_000  # what the search for a better seed may try: about a second
+_MOST_SEEDS, _MOST_CHOICES = 200, 200_000  # limits of the search for a better seed: about a second
 
 
 @dataclass(frozen=True)
 class Split:
-    """The parts, each by (label, file name); `set_aside` names, for the report, what near-duplicates cost."""
+    """Parts, each by (label, file name). `set_aside` names the lost near-duplicates."""
 
     seed: int
     fractions: tuple[float, float, float]
@@ -47,15 +44,13 @@ class Split:
 
 
 def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float, float] = DEFAULT_FRACTIONS) -> Split:
-    """Divide the usable photographs; each class keeps the fractions as closely as chance does.
+    """Divide the usable photographs. Each class keeps the fractions as closely as chance does.
 
-    Args:
-        fractions: of train, validation and test; each above 0, sum 1.
+    The fractions are those of train, validation and test. Each is above 0, and their sum is 1.
 
     Raises:
-        DatasetError: the fractions are not such, or a part has no photograph of some class. With small
-            classes that is chance. The message names all such classes, how many photographs are enough, and a seed
-            that serves all parts, if it finds one.
+        DatasetError: The fractions are wrong, or a part lacks a class, by chance. The message names all such classes,
+            how many photographs are enough, and a seed that serves all parts, if there is one.
     """
     if min(fractions) <= 0 or not math.isclose(sum(fractions), 1):
         raise DatasetError(f"The split needs three fractions above 0 with sum 1, not {fractions}.")
@@ -75,7 +70,7 @@ def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float
 
 
 def choose_part(seed: int, pixels_digest: str, fractions: tuple[float, float, float]) -> Part:
-    """The part of one photograph: sha256 of seed and pixels, as a fraction, against summed `fractions`."""
+    """Return the part of a photograph. The sha256 of seed and pixels is compared with summed `fractions`."""
     digest = hashlib.sha256(f"{seed}:{pixels_digest}".encode()).digest()
     position = int.from_bytes(digest[:8]) / 2**64
     if position < fractions[0]:
@@ -95,8 +90,7 @@ def _split(check: DataCheck, seed: int, fractions: tuple[float, float, float]) -
 def _set_aside(group: tuple[CheckedPhotograph, ...], parts: dict[CheckedPhotograph, Part]) -> list[Finding]:
     """Take the members outside the group's main part out of `parts`.
 
-    Most members win, which costs least. On a tie test wins over validation and validation over train: a
-    photograph less is felt in a part of hundreds, not in one of thousands.
+    The part with most members wins. On a tie the smaller part wins, as it feels a photograph less.
     """
     votes = Counter(parts[photograph] for photograph in group)
     winner = max(votes, key=lambda part: (votes[part], PARTS.index(part)))
@@ -113,7 +107,7 @@ def _set_aside(group: tuple[CheckedPhotograph, ...], parts: dict[CheckedPhotogra
 
 
 def _find_sequences(check: DataCheck) -> list[list[list[CheckedPhotograph]]]:
-    """The classes to cut, each by file name, 2 before 10. Those of a group stand together, where its first one is."""
+    """List the classes to cut, each by file name, 2 before 10. A group stands where its first member is."""
     first_of = {photograph: group[0] for group in check.near_duplicates for photograph in group}
     sequences: dict[str, dict[CheckedPhotograph, list[CheckedPhotograph]]] = {label: {} for label in check.sequences}
     in_sequence = (photograph for photograph in check.photographs if photograph.label in sequences)
@@ -131,10 +125,7 @@ def _natural_order(photograph: CheckedPhotograph) -> tuple[list[str | int], str]
 def _cut_sequence(
     units: Sequence[Sequence[CheckedPhotograph]], fractions: tuple[float, float, float]
 ) -> dict[CheckedPhotograph, Part]:
-    """Cut a class into train, validation and test, between units, as near to the fractions as can be.
-
-    Each part gets a unit if there are three.
-    """
+    """Cut a class between units, as near to the fractions as can be. Each part gets a unit if there are three."""
     before = [0]  # photographs before each unit
     for unit in units:
         before.append(before[-1] + len(unit))
@@ -152,7 +143,6 @@ def _cut_sequence(
 
 
 def _find_gaps(check: DataCheck, split: Split) -> dict[str, list[Part]]:
-    """Return the parts without a photograph of each class that lacks one."""
     present = {part: {photograph.label for photograph in split.photographs[part]} for part in PARTS}
     gaps = {label: [part for part in PARTS if label not in present[part]] for label in check.class_names}
     return {label: parts for label, parts in gaps.items() if parts}
@@ -184,7 +174,7 @@ def _valid_file(file: str) -> str:
 
 
 class SplitEntry(BaseModel):
-    """One photograph of a stored split: its place under the data folder, its pixels, its part."""
+    """Photograph of a stored split."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -194,7 +184,7 @@ class SplitEntry(BaseModel):
 
 
 class SplitList(BaseModel):
-    """`split.json`: enough to find every part again, and to notice that a photograph has changed."""
+    """Content of `split.json`. It finds every part again, and any changed photograph."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -203,12 +193,12 @@ class SplitList(BaseModel):
     photographs: tuple[SplitEntry, ...]
 
     def part(self, part: Part) -> tuple[SplitEntry, ...]:
-        """The photographs of one part, by file."""
+        """List the photographs of one part, by file."""
         return tuple(entry for entry in self.photographs if entry.part == part)
 
 
 def split_to_json(split: Split) -> str:
-    """The split as `split.json`, one photograph a line, by file: the same bytes on every machine."""
+    """Return the split as `split.json`, one photograph a line, by file. Every machine gives the same bytes."""
     rows = sorted(
         (photograph.file, photograph.pixels_digest, part) for part in PARTS for photograph in split.photographs[part]
     )
@@ -221,11 +211,7 @@ def split_to_json(split: Split) -> str:
 
 
 def read_split(path: Path) -> SplitList:
-    """Read a stored split list.
-
-    Raises:
-        DatasetError: it cannot be read, is not such a list, or names a file twice.
-    """
+    """Read a stored split list. Raises `DatasetError` if it cannot be read, is wrong, or names a file twice."""
     try:
         text = read_regular(path, _MAX_SPLIT_BYTES)
     except OSError as error:
@@ -236,7 +222,7 @@ def read_split(path: Path) -> SplitList:
 
 
 def parse_split(text: bytes, name: str) -> SplitList:
-    """Parse the bytes of a split list; `name` is only for the messages. Raises as `read_split`."""
+    """Parse the bytes of a split list. `name` is for messages. Raises as `read_split`."""
     try:
         split = SplitList.model_validate_json(text)
     except ValidationError as error:

@@ -1,13 +1,14 @@
-"""The Engine protocol: whatever turns a batch of pixels into probabilities."""
+"""Protocol of the engines, which turn a batch of pixels into probabilities."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import EngineFailed, InvalidVersion, OutOfMemory, ServiceError, is_out_of_memory
+from service.errors import EngineFailed, OutOfMemory, ServiceError, is_out_of_memory
 from service.imaging.pixels import Pixels
+from service.store.layout import Precision
 
 Probabilities = NDArray[np.float32]
 """float32, shape (num_classes,) or (N, num_classes); each row sums to 1 within 1e-5, ordered like `class_names`."""
@@ -15,46 +16,41 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs the network, where, and why it was chosen.
+    """Engine, device and precision, with the reason for them in one sentence.
 
-    `engine` is "savedmodel" or "onnxruntime", `device` as read from a result tensor ("cpu" or "gpu"), `precision`
-    "float32" or "int8", `reason` one sentence for the log and for `GET /models`; `warning`: what was found that should
-    not be so, such as a GPU that stays unused, with the remedy.
+    The engine is "savedmodel" or "onnxruntime". Once it has run, `device` is that of a result tensor. `warning` is an
+    obstacle with its remedy, such as a GPU that stays unused. It is empty if there is none.
     """
 
     engine: str
-    device: str
-    precision: str
+    device: Literal["gpu", "cpu"]
+    precision: Precision
     reason: str
     warning: str = ""
 
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields but for the warning."""
+        return {"engine": self.engine, "device": self.device, "precision": self.precision, "reason": self.reason}
+
 
 class Engine(Protocol):
-    """A loaded network. `run` may be called from several threads at once."""
+    """Loaded network. `run` may be called from several threads at once."""
 
-    info: EngineInfo
-    """What runs the network, where, and why; final once `warm_up` has returned."""
-    num_classes: int
-    """How many probabilities a row has."""
-    image_size: int
-    """Pixels per side of the squares that it takes."""
-    num_lanes: int
-    """How many calls of `run` at a time use the machine best; more would only wait for each other."""
-    lane_cores: tuple[int, ...]
-    """By number, the cores that the threads which call `run` should keep to, one each; none: they run anywhere."""
-    lanes_decode: bool
-    """Whether the threads that call `run` should decode as well; else images are decoded on others, ahead of it."""
-    max_batch_size: int
-    """Images in one call beyond which more only wait for each other: what is left over goes to the next call."""
-    min_queue_size: int
-    """Images that must be able to wait, or to be decoded ahead, lest a lane lacks work under any load."""
+    info: EngineInfo  # final once `warm_up` has returned
+    num_classes: int  # number of probabilities in a row
+    image_size: int  # pixels per side of an input square
+    num_lanes: int  # number of parallel calls of `run` that use the machine best
+    lane_cores: tuple[int, ...]  # numbers of the cores for the threads that call `run`, one each. Empty means any core
+    lanes_decode: bool  # threads that call `run` should decode as well. Otherwise others decode ahead
+    max_batch_size: int  # largest useful batch. A larger one raises latency and not throughput
+    min_queue_size: int  # number of images that must be able to wait, so that no lane lacks work under load
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run what traffic in batches up to `max_batch_size` can meet, so that no visitor pays for a first call.
+        """Run all batch sizes up to `max_batch_size` that traffic can meet, before the first request.
 
         Raises:
-            EngineFailed: a call raised, or answered with something that is no probability distribution.
-            OutOfMemory: a call found too little memory.
+            EngineFailed: A call raised, or its answer is no probability distribution.
+            OutOfMemory: A call found too little memory.
         """
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
@@ -62,36 +58,22 @@ class Engine(Protocol):
 
         Args:
             images: uint8, shape (N, image_size, image_size, 3), RGB, N >= 1.
-            is_alone: whether no other image is in a lane or waits for one, so that this call may have all cores.
+            is_alone: No other image is in a lane or waits for one. The call may use all cores.
 
         Returns:
-            float32, shape (N, num_classes); row i belongs to image i, whatever its company.
+            float32, shape (N, num_classes). Row i belongs to image i, whatever the rest of the batch.
 
         Raises:
-            EngineFailed: the runtime raised.
-            OutOfMemory: the runtime found too little memory.
+            EngineFailed: The runtime raised.
+            OutOfMemory: The runtime found too little memory.
         """
 
     def close(self) -> None:
-        """Give the memory back; the engine is not used afterwards."""
-
-
-def check_shapes(engine: Engine, version: int, num_classes: int, image_size: int) -> None:
-    """Raises `InvalidVersion` where the network is not what the metadata of its version say."""
-    if engine.num_classes != num_classes:
-        raise InvalidVersion(
-            f"the network of version {version} has {engine.num_classes} classes, its metadata names {num_classes}: "
-            "export it again"
-        )
-    if engine.image_size != image_size:
-        raise InvalidVersion(
-            f"the network of version {version} takes squares of {engine.image_size} pixels, its metadata says "
-            f"{image_size}: export it again"
-        )
+        """Give the memory back. The engine is not used afterwards."""
 
 
 def failed_run(num_images: int, cause: BaseException) -> ServiceError:
-    """Return what an engine call comes to when `cause` was raised in it, or no thread could be had for it."""
+    """Return the error for an engine call in which `cause` was raised."""
     if is_out_of_memory(cause):
         return OutOfMemory(
             f"There is not enough memory to score a batch of {num_images}. Send the image again later, or free memory."
@@ -100,5 +82,5 @@ def failed_run(num_images: int, cause: BaseException) -> ServiceError:
 
 
 def no_memory_to_load(version: str) -> OutOfMemory:
-    """Return what a constructor raises when the runtime finds too little memory for a network."""
+    """Return the error for a network that does not fit into memory."""
     return OutOfMemory(f"there is not enough memory to load version {version}: free memory, or raise the limit")

@@ -1,44 +1,36 @@
-"""OnnxRuntimeEngine: a version's network on the CPU, without TensorFlow; loaded in a tenth of a second."""
+"""The engine onnxruntime: a network on the CPU, without TensorFlow. It loads in a tenth of a second."""
 
-import gc
 import os
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
 from service.engines.warm_up import run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
+from service.store import layout
 
-# Whatever is there by now stays: collections that pass over it cost each request a tenth of its time.
-gc.freeze()
-
-_INPUT, _OUTPUT = "images", "probabilities"
 _LARGEST_CALL = 12  # images: more are hardly faster (measured), and take memory in proportion
 _QUEUE_PER_CORE = 3  # images: fewer make small calls, more wait longer for hardly more answers
 
 
 class OnnxRuntimeEngine:
-    """An `Engine` on ONNX Runtime.
+    """Engine on ONNX Runtime.
 
-    Of calls side by side each computes on the thread that makes it: they keep the cores busy without waiting for each
-    other, while one call on several cores waits for the slowest whenever another thread takes a core away. Only a call
-    that is alone has all cores: a lone client of a network in float32 gets its answer a third sooner.
+    Each of several parallel calls computes on its own thread. So they never wait for each other. A call that is alone
+    uses all cores. A lone client of a float32 network gets its answer a third sooner by that.
 
     Args:
-        network: the bytes of an ONNX file. They are not kept.
-        version: that the network belongs to, for messages.
-        precision: of the network.
-        reason, warning: why it was chosen, and what was not as it should be; for `info`.
-        threads: cores that it uses; 0: all that `count_cores` counts.
+        network: Bytes of an ONNX file. They are not kept.
+        version: Name of the version, for messages.
+        threads: Number of cores. 0 means all that `count_cores` counts.
 
     Raises:
-        InvalidVersion: no network, or its input and output are not those that DESIGN promises.
-        OutOfMemory: there is not enough memory for it.
+        InvalidVersion: It is no network, or its tensors are not those of `store.layout`.
+        OutOfMemory: There is not enough memory.
     """
 
     def __init__(
@@ -46,7 +38,7 @@ class OnnxRuntimeEngine:
         network: bytes,
         *,
         version: str,
-        precision: Precision,
+        precision: layout.Precision,
         reason: str,
         warning: str = "",
         threads: int = 0,
@@ -65,17 +57,17 @@ class OnnxRuntimeEngine:
         self.min_queue_size = _QUEUE_PER_CORE * num_cores
 
     def warm_up(self, max_batch_size: int) -> None:
-        """As the protocol says. Raises `EngineFailed`, `OutOfMemory`."""
+        """Run the batch sizes as the protocol says. Raises `EngineFailed`, `OutOfMemory`."""
         largest = min(max_batch_size, _LARGEST_CALL)  # takes the memory of all; nothing else is kept for a size
         run_and_check(self, sorted({1, min(2, largest), largest}))
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
-        """As the protocol says; many images are scored in pieces."""
+        """Score a batch as the protocol says. Many images are scored in pieces."""
         pieces = [images[start : start + _LARGEST_CALL] for start in range(0, len(images), _LARGEST_CALL)]
         try:
             session = self._wide_session if is_alone else self._session
-            rows = [session.run([_OUTPUT], {_INPUT: piece})[0] for piece in pieces]
-        except Exception as error:  # whatever the runtime raises: there is no list of it
+            rows = [session.run([layout.OUTPUT], {layout.INPUT: piece})[0] for piece in pieces]
+        except Exception as error:  # there is no list of what a runtime raises
             raise failed_run(len(images), error) from error
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
@@ -84,7 +76,7 @@ class OnnxRuntimeEngine:
         del self._session, self._wide_session
 
 
-def _load(network: bytes, version: str, precision: Precision, num_threads: int) -> onnxruntime.InferenceSession:
+def _load(network: bytes, version: str, precision: layout.Precision, num_threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     # A thread that waits by spinning keeps from its core the one that it waits for: 36 instead of 9 ms at the 99th
@@ -99,7 +91,7 @@ def _load(network: bytes, version: str, precision: Precision, num_threads: int) 
     except Exception as error:  # a damaged file can raise anything
         if is_out_of_memory(error):
             raise no_memory_to_load(version) from error
-        file = Path(CPU_MODEL_FILES[precision]).name
+        file = Path(layout.CPU_MODEL_FILES[precision]).name
         raise InvalidVersion(
             f"version {version} has no {file} that can be loaded here: export it again, or update the service"
         ) from error
@@ -108,15 +100,15 @@ def _load(network: bytes, version: str, precision: Precision, num_threads: int) 
 
 
 def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[int, int]:
-    """(image_size, num_classes) of a network that is as promised. Raises `InvalidVersion` for any other."""
+    """Return (image_size, num_classes). Raises `InvalidVersion` for other tensors."""
     found = [(tensor.name, tensor.type, tensor.shape) for tensor in (*session.get_inputs(), *session.get_outputs())]
     match found:
         case [
-            ("images", "tensor(uint8)", [str(), int(height), int(width), 3]),
-            ("probabilities", "tensor(float)", [str(), int(num_classes)]),
+            (layout.INPUT, "tensor(uint8)", [str(), int(height), int(width), 3]),
+            (layout.OUTPUT, "tensor(float)", [str(), int(num_classes)]),
         ] if height == width:
             return height, num_classes
     raise InvalidVersion(
-        f"the CPU network of version {version} has {found}, expected images: uint8 (N, size, size, 3) and "
-        "probabilities: float32 (N, classes): export it again with `flowers train`"
+        f"the network for onnxruntime of version {version} has {found}, expected {layout.INPUT}: "
+        f"uint8 (N, size, size, 3) and {layout.OUTPUT}: float32 (N, classes): export it again with `flowers train`"
     )

@@ -1,7 +1,6 @@
-"""SavedModelEngine: a version's SavedModel on TensorFlow, on GPU or CPU; the reference for other engines."""
+"""The engine savedmodel: a SavedModel on TensorFlow, on GPU or CPU. It is the reference for the other."""
 
 import gc
-import os
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import replace
@@ -9,39 +8,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 
 from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
 from service.engines.warm_up import run_and_check
 from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores
+from service.store.layout import INPUT, OUTPUT, SIGNATURE
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported: errors only
-import tensorflow as tf
-
-# Whatever is there by now stays: a collection that passes over it stops Python for 1 ms instead of 180 ms.
-gc.freeze()
-
-_SIGNATURE, _INPUT, _OUTPUT = "serving_default", "images", "probabilities"
 _DEFAULT_MAX_BATCH_SIZE = 32
 _QUEUE_PER_CORE = 8  # images: its decoders hold some, and large calls suit it
 
 
 def list_tensorflow_gpus() -> tuple[str, ...]:
-    """The GPUs that TensorFlow can use, by its own names; asking starts nothing on them."""
+    """List the GPUs that TensorFlow can use. Nothing is started on them."""
     return tuple(device.name for device in tf.config.list_physical_devices("GPU"))
 
 
 def is_built_with_cuda() -> bool:
-    """Whether the installed TensorFlow could use a GPU at all."""
+    """Return whether TensorFlow was built for GPUs."""
     return bool(tf.test.is_built_with_cuda())
 
 
 def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
-    """The sizes that the engine runs, ascending: 1, 2, 3, 4, 6, 8, 12, 16, ... and `max_batch_size` itself.
+    """List the sizes that the engine runs, ascending: 1, 2, 3, 4, 6, 8, 12, 16, ... and `max_batch_size`.
 
-    A GPU tunes itself anew for each size, so there must be few; on the CPU a padded row costs as much
-    as an image (measured: 8 rows take 1.55 times as long as 5), so some lie between the powers of two.
+    A GPU tunes itself for each size, so there are few. A padded row costs as much as an image, so some lie between
+    the powers of two. On a CPU 8 rows take 1.55 times as long as 5.
     """
     powers = [2**exponent for exponent in range(max_batch_size.bit_length())]
     between = [power + power // 2 for power in powers if power > 1]
@@ -49,22 +43,20 @@ def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
 
 
 class SavedModelEngine:
-    """An `Engine` on TensorFlow: one concrete function for any batch size, so that nothing is traced twice.
+    """Engine on TensorFlow. One concrete function takes any batch size, so nothing is traced twice.
 
-    On the CPU it runs as TensorFlow comes: one call on all cores. XLA was slower at every batch size when tried on two
-    busy cores; calls side by side and oneDNN are to be measured by `benchmarks/engines.py`.
+    One call uses all cores of a CPU. XLA was slower at every batch size, measured on two busy cores.
 
     Args:
-        folder: of a version. Whoever verified it compares its files again afterwards, since TensorFlow takes paths.
-        device: where to compute; "gpu" is the first one that TensorFlow lists.
-        reason, warning: why it was chosen, and what was not as it should be; for `info`.
-        threads: inside one call on the CPU; 0: one per core, or what it began with where TensorFlow already runs.
-        gpu_memory_limit_mb: most memory to take on a GPU; 0: as much as it comes to need.
+        folder: Of a version. TensorFlow takes paths, so the caller compares the files again afterwards.
+        device: "gpu" is the first one that TensorFlow lists.
+        threads: Number of threads of one call on the CPU. 0 means one per core, or as TensorFlow already runs.
+        gpu_memory_limit_mb: Limit of GPU memory, in MB. 0 means no limit.
 
     Raises:
-        InvalidVersion: no SavedModel, or its signature is not the one that DESIGN promises.
-        OutOfMemory: there is not enough memory for it.
-        SettingsError: TensorFlow already runs in this process, with another number of threads.
+        InvalidVersion: It is no SavedModel, or its signature is not that of `store.layout`.
+        OutOfMemory: There is not enough memory.
+        SettingsError: TensorFlow already runs with another number of threads.
     """
 
     def __init__(
@@ -97,9 +89,8 @@ class SavedModelEngine:
         """Run every batch size up to `max_batch_size` on noise, and check the answers.
 
         Raises:
-            EngineFailed: a call raised, an answer is no probability distribution, or a picture's answer
-                depends on its company.
-            DeviceUnavailable: TensorFlow computed on another device than it was told to.
+            EngineFailed: As `run_and_check`.
+            DeviceUnavailable: TensorFlow computed on another device.
         """
         self.max_batch_size, self._batch_sizes = max_batch_size, batch_sizes(max_batch_size)
         run_and_check(self, self._batch_sizes)
@@ -107,15 +98,15 @@ class SavedModelEngine:
             raise DeviceUnavailable(f"TensorFlow computed on the {self.info.device}, not on the {self._wish} as told")
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:  # noqa: ARG002 - it has them anyway
-        """As the protocol says; more images than the largest warmed size are scored in pieces."""
+        """Score a batch as the protocol says. More images than the largest warmed size are scored in pieces."""
         most = self.max_batch_size
         pieces = [self._run_padded(images[start : start + most]) for start in range(0, len(images), most)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def close(self) -> None:
-        """Drop the network; what TensorFlow builds around it is cyclic, so that only a collection frees its memory.
+        """Drop the network and collect garbage.
 
-        Else each reload holds its 22 MB until Python collects by itself, which at TensorFlow's size takes dozens.
+        TensorFlow's objects are cyclic. Without a collection dozens of reloads would hold 22 MB each.
         """
         self._loaded = self._signature = None
         gc.collect()
@@ -128,17 +119,19 @@ class SavedModelEngine:
             images = np.concatenate((images, padding))
         try:
             with tf.device(f"/{self._wish}:0"):
-                result = self._signature(**{_INPUT: tf.constant(images)})[_OUTPUT]
-            if (device := _device_kind(result)) != self.info.device:
+                result = self._signature(**{INPUT: tf.constant(images)})[OUTPUT]
+            # Such as /job:localhost/replica:0/task:0/device:GPU:0.
+            device: Literal["gpu", "cpu"] = "gpu" if ":GPU:" in result.backing_device else "cpu"
+            if device != self.info.device:
                 self.info = replace(self.info, device=device)
             probabilities: Probabilities = result.numpy()[:num_images]
-        except Exception as error:  # whatever TensorFlow raises: there is no list of it
+        except Exception as error:  # there is no list of what TensorFlow raises
             raise failed_run(num_images, error) from error
         return probabilities
 
 
 def _use_threads(threads: int) -> None:
-    # By itself it takes one per core that it may run on, whatever the container's share of them.
+    # TensorFlow itself ignores a container's quota of cores.
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads or count_cores())  # the same again is no error
     except RuntimeError as error:  # TensorFlow has started: its thread pool is fixed for the life of the process
@@ -176,36 +169,27 @@ def _load(folder: Path) -> Any:
 
 def _find_signature(loaded: Any, version: str) -> Any:
     names = sorted(getattr(loaded, "signatures", ()))
-    if _SIGNATURE not in names:
+    if SIGNATURE not in names:
         raise InvalidVersion(
             f"the SavedModel of version {version} has the signatures {', '.join(names) or 'none'}, "
-            f"expected {_SIGNATURE}: export it again with `flowers train`"
+            f"expected {SIGNATURE}: export it again with `flowers train`"
         )
-    return loaded.signatures[_SIGNATURE]
+    return loaded.signatures[SIGNATURE]
 
 
 def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
-    """(image_size, num_classes) of a signature that is as promised. Raises `InvalidVersion` for any other."""
+    """Return (image_size, num_classes). Raises `InvalidVersion` for other tensors."""
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    found = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in (*inputs.items(), *outputs.items()))
-    wrong = InvalidVersion(
-        f"{_SIGNATURE} of version {version} has ({found}), expected {_INPUT}: uint8 (None, size, size, 3) "
-        f"and {_OUTPUT}: float32 (None, classes): export it again with `flowers train`"
+    found = {name: (spec.dtype.name, spec.shape) for name, spec in (*inputs.items(), *outputs.items())}
+    shapes = {name: (dtype, shape.rank and shape.as_list()) for name, (dtype, shape) in found.items()}
+    match shapes.get(INPUT), shapes.get(OUTPUT):
+        case (
+            ("uint8", [None, int(height), int(width), 3]),
+            ("float32", [_, int(num_classes)]),
+        ) if height == width and set(inputs) == {INPUT}:
+            return height, num_classes
+    described = ", ".join(f"{name}: {dtype} {shape}" for name, (dtype, shape) in found.items())
+    raise InvalidVersion(
+        f"{SIGNATURE} of version {version} has ({described}), expected {INPUT}: uint8 (None, size, size, 3) "
+        f"and {OUTPUT}: float32 (None, classes): export it again with `flowers train`"
     )
-    if set(inputs) != {_INPUT} or _OUTPUT not in outputs:
-        raise wrong
-    images, probabilities = inputs[_INPUT], outputs[_OUTPUT]
-    if images.dtype != tf.uint8 or probabilities.dtype != tf.float32:
-        raise wrong
-    if images.shape.rank != 4 or probabilities.shape.rank != 2:
-        raise wrong
-    batch, height, width, channels = images.shape
-    num_classes = probabilities.shape[1]
-    if batch is not None or height is None or height != width or channels != 3 or num_classes is None:
-        raise wrong
-    return height, num_classes
-
-
-def _device_kind(result: Any) -> Literal["gpu", "cpu"]:
-    """Where a result lies, from a name such as /job:localhost/replica:0/task:0/device:GPU:0."""
-    return "gpu" if ":GPU:" in result.backing_device else "cpu"

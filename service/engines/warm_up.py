@@ -1,4 +1,4 @@
-"""The engine calls before traffic, and what their answers must be like: the same for every engine."""
+"""Engine calls before traffic, and the checks of their answers."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import numpy as np
 from service.engines.engine import Engine, Probabilities
 from service.errors import EngineFailed
 
-_TOLERANCE = 1e-5  # of a sum, and between a picture alone and in company: float32 sums reorder with the batch size
+_TOLERANCE = 1e-5  # float32 sums reorder with the batch size
 
 
 def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
     """Run each batch size on noise, and check the answers.
 
     Raises:
-        EngineFailed: a call raised, an answer is no probability distribution, or a picture's answer
-            depends on its company.
+        EngineFailed: A call raised, an answer is no probability distribution, or an image's answer depends on the
+            rest of its batch.
     """
     shape = (max(batch_sizes), engine.image_size, engine.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -25,7 +25,7 @@ def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
 
 
 def _check(together: Probabilities, alone: Probabilities, shape: tuple[int, int], device: str) -> None:
-    """Put so that NaN fails each comparison."""
+    """Check one answer. NaN fails each comparison."""
     where = f"at batch size {shape[0]} on the {device}"
     if together.shape != shape or not np.isfinite(together).all():
         raise EngineFailed(f"the network's answer {where} is no table of finite numbers: export it again")
@@ -34,6 +34,6 @@ def _check(together: Probabilities, alone: Probabilities, shape: tuple[int, int]
     difference = np.abs(together[-1] - alone[0]).max()
     if not difference <= _TOLERANCE:
         raise EngineFailed(
-            f"a picture's probabilities {where} differ by {difference:.2g} from those it gets alone, "
+            f"an image's probabilities {where} differ by {difference:.2g} from those it gets alone, "
             f"at most {_TOLERANCE:.0e} is allowed"
         )

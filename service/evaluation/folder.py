@@ -1,4 +1,4 @@
-"""A folder of class folders, or one part of the split that a version was trained with, scored and judged."""
+"""Evaluation of a version on a folder of class folders, or on one part of its own split."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -8,35 +8,34 @@ import numpy as np
 from service.data.folder import Folder, Photograph
 from service.data.names import join_names, normalise_name
 from service.data.split import Part, parse_split
+from service.engines.engine import Probabilities
+from service.engines.open_version import ServedVersion
 from service.errors import DatasetError, InvalidVersion
-from service.evaluation.local_model import LocalModel
 from service.evaluation.metrics import Evaluation, evaluate
-from service.evaluation.score import Answers, Scored, score_each
-from service.imaging.pixels import ImageLimits
+from service.evaluation.score import Answers, ScoredImage, score_each
+from service.imaging.limits import ImageLimits
 from service.store.layout import SPLIT_FILE
-from service.store.metadata import Metrics
+from service.store.metadata import PartMetrics
 
 
 @dataclass(frozen=True)
 class FolderEvaluation:
-    """The evaluation of the photographs that could be scored, their answers, and the others with the reason."""
+    """Evaluation and answers of the photographs that could be scored, and the others with their errors."""
 
     evaluation: Evaluation
     answers: Answers
-    unscored: tuple[Scored, ...]
+    unscored: tuple[ScoredImage, ...]
 
 
-def select_part(local: LocalModel, folder: Folder, part: Part) -> Mapping[Photograph, str]:
-    """The photographs of one part of the version's own split, found in `folder`, each with its pixels digest.
+def select_part(opened: ServedVersion, folder: Folder, part: Part) -> Mapping[Photograph, str]:
+    """Find the photographs of one part of the version's own split, each with its pixels digest.
 
-    Raises:
-        InvalidVersion: the version stores no split list, or another than its metadata says or than was verified.
-        DatasetError: photographs of the part are not in the folder.
+    Raises `InvalidVersion` without the split list of its metadata, and `DatasetError` for missing photographs.
     """
-    version = local.stored.version
-    if local.verified.digests.get(SPLIT_FILE) != local.metadata.split_digest:
+    version = opened.version
+    if opened.verified.digests.get(SPLIT_FILE) != opened.metadata.split_digest:
         raise InvalidVersion(f"version {version} has not the split list that its metadata names: train it again")
-    entries = parse_split(local.verified.read(SPLIT_FILE), f"of version {version}").part(part)
+    entries = parse_split(opened.verified.read(SPLIT_FILE), f"of version {version}").part(part)
     there = {normalise_name(photograph.file): photograph for photograph in folder.photographs}
     there |= {photograph.file: photograph for photograph in folder.photographs}
     found = {entry: there.get(entry.file) or there.get(normalise_name(entry.file)) for entry in entries}
@@ -50,7 +49,7 @@ def select_part(local: LocalModel, folder: Folder, part: Part) -> Mapping[Photog
 
 
 def evaluate_folder(
-    local: LocalModel,
+    opened: ServedVersion,
     folder: Folder,
     limits: ImageLimits,
     *,
@@ -60,72 +59,67 @@ def evaluate_folder(
 ) -> FolderEvaluation:
     """Score the photographs of `folder` and compare with the names of their class folders.
 
-    Classes of the model may be missing in the folder. The evaluation is of those that are there.
+    Classes of the model may be missing in the folder. They are not evaluated.
 
-    Args:
-        part: only this part of the version's own split, each photograph checked to be the one of then.
-            None: every photograph of the folder.
-        progress: called with (photographs done, photographs in all).
+    The photographs of a `part` must be unchanged. None means the whole folder. `progress` is called with (photographs
+    done, photographs in all).
 
     Raises:
-        DatasetError: the folder has a class that the model does not know, photographs of the part are missing, or none
-            could be scored.
-        InvalidVersion: as `select_part`.
-        EngineFailed: the engine call raised.
+        DatasetError: The model does not know a class of the folder, or no photograph could be scored.
+        InvalidVersion, EngineFailed: As `select_part` and `score_each`.
     """
-    class_names = local.metadata.class_names
+    class_names = opened.metadata.class_names
     index_of = {normalise_name(label): index for index, label in enumerate(class_names)}
     _check_classes(folder, index_of)
-    selected = dict.fromkeys(folder.photographs, "") if part is None else select_part(local, folder, part)
+    selected = dict.fromkeys(folder.photographs, "") if part is None else select_part(opened, folder, part)
     digests = {photograph.path: digest for photograph, digest in selected.items() if digest}
     results = score_each(
-        local.engine,
+        opened.engine,
         [photograph.path for photograph in selected],
-        local.rule,
+        opened.rule,
         limits,
         pixels_digests=digests,
         decode_threads=decode_threads,
     )
-    rows, class_indices, paths, unscored = [], [], [], []
+    answered: list[tuple[Photograph, Probabilities]] = []
+    unscored: list[ScoredImage] = []
     for photograph, scored in zip(selected, results, strict=True):
         if scored.probabilities is None:
             unscored.append(scored)
         else:
-            rows.append(scored.probabilities)
-            class_indices.append(index_of[photograph.label])
-            paths.append(photograph.path)
+            answered.append((photograph, scored.probabilities))
         if progress is not None:
-            progress(len(rows) + len(unscored), len(selected))
-    if not rows:
+            progress(len(answered) + len(unscored), len(selected))
+    if not answered:
         why = "The part is empty." if part else "Its class folders are empty."
         if unscored:
             why = f"The first is {unscored[0].path}: {unscored[0].error}"
         raise DatasetError(f"0 of {len(selected)} photographs of {folder.path} could be scored. {why}")
-    answers = Answers(tuple(paths), np.stack(rows), np.array(class_indices))
+    answers = Answers(
+        tuple(photograph.path for photograph, _ in answered),
+        np.stack([row for _, row in answered]),
+        np.array([index_of[photograph.label] for photograph, _ in answered]),
+    )
     evaluation = evaluate(answers.probabilities, answers.class_indices, class_names)
     return FolderEvaluation(evaluation, answers, tuple(unscored))
 
 
-def stated_metrics(evaluation: Evaluation, part: str) -> Metrics:
-    """An evaluation as the metadata states it."""
-    return Metrics.model_validate({"part": part, **vars(evaluation)})
+def stated_metrics(evaluation: Evaluation, part: str) -> PartMetrics:
+    """Return an evaluation in the form of the metadata."""
+    return PartMetrics.model_validate({"part": part, **vars(evaluation)})
 
 
-def find_differences(stated: Metrics, evaluation: Evaluation) -> tuple[str, ...]:
-    """Where a version's metadata and a new measurement disagree, as sentences; none when it is all true.
+def find_differences(stated: PartMetrics, evaluation: Evaluation) -> tuple[str, ...]:
+    """List the differences between a version's metadata and a new evaluation, a sentence each.
 
-    Counts must be the same to the photograph, and shares to six digits. The calibration error may differ by
-    two photographs' worth: on another device a probability can fall on the other side of a bin's edge.
+    Counts must be equal, and shares to six digits. The calibration error may differ by two photographs. On another
+    device a probability can fall on the other side of a bin's edge.
     """
     measured = stated_metrics(evaluation, stated.part)
-    allowed = {
-        "num_photographs": 0.0,
-        "num_correct": 0.0,
-        "expected_calibration_error": 2 / stated.num_photographs,
-    }
+    allowed = {"num_photographs": 0.0, "num_correct": 0.0, "expected_calibration_error": 2 / stated.num_photographs}
     return tuple(
         f"{name} is {getattr(stated, name)} in the metadata and {getattr(measured, name)} now"
-        for name in Metrics.model_fields
+        for name in PartMetrics.model_fields
         if name != "part" and abs(getattr(stated, name) - getattr(measured, name)) > allowed.get(name, 1e-6)
     )
 

@@ -1,4 +1,4 @@
-"""An evaluation as one self-contained HTML file: figures, tables and the worst mistakes, to look at and to send on."""
+"""Report of an evaluation as one self-contained HTML file, with figures, tables and the worst mistakes."""
 
 import base64
 import html
@@ -15,8 +15,9 @@ from service.evaluation.metrics import Evaluation
 from service.evaluation.plots import draw_confusion, draw_reliability
 from service.evaluation.score import Answers
 from service.evaluation.text_report import summarise
+from service.files import read_bounded
 from service.imaging.decode import decode_square
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 
 _NUM_MISTAKES = 20
 _STYLE = """
@@ -31,7 +32,7 @@ table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page: a heading, and HTML that is trusted as it is."""
+    """Part of the page. Its HTML is trusted."""
 
     heading: str
     body: str
@@ -45,15 +46,9 @@ def render_page(
     limits: ImageLimits,
     more: Sequence[Section] = (),
 ) -> str:
-    """The page, as a whole HTML document that needs no other file.
+    """Render the page as an HTML document that needs no other file.
 
-    Args:
-        title: of what.
-        evaluation: its figures.
-        answers: the photographs behind it; those that are wrong are read again and shown, most confident first.
-        rule: how photographs become squares.
-        limits: of a photograph.
-        more: further sections, after the evaluation's own.
+    Wrong answers are read again and shown, most confident first. The sections `more` follow the evaluation's own.
     """
     sections = [
         Section("Result", f"<pre>{html.escape(summarise(evaluation))}</pre>{_class_table(evaluation)}"),
@@ -70,18 +65,18 @@ def render_page(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}</html>\n"
     )
-    return page.encode(errors="backslashreplace").decode()  # the name of a folder need not be UTF-8
+    return page.encode(errors="backslashreplace").decode()  # a folder's name need not be UTF-8
 
 
 def to_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
-    """An HTML table; every cell is escaped."""
+    """Render an HTML table. Every cell is escaped."""
     lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)] if head else []
     lines += ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def to_section(heading: str, svg: str) -> Section:
-    """A figure with a heading."""
+    """Make a section of a figure."""
     return Section(heading, _inline(svg))
 
 
@@ -111,9 +106,9 @@ def _mistakes(class_names: Sequence[str], answers: Answers, rule: ResizeRule, li
 
 
 def _thumbnail(path: Path, rule: ResizeRule, limits: ImageLimits) -> str:
-    """Return the photograph as an element. One that has gone since it was scored is only said to have."""
+    """Return the photograph as an element, or a sentence if it has gone since it was scored."""
     try:
-        square = decode_square(path.read_bytes(), rule, limits)
+        square = decode_square(read_bounded(path, limits.max_image_bytes), rule, limits)
     except (OSError, ImageError):
         return "<p>The photograph can no longer be read.</p>"
     stream = io.BytesIO()

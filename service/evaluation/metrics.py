@@ -1,4 +1,4 @@
-"""How good are these probabilities? Every number of a report, from probabilities and true classes alone."""
+"""Metrics of a report, from probabilities and true classes alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,17 @@ _SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # a float32 softmax giv
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class. Precision is 0 when the class was never predicted, recall when it has no photograph."""
+    """Metrics of one class. Precision is 0 without predictions, recall without photographs."""
 
     label: str
     precision: float
     recall: float
     f1: float
-    support: int
-    """How many photographs truly are of this class."""
+    support: int  # number of photographs that truly are of this class
 
     @property
     def shares(self) -> tuple[str, str, str]:
-        """Precision, recall and F1 for people. Of a class without photographs each is a dash."""
+        """Return precision, recall and F1 as text. A class without photographs has dashes."""
         if not self.support:
             return "-", "-", "-"
         return f"{self.precision:.3f}", f"{self.recall:.3f}", f"{self.f1:.3f}"
@@ -37,16 +36,16 @@ class ClassMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found.
+    """Result of `evaluate`.
 
     Attributes:
-        accuracy: top-1, 0-1; `accuracy_low` and `accuracy_high` are the ends of its 95 % Wilson interval.
-        per_class: in the order of `class_names`.
-        confusion: int64, shape (num_classes, num_classes); [true, predicted] counts photographs.
-        expected_calibration_error: 0-1; mean distance of the top-1 probability from the accuracy, by bins.
-        calibration_error_by_chance: 0-1; what a perfectly calibrated network with these probabilities stays below
-            on 95 of 100 such sets of photographs: an error below it is no evidence of miscalibration.
-        log_loss: mean of -log(probability of the true class), in nats.
+        accuracy: Top-1, 0-1. `accuracy_low` and `accuracy_high` are the ends of its 95 % Wilson interval.
+        per_class: In the order of `class_names`.
+        confusion: int64, shape (num_classes, num_classes). [true, predicted] counts photographs.
+        expected_calibration_error: Mean distance of the top-1 probability from the accuracy, by bins, 0-1.
+        calibration_error_by_chance: Limit that 95 of 100 calibrated networks with these probabilities keep, 0-1. An
+            error below it is no evidence of miscalibration.
+        log_loss: Mean of -log(probability of the true class), in nats.
     """
 
     num_photographs: int
@@ -62,16 +61,16 @@ class Evaluation:
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
-        """The classes without photographs. Nothing was measured of them."""
+        """List the classes without photographs."""
         return tuple(metrics.label for metrics in self.per_class if not metrics.support)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The labels, in the order of the network's outputs."""
+        """List the labels, in the order of the network's outputs."""
         return tuple(metrics.label for metrics in self.per_class)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, in the types that `json.dumps` takes. Shares of an absent class are None."""
+        """Return the fields for `json.dumps`. Shares of an absent class are None."""
         return {
             **vars(self),
             "per_class": [
@@ -95,15 +94,14 @@ def evaluate(
     """Compare probabilities with the truth.
 
     Args:
-        probabilities: float32, shape (N, num_classes), N >= 1; rows sum to 1.
-        class_indices: integers, shape (N,): the true classes.
+        probabilities: float32, shape (N, num_classes), N >= 1. Rows sum to 1.
+        class_indices: Integers, shape (N,). They are the true classes.
         class_names: `class_names[class_index]` is the label.
 
-    Sources: Wilson 1927 for the interval; Guo et al. 2017, "On calibration of modern neural networks", for
-    the calibration error.
+    Sources: Wilson 1927 (interval). Guo et al. 2017, "On calibration of modern neural networks" (calibration error).
     """
     num_photographs, num_classes = probabilities.shape
-    predicted = probabilities.argmax(axis=1)  # of equals the first, as serving ranks them
+    predicted = probabilities.argmax(axis=1)  # the first of equals, as `rank`
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (class_indices, predicted), 1)
     num_correct = int(confusion.trace())
@@ -125,7 +123,7 @@ def evaluate(
 
 
 def wilson_interval(num_correct: int, num_photographs: int) -> tuple[float, float]:
-    """The 95 % interval of a share; unlike the textbook's it stays within 0-1, and is honest at 0 and 1."""
+    """Return the 95 % interval of a share. It stays within 0-1."""
     share = num_correct / num_photographs
     z2 = _Z_95**2 / num_photographs
     center = share + z2 / 2
@@ -147,14 +145,14 @@ def _class_metrics(confusion: NDArray[np.int64], class_index: int, label: str) -
 
 
 def calibration_bins(top1_probabilities: NDArray[Any]) -> NDArray[np.int64]:
-    """Which of the `NUM_CALIBRATION_BINS` bins (low, high] of equal width each top-1 probability falls into."""
+    """Return the bin of each top-1 probability, from 0. Bins are (low, high] and equally wide."""
     bins = np.ceil(top1_probabilities.astype(np.float64) * NUM_CALIBRATION_BINS) - 1
     clipped: NDArray[np.int64] = np.clip(bins, 0, NUM_CALIBRATION_BINS - 1).astype(np.int64)
     return clipped
 
 
 def _calibration_error(top1_probabilities: NDArray[Any], is_correct: NDArray[np.bool_]) -> float:
-    """Over the bins: |accuracy - mean probability|, weighted by size."""
+    """Sum |accuracy - mean probability| over the bins, weighted by size."""
     probabilities = top1_probabilities.astype(np.float64)
     # A bin's size times its gap is |its hits - its sum of probabilities|.
     gaps = np.bincount(
@@ -164,7 +162,7 @@ def _calibration_error(top1_probabilities: NDArray[Any], is_correct: NDArray[np.
 
 
 def _calibration_error_by_chance(top1_probabilities: NDArray[Any]) -> float:
-    """The 95th percentile of the calibration error when each answer is right as often as its probability says."""
+    """Return the 95th percentile of a calibrated network's error."""
     random = np.random.default_rng(0)
     errors = [
         _calibration_error(top1_probabilities, random.random(len(top1_probabilities)) < top1_probabilities)

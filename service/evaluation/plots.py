@@ -12,17 +12,12 @@ from contextlib import contextmanager
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from service.evaluation.metrics import NUM_CALIBRATION_BINS, Evaluation, calibration_bins
 from service.evaluation.score import Answers
 
-_FEW_CLASSES = 10
-"""A confusion matrix of more classes has small cells, and no zeros."""
-
-_MAX_COUNTS = 2500
-"""Most counts in a confusion matrix. They take about a second. With more, the colours alone are shown."""
-
+_FEW_CLASSES = 10  # classes above which a confusion matrix has small cells, and no zeros
+_MAX_COUNTS = 2500  # counts above which a confusion matrix shows colours alone. So many take about a second
 _MAX_NAME_LENGTH = 40  # in characters; a longer name would leave no room for the matrix
 
 
@@ -50,7 +45,7 @@ def draw_confusion(evaluation: Evaluation) -> str:
 
 
 def draw_reliability(answers: Answers) -> str:
-    """Accuracy against the probability of the answer, by bins: on the diagonal the scores mean what they say."""
+    """Draw the accuracy over the probability of the answer, by bins. A calibrated network is on the diagonal."""
     top1 = answers.probabilities.max(axis=1)
     is_correct = answers.probabilities.argmax(axis=1) == answers.class_indices
     bins = calibration_bins(top1)
@@ -59,7 +54,7 @@ def draw_reliability(answers: Answers) -> str:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
     centers = (np.arange(NUM_CALIBRATION_BINS) + 0.5) / NUM_CALIBRATION_BINS
-    accuracy = _mean_by_bin(is_correct, bins, counts)
+    accuracy = np.bincount(bins, weights=is_correct, minlength=NUM_CALIBRATION_BINS) / np.maximum(counts, 1)
     axes.bar(centers, accuracy, 0.9 / NUM_CALIBRATION_BINS, alpha=0.7, label="accuracy")
     for center, share, count in zip(centers, accuracy, counts, strict=True):
         if count:
@@ -67,13 +62,6 @@ def draw_reliability(answers: Answers) -> str:
     axes.set(xlabel="probability of the answer", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.08))
     axes.legend(loc="upper left")
     return to_svg(figure)
-
-
-def _mean_by_bin(values: NDArray[np.bool_], bins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    means: NDArray[np.float64] = np.bincount(bins, weights=values, minlength=NUM_CALIBRATION_BINS) / np.maximum(
-        counts, 1
-    )
-    return means
 
 
 def to_svg(figure: Figure) -> str:
@@ -86,10 +74,7 @@ def to_svg(figure: Figure) -> str:
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Take every text of a figure as it is, and be silent about missing glyphs.
-
-    matplotlib measures a text with its own fonts. The document holds the text itself.
-    """
+    """Take every text of a figure as it is. The document holds the text, so missing glyphs need no warning."""
     with rc_context({"text.parse_math": False, "text.usetex": False}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -101,5 +86,4 @@ def _shorten(name: str) -> str:
 
 
 def _count_columns(name: str) -> int:
-    """Return the width of a text in narrow characters."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in name)

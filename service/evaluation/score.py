@@ -1,6 +1,6 @@
-"""Photographs -> probabilities, with the decoder, the resize rule and the engine of serving."""
+"""Scores of photographs, with the decoder, the resize rule and the engine of serving."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from service.data.check import has_digest
 from service.engines.engine import Engine, Probabilities
 from service.errors import DatasetError, ImageError, InvalidImage, OutOfMemory
-from service.files import UnfitFile, open_regular
+from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
 from service.machine import count_cores
 
@@ -23,8 +24,8 @@ _NO_DIGESTS: Mapping[Path, str] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """One photograph's float32 (num_classes,), or why it has none."""
+class ScoredImage:
+    """Probabilities of one photograph, float32, shape (num_classes,), or its error."""
 
     path: Path
     probabilities: Probabilities | None
@@ -33,7 +34,7 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What was asked and answered: `probabilities` float32 (N, num_classes), `class_indices` the truth, (N,)."""
+    """Photographs with `probabilities`, float32, shape (N, num_classes), and true `class_indices`, shape (N,)."""
 
     paths: tuple[Path, ...]
     probabilities: Probabilities
@@ -48,19 +49,19 @@ def score_each(
     *,
     pixels_digests: Mapping[Path, str] = _NO_DIGESTS,
     decode_threads: int = 0,
-) -> Iterator[Scored]:
-    """Score photographs in the order given; one that cannot be scored spoils only its own place.
+) -> Iterator[ScoredImage]:
+    """Score photographs in order. A photograph that cannot be scored yields its error.
 
-    The next batch is decoded while the engine runs one: in memory are at most two batches of squares, and one
-    whole picture per decoding thread.
+    The next batch is decoded while the engine runs one. Memory holds at most two batches of squares, and one full
+    image per decoding thread.
 
     Args:
-        pixels_digests: a photograph named here is refused unless it has this digest (`has_digest`).
-        decode_threads: 0: one more than cores.
+        pixels_digests: Digests by path. Such a photograph is refused unless it has its digest (`has_digest`).
+        decode_threads: Number of threads. 0 means one more than cores.
 
     Raises:
-        EngineFailed: the engine call raised.
-        OutOfMemory: there is not enough memory, which no photograph is at fault for.
+        EngineFailed: The engine call raised.
+        OutOfMemory: There is not enough memory. No photograph is at fault.
     """
 
     def load(path: Path) -> Pixels:
@@ -84,53 +85,36 @@ def score_each(
         executor.shutdown(cancel_futures=True)
 
 
-def score_photographs(
-    engine: Engine,
-    paths: Sequence[Path],
-    rule: ResizeRule,
-    limits: ImageLimits,
-    progress: Callable[[int, int], None] | None = None,
-) -> Probabilities:
-    """Score photographs that are all expected to be good.
+def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, limits: ImageLimits) -> Probabilities:
+    """Return float32, shape (N, num_classes). Row i belongs to `paths[i]`.
 
-    Args:
-        progress: called with (photographs done, photographs in all).
-
-    Returns:
-        float32, shape (N, num_classes); row i belongs to `paths[i]`.
-
-    Raises:
-        DatasetError: names the first photograph that cannot be read or decoded.
-        EngineFailed: the engine call raised.
+    Raises `DatasetError` with the first photograph that cannot be scored, and `EngineFailed`.
     """
     probabilities = np.empty((len(paths), engine.num_classes), np.float32)
     for index, scored in enumerate(score_each(engine, paths, rule, limits)):
         if scored.error is not None:
             raise DatasetError(f"{scored.path} cannot be scored: {scored.error}") from scored.error
         probabilities[index] = scored.probabilities
-        if progress is not None:
-            progress(index + 1, len(paths))
     return probabilities
 
 
 def _read(path: Path, limits: ImageLimits) -> bytes:
     try:
-        with open_regular(path) as file:
-            return file.read(limits.max_image_bytes + 1)
+        return read_bounded(path, limits.max_image_bytes)
     except UnfitFile as error:
         raise InvalidImage("It is not a file: give photographs.") from error
     except OSError as error:
         raise InvalidImage(f"It cannot be read ({error.strerror}): check the path and its rights.") from error
 
 
-def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[Scored]:
+def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[ScoredImage]:
     errors = [future.exception() for _, future in decoding]
     squares = [future.result() for (_, future), error in zip(decoding, errors, strict=True) if error is None]
     rows = iter(engine.run(np.stack(squares), is_alone=True) if squares else ())
     for (path, _), error in zip(decoding, errors, strict=True):
         if error is None:
-            yield Scored(path, next(rows), None)
+            yield ScoredImage(path, next(rows), None)
         elif isinstance(error, ImageError):
-            yield Scored(path, None, error)
+            yield ScoredImage(path, None, error)
         else:
             raise error

@@ -1,4 +1,4 @@
-"""An evaluation for people: three lines, a table per class, the confusions. Programs take `to_dict`."""
+"""Report of an evaluation on a terminal: three lines, a table per class, the confusions."""
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -7,12 +7,11 @@ from rich.text import Text
 
 from service.evaluation.metrics import Evaluation
 
-_WIDEST_MATRIX = 20
-"""Most classes of a confusion matrix on a terminal. Of more classes the most frequent confusions are listed."""
+_WIDEST_MATRIX = 20  # classes above which the most frequent confusions are listed instead of a matrix
 
 
 def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
-    """The whole report; `title` says of what."""
+    """Render the whole report."""
     return Group(
         Text(title, style="bold"),
         Text(summarise(evaluation)),
@@ -22,7 +21,7 @@ def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
 
 
 def summarise(evaluation: Evaluation) -> str:
-    """Accuracy, calibration error and log loss, in three lines. A fourth names absent classes."""
+    """Write accuracy, calibration error and log loss in three lines. A fourth names absent classes."""
     interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
     counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
     return (

@@ -1,4 +1,4 @@
-"""Any mode of picture -> 8 bits per channel, on white. The table is in docs/images.md."""
+"""Modes of images, made 8 bits per channel, on white. The table is in docs/reference/images.md."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,16 @@ def flatten(image: Image.Image) -> Image.Image:
     return _on_white(_eight_bits(image))
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Convert to mode RGB without a profile. An image in that mode is returned itself."""
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 def check_levels(image: Image.Image, name: str) -> None:
     """Refuse a loaded 16-bit image whose numbers use 12 bits or fewer: it would be black.
 
-    Scanners, cameras and microscopes write such files. How white their numbers are, the file does not say. An image
-    that is all black is taken.
+    Scanners, cameras and microscopes write such files. A file does not say how white its numbers are. An image that is
+    all black is taken.
 
     Raises:
         UnsupportedImageFormat: Its greatest number is below 4,096 and above 0.
@@ -40,9 +45,9 @@ def check_levels(image: Image.Image, name: str) -> None:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits keeps its high byte, as 16-bit colour does in Pillow; wider grey is stretched.
+    """Keep the high byte of 16-bit grey, as Pillow does of 16-bit colour, and stretch wider grey.
 
-    32-bit and float numbers have no agreed white: the least becomes black and the greatest white.
+    32-bit and float numbers have no agreed white. The least becomes black and the greatest white.
     """
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
@@ -56,7 +61,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _stretch(numbers: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The least number becomes 0, the greatest 255; those that are none, 0. In place, for memory's sake."""
+    """Make the least number 0, the greatest 255, and NaN 0. The numbers are changed in place, to save memory."""
     finite = np.isfinite(numbers)
     low = float(numbers.min(where=finite, initial=np.inf))
     high = float(numbers.max(where=finite, initial=-np.inf))
@@ -71,7 +76,7 @@ def _stretch(numbers: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Mode L, RGB, CMYK or another without transparency; what was transparent shows white paper."""
+    """Return an image of mode L, RGB or CMYK. White shows where it was transparent."""
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if image.has_transparency_data:

@@ -1,44 +1,32 @@
-"""Bytes -> pixels: the only place where a file is decoded, for training, evaluation and serving alike.
+"""The decoder of files, for training, evaluation and serving alike.
 
-In order: bytes counted, format told from the content (`formats.py`), size and structure judged unopened
-(`header.py`), decoded by Pillow with that one format allowed, made 8 bits on white (`colour.py`), turned upright.
-Then `resize.py` makes the square, and converts its colours to sRGB (`profiles.py`).
+`inspection.py` tells format and size first. Pillow decodes with that one format allowed. `colour.py` makes 8 bits on
+white. The image is turned upright. Then `resize.py` makes the square, in sRGB.
 """
 
 import io
 import logging
 import re
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractContextManager
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, TiffTags, WebPImagePlugin
 
-from service.errors import (
-    ImageBytesTooLarge,
-    ImageError,
-    ImageTooLarge,
-    InvalidImage,
-    MissingImage,
-    OutOfMemory,
-    is_out_of_memory,
-)
+from service.errors import InvalidImage, is_out_of_memory
 from service.imaging.colour import check_levels, flatten
-from service.imaging.formats import detect_format
-from service.imaging.header import announced_pixels, tells_memory
-from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS, Jpeg, read_jpeg
-from service.imaging.pixels import PIXEL_BYTES, Decoded, ImageLimits, Pixels, ResizeRule
+from service.imaging.inspection import Inspection, check_pixels, foreign_errors_blamed, inspect
+from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS
+from service.imaging.limits import PIXEL_BYTES, ImageLimits, ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.png import check_rows, has_16_bits, mark_transparent, without_broken_notes
-from service.imaging.refusals import in_words, not_read
+from service.imaging.refusals import not_read
 from service.imaging.resize import resize
 from service.imaging.tiff_directory import read_page
 from service.machine import can_allocate
 
 # By name, because Pillow would load all its forty readers to find these three; the others it always loads.
 _READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
-
-_Finished = TypeVar("_Finished")
 
 _DEFAULT_LIMITS = ImageLimits()
 _MOST_PLANES = 4  # colours and alpha, each of which may have strips of its own
@@ -55,122 +43,62 @@ _TO_UPRIGHT = {
 }
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 
-BeforeDecoding = Callable[[int, int | None], None]
-"""Told the pixels (width x height) that a picture is decoded to, twice. A large JPEG is decoded to fewer than it has.
 
-The second is None if they do not bound what the decoder takes. Then the first may be the most that a picture may have.
-"""
+def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Decoded:
+    """Decode a file: the image upright, on white, with the profile of its colours.
 
-
-class Undecoded(Exception):
-    """For `before_decoding` to raise: the picture is left as it is."""
-
-
-def decode_image(
-    data: bytes, limits: ImageLimits = _DEFAULT_LIMITS, before_decoding: BeforeDecoding = lambda *_: None
-) -> Decoded:
-    """The picture in a file, upright, on white paper, with the profile of its colours.
-
-    Of animations the first frame, of multi-page files the first page. JPEGs whose shorter side is 1024 pixels or more
-    come at a half, a quarter or an eighth of their size, still 512 or more. What each format and mode becomes, and
-    which files are refused, is in docs/images.md. The same bytes give the same pixels, in any thread.
+    Of animations it is the first frame, of multi-page files the first page. JPEGs with a shorter side of 1024 pixels or
+    more come at a half, a quarter or an eighth of their size, still 512 or more. The same bytes give the same pixels,
+    in any thread. docs/reference/images.md lists formats and refusals.
 
     Args:
-        data: a whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF; the content decides.
-        limits: how many bytes the file and how many pixels the picture may have.
-        before_decoding: called when only decoding is left to do; it may wait, or raise `Undecoded`, which is passed on.
+        data: A whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF. The content decides.
+        limits: Bytes of the file and pixels of the image.
 
     Returns:
-        The image, whose colours are not converted yet: `resize` does that, where it costs least.
+        The image. Its colours are not converted yet. `resize` does that, where it costs least.
 
     Raises:
-        MissingImage: `data` is empty.
-        ImageBytesTooLarge: longer than `limits.max_image_bytes`.
-        ImageTooLarge: the header announces more than `limits.max_image_pixels`; nothing was decoded.
-        UnsupportedImageFormat: not one of the formats.
-        InvalidImage: broken, truncated or hostile. No bytes raise anything but these five.
-        OutOfMemory: there is not enough memory. The image may be sound.
+        MissingImage, ImageBytesTooLarge, ImageTooLarge, UnsupportedImageFormat, InvalidImage, OutOfMemory: As
+            `inspect`. No bytes raise anything else.
     """
-    return _guarded(data, limits, before_decoding, lambda decoded: decoded)
+    inspection = inspect(data, limits)
+    with _errors_blamed(data, inspection):
+        return _decode(data, inspection)
 
 
-def decode_square(
-    data: bytes,
-    rule: ResizeRule,
-    limits: ImageLimits = _DEFAULT_LIMITS,
-    before_decoding: BeforeDecoding = lambda *_: None,
-) -> Pixels:
-    """Decode an image, and resize it to the square that the network takes.
+def decode_square(data: bytes, rule: ResizeRule, inspected: Inspection | ImageLimits = _DEFAULT_LIMITS) -> Pixels:
+    """Decode a file, and resize it to the square that the network takes.
 
     Args:
-        data: as of `decode_image`.
-        rule: of the square.
-        limits: as of `decode_image`.
-        before_decoding: as of `decode_image`.
+        data: As of `decode_image`.
+        rule: Of the square.
+        inspected: The inspection of `data`, or limits, within which it is inspected here.
 
     Returns:
         `resize(decode_image(data), rule)`, bit for bit: uint8, shape (image_size, image_size, 3), RGB, read-only.
 
     Raises:
-        ImageError, OutOfMemory: as `decode_image`.
+        ImageError, OutOfMemory: As `decode_image`.
     """
-    return _guarded(data, limits, before_decoding, lambda decoded: resize(decoded, rule))
+    inspection = inspect(data, inspected) if isinstance(inspected, ImageLimits) else inspected
+    with _errors_blamed(data, inspection):
+        return resize(_decode(data, inspection), rule)
 
 
-def _guarded(
-    data: bytes,
-    limits: ImageLimits,
-    before_decoding: BeforeDecoding,
-    finish: Callable[[Decoded], _Finished],
-) -> _Finished:
-    if not data:
-        raise MissingImage("There is no image: it has no bytes; send the bytes of a photograph.")
-    if len(data) > limits.max_image_bytes:
-        raise ImageBytesTooLarge(
-            f"The image file has {len(data):,} bytes; up to {limits.max_image_bytes:,} are taken: send a smaller copy."
-        )
-    image_format = detect_format(data)
-    try:
-        return finish(_decode(data, image_format, limits, before_decoding))
-    except (ImageError, OutOfMemory, Undecoded):
-        raise
-    except Exception as error:  # over broken bytes Pillow raises nearly anything: KeyError, zlib.error, ...
-        if is_out_of_memory(error) or not _has_memory(data, image_format):
-            raise OutOfMemory(
-                "There is not enough memory to decode the image. The image is not at fault. Send it again later, or "
-                "a smaller copy."
-            ) from error
-        raise InvalidImage(
-            f"The {image_format} picture cannot be read: it is broken, cut short or of a rare kind; "
-            "send the whole file again, or a copy saved as JPEG or PNG."
-        ) from error
+def _errors_blamed(data: bytes, inspection: Inspection) -> AbstractContextManager[None]:
+    num_bytes = PIXEL_BYTES * inspection.num_pixels + 2 * len(data)
+    return foreign_errors_blamed(inspection.format, lambda: not can_allocate(num_bytes))
 
 
-def _has_memory(data: bytes, image_format: str) -> bool:
-    """Whether the decoder could have what it may need. Decoders do not always say that they found no memory."""
-    try:
-        num_pixels = announced_pixels(data, image_format)
-    except Exception:  # the image is broken, which is the answer
-        return True
-    return can_allocate(PIXEL_BYTES * num_pixels + 2 * len(data))
-
-
-def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding: BeforeDecoding) -> Decoded:
-    jpeg = read_jpeg(data) if image_format == "JPEG" else None
-    announced = jpeg.num_pixels if jpeg else announced_pixels(data, image_format)
-    _check_pixels(announced, limits)
-    is_told = tells_memory(data, image_format)
-    if not is_told:
-        before_decoding(announced or limits.max_image_pixels, None)  # of AVIF, even to open it may take long
-    _prepare_pillow(limits)
-    prepared = _prepare_bytes(data, image_format, jpeg)
+def _decode(data: bytes, inspection: Inspection) -> Decoded:
+    image_format = inspection.format
+    _prepare_pillow(inspection.limits)
+    prepared = _prepare_bytes(data, inspection)
     with Image.open(io.BytesIO(prepared), formats=(image_format,)) as file:
         # The decoder itself halves, quarters or eighths JPEGs, each block at once; it takes the least that is no less.
         file.draft(None, (ENOUGH, ENOUGH))
-        num_pixels = max(announced, file.width * file.height)
-        _check_pixels(num_pixels, limits)
-        if is_told:
-            before_decoding(num_pixels, num_pixels)
+        _check_size(file.width * file.height, inspection)
         if image_format == "TIFF":
             _prepare_tiff(file)
         file.load()
@@ -179,7 +107,7 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
         _check_loaded(file, data, image_format)
         if image_format == "PNG":
             mark_transparent(file, prepared)
-        # A copy lets go of the decoder, which of WebP holds the picture twice.
+        # A copy lets go of the decoder, which of WebP holds the image twice.
         image = file.copy() if image_format == "WEBP" else file
         upright = _TO_UPRIGHT.get(_orientation(file))
     del file
@@ -188,17 +116,26 @@ def _decode(data: bytes, image_format: str, limits: ImageLimits, before_decoding
     return Decoded(upright_image, profile if isinstance(profile, bytes) else None)  # TIFF may hold text or numbers
 
 
-def _prepare_bytes(data: bytes, image_format: str, jpeg: Jpeg | None) -> bytes:
+def _check_size(num_pixels: int, inspection: Inspection) -> None:
+    """Refuse an opened file that has more pixels than it announced. Its place was chosen for those."""
+    check_pixels(num_pixels, inspection.limits)
+    if inspection.is_memory_bounded and num_pixels > inspection.num_pixels:
+        raise InvalidImage(
+            f"The {inspection.format} picture is broken (it is larger than its header says): send another copy."
+        )
+
+
+def _prepare_bytes(data: bytes, inspection: Inspection) -> bytes:
     """Take from a file what would make Pillow refuse a whole image, or answer half of one."""
-    if image_format == "PNG":
+    if inspection.format == "PNG":
         return without_broken_notes(data)
-    return jpeg.without_end(data) if jpeg else data
+    return inspection.jpeg.without_end(data) if inspection.jpeg else data
 
 
 def _prepare_tiff(file: ImageFile.ImageFile) -> None:
-    """Keep Pillow from decoding a picture again for each time that its strips are listed, and from reading directories.
+    """Keep Pillow from decoding an image once for each listing of its strips, and from reading directories.
 
-    While it loads, it would read the notes inside the notes, up to the whole file as Python's numbers.
+    Else it reads the notes inside the notes while it loads, up to the whole file as Python's numbers.
     """
     places = [tile.extents for tile in file.tile if tile.extents is not None]
     num_pixels = sum((right - left) * (lower - upper) for left, upper, right, lower in places)
@@ -211,7 +148,7 @@ def _prepare_tiff(file: ImageFile.ImageFile) -> None:
 
 
 def _check_loaded(file: ImageFile.ImageFile, data: bytes, image_format: str) -> None:
-    """Refuse what only its numbers show: 12 bits in words of 16, and greys beyond those that Pillow holds."""
+    """Refuse numbers of 12 bits in words of 16, and greys beyond those that Pillow holds."""
     page = read_page(data) if image_format == "TIFF" else None
     if has_16_bits(data) if image_format == "PNG" else page is not None and page.has_16_bits:
         check_levels(file, image_format)
@@ -219,18 +156,10 @@ def _check_loaded(file: ImageFile.ImageFile, data: bytes, image_format: str) -> 
         raise not_read("TIFF", "holds 32-bit numbers above 2,147,483,647")
 
 
-def _check_pixels(pixels: int, limits: ImageLimits) -> None:
-    if pixels > limits.max_image_pixels:
-        raise ImageTooLarge(
-            f"The picture has {in_words(pixels)} pixels to decode; up to {in_words(limits.max_image_pixels)} are "
-            "taken: send a smaller copy."
-        )
-
-
 def _orientation(image: Image.Image) -> int:
-    """1 to 8 as in EXIF (or XMP, where there is no EXIF); 1, upright, also if that cannot be read.
+    """Return 1 to 8 as in EXIF, or in XMP where there is no EXIF. 1 means upright, or not readable.
 
-    Of TIFF always 1: Pillow turns it while loading, and takes the note away.
+    TIFF always gives 1. Pillow turns it while loading, and takes the note away.
     """
     if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return 1
@@ -239,15 +168,15 @@ def _orientation(image: Image.Image) -> int:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        return 1  # a note beside the picture is broken, the picture is not
+        return 1  # a note beside the image is broken, the image is not
 
 
 def _prepare_pillow(limits: ImageLimits) -> None:
-    """Set what Pillow keeps in globals, before every picture, so that no other import or setting matters.
+    """Set Pillow's globals before every image, so that no other import or setting matters.
 
-    Pillow's own pixel guard (it acts at twice its number) is raised at need, never lowered: it is the second
-    line behind ours, and a neighbour with a larger limit must not fall over it. Warnings are silenced by a
-    filter in front rather than by `warnings.catch_warnings`, which swaps a list that all threads share.
+    Pillow's own pixel guard acts at twice its number. It is the second line behind ours, and is never lowered: a
+    neighbour may have a larger limit. A filter in front silences warnings. `warnings.catch_warnings` swaps a list that
+    all threads share.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     most_pixels = max(limits.max_image_pixels, MAX_JPEG_PIXELS)

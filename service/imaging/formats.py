@@ -1,7 +1,7 @@
-"""What a file is, told from its first bytes: an accepted image format, or what else it seems to be.
+"""The format of a file, told from its first bytes.
 
-Names and content types that senders give are not believed. The decoder is then allowed this one format only,
-so that no other reader of the imaging library ever sees bytes from outside.
+Names and content types from clients are not believed. The decoder is allowed this one format. No other reader of the
+imaging library sees bytes from outside.
 """
 
 import struct
@@ -50,10 +50,10 @@ _REMEDY = "send the photograph itself, as JPEG, PNG or WebP"
 
 
 def detect_format(data: bytes) -> str:
-    """The accepted format that `data` begins like: JPEG, PNG, GIF, TIFF, BMP, WEBP or AVIF.
+    """Return the accepted format that 512 bytes of `data` begin like: JPEG, PNG, GIF, TIFF, BMP, WEBP or AVIF.
 
     Raises:
-        UnsupportedImageFormat: it begins like nothing accepted; the message says what it seems to be.
+        UnsupportedImageFormat: It begins like no accepted format. The message says what it seems to be.
     """
     for magic, image_format in _ACCEPTED:
         if data.startswith(magic):
@@ -71,7 +71,7 @@ def detect_format(data: bytes) -> str:
 
 
 def _brands(data: bytes) -> frozenset[bytes]:
-    """The brands that the first box of an ISO media file claims; empty for any other file."""
+    """Return the brands that the first box of an ISO media file claims. Other files have none."""
     if data[4:8] != b"ftyp":
         return frozenset()
     (size,) = struct.unpack_from(">I", data)
@@ -80,7 +80,7 @@ def _brands(data: bytes) -> frozenset[bytes]:
 
 
 def _describe(data: bytes) -> str:
-    """What the file seems to be, in words that never quote it: the text ends in web pages and logs."""
+    """Say what the file seems to be, without quoting it. The text ends in web pages and logs."""
     for magic, name in _REFUSED:
         if data.startswith(magic):
             return f"it seems to be {name}"

@@ -1,15 +1,13 @@
-"""What can be told of a picture before it is decoded: how many pixels it announces, if the file is whole.
+"""Pixels that an image announces, told before it is decoded.
 
-A decoder works for as long as a file tells it to. These walks touch a few bytes per block of the file. They
-refuse what would keep a decoder busy out of proportion (thousands of scans, chunks, blocks or tags), and what
-stops before its end.
+A decoder works for as long as a file tells it to. These walks touch a few bytes of each block of the file. They refuse
+files that would keep a decoder busy out of proportion, and files that stop before their end.
 """
 
 import struct
 from collections.abc import Callable
 
 from service.errors import InvalidImage
-from service.imaging.jpeg import read_jpeg
 from service.imaging.png import png_pixels
 from service.imaging.refusals import cut_short, not_read, out_of_proportion
 from service.imaging.tiff import tiff_pixels
@@ -21,32 +19,22 @@ _BMP_BITS = frozenset({1, 4, 8, 16, 24, 32})
 
 
 def announced_pixels(data: bytes, image_format: str) -> int:
-    """Width x height that the first frame is decoded to; 0 where only the decoder can tell (AVIF).
+    """Return width x height of the first frame of any format but JPEG.
 
-    A JPEG that keeps its coefficients until all are there counts as the pixels whose memory they take, if that is more.
+    Returns:
+        0 where only the decoder can tell (AVIF).
 
     Raises:
-        InvalidImage: the file stops before its picture does, or its structure is broken or out of proportion.
-        UnsupportedImageFormat: a kind of JPEG, PNG, TIFF or BMP that is not decoded rightly.
-        ImageTooLarge: a JPEG with more pixels in the file than any may have.
-        struct.error, IndexError, OverflowError: it stops inside a field; `decode_image` translates.
+        InvalidImage: The file stops before its image does, or its structure is broken or out of proportion.
+        UnsupportedImageFormat: It is a kind of PNG, TIFF or BMP that is not decoded rightly.
+        struct.error, IndexError, OverflowError: The file stops inside a field.
     """
     check = _CHECKS.get(image_format)
     return check(data) if check else 0
 
 
-def tells_memory(data: bytes, image_format: str) -> bool:
-    """Whether what a decoder takes can be told from the pixels: not of AVIF and TIFF, nor of WebP with a lossless part.
-
-    AVIF names one size in its container and may hold pictures of another. Lossless WebP has Huffman tables for each
-    block of 4 x 4 pixels, if it likes: hundreds of bytes a pixel, from a fraction of one. A TIFF has room for a dozen
-    lists, which Python goes through number by number.
-    """
-    return not (image_format in ("AVIF", "TIFF") or (image_format == "WEBP" and (b"VP8L" in data or b"ALPH" in data)))
-
-
 def _gif_pixels(data: bytes) -> int:
-    """Walks as far as the first frame's own header; what follows that frame is nobody's concern."""
+    """Walk as far as the first frame's own header. Later frames are not looked at."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     num_blocks = 0
@@ -65,7 +53,7 @@ def _gif_pixels(data: bytes) -> int:
 
 
 def _webp_pixels(data: bytes) -> int:
-    """The decoder reserves the canvas when it is made, hence before it is asked for its size."""
+    """Read the size of the canvas, which the decoder reserves when it is made."""
     size = int.from_bytes(data[4:8], "little")
     if size + 8 > len(data):
         raise cut_short("WebP")
@@ -94,7 +82,6 @@ def _bmp_pixels(data: bytes) -> int:
 
 
 _CHECKS: dict[str, Callable[[bytes], int]] = {
-    "JPEG": lambda data: read_jpeg(data).num_pixels,
     "PNG": png_pixels,
     "GIF": _gif_pixels,
     "WEBP": _webp_pixels,

@@ -1,15 +1,15 @@
-"""JPEG: a walk over its segments, the size that it is decoded to, and whether its scans hold a whole image."""
+"""A walk over the segments of a JPEG. It tells the decoded size, and whether the scans hold a whole image."""
 
 import re
 import struct
 from dataclasses import dataclass, field
 
 from service.errors import ImageTooLarge
-from service.imaging.pixels import PIXEL_BYTES
+from service.imaging.limits import PIXEL_BYTES
 from service.imaging.refusals import cut_short, in_words, not_read, out_of_proportion
 
 MAX_JPEG_PIXELS = 200_000_000
-"""Most pixels in a file, however small it is decoded. The table of docs/images.md has time and memory."""
+"""Most pixels in a file, however small it is decoded. The table of docs/reference/images.md has time and memory."""
 ENOUGH = 512
 """Pixels of shorter side that large JPEGs are decoded to, at least: twice what networks see, so that resizing averages.
 
@@ -19,7 +19,7 @@ A photograph of 12 megapixels takes a quarter of the time, and its square differ
 _SCALES = (8, 4, 2)
 _COEFFICIENT_BYTES = 2
 _MAX_MARKERS = 2_000  # a photograph has about 20; 160 with ten megabytes of metadata
-_MAX_SCANS = 100  # encoders write 10 to 18; each is a pass over the whole picture
+_MAX_SCANS = 100  # encoders write 10 to 18; each is a pass over the whole image
 _USUAL_SCANS = 20
 _MAX_WORK = 1_000_000_000  # scans x pixels, beyond the scans that encoders write: about three seconds
 _MAX_USUAL_WORK = 2_000_000_000  # ten scans of the largest JPEG: two seconds, six where a file is hostile
@@ -39,7 +39,7 @@ _NO_CODE = b"\xff\x00" * 8
 
 @dataclass
 class _Frame:
-    """What the header of a frame says, and what its scans have brought so far."""
+    """Header of a frame, and its scans so far."""
 
     marker: int = 0
     width: int = 0
@@ -57,7 +57,7 @@ class _Frame:
 
     @property
     def keeps_coefficients(self) -> bool:
-        """Whether the decoder holds all of them before it makes the first pixel."""
+        """Whether the decoder holds all of them before the first pixel."""
         return self.marker == _PROGRESSIVE or self.num_scans > 1 or self.first_scan < len(self.sampling)
 
     def read_header(self, marker: int, segment: bytes) -> None:
@@ -97,11 +97,11 @@ class _Frame:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """What the segments of a JPEG tell.
+    """Facts from the segments of a JPEG.
 
     Attributes:
-        num_pixels: That it is decoded to, or whose memory its decoder needs, if that is more.
-        end: Where the end mark of its only scan is. None where there are more scans.
+        num_pixels: Pixels that it is decoded to, or whose memory its decoder needs, if those are more.
+        end: Position of the end mark of its only scan. None where there are more scans.
     """
 
     num_pixels: int
@@ -134,13 +134,13 @@ def read_jpeg(data: bytes) -> Jpeg:
 
 
 def _scale(width: int, height: int) -> int:
-    """Divisor of both sides that the decoder applies, as `Image.draft` chooses it."""
+    """Return the divisor of both sides that the decoder applies, as `Image.draft` chooses it."""
     least = min(width, height) // ENOUGH
     return next((scale for scale in _SCALES if least >= scale), 1)
 
 
 def _walk(data: bytes) -> tuple[_Frame, int]:
-    """The frame, and where its end mark is."""
+    """Return the frame and the position of its end mark."""
     frame = _Frame()
     position, fill_bytes, note_bytes = 2, 0, 0
     for _ in range(_MAX_MARKERS):

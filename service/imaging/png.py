@@ -1,4 +1,4 @@
-"""PNG: a walk over its chunks, the notes that are passed over, and its transparent colour."""
+"""A walk over the chunks of a PNG, its notes that are passed over, and its transparent colour."""
 
 import io
 import struct
@@ -38,7 +38,7 @@ def png_pixels(data: bytes) -> int:
         length = end - position - 12
         if kind == b"CgBI":
             raise not_read("PNG", "is packed for Apple's telephones", "send it as JPEG, or as an ordinary PNG")
-        if kind == _IDAT:  # Pillow verifies the checksums of the chunks before it, not of the picture itself
+        if kind == _IDAT:  # Pillow verifies the checksums of the chunks before it, not of the image itself
             if not _is_sound(data, position, end):
                 raise InvalidImage("The PNG picture is damaged (a checksum differs): send the file again.")
             left_bytes -= length
@@ -54,14 +54,14 @@ def png_pixels(data: bytes) -> int:
 
 
 def has_16_bits(data: bytes) -> bool:
-    """Whether its numbers go from 0 to 65,535."""
+    """Return whether its numbers go from 0 to 65,535."""
     return data[24] == 16
 
 
 def without_broken_notes(data: bytes) -> bytes:
     """Return a PNG without its broken notes and its later frames.
 
-    Pillow refuses the whole image over one of them. The bytes are those given where nothing is left out.
+    Pillow refuses the whole image over one of them. A PNG without any is returned itself.
     """
     kept, kept_from = [], 0
     for kind, position, end in _chunks(data):
@@ -137,7 +137,7 @@ def _chunks(data: bytes) -> list[tuple[bytes, int, int]]:
 
 
 def _last_rows(image: Image.Image) -> list[NDArray[np.uint8]]:
-    """The numbers of the last two rows, as they are stored."""
+    """Return the last two rows as they are stored."""
     tops = range(max(0, image.height - 2), image.height)
     return [np.asarray(image.crop((0, top, image.width, top + 1))) for top in tops]
 
@@ -148,7 +148,7 @@ def _is_sound(data: bytes, position: int, end: int) -> bool:
 
 
 def _is_readable(data: bytes, kind: bytes, position: int, end: int) -> bool:
-    """Whether Pillow can read a note: its checksum is right, and it has the form that Pillow insists on."""
+    """Return whether Pillow can read a note. Its checksum is right, and it has the form that Pillow insists on."""
     if kind in _ANIMATION or not _is_sound(data, position, end):
         return False
     body = data[position + 8 : end - 4]

@@ -1,4 +1,4 @@
-"""Colour profiles (ICC): which of them are applied, and their conversions to sRGB, which are kept."""
+"""Colour profiles (ICC) that are applied, and their conversions to sRGB, which are kept."""
 
 import hashlib
 import io
@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from service.errors import OutOfMemory, is_out_of_memory
-from service.imaging.pixels import Decoded, Pixels, as_rgb
+from service.imaging.colour import as_rgb
+from service.imaging.pixels import Decoded, Pixels
 from service.machine import can_allocate
 
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest in use, for printing presses, have about 3 MB
@@ -34,11 +35,11 @@ _CONVERSION_BYTES = 512 * 1024  # at most, for CMYK and however large the profil
 
 @dataclass(frozen=True)
 class Conversion:
-    """The way from one profile's numbers to sRGB.
+    """Conversion from one profile's numbers to sRGB.
 
     Attributes:
-        transform: from mode L, RGB or CMYK, the one it was made for, to RGB.
-        is_last: whether an image is resized first, and its colours are converted then.
+        transform: From the mode that it was made for (L, RGB or CMYK) to RGB.
+        is_last: Whether an image is resized before its colours are converted.
     """
 
     transform: ImageCms.ImageCmsTransform
@@ -48,8 +49,8 @@ class Conversion:
         """Convert the colours of an image.
 
         Args:
-            image: in the mode that the conversion was made for.
-            in_place: whether an `image` in mode RGB becomes the result itself. That saves a tenth of the conversion.
+            image: In the mode that the conversion was made for.
+            in_place: Whether an `image` in mode RGB becomes the result. That saves a tenth of the conversion.
 
         Returns:
             An image of the same size in mode RGB.
@@ -60,17 +61,16 @@ class Conversion:
         return self.transform.apply(image)
 
 
-def find_conversion(decoded: Decoded) -> Conversion | None:
-    """Find how the colours of an image become sRGB. Conversions of profiles seen lately are kept.
+def find_conversion(profile: bytes | None, mode: str) -> Conversion | None:
+    """Find how colours of a profile and mode become sRGB. Conversions of profiles seen lately are kept.
 
     Returns:
-        None where the colours stay as they are. The image has no profile, or that of sRGB, or one that cannot be used:
-        broken, hostile, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
+        None where the colours stay as they are. There is no profile, or that of sRGB, or one that cannot be used. It is
+        broken, malicious, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
     """
-    profile = decoded.profile
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return None
-    return _KEPT.find(profile, decoded.image.mode)
+    return _KEPT.find(profile, mode)
 
 
 def to_srgb(decoded: Decoded) -> Pixels:
@@ -78,16 +78,16 @@ def to_srgb(decoded: Decoded) -> Pixels:
 
     `resize` gives the same colours sooner. Some split lists hold digests of these pixels.
     """
-    conversion = find_conversion(decoded)
+    conversion = find_conversion(decoded.profile, decoded.image.mode)
     return np.asarray(as_rgb(decoded.image) if conversion is None else conversion.apply(decoded.image))
 
 
 class ConversionCache:
-    """The conversions used last, by the digest of their profile. Any thread may ask.
+    """Conversions used last, by the digest of their profile. Any thread may ask.
 
     Args:
-        max_entries: profiles that are remembered, with or without a conversion.
-        max_bytes: bytes of all conversions together. Each counts as 512 KiB.
+        max_entries: Profiles that are kept, with or without a conversion.
+        max_bytes: Bytes of all conversions together. Each counts as 512 KiB.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -101,14 +101,14 @@ class ConversionCache:
         """Return the conversion from this profile and mode. It is built where it is not kept.
 
         Args:
-            profile: an ICC profile, or bytes that are none.
+            profile: An ICC profile, or other bytes.
             mode: L, RGB or CMYK.
 
         Returns:
             None where colours stay as they are.
 
         Raises:
-            OutOfMemory: there is not enough memory for the conversion. Other colours would be a wrong answer.
+            OutOfMemory: There is not enough memory for the conversion. Other colours would be a wrong answer.
         """
         key = (hashlib.sha256(profile).digest(), mode)
         with self._lock:
@@ -156,7 +156,7 @@ def _build(profile_bytes: bytes, mode: str) -> Conversion | None:
 
 
 def _keeps_greys(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a tone curve is much like sRGB's.
+    """Return whether a tone curve is much like that of sRGB.
 
     A resize averages numbers. Where these follow light as sRGB's do, the converted average is nearly the average of the
     converted colours. `benchmarks/colour.py` measures the difference.
@@ -168,20 +168,17 @@ def _keeps_greys(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _find_tags(profile: bytes) -> list[tuple[bytes, int]]:
-    """The name of each of a profile's tags, and the byte that it begins at.
-
-    Source: ICC.1:2022, 7.3 (the tag table).
-    """
+    """List a profile's tags and the bytes that they begin at. Source: ICC.1:2022, 7.3 (the tag table)."""
     (num_tags,) = struct.unpack_from(">I", profile, _TAG_TABLE)
     first = _TAG_TABLE + 4
     return [struct.unpack_from(">4sI", profile, first + 12 * tag) for tag in range(min(num_tags, _MAX_TAGS + 1))]
 
 
 def _is_plain(profile: bytes, tags: list[tuple[bytes, int]]) -> bool:
-    """Without chains of processing elements: a few bytes can chain a hundred thousand, a minute's work for any picture.
+    """Return whether a profile has no chains of processing elements, and no tables that claim to be longer than itself.
 
-    And without tables that say they are longer than the whole profile: LittleCMS has memory for them, up to half a
-    gigabyte, before it looks for what they hold.
+    A few bytes can chain a hundred thousand elements, a minute's work for any image. LittleCMS reserves half a gigabyte
+    for a table before it reads it.
 
     Source: ICC.1:2022, 10.10 to 10.16 (lut16Type, lut8Type, lutAToBType, multiLocalizedUnicodeType,
     multiProcessElementsType).
@@ -193,7 +190,7 @@ def _is_plain(profile: bytes, tags: list[tuple[bytes, int]]) -> bool:
 
 
 def _table_length(profile: bytes, kind: bytes, offset: int) -> int:
-    """How many entries the table of this kind at `offset` says it has; 0 for kinds whose reader looks first."""
+    """Return the entries that the table at `offset` claims. 0 means that the reader of this kind looks first."""
     if kind == b"mluc":
         return int.from_bytes(profile[offset + 8 : offset + 12])
     if kind in (b"mft1", b"mft2"):
@@ -207,5 +204,5 @@ def _table_length(profile: bytes, kind: bytes, offset: int) -> int:
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Most profiles say what is assumed anyway; to convert would cost time and rounding."""
+    """Return whether a profile says what is assumed anyway. A conversion would cost time and rounding."""
     return (profile.profile.profile_description or "").startswith("sRGB")

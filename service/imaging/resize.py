@@ -1,9 +1,11 @@
-"""Any picture -> the square that the network takes: one rule for evaluation and serving."""
+"""The square that the network takes, by one rule for evaluation and serving."""
 
 import numpy as np
 from PIL import Image
 
-from service.imaging.pixels import Decoded, Pixels, ResizeRule, as_rgb
+from service.imaging.colour import as_rgb
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import find_conversion
 
 _DEFAULT_RULE = ResizeRule()
@@ -12,15 +14,15 @@ _MAX_ASPECT_RATIO = 4
 
 
 def resize(image: Decoded | Pixels, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
-    """The centre square of a picture in sRGB, as the network takes it.
+    """Cut the centre square of an image in sRGB, as the network takes it.
 
-    As if the shorter side were scaled to `rule.shorter_side` and the centre cut out; done in one step on the square
-    that will be kept, so that nothing is scaled in vain and the cut need not fall on whole pixels. Smaller pictures
-    are enlarged.
+    It is as if the shorter side were scaled to `rule.shorter_side` and the centre cut out. One step does both, on the
+    square that is kept. Nothing is scaled in vain, and the cut need not fall on whole pixels. Smaller images are
+    enlarged.
 
     Args:
-        image: a decoded image; or uint8, shape (height, width, 3), sRGB. Any size from 1 x 1.
-        rule: sizes in pixels; `image_size` at most `shorter_side`.
+        image: A decoded image, or uint8, shape (height, width, 3), sRGB. Any size from 1 x 1.
+        rule: Sizes in pixels. `image_size` is at most `shorter_side`.
 
     Returns:
         uint8, shape (image_size, image_size, 3), read-only.
@@ -33,15 +35,15 @@ def resize(image: Decoded | Pixels, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
 
 
 def resize_shorter_side(image: Decoded | Pixels, shorter_side: int) -> Pixels:
-    """The whole picture in sRGB for the training cache, its shorter side scaled (also up) to exactly `shorter_side`.
+    """Scale a whole image in sRGB for the training cache, so that its shorter side is exactly `shorter_side`.
 
     Args:
-        image: as of `resize`.
-        shorter_side: in pixels.
+        image: As of `resize`.
+        shorter_side: In pixels.
 
     Returns:
-        uint8, shape (height, width, 3), read-only. A picture more than four times as long as wide loses its ends, so
-        that a strip of 1 x 50,000 pixels cannot fill the cache.
+        uint8, shape (height, width, 3), read-only. An image more than four times as long as wide loses its ends. Else a
+        strip of 1 x 50,000 pixels would fill the cache.
     """
     decoded = _as_decoded(image)
     width, height = decoded.image.size
@@ -62,7 +64,7 @@ def _scale(decoded: Decoded, size: tuple[int, int], box: tuple[float, float, flo
 
     Without a conversion, CMYK becomes RGB before the resize, and grey after it.
     """
-    image, conversion = decoded.image, find_conversion(decoded)
+    image, conversion = decoded.image, find_conversion(decoded.profile, decoded.image.mode)
     if conversion is not None and not conversion.is_last:
         image = conversion.apply(image)
     elif image.mode == "CMYK":

@@ -74,7 +74,7 @@ def tiff_pixels(data: bytes) -> int:
 
 
 def _check_first(data: bytes, page: TiffPage) -> None:
-    """Refuse a first page that says it is no image of its own: a thumbnail or a mask, as in raw files."""
+    """Refuse a first page that is a thumbnail or a mask, as in raw files."""
     is_small = page.one(Tag.SUBFILE, 0) & 1 or page.one(Tag.OLD_SUBFILE, 1) == 2
     if is_small or page.one(Tag.SUBFILE, 0) & 4 or _has_larger_part(data, page):
         raise not_read("TIFF", "begins with a thumbnail or a mask", "send the photograph itself, as JPEG or PNG")
@@ -116,7 +116,7 @@ def _check_kind(page: TiffPage) -> None:
 
 
 def _is_apart_rightly(page: TiffPage, photometric: int, depth: int, compression: int, extra: tuple[int, ...]) -> bool:
-    """Whether samples in planes of their own go with the rest."""
+    """Return whether samples in planes of their own go with the rest."""
     if compression == _NONE:
         is_plain = page.numbers.get(Tag.EXTRA, ()) in ((), (_ALPHA,))
         return is_plain and depth == 8 and photometric in _COLOURS_APART and (not extra or photometric == _RGB)
@@ -126,7 +126,7 @@ def _is_apart_rightly(page: TiffPage, photometric: int, depth: int, compression:
 def _is_packed_rightly(
     page: TiffPage, photometric: int, depth: int, sample_format: int, compression: int, extra: tuple[int, ...]
 ) -> bool:
-    """Whether a compression, a predictor and a byte order go with the samples."""
+    """Return whether compression, predictor and byte order go with the samples."""
     is_apart = page.one(Tag.PLANES, 1) == 2
     if compression == _JPEG:
         return depth == 8 and photometric in _JPEG_COLOURS and not extra and not is_apart
@@ -141,7 +141,7 @@ def _is_packed_rightly(
 
 
 def _is_filled_rightly(page: TiffPage, photometric: int, depth: int, compression: int, extra: tuple[int, ...]) -> bool:
-    """Whether the order of bits in a byte goes with the rest."""
+    """Return whether the order of bits in a byte goes with the rest."""
     if page.one(Tag.FILL_ORDER, 1) != 2 or compression in _FAX:
         return True
     is_one = photometric in (_WHITE_IS_ZERO, _GREY, _PALETTE) and depth <= 8

@@ -1,4 +1,4 @@
-"""The directory of a TIFF page: which numbers say how its image is stored."""
+"""The directory of a TIFF page, whose numbers say how its image is stored."""
 
 import struct
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from service.errors import InvalidImage
 from service.imaging.refusals import out_of_proportion
 
 _MAX_ENTRIES = 1_000
-_MAX_VALUES = 65_536  # numbers in one entry: as many strips as a picture may sensibly have
+_MAX_VALUES = 65_536  # numbers in one entry: as many strips as an image may sensibly have
 
 _BYTES = frozenset({1, 2, 7})  # kinds of entry that stay one string of bytes, however long
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # kind: as `struct` calls it
@@ -20,7 +20,7 @@ _UNSIGNED = 1  # a format of samples
 
 
 class Tag(IntEnum):
-    """The entries that say how an image is stored, by their names in TIFF 6.0."""
+    """Entries that say how an image is stored, by their names in TIFF 6.0."""
 
     SUBFILE = 254
     OLD_SUBFILE = 255
@@ -58,8 +58,8 @@ class TiffPage:
     """The numbers of a directory that say how its image is stored.
 
     Attributes:
-        numbers: by tag. A tag that is missing, or holds no whole numbers, is not in it.
-        is_little: whether bytes come in little-endian order.
+        numbers: By tag. Tags that hold no whole numbers are left out.
+        is_little: Whether bytes come in little-endian order.
     """
 
     numbers: dict[int, tuple[int, ...]]
@@ -71,7 +71,7 @@ class TiffPage:
 
     @property
     def pixels(self) -> int:
-        """Width x height, or those of a tile if it is larger: a tile is decoded whole."""
+        """Width x height, or those of a tile if it is larger. A tile is decoded whole."""
         return max(
             self.one(Tag.WIDTH, 0) * self.one(Tag.HEIGHT, 0), self.one(Tag.TILE_WIDTH, 0) * self.one(Tag.TILE_HEIGHT, 0)
         )
@@ -131,7 +131,7 @@ def read_directory(data: bytes, start: int, *, is_little: bool, is_big: bool) ->
 
 
 def _numbers(data: bytes, order: str, kind: int, count: int, field: bytes) -> tuple[int, ...]:
-    """Those of an entry, which are in its own `field` if they fit there, else where that points to; none of others."""
+    """Read the numbers of an entry, in its own `field` or where that points to. Other kinds of entry have none."""
     if kind not in _INTEGERS or count > 4 * _MAX_VALUES:
         return ()
     layout = struct.Struct(f"{order}{count}{_INTEGERS[kind]}")

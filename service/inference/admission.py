@@ -1,15 +1,14 @@
-"""Who may wait, and how long: the bounds that keep memory and latency bounded under any load."""
+"""Limits on waiting images and bytes. They bound memory and latency under any load."""
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from service.errors import Draining, QueueFull
 
-# A queue longer than what keeps the lanes busy adds nothing but latency: while requests are refused, its length is
+# A queue longer than what keeps the lanes busy adds nothing but latency. While requests are refused, its length is
 # doubled or halved after each of these, until the service is without any image for about so much of the time.
 _JUDGED_EVERY_S = 0.5
 _TOO_OFTEN_EMPTY, _NEVER_EMPTY = 0.03, 0.01
@@ -21,16 +20,22 @@ _FULL = "as many as may: send it again after the seconds in Retry-After."
 
 
 class Admission:
-    """Counts requests and their bytes from arrival to answer, and images from the end of their upload to their lane.
+    """Requests and bytes from arrival to answer, and images from upload to lane. It alone refuses a full queue.
 
-    On the event loop's thread only: no locks.
+    It is used on the event loop's thread only, without locks.
 
     Args:
-        max_queue_size: most images that may wait; fewer while the overload lasts.
-        max_queue_bytes: most bytes of bodies, those included that are still arriving.
-        num_computing: how many images are in lanes at this moment; they do not wait any more.
-        min_queue_size: how many must be able to wait, at the least, so that the engine never lacks work.
-        clock: seconds, monotonic.
+        max_queue_size: Most images that may wait. Overload lowers the number for a while.
+        max_queue_bytes: Most bytes of bodies, arriving ones included.
+        num_computing: Gives the number of images in lanes. They no longer wait.
+        min_queue_size: Gives the number of images that may always wait, so that the engine never lacks work.
+        clock: Gives monotonic seconds.
+
+    Attributes:
+        max_waiting: Images that may wait at this moment.
+        num_requests: Accepted requests without an answer.
+        num_images: Images of theirs that have arrived.
+        num_bytes: Bytes of their bodies.
     """
 
     def __init__(
@@ -46,17 +51,11 @@ class Admission:
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
         self._min_queue_size = min_queue_size
-        self.room = max_queue_size
-        """Images that may wait at this moment."""
+        self._num_computing = num_computing
+        self.max_waiting = max_queue_size
         self._full_at = self._judging_since = -math.inf
         self._empty_since, self._empty_s = clock(), 0.0
-        self._num_computing = num_computing
-        self.num_requests = 0
-        """Accepted requests that have no answer yet."""
-        self.num_images = 0
-        """Images of theirs that have arrived."""
-        self.num_bytes = 0
-        """Bytes of their bodies."""
+        self.num_requests = self.num_images = self.num_bytes = 0
         self._num_expected = 0
         self._is_closed = self._is_giving_up = False
         self._tasks: set[asyncio.Task[object]] = set()  # of the accepted requests
@@ -65,54 +64,44 @@ class Admission:
 
     @property
     def num_waiting(self) -> int:
-        """Images that wait for a thread, or are being decoded ahead of their lane."""
+        """Images that wait for a thread, or are decoded ahead of their lane."""
         return max(0, self.num_images - self._num_computing())
 
     def is_busy(self) -> bool:
-        """Whether an image is here, or was a moment ago, whoever's: the next may come at any moment."""
+        """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
         return self.num_images > 0 or self._clock() - self._empty_since < _QUIET_AFTER_S
 
-    def check_room(self) -> None:
-        """Whether one more image may wait at this moment, those that are expected counted. Raises `QueueFull`."""
-        self._check_room(self._num_expected)
-
     def expect(self) -> None:
-        """Count an image until the event loop's next turn, by when its request has come to count it itself.
+        """Take a place for an image until the event loop's next turn. By then its request counts it.
 
-        Many may arrive in one turn, and a request that finds no room only when it is there has cost ten times as much.
+        Many requests may arrive in one turn. A refusal by the request itself costs ten times as much.
+
+        Raises:
+            QueueFull: As many images as may wait already, expected ones included.
         """
+        self._check_not_full(self._num_expected)
         self._num_expected += 1
         asyncio.get_running_loop().call_soon(self._no_longer_expect)
 
     @contextmanager
-    def request(self) -> Iterator[Callable[[int], None]]:
-        """Around the whole of one request, its upload included: a stop waits for what is inside.
-
-        Gives what is to be told of each piece of the body (bytes), and raises `QueueFull` when that is too much.
+    def request(self) -> Iterator["Ticket"]:
+        """Admit one request, its upload included. A stop waits for what is inside.
 
         Raises:
-            Draining: `close` was called; or `give_up`, before the answer was there.
-            QueueFull: as many images as may wait already; its body need not even be read.
+            Draining: `close` was called, or `give_up` before the answer.
+            QueueFull: As many images as may wait already. The body need not be read.
         """
         if self._is_closed:
             raise Draining("This replica is shutting down: send the request again, another replica takes it.")
-        self._check_room()
+        self._check_not_full()
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         self.num_requests += 1
         self._idle.clear()
-        num_own_bytes = 0
-
-        def hold(num_bytes: int) -> None:
-            nonlocal num_own_bytes
-            if self.num_bytes + num_bytes > self._max_queue_bytes:
-                raise QueueFull(f"{self.num_bytes} bytes of images already wait, {_FULL}")
-            num_own_bytes += num_bytes
-            self.num_bytes += num_bytes
-
+        ticket = Ticket(self)
         try:
-            yield hold
+            yield ticket
         except asyncio.CancelledError:
             if not self._is_giving_up:
                 raise
@@ -120,15 +109,21 @@ class Admission:
             raise Draining("This replica shut down before the answer was there: send the request again.") from None
         finally:
             self._tasks.discard(task)
-            self.num_bytes -= num_own_bytes
+            self.num_bytes -= ticket.num_bytes
             self.num_requests -= 1
             if not self.num_requests:
                 self._idle.set()
 
+    def add_bytes(self, num_bytes: int) -> None:
+        """Count bytes of a body. Raises `QueueFull` where they are too many."""
+        if self.num_bytes + num_bytes > self._max_queue_bytes:
+            raise QueueFull(f"{self.num_bytes} bytes of images already wait, {_FULL}")
+        self.num_bytes += num_bytes
+
     @contextmanager
     def image(self) -> Iterator[None]:
-        """Around decode, queue and lane of one image, its bytes being here. Raises `QueueFull`."""
-        self._check_room()
+        """Take a place for one image from its arrival to its row. Raises `QueueFull` where there is none."""
+        self._check_not_full()
         if not self.num_images:
             self._empty_s += self._clock() - self._empty_since
         self.num_images += 1
@@ -140,11 +135,11 @@ class Admission:
                 self._empty_since = self._clock()
 
     def close(self) -> None:
-        """Refuse every request from now on; what was accepted goes on."""
+        """Refuse every request from now on. Accepted ones go on."""
         self._is_closed = True
 
     async def wait_idle(self) -> None:
-        """Until every accepted request has its answer."""
+        """Wait until every accepted request has its answer."""
         await self._idle.wait()
 
     def give_up(self) -> None:
@@ -156,18 +151,18 @@ class Admission:
     def _no_longer_expect(self) -> None:
         self._num_expected -= 1
 
-    def _check_room(self, num_expected: int = 0) -> None:
-        if self.num_waiting + num_expected < self.room:
+    def _check_not_full(self, num_expected: int = 0) -> None:
+        if self.num_waiting + num_expected < self.max_waiting:
             return
-        self._adapt_room()
-        if self.num_waiting + num_expected >= self.room:
+        self._adapt()
+        if self.num_waiting + num_expected >= self.max_waiting:
             raise QueueFull(f"{self.num_waiting} images already wait, {_FULL}")
 
-    def _adapt_room(self) -> None:
-        """On each arrival that finds none: shorten a queue that only adds latency, lengthen one that runs dry.
+    def _adapt(self) -> None:
+        """Shorten a queue that only adds latency, and lengthen one that runs dry.
 
-        Between bursts there is no image at all, and all of the room stays for the next one. After two seconds in which
-        everybody has found room it is all there again, too.
+        It is called on each arrival that finds no place. Between bursts there is no image, and the queue keeps its
+        length for the next burst. It has its full length again two seconds after the last refusal.
 
         Source: Nichols and Jacobson, "Controlling Queue Delay" (2012), on standing queues and bursts.
         """
@@ -175,38 +170,28 @@ class Admission:
         judged_s, since_full_s = now - self._judging_since, now - self._full_at
         self._full_at = now
         if since_full_s > _OVER_AFTER_S:
-            self.room = self._max_queue_size
+            self.max_waiting = self._max_queue_size
         elif judged_s < _JUDGED_EVERY_S:
             return
         elif self._empty_s > _TOO_OFTEN_EMPTY * judged_s:
-            self.room = min(self._max_queue_size, self.room * 2)
+            self.max_waiting = min(self._max_queue_size, self.max_waiting * 2)
         elif self._empty_s < _NEVER_EMPTY * judged_s:
-            self.room = min(self._max_queue_size, max(self._min_queue_size(), self.room // 2))
+            self.max_waiting = min(self._max_queue_size, max(self._min_queue_size(), self.max_waiting // 2))
         self._judging_since, self._empty_s = now, 0.0
 
 
-class PixelBudget:
-    """Bounds the pixels that the threads which decode ahead are at, together: up to 17 bytes for each.
+class Ticket:
+    """Place of one admitted request. Its bytes and images count until the request ends."""
 
-    Args:
-        max_pixels: of all pictures that are decoded at the same time; a larger one is decoded alone.
-    """
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.num_bytes = 0
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
-        self._num_pixels = 0
-        self._turn = threading.Lock()  # first come, first served: else small pictures would pass a large one for ever
-        self._freed = threading.Condition()
+    def add_bytes(self, num_bytes: int) -> None:
+        """Count a piece of the body before it is kept. Raises `QueueFull` where it is too much."""
+        self._admission.add_bytes(num_bytes)
+        self.num_bytes += num_bytes
 
-    @contextmanager
-    def hold(self, num_pixels: int) -> Iterator[None]:
-        """Around the decoding of one picture, in its thread, which waits here while there is no room."""
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: not self._num_pixels or self._num_pixels + num_pixels <= self._max_pixels)
-            self._num_pixels += num_pixels
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._num_pixels -= num_pixels
-                self._freed.notify()
+    def image(self) -> AbstractContextManager[None]:
+        """Take a place for one image of the request. Raises `QueueFull` where there is none."""
+        return self._admission.image()

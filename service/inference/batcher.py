@@ -1,12 +1,11 @@
-"""MicroBatcher: callers hand in one image each; the engine gets whatever waits when a lane is free.
+"""Micro-batches: callers hand in one image each, and the engine gets all that wait when a lane is free.
 
-Batches are formed on the event loop's thread, and nothing polls: it happens when an image arrives and when a lane
-comes free. An idle service adds no wait; a busy one fills its batches by itself. An image may come as a function that
-makes it, which a lane calls: what a file costs is then paid on the thread that computes, and is handed over once per
-batch instead of once per image.
+Batches are formed on the event loop's thread when an image arrives and when a lane comes free. An idle service adds no
+wait, and a busy one fills its batches. An image may come as a function that makes it. The lane calls that, so that a
+file costs the thread that computes, and is handed over once a batch.
 
-There are no locks. A lane writes only what nobody reads before it is done (`pixels`, `make_s`, `outcome` of its batch)
-and its own entry of `_calls`; what it reads of the event loop's, it reads at once (`len`, `done`) and may find late.
+There are no locks. A lane writes what the event loop reads only afterwards (`pixels`, `make_s` and `outcome` of its
+batch), and its own entry of `_calls`. It reads what is the event loop's at once (`len`, `done`), perhaps late.
 """
 
 import asyncio
@@ -20,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engines.engine import Engine, Probabilities, failed_run
-from service.engines.open_version import LoadedVersion
-from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, QueueFull, ServiceError
+from service.engines.open_version import ServedVersion
+from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, ServiceError
 from service.imaging.pixels import Pixels
 from service.inference.threads import LANES, compute_threads, on_own_core
 
@@ -29,8 +28,8 @@ _CLOSED = "This replica has shut down: send the request again."
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One image's row, and how long the lane made the image and sat in the engine call (seconds)."""
+class Row:
+    """Row of one image, and the seconds that the lane took to make the image and to call the engine."""
 
     probabilities: Probabilities
     make_s: float
@@ -40,44 +39,40 @@ class Scored:
 @dataclass(eq=False)
 class _Waiting:
     image: Pixels | Callable[[], Pixels]
-    loaded: LoadedVersion
+    loaded: ServedVersion
     deadline: float | None
-    answer: asyncio.Future[Scored]
+    answer: asyncio.Future[Row]
     is_computing: bool = False
     pixels: Pixels | None = None
     make_s: float = 0.0
-    outcome: Scored | Exception | None = None
+    outcome: Row | Exception | None = None
 
     def make(self) -> None:
-        """In a lane's thread."""
         began_at = time.perf_counter()
         try:
             self.pixels = self.image() if callable(self.image) else self.image
         except Exception as error:
-            # Its frames hold the file and its pixels, and this one holds it: only a collection would free them.
+            # Its frames hold the file and its pixels, and this one holds it. Only a collection would free them.
             error.__cause__ = error.__context__ = None
             self.outcome = error.with_traceback(None)
         self.make_s = time.perf_counter() - began_at
 
 
 class MicroBatcher:
-    """A bounded queue in front of lanes, the threads that run the engine.
+    """A queue in front of lanes, the threads that run the engine. `Admission` bounds it.
 
     Args:
-        max_batch_size: most images in one engine call; an engine may want fewer.
-        max_queue_size: most images that may wait; those in a lane do not count.
-        on_batch: told the size of each batch when it is done, for the metrics.
+        max_batch_size: Most images in one engine call. An engine may want fewer.
+        on_batch: Gets the size of each batch when it is done, for the metrics.
+
+    Attributes:
+        num_computing: Images in lanes whose callers are still there.
+        last_success_at: When an engine call last gave an answer, in event loop time (seconds).
+        is_failing: Whether the last engine call to end has raised.
     """
 
-    def __init__(
-        self,
-        *,
-        max_batch_size: int,
-        max_queue_size: int,
-        on_batch: Callable[[int], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, *, max_batch_size: int, on_batch: Callable[[int], None] = lambda _: None) -> None:
         self._max_batch_size = max_batch_size
-        self._max_queue_size = max_queue_size
         self._on_batch = on_batch
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -85,51 +80,37 @@ class MicroBatcher:
         self._is_closed = False
         self._calls: dict[object, float] = {}  # call -> when it began, on the event loop's clock
         self.num_computing = 0
-        """Images in lanes at this moment whose callers are still there."""
-        self.last_success_at = float("-inf")
-        """When an engine call last gave an answer, on the event loop's clock (seconds)."""
+        self.last_success_at = -math.inf
         self.is_failing = False
-        """Whether the last engine call to end has raised."""
 
     def longest_call_s(self, now: float) -> float:
-        """Age of the oldest engine call that has not ended, in seconds; 0 when none runs."""
+        """Return the age of the oldest engine call that has not ended, in seconds. 0 means that none runs."""
         return max((now - began for began in tuple(self._calls.values())), default=0.0)  # lanes come and go meanwhile
 
     async def submit(
-        self, image: Pixels | Callable[[], Pixels], loaded: LoadedVersion, deadline: float | None = None
-    ) -> Scored:
-        """Score one image, sharing the engine call with its neighbours in time.
+        self, image: Pixels | Callable[[], Pixels], loaded: ServedVersion, deadline: float | None = None
+    ) -> Row:
+        """Score one image in a micro-batch.
 
-        It goes with whoever waits for the same version when a lane is free; each caller gets its own row
-        back. A caller that is cancelled leaves the queue, and its image is not computed.
+        A batch is formed when a lane is free. Each caller gets the row of its own image. A caller that is cancelled
+        leaves the queue, and its image is not computed.
 
         Args:
-            image: uint8, shape (image_size, image_size, 3), RGB, 0-255, as `resize` returns it; or what makes it, to
-                be called in the lane's thread, and not at all for a caller that has left. What it raises is raised
-                here, and concerns nobody else.
-            loaded: the version that shall score it; images of two versions never share a batch.
-            deadline: on the event loop's clock (seconds); past it the image is dropped, not computed.
-
-        Returns:
-            Its probabilities: float32, shape (num_classes,), sum 1 within 1e-5, ordered like `class_names`.
+            image: uint8, shape (image_size, image_size, 3), RGB, 0-255, as `resize` returns it. Or a function that
+                makes it, which the lane's thread calls. An error of the function is raised here only.
+            loaded: The version. Images of two versions never share a batch.
+            deadline: Event loop time in seconds. Past it the image is dropped.
 
         Raises:
-            QueueFull: `max_queue_size` images already wait; this one was not queued.
-            DeadlineExceeded: the deadline passed before its batch was formed.
-            EngineFailed: the engine call raised; every image of that batch gets this error.
-            OutOfMemory: the engine call found too little memory, or no thread could be had; likewise.
+            DeadlineExceeded: The deadline passed before the batch was formed.
+            EngineFailed: The engine call raised. Every image of the batch gets this error.
+            OutOfMemory: The engine call found too little memory, or no thread could be had.
             Draining: `close` was called.
 
-        Source: TensorFlow Serving, batching guide (max_batch_size, max_enqueued_batches); its batch timeout
-        has no counterpart here, since waiting for company while a lane is free only adds latency.
+        Source: TensorFlow Serving, batching guide. Its batch timeout has no counterpart: a free lane need not wait.
         """
         if self._is_closed:
             raise Draining(_CLOSED)
-        if len(self._waiting) >= self._max_queue_size:
-            raise QueueFull(
-                f"{len(self._waiting)} images already wait, as many as may: "
-                "send it again after the seconds in Retry-After."
-            )
         loop = asyncio.get_running_loop()
         waiting = _Waiting(image, loaded, deadline, loop.create_future())
         self._waiting.append(waiting)
@@ -145,7 +126,7 @@ class MicroBatcher:
             del waiting  # it holds the error that is being raised, whose frames hold it
 
     def close(self) -> None:
-        """Give up what waits and take nothing more; a batch in a lane ends by itself."""
+        """Refuse what waits, and whatever comes. A batch in a lane ends by itself."""
         self._is_closed = True
         while self._waiting:
             _fail(self._waiting.popleft(), Draining(_CLOSED))
@@ -172,8 +153,8 @@ class MicroBatcher:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
         engine = self._waiting[0].loaded.engine
-        # Not all: the other lanes come free as soon, and would have nothing to do; of two, one takes two thirds, since
-        # what stays behind waits for a whole call more. Where lanes are one more than cores, one of them only waits.
+        # Not all, since the other lanes come free as soon. Of two lanes one takes two thirds, since what stays behind
+        # waits for a whole call more. Where lanes are one more than cores, one of them only waits.
         num_sharing = (engine.num_lanes + 1) / 2 if engine.lane_cores else max(1, engine.num_lanes - 1)
         size = min(math.ceil(len(self._waiting) / num_sharing), self._max_batch_size, engine.max_batch_size)
         while self._waiting and len(batch) < size:
@@ -215,7 +196,7 @@ class MicroBatcher:
             self._on_batch(num_computed)
 
     def _lanes_for(self, engine: Engine) -> ThreadPoolExecutor:
-        """As many threads as there are lanes: one more would be woken in turn with them, mostly beside an idle core."""
+        """Make as many threads as there are lanes. One more would be woken in turn with them, beside an idle core."""
         wanted = engine.num_lanes, engine.lane_cores
         if wanted not in self._lanes:
             if self._is_closed:
@@ -225,7 +206,7 @@ class MicroBatcher:
 
     def _settle(self, waiting: _Waiting, now: float) -> None:
         outcome, waiting.outcome = waiting.outcome, None
-        if isinstance(outcome, Scored):
+        if isinstance(outcome, Row):
             self.is_failing, self.last_success_at = False, now
             if not waiting.answer.done():
                 waiting.answer.set_result(outcome)
@@ -234,7 +215,7 @@ class MicroBatcher:
             _fail(waiting, outcome)
 
     def _compute(self, batch: list[_Waiting]) -> int:
-        """In a lane's thread: an outcome for each image but those whose caller has left; how many were computed."""
+        """Give an outcome to each image whose caller has not left, in a lane's thread, and count the images."""
         with on_own_core(is_alone=len(batch) == 1 and self._is_only_one()):
             return self._compute_here(batch)
 
@@ -257,14 +238,14 @@ class MicroBatcher:
         else:
             infer_s = time.perf_counter() - began_at
             for waiting, row in zip(made, rows, strict=True):
-                waiting.outcome = Scored(row, waiting.make_s, infer_s)
+                waiting.outcome = Row(row, waiting.make_s, infer_s)
         return len(made)
 
     def _is_only_one(self) -> bool:
         return len(self._running) == 1 and not self._waiting
 
     def _call(self, engine: Engine, images: Pixels, is_alone: bool) -> Probabilities:
-        """The check keeps a broken row from reaching a caller as an answer."""
+        """Call the engine, and check that no broken row reaches a caller."""
         call = object()
         self._calls[call] = time.monotonic()
         try:

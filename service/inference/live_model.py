@@ -1,8 +1,7 @@
-"""The version in use: watch the store, verify, load, warm up, switch - and never serve anything unverified.
+"""The live version of a model. It follows the store: watch, verify, load, warm up, switch.
 
-A switch is one assignment on the event loop's thread. A request keeps the version that was live when it began
-until it is answered, so that its pixels, its batch and its labels belong together; the old engine is closed
-after its last use.
+A switch is one assignment on the event loop's thread. A request keeps its version until it is answered. So its
+pixels, its batch and its labels belong together. The old engine is closed after its last use.
 """
 
 import asyncio
@@ -15,8 +14,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-from service.engines.engine import Engine, check_shapes
-from service.engines.open_version import LoadedVersion
+from service.engines.choose import check_device
+from service.engines.engine import Engine
+from service.engines.open_version import ServedVersion, open_version
+from service.engines.wish import EngineWish
 from service.errors import (
     ChangedVersion,
     DeviceUnavailable,
@@ -33,27 +34,27 @@ from service.inference.threads import step_back
 from service.store.layout import training_command
 from service.store.snapshot import StoreScanner, StoreSnapshot
 from service.store.verify import VerifiedVersion, verify_version
-from service.store.versions import StoredVersion, list_candidates
+from service.store.versions import StoredVersion, list_in_turn
 
 R = TypeVar("R")
 
+_ANY_ENGINE = EngineWish()
 _NICENESS_OF_RELOADS = 15  # behind the lanes, too; the first version is waited for
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class LiveModel:
-    """Keeps `current` at the version that the store means: the pinned one, else the newest that is good.
+    """Holder of the version to serve: the pinned one, else the newest that is good.
 
     Args:
-        store, model: the folder to watch is `<store>/<model>`; it need not exist yet.
-        load: a verified version -> its engine, not warmed up; called on a thread.
-        prepare: called there before the first version is looked for, whether or not there is one; what it raises of
-            `FlowersError` is fatal.
-        health: told what stands in the way, and when nothing does.
-        max_batch_size: the largest batch to warm up.
-        reload_interval_s: seconds between looks at the store.
-        on_fatal: told what no other version can mend: the device or engine that was asked for cannot be had.
+        store, model: The folder to watch is `<store>/<model>`. It need not exist yet.
+        wish: Settings of the engine. They are checked before the first version is looked for.
+        load: Loader of the engine, called on a thread. None means `load_engine`.
+        health: Gets the reasons for not being ready.
+        max_batch_size: Largest batch to warm up.
+        reload_interval_s: Seconds between scans of the store.
+        on_fatal: Called with an error that no other version can mend, such as a missing device.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class LiveModel:
         store: Path,
         model: str,
         *,
-        load: Callable[[VerifiedVersion], Engine],
-        prepare: Callable[[], None] = lambda: None,
+        wish: EngineWish = _ANY_ENGINE,
+        load: Callable[[VerifiedVersion, EngineWish], Engine] | None = None,
         health: Health,
         max_batch_size: int,
         reload_interval_s: float,
@@ -70,16 +71,14 @@ class LiveModel:
     ) -> None:
         self.store = store
         self.model = model
-        self.current: LoadedVersion | None = None
-        self.refused: dict[int, str] = {}
-        """Version -> why it is not served."""
+        self.current: ServedVersion | None = None
+        self.refused: dict[int, str] = {}  # version -> why it is not served
         self.snapshot: StoreSnapshot | None = None
         """The store at the last look that could read it. None before the first one."""
         self._scanner = StoreScanner(store)
         self.num_loaded = 0
         self.num_refused = 0
-        self._load = load
-        self._prepare = prepare
+        self._wish, self._load = wish, load
         self.health = health
         self._max_batch_size = max_batch_size
         self._reload_interval_s = reload_interval_s
@@ -90,26 +89,22 @@ class LiveModel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self._watch: asyncio.Task[None] | None = None
 
-    def require(self) -> LoadedVersion:
-        """The version in use; it stays open within its `in_use`.
-
-        Raises:
-            NotReady: there is none, or its engine is in trouble; says why.
-        """
+    def require(self) -> ServedVersion:
+        """Return the live version, which stays open within its `in_use`. Raises `NotReady` with the reasons."""
         if self.current is None or self.health.is_blocked:
             raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
         return self.current
 
     def min_queue_size(self) -> int:
-        """Images that must be able to wait, as the engine of the version in use says; 1 where there is none."""
+        """Return how many images must be able to wait, by the live engine. It is 1 without one."""
         return self.current.engine.min_queue_size if self.current is not None else 1
 
     def start(self) -> None:
-        """Begin to watch, on the running event loop."""
+        """Start to watch the store, on the running event loop."""
         self._watch = asyncio.create_task(self._look_again_and_again())
 
     async def stop(self) -> None:
-        """Stop watching and close the engine; does not wait for a load that is under way."""
+        """Stop watching and close the engine. A load in progress is not awaited."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
@@ -118,7 +113,7 @@ class LiveModel:
             self.current.retire()
 
     async def look(self) -> None:
-        """Look at the store once, and switch to the version it means if that is good and not in use yet."""
+        """Scan the store once, and switch to the first version in turn that is good and not live yet."""
         async with self._looking:
             await self._scan()
             try:
@@ -136,13 +131,13 @@ class LiveModel:
                     if await self._try(stored):
                         return
                 if is_current:
-                    return  # nothing newer was good; this one goes on, even if its files are spoilt by now
+                    return  # nothing newer was good: this one stays live, even if its files are corrupt by now
             if self.current is None:
                 newest = wanted[0][0].version
                 self.health.block("model", f"version {newest} was refused: {self.refused[newest]}")
 
     async def _scan(self) -> None:
-        with suppress(StoreError):  # whoever looks for versions reports it
+        with suppress(StoreError):  # the search for versions reports it
             self.snapshot = await self._on_thread(self._scanner.scan)
 
     async def _try(self, stored: StoredVersion) -> bool:
@@ -161,60 +156,38 @@ class LiveModel:
         if previous is not None:
             previous.retire()
         info = loaded.engine.info
-        log.info(
-            "model loaded",
-            model=loaded.model,
-            version=loaded.version,
-            pinned=stored.pinned,
-            engine=info.engine,
-            device=info.device,
-            precision=info.precision,
-            reason=info.reason,
-        )
+        log.info("model loaded", model=loaded.model, version=loaded.version, pinned=stored.pinned, **info.to_dict())
         if info.warning:
-            log.warning("not as it should be", model=loaded.model, version=loaded.version, warning=info.warning)
+            log.warning("engine warning", model=loaded.model, version=loaded.version, warning=info.warning)
         if previous is None:
             await self._on_thread(step_back, _NICENESS_OF_RELOADS)
         return True
 
-    def _open(self, stored: StoredVersion) -> LoadedVersion:
-        """On the loading thread. Nothing of a version is loaded before its digests agree."""
+    def _open(self, stored: StoredVersion) -> ServedVersion:
+        """Verify and load a version on the loading thread. Nothing is loaded before its digests agree."""
         verified = verify_version(stored.folder)
-        metadata = verified.metadata
-        engine = self._load(verified)
-        try:
-            check_shapes(engine, stored.version, len(metadata.class_names), metadata.preprocessing.image_size)
-            engine.warm_up(self._max_batch_size)
-        except Exception:
-            engine.close()
-            raise
-        return LoadedVersion(stored.model, stored.version, metadata, engine)
+        return open_version(verified, self._wish, max_batch_size=self._max_batch_size, load=self._load)
 
     def _refuse(self, stored: StoredVersion, error: Exception) -> None:
         if isinstance(error, DeviceUnavailable | SettingsError) and self.current is None:
             self._on_fatal(error)
         if _may_pass(error):
-            del self._fingerprints[stored.version]  # a network drive may come back: tried again at every look
+            del self._fingerprints[stored.version]  # a network drive may come back
         is_ours = isinstance(error, FlowersError)
         reason = str(error) if is_ours else "it could not be loaded; the service's log says why"
         for store in (self.store.absolute(), self.store):
-            reason = reason.replace(f"{store}/", "")  # /readyz and /models say it to everybody
+            reason = reason.replace(f"{store}/", "")  # a client sees it
         if self.refused.get(stored.version) == reason:
             return
         self.refused[stored.version] = reason
         self.num_refused += 1
         log.error(
-            "version refused",
-            model=stored.model,
-            version=stored.version,
-            reason=str(error) or repr(error),
+            "version refused", model=stored.model, version=stored.version, reason=str(error) or repr(error),
             cause=repr(error.__cause__)[:400] if error.__cause__ else None,
-            still_live=self.current.version if self.current else None,
-            exc_info=None if is_ours else error,
-        )
+            still_live=self.current.version if self.current else None, exc_info=None if is_ours else error,
+        )  # fmt: skip
 
     def _report_empty(self, error: StoreError) -> None:
-        """There is no version: what is in use goes on; without one, say what is missing, and where."""
         if str(error) != self._empty_because:
             self._empty_because = str(error)
             log.warning("no model in the store", folder=str(self.store.absolute() / self.model), reason=str(error))
@@ -224,10 +197,8 @@ class LiveModel:
                 train = training_command(self.model)
                 reason = f"no version in {watched}, the folder it watches: train one with `{train}`"
             else:
-                told = str(error).replace(
-                    str(self.store.absolute()), self.store.absolute().name
-                )  # no stranger's affair
-                reason = f"{told} (it watches {watched})"
+                folder = self.store.absolute()
+                reason = f"{error} (it watches {watched})".replace(str(folder), folder.name)  # a client sees it
             self.health.block("model", reason)
 
     async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:
@@ -235,32 +206,31 @@ class LiveModel:
 
     async def _look_again_and_again(self) -> None:
         try:
-            await self._scan()  # to look for a device may take long, and GET /models need not wait for it
-            await self._on_thread(self._prepare)
+            await self._scan()  # GET /models need not wait for the device
+            await self._on_thread(check_device, self._wish)
         except FlowersError as error:
             self._on_fatal(error)
             return
         except Exception:
-            log.exception("the device could not be looked for")  # the watch must outlive any surprise
+            log.exception("device check failed")  # the watch must outlive any surprise
         while True:
             try:
                 await self.look()
             except Exception:
-                log.exception("the look at the model store failed")  # the watch must outlive any surprise
+                log.exception("store scan failed")  # the watch must outlive any surprise
             await asyncio.sleep(self._reload_interval_s)
 
 
 def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[StoredVersion, str]]:
-    """The versions that may be served, best first, down to that in use, with their fingerprints; or the pinned one."""
-    candidates = list_candidates(store, model)
-    versions = [stored.version for stored in candidates]
+    in_turn = list_in_turn(store, model)
+    versions = [stored.version for stored in in_turn]
     if in_use in versions:
-        candidates = candidates[: versions.index(in_use) + 1]
-    return [(stored, _fingerprint(stored.folder)) for stored in candidates]
+        in_turn = in_turn[: versions.index(in_use) + 1]
+    return [(stored, _fingerprint(stored.folder)) for stored in in_turn]
 
 
 def _fingerprint(folder: Path) -> str:
-    """Changes when a file of the version does: names, sizes, times; `verify_version` reads the contents."""
+    """Return a digest of names, sizes and times. It changes when a file of the version does."""
     try:
         files = sorted(
             (str(path), stamp.size, stamp.mtime_ns) for path in folder.rglob("*") if (stamp := stamp_file(path))
@@ -271,7 +241,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Whether the disk or the memory failed, or a file changed meanwhile, rather than the version being wrong."""
+    """Return whether the disk, the memory or a changing file is at fault, and not the version."""
     if is_out_of_memory(error):
         return True
     while error is not None:

@@ -1,4 +1,4 @@
-"""Who gets the cores: what computes, decodes or loads steps back for the event loop."""
+"""Thread priorities. Engine, decoding and loading threads yield to the event loop."""
 
 import math
 import os
@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 LANES = 10
-"""Niceness of the threads that compute: at the event loop's own priority they, more than cores, starve it at five times
-the load; refusals come late, and what was computed is fetched late (`benchmarks/reliability`, overload)."""
+"""Niceness of the threads that compute.
+
+At its own priority they starve the event loop at five times the load. Refusals and answers come late then
+(`benchmarks/reliability`, overload).
+"""
 
 DECODERS = 17
-"""Of those that decode ahead: a picture of 50 million pixels takes a core for a second, and small ones go before it."""
+"""Niceness of the threads that decode ahead. An image of 50 million pixels takes a core for a second."""
 
 _STARVED = 0.5  # of the time: less of its core than the event loop and a client beside it leave to a lane
 _JUDGED_AFTER_S = 0.25  # of computing
@@ -25,10 +28,9 @@ _this_thread = threading.local()
 
 
 def compute_threads(num_threads: int, name: str, niceness: int, cores: Iterable[int] = ()) -> ThreadPoolExecutor:
-    """Threads, started when they are needed, that step back for the event loop.
+    """Make threads that yield to the event loop. They start when they are needed.
 
-    Each of the first ones has one of `cores` for its own in `on_own_core`; which, is left to chance, since another
-    replica may begin with the same.
+    Each of the first threads gets one of `cores` for `on_own_core`, by chance. Another replica may begin with the same.
     """
     own = list(cores)
     random.shuffle(own)
@@ -42,12 +44,12 @@ def _begin(niceness: int, cores: Iterator[int]) -> None:
 
 @contextmanager
 def on_own_core(*, is_alone: bool) -> Iterator[None]:
-    """The calling thread keeps to its own core meanwhile, if it has one that nobody else wants.
+    """Keep the calling thread on its own core, if it has one that no other program wants.
 
-    Not while it `is_alone`: then it is well off wherever the event loop is not.
+    A thread that `is_alone` may run on any core.
 
-    Where much is going on, Linux does not look for an idle core. With few of them, a thread that has waited for a
-    moment, as for Python's lock, is put behind another for some milliseconds, beside a core that is idle.
+    Under load Linux does not look for an idle core. A thread that has waited for a moment, as for Python's lock, may
+    wait behind another for some milliseconds, beside an idle core.
 
     Source: Linux 6.18, kernel/sched/fair.c, `select_idle_cpu` and `update_idle_cpu_scan`.
     """
@@ -67,7 +69,7 @@ def on_own_core(*, is_alone: bool) -> Iterator[None]:
 
 
 class _OwnCore:
-    """The core that one thread keeps to, but not while another program takes most of it: then any core will do."""
+    """Core that one thread keeps to. While another program takes most of it, any core will do."""
 
     def __init__(self, core: int) -> None:
         self._core = core
@@ -106,18 +108,18 @@ class _OwnCore:
 
 
 def step_back(niceness: int) -> None:
-    """Let others go before the calling thread from now on; `niceness` is on top of what it has."""
+    """Lower the priority of the calling thread from now on, by `niceness`."""
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
 
 
 def never_preempt() -> None:
-    """The calling thread, and what it starts from now on, no longer takes a core from another in the moment it wakes.
+    """Keep the calling thread, and threads that it starts, from taking a core from another when it wakes.
 
-    Else the event loop, for each piece of each request, interrupts a thread that computes, and both find their caches
-    cold. Where no core is idle it now waits for the scheduler's next turn (4 ms on many systems), and finds several
-    requests at once: more are answered in a flood (`benchmarks/reliability`, overload).
+    Else the event loop interrupts a thread that computes for each piece of a request, and both find their caches cold.
+    Now it waits for the scheduler's next turn (4 ms on many systems) where no core is idle, and finds several requests
+    at once. More are answered in a flood (`benchmarks/reliability`, overload).
 
     Source: sched(7), SCHED_BATCH.
     """

@@ -1,7 +1,7 @@
-"""Readiness from the real path: is the engine answering? While nobody asks, the watchdog does.
+"""Watchdog of the engine. Without traffic it sends an image of its own.
 
-An engine call that does not come back, or calls that keep failing, make the service not ready; if that lasts, the
-process is given up, since a thread that hangs in a runtime cannot be ended in any other way.
+An engine call that hangs, or calls that keep failing, make the service not ready. If that lasts, the process ends.
+A thread that hangs in a runtime cannot be ended in another way.
 """
 
 import asyncio
@@ -15,16 +15,11 @@ from service.errors import EngineFailed, FlowersError, OutOfMemory, ServiceError
 from service.inference.batcher import MicroBatcher
 from service.inference.live_model import LiveModel
 
-PROBE_AFTER_S = 1.0
-"""Without an answered call for so long, the watchdog makes one of its own."""
-
+PROBE_AFTER_S = 1.0  # time without an answered call, after which the watchdog makes one
 WEDGED_AFTER_S = 3.0
-"""A call that takes longer is taken for hung: 32 images take a tenth of it on a slow core. With the wait for the
-watchdog's own call before it, readiness is false within 5 s though nobody asks."""
+"""Time after which a call counts as hung. 32 images take a tenth of it. Readiness turns false within 5 s."""
 
-GIVE_UP_AFTER_S = 15.0
-"""So long not ready because of the engine, and the process ends."""
-
+GIVE_UP_AFTER_S = 15.0  # time of trouble after which the process ends
 _TICK_S = 0.25
 _PART = "engine"
 
@@ -32,12 +27,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Watchdog:
-    """Blocks and clears `engine` in the live model's health.
+    """Watcher that blocks and clears `engine` in the live model's health.
 
-    Args:
-        live_model: whose engine is watched; without a version in use there is nothing to watch.
-        batcher: the way to the engine; the watchdog's own image goes through the same queue.
-        on_fatal: told the reason once the engine has been in trouble for `GIVE_UP_AFTER_S`.
+    Its own image goes through the batcher. `on_fatal` is called with the reason after `GIVE_UP_AFTER_S` of trouble.
     """
 
     def __init__(self, live_model: LiveModel, batcher: MicroBatcher, on_fatal: Callable[[FlowersError], None]) -> None:
@@ -52,11 +44,11 @@ class Watchdog:
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to watch, on the running event loop."""
+        """Start to watch, on the running event loop."""
         self._watch = asyncio.create_task(self._check_again_and_again())
 
     async def stop(self) -> None:
-        """Stop watching; a call of its own that hangs is left behind."""
+        """Stop watching. A call of its own that hangs is left behind."""
         tasks = [task for task in (self._watch, self._probe) if task is not None]
         for task in tasks:
             task.cancel()
@@ -64,7 +56,7 @@ class Watchdog:
             await asyncio.wait(tasks)
 
     def check(self, now: float) -> None:
-        """Judge the engine as of `now` (the event loop's clock, seconds), and ask it something if nobody has."""
+        """Judge the engine as of `now`, in seconds of the event loop, and send an image if there is no traffic."""
         if self._live_model.current is None:
             return
         reason = self._find_trouble(now)
@@ -85,7 +77,7 @@ class Watchdog:
         if longest_s >= WEDGED_AFTER_S:
             return f"the engine has not answered for {longest_s:.0f} s"
         if not self._batcher.is_failing:
-            self._probe_failed = False  # somebody has been answered since
+            self._probe_failed = False  # a call was answered since
         elif self._probe_failed:
             return "the engine fails on every image"
         is_asking = self._probe is not None and not self._probe.done()
@@ -103,7 +95,6 @@ class Watchdog:
             self._on_fatal(EngineFailed(f"{reason}: this process ends, so that a new one can take its place"))
 
     async def _ask(self) -> None:
-        """One black picture through queue and lane; what it scores is nobody's affair."""
         if (loaded := self._live_model.current) is None:
             return
         size = loaded.rule.image_size
@@ -115,7 +106,7 @@ class Watchdog:
             self._probe_failed = True
             log.warning("watchdog prediction failed", reason=str(error), exc_info=error)
         except ServiceError:
-            pass  # the queue is full: others are asking
+            pass  # the queue is full, so there is traffic
 
     async def _check_again_and_again(self) -> None:
         with suppress(asyncio.CancelledError):

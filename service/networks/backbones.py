@@ -1,6 +1,5 @@
 """Backbones: pretrained networks without their classifiers, by name."""
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import keras
 from numpy.typing import NDArray
 
 from service.errors import SettingsError, WeightsError, is_out_of_memory
+from service.files import digest_file
 from service.installation import install_command
 from service.networks.efficientnet_lite import efficientnet_lite
 from service.networks.pytorch_file import read_pytorch_weights
@@ -84,7 +84,7 @@ def find_weights(name: str) -> Path:
         )
     path = Path(spec.origin).parent / "models" / LITES[name].file
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = digest_file(path)
     except OSError as error:
         raise WeightsError(f"the weights {path} cannot be read: {error.strerror}; install them anew") from error
     if digest != LITES[name].sha256:

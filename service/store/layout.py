@@ -1,11 +1,13 @@
-"""Where things lie in a store: `<store>/<model>/<version>/`, and which names count.
+"""Names in a store: `<store>/<model>/<version>/`, the files of a version, the tensors of its networks.
 
-Names come from people and from requests: none reaches the file system unless this module has passed it.
+Names come from people and from requests. This module checks each before it reaches the file system.
 """
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 from service.errors import InvalidParameter, InvalidVersion, ModelNotFound, VersionNotFound
 
@@ -14,37 +16,40 @@ METADATA_FILE = "assets.extra/metadata.json"
 SPLIT_FILE = "assets.extra/split.json"
 SHA256SUMS_FILE = "assets.extra/SHA256SUMS"
 PINNED_FILE = "PINNED"
-HIGHEST_FILE = ".highest"
-"""The highest version that was ever removed, so that its number is not given to another network."""
+HIGHEST_FILE = ".highest"  # the highest version that was ever removed. Its number is not given again
+Precision = Literal["float32", "int8"]
+CPU_MODEL_FILES: dict[Precision, str] = {
+    "float32": "assets.extra/cpu_model.onnx",
+    "int8": "assets.extra/cpu_model.int8.onnx",
+}
+"""Networks for onnxruntime by precision. A version may have both, float32 alone, or none."""
+
+SIGNATURE = "serving_default"
+INPUT, OUTPUT = "images", "probabilities"
+"""Tensors of every network: uint8 (N, size, size, 3) and float32 (N, num_classes)."""
 
 PUBLISHING_PREFIX = ".publishing-"
 REMOVING_PREFIX = ".removing-"
-WRITING_PREFIX = ".writing-"
 
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MODEL_NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # 18 digits fit the signed 64 bits that TensorFlow Serving reads
 
 
-def check_model_name(model: str) -> None:
-    """Refuse a name that the store could not hold; for whoever chooses one.
+def list_precisions(files: Collection[str]) -> tuple[Precision, ...]:
+    """List the precisions for which a version with these files has a network."""
+    return tuple(precision for precision, file in CPU_MODEL_FILES.items() if file in files)
 
-    Raises:
-        InvalidParameter: `model` is not 1 to 64 letters, digits, dots, dashes and underscores.
-    """
-    if not _MODEL_NAME.fullmatch(model):
-        raise InvalidParameter(
-            f"{model[:80]!r} cannot be the name of a model: give it 1 to 64 letters, digits, dots, dashes or "
-            "underscores, a letter or digit first"
-        )
+
+def check_model_name(model: str) -> None:
+    """Refuse a name for a new model. Raises `InvalidParameter`, with the rule."""
+    if not MODEL_NAME.fullmatch(model):
+        raise InvalidParameter(f"{model[:80]!r} cannot be the name of a model: give it {MODEL_NAME_RULE}")
 
 
 def model_folder(store: Path, model: str) -> Path:
-    """The folder of `model`, which need not exist.
-
-    Raises:
-        ModelNotFound: no model can have this name, or its folder is a link that leaves the store.
-    """
-    if not _MODEL_NAME.fullmatch(model):
+    """Return the folder of a model, which need not exist. Raises `ModelNotFound` if it would leave the store."""
+    if not MODEL_NAME.fullmatch(model):
         raise ModelNotFound(f"no model is called {model[:80]!r}: letters, digits, dots, dashes and underscores only")
     folder = store / model
     if not _lies_inside(folder, store):
@@ -53,12 +58,9 @@ def model_folder(store: Path, model: str) -> Path:
 
 
 def version_folder(store: Path, model: str, version: int) -> Path:
-    """The folder of one version, which need not exist.
+    """Return the folder of a version, which need not exist.
 
-    Raises:
-        ModelNotFound: as `model_folder`.
-        VersionNotFound: versions are integers from 1.
-        InvalidVersion: it is a link that leaves the store.
+    Raises `VersionNotFound` for no integer from 1, and `InvalidVersion` for a link that leaves the store.
     """
     if not _VERSION.fullmatch(str(version)):
         raise VersionNotFound(f"model {model} has no version {version}: versions are integers from 1")
@@ -71,12 +73,12 @@ def version_folder(store: Path, model: str, version: int) -> Path:
 
 
 def parse_version(name: str) -> int | None:
-    """The version that a file name means; None for every other name (leading zeros included)."""
+    """Return the version that a name means. None means that it is no version, as with a leading zero."""
     return int(name) if _VERSION.fullmatch(name) else None
 
 
 def _lies_inside(path: Path, store: Path) -> bool:
-    """Links resolved; a path that does not exist lies where it would be made."""
+    """Return whether a path, its links resolved, is below the store."""
     real_store = os.path.realpath(store)
     real_path = os.path.realpath(path)
     return os.path.commonpath([real_store, real_path]) == real_store and real_path != real_store

@@ -1,4 +1,4 @@
-"""`metadata.json`: what a version says of itself; written by training, read by serving and by people."""
+"""`metadata.json` of a version, written by training and read by serving."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,11 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.errors import InvalidVersion
 from service.files import read_regular
 
-METADATA_FORMAT = 1
-"""The format that this program writes. It reads older ones too, and refuses newer ones."""
-
-MAX_METADATA_BYTES = 1024 * 1024
-"""Largest `metadata.json` that is read. One of a thousand classes has some 40 KiB."""
+METADATA_FORMAT = 1  # format that this program writes. It reads older ones and refuses newer ones
+MAX_METADATA_BYTES = 1024 * 1024  # limit of `metadata.json`. A thousand classes take 40 KiB
 
 
 class _Frozen(BaseModel):
@@ -21,7 +18,7 @@ class _Frozen(BaseModel):
 
 
 class Preprocessing(_Frozen):
-    """From a decoded picture to the network's input; the last two steps are inside the SavedModel."""
+    """Steps from a decoded image to the network's input. Scale and offset are inside the SavedModel."""
 
     resize: Literal["shorter-side-then-centre-crop"] = "shorter-side-then-centre-crop"
     shorter_side: int = Field(256, ge=1, description="Pixels of the shorter side before the centre crop.")
@@ -37,15 +34,15 @@ class Preprocessing(_Frozen):
 
 
 class Network(_Frozen):
-    """Which architecture, and how large."""
+    """Architecture and its size."""
 
     name: str
     num_classes: int = Field(ge=2)
     num_parameters: int = Field(ge=1)
 
 
-class Metrics(_Frozen):
-    """Measured on one part of the split, on the pixels and with the probabilities that serving gives."""
+class PartMetrics(_Frozen):
+    """Metrics of one part of the split, for the pixels and probabilities of serving."""
 
     part: str
     num_photographs: int = Field(ge=1)
@@ -57,11 +54,11 @@ class Metrics(_Frozen):
 
 
 class CpuModel(_Frozen):
-    """The network for the light engine in one precision, compared with the SavedModel on photographs not trained on."""
+    """Network for onnxruntime in one precision, compared with the SavedModel on held-out photographs."""
 
     precision: Literal["float32", "int8"]
-    quantised: str = Field("", description="What of the network is in int8.")
-    refused: str | None = Field(description="Why it was not exported; null if it was.")
+    quantised: str = Field("", description="Layers in int8.")
+    refused: str | None = Field(description="Why it was not exported. null if it was.")
     num_photographs: int = Field(ge=1)
     same_top1: float = Field(ge=0, le=1, description="Share of the photographs whose best class is the same.")
     accuracy: float = Field(ge=0, le=1)
@@ -71,7 +68,7 @@ class CpuModel(_Frozen):
 
 
 class Metadata(_Frozen):
-    """The whole of `assets.extra/metadata.json`."""
+    """Content of `assets.extra/metadata.json`."""
 
     format: int = METADATA_FORMAT
     model: str
@@ -79,12 +76,12 @@ class Metadata(_Frozen):
     preprocessing: Preprocessing
     network: Network
     recipe: dict[str, Any] = Field(
-        description="Every value of the training, the seed included; `refit`: whether it came to that."
+        description="Every value of the training, with the seed. `refit` tells whether it took place."
     )
     data_digest: str = Field(description="sha256 over the decoded-pixel digests and labels of all photographs used.")
-    split_digest: str = Field(description="sha256 of `split.json`, which lies beside this file.")
-    metrics: list[Metrics]
-    cpu_models: list[CpuModel] = Field([], description="Empty in versions from before there was a light engine.")
+    split_digest: str = Field(description="sha256 of `split.json` beside this file.")
+    metrics: list[PartMetrics]
+    cpu_models: list[CpuModel] = Field([], description="Empty in versions from before onnxruntime.")
     temperature: float = Field(gt=0, description="Logits are divided by it before the softmax, inside the SavedModel.")
     confidence_threshold: float = Field(ge=0, le=1, description="Below this probability `confident` is false.")
     created: datetime
@@ -101,27 +98,22 @@ class Metadata(_Frozen):
         return self
 
     @property
-    def stated(self) -> Metrics | None:
-        """What the version itself is worth: on the test part where it was measured there, else on its first part.
+    def stated(self) -> PartMetrics | None:
+        """Return the metrics of the test part, or else of the first part.
 
-        A version that was trained on the validation part as well has figures of that part from another network.
+        The validation part may have metrics of another network, which was trained without it.
         """
         by_part = {metrics.part: metrics for metrics in self.metrics}
         return by_part.get("test") or next(iter(self.metrics), None)
 
     @property
     def stated_accuracy(self) -> float | None:
-        """Of `stated`; None where nothing was measured."""
+        """Return the accuracy of `stated`, or None."""
         return self.stated.accuracy if self.stated else None
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read one `metadata.json`, verified or not.
-
-    Raises:
-        InvalidVersion: missing, unreadable, no regular file, larger than `MAX_METADATA_BYTES`, not of this shape, or
-            of a newer format than `METADATA_FORMAT`.
-    """
+    """Read a `metadata.json`, verified or not. Raises `InvalidVersion`."""
     try:
         text = read_regular(path, MAX_METADATA_BYTES, follow_links=False)
     except OSError as error:
@@ -132,7 +124,7 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def parse_metadata(text: str | bytes, *, version: str) -> Metadata:
-    """Parse the text of `metadata.json`; `version` is only for the messages. Raises `InvalidVersion`."""
+    """Parse the text of `metadata.json`. `version` is for messages. Raises `InvalidVersion`."""
     try:
         metadata_format = _FormatOnly.model_validate_json(text).format
         if metadata_format > METADATA_FORMAT:

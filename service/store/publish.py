@@ -1,4 +1,4 @@
-"""A new version appears whole or not at all: written beside, checked, brought to the disk, renamed."""
+"""Publishing of a version: written beside, checked, brought to the disk, renamed. It is whole or absent."""
 
 import errno
 import os
@@ -11,13 +11,7 @@ from pathlib import Path
 
 from service.errors import InvalidVersion, PublishError
 from service.files import digest_file
-from service.store.layout import (
-    PUBLISHING_PREFIX,
-    REMOVING_PREFIX,
-    SHA256SUMS_FILE,
-    check_model_name,
-    model_folder,
-)
+from service.store.layout import PUBLISHING_PREFIX, REMOVING_PREFIX, SHA256SUMS_FILE, check_model_name, model_folder
 from service.store.verify import check_draft, list_files
 from service.store.versions import next_version
 
@@ -25,7 +19,7 @@ _LEFTOVER_AGE_S = 24 * 3600
 
 
 class Draft:
-    """A version being written: put the files into `folder`; `version` is its number once it is published."""
+    """Version being written. Its files go into `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +27,7 @@ class Draft:
 
     @property
     def version(self) -> int:
-        """The number it was published under. Raises `RuntimeError` before that."""
+        """Return its number. Raises `RuntimeError` before it is published."""
         if self._version is None:
             raise RuntimeError("a draft has its version only after the `with` block has ended well")
         return self._version
@@ -43,18 +37,13 @@ class Draft:
 def publish_version(store: Path, model: str) -> Iterator[Draft]:
     """Publish what the `with` block writes into `draft.folder` as the next version of `model`.
 
-    At the end of the block SHA256SUMS is written, the draft is verified as serving will verify it, brought to
-    the disk and renamed to the next integer, which `draft.version` then holds. After an exception, inside the
-    block or here, nothing is left. A process that dies leaves a hidden folder that no reader looks at; the
-    next publisher clears it away once it is a day old.
-
-    Args:
-        store: made if it is missing.
-        model: its name; made if it is new.
+    At the end of the block SHA256SUMS is written. The draft is verified, brought to the disk and renamed to its number.
+    After an exception nothing is left. A process that dies leaves a hidden folder. The next publisher deletes it once
+    it is a day old. Store and model are made if they are missing.
 
     Raises:
         InvalidParameter: `model` cannot be the name of a model.
-        PublishError: the disk is full or not writable, or the draft is no valid version.
+        PublishError: The disk is full or not writable, or the draft is no valid version.
     """
     check_model_name(model)
     folder = model_folder(store, model)
@@ -78,7 +67,7 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
 
 
 def check_can_publish(store: Path, model: str) -> None:
-    """Find out before hours of training whether `publish_version` could begin. Raises what that raises."""
+    """Check before a training that `publish_version` could begin. Raises as that."""
     check_model_name(model)
     try:
         _discard(_make_draft_folder(model_folder(store, model)))
@@ -90,7 +79,7 @@ def check_can_publish(store: Path, model: str) -> None:
 
 
 def _make_draft_folder(folder: Path) -> Path:
-    """Beside the versions, as a rename is atomic on one file system only."""
+    """Make a folder beside the versions. A rename is atomic on one file system only."""
     draft = folder / f"{PUBLISHING_PREFIX}{secrets.token_hex(8)}"
     draft.mkdir(parents=True)  # not `mkdtemp`, which shuts other users out
     return draft
@@ -105,13 +94,13 @@ def _discard(draft: Path) -> None:
 def _clear_leftovers(folder: Path) -> None:
     for prefix in (PUBLISHING_PREFIX, REMOVING_PREFIX):
         for path in folder.glob(f"{prefix}*"):
-            with suppress(FileNotFoundError):  # its own process, or another one's clearing, was quicker
+            with suppress(FileNotFoundError):  # another process was quicker
                 if time.time() - path.stat().st_mtime > _LEFTOVER_AGE_S:
                     shutil.rmtree(path, ignore_errors=True)
 
 
 def _complete(draft: Path) -> None:
-    """SHA256SUMS, as `sha256sum --check` reads it from within the version; then everything to the disk."""
+    """Write SHA256SUMS, verify the draft, and bring it to the disk."""
     (draft / SHA256SUMS_FILE).parent.mkdir(exist_ok=True)
     files = sorted(set(list_files(draft)) - {SHA256SUMS_FILE})
     lines = [f"{digest_file(draft / file)}  {file}\n" for file in files]
@@ -122,7 +111,7 @@ def _complete(draft: Path) -> None:
 
 
 def _rename(draft: Path, folder: Path) -> int:
-    """To the next free integer; another publisher may take one at any moment, so try until it holds."""
+    """Rename the draft to the next free integer. Other publishers may take one at any moment."""
     while True:
         version = next_version(folder)
         try:

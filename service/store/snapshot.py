@@ -1,9 +1,9 @@
-"""A snapshot of a store: what is answered about models without touching a file."""
+"""Snapshot of a store, for answers about models without a read of files."""
 
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,14 +16,7 @@ from service.store.versions import StoredVersion, list_names, list_stored
 
 @dataclass(frozen=True)
 class ListedVersion:
-    """One version as its own metadata describe it. It need not be verified.
-
-    Attributes:
-        version: its number.
-        pinned: whether `PINNED` names it.
-        created: when it was made. None where its metadata cannot be read.
-        accuracy: the stated one. None where none is stated, or its metadata cannot be read.
-    """
+    """Version by its own, unverified metadata. Without them `created` and `accuracy` are None."""
 
     version: int
     pinned: bool
@@ -33,13 +26,7 @@ class ListedVersion:
 
 @dataclass(frozen=True)
 class ListedModel:
-    """One model of a store.
-
-    Attributes:
-        versions: oldest first.
-        card: the metadata of `card_version`, the newest version whose metadata can be read.
-        card_version: None where there is no such version.
-    """
+    """Model with its versions, oldest first. `card` is the newest metadata that can be read, if any."""
 
     versions: tuple[ListedVersion, ...] = ()
     card: Metadata | None = None
@@ -48,89 +35,71 @@ class ListedModel:
 
 @dataclass(frozen=True)
 class StoreSnapshot:
-    """The models of a store by name, at one moment."""
+    """Models of a store by name, at one moment."""
 
     models: Mapping[str, ListedModel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What was read of one metadata.json, good for as long as its stamp stays."""
+    """Content of a metadata.json with this stamp. Only the newest readable one of a model has its card."""
 
     stamp: FileStamp
     created: datetime | None = None
     accuracy: float | None = None
-
-    @property
-    def is_readable(self) -> bool:
-        return self.created is not None
+    card: Metadata | None = None
 
 
 class StoreScanner:
-    """Makes snapshots of a store. Metadata that did not change are not read again.
-
-    Of all versions but one of each model only date and accuracy are kept.
-
-    Args:
-        store: the folder of the models.
-    """
+    """Maker of snapshots of a store. It reads metadata again only if they changed."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
         self._known: dict[str, _Known] = {}
-        self._cards: dict[str, Metadata] = {}
 
     def scan(self) -> StoreSnapshot:
-        """Read names, pins, and new or changed metadata.
-
-        A model whose folder cannot be read is left out.
+        """Read names, pins and changed metadata. A model whose folder cannot be read is left out.
 
         Raises:
-            StoreError: the store itself cannot be read.
+            StoreError: The store itself cannot be read.
         """
         known: dict[str, _Known] = {}
-        cards: dict[str, Metadata] = {}
         models = {}
         for name in list_names(self._store):
             with suppress(StoreError):
                 if stored_versions := list_stored(self._store, name):
-                    models[name] = self._describe(stored_versions, known, cards)
-        self._known, self._cards = known, cards
+                    models[name] = self._describe(stored_versions, known)
+        self._known = known
         return StoreSnapshot(models)
 
-    def _describe(
-        self, stored_versions: list[StoredVersion], known: dict[str, _Known], cards: dict[str, Metadata]
-    ) -> ListedModel:
+    def _describe(self, stored_versions: list[StoredVersion], known: dict[str, _Known]) -> ListedModel:
         listed: list[ListedVersion] = []
         card, card_version = None, None
         for stored in reversed(stored_versions):
             path = os.path.join(stored.folder, METADATA_FILE)  # noqa: PTH118 - a third of the time
-            found = self._look_at(path, cards, wants_card=card is None)
-            if found is not None:
+            created, accuracy = None, None
+            if found := self._look_at(path, wants_card=card is None):
                 known[path] = found
-            if card is None and path in cards:
-                card, card_version = cards[path], stored.version
-            created, accuracy = (found.created, found.accuracy) if found else (None, None)
+                created, accuracy = found.created, found.accuracy
+                if card is None and found.card is not None:
+                    card, card_version = found.card, stored.version
             listed.append(ListedVersion(stored.version, stored.pinned, created, accuracy))
         return ListedModel(tuple(reversed(listed)), card, card_version)
 
-    def _look_at(self, path: str, cards: dict[str, Metadata], *, wants_card: bool) -> _Known | None:
-        """Return None where there is no metadata.json. The whole of it goes into `cards` where that is wanted."""
+    def _look_at(self, path: str, *, wants_card: bool) -> _Known | None:
+        """Return the content of a metadata.json, or None without such a file."""
         try:
             stamp = stamp_file(path)
         except OSError:
             return None
         known = self._known.get(path)
         if known is not None and known.stamp == stamp:
-            if not (wants_card and known.is_readable):
+            if wants_card == (known.card is not None) or known.created is None:
                 return known
-            if path in self._cards:
-                cards[path] = self._cards[path]
-                return known
+            if not wants_card:
+                return replace(known, card=None)
         try:
             metadata = read_metadata(Path(path))
         except InvalidVersion:
             return _Known(stamp)
-        if wants_card:
-            cards[path] = metadata
-        return _Known(stamp, metadata.created, metadata.stated_accuracy)
+        return _Known(stamp, metadata.created, metadata.stated_accuracy, metadata if wants_card else None)

@@ -1,4 +1,4 @@
-"""Verification of a version against its SHA256SUMS. Every file is there, unchanged, and none was added."""
+"""Verification of a version against its SHA256SUMS: every file is there, unchanged, and none was added."""
 
 import os
 import re
@@ -15,22 +15,15 @@ from service.store.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<file>[^\x00-\x1f\\\ud800-\udfff]+)")
 _MAX_SHA256SUMS_BYTES = 1024 * 1024
 
-MAX_VERSION_BYTES = 8 * 1024**3
-"""Largest sum of a version's files. They are read in some ten seconds, and a larger file is none of a network's."""
+MAX_VERSION_BYTES = 8 * 1024**3  # limit of the sum of a version's files. Some ten seconds read them
 
 
 @dataclass(frozen=True)
 class VerifiedVersion:
-    """A version whose files were those that its SHA256SUMS lists.
+    """Version whose files are those of its SHA256SUMS.
 
-    A file may be replaced afterwards. So `read` compares digests again, and a loader that takes paths has to call
-    `check_unchanged` when it has loaded.
-
-    Attributes:
-        folder: `<store>/<model>/<version>`.
-        metadata: parsed from the bytes whose digest was compared.
-        digests: sha256 by file, relative to `folder`.
-        stamps: of each file and folder, taken before the files were read.
+    A file may be replaced afterwards. So `read` compares digests again. A loader of paths calls `check_unchanged`
+    at its end. The digests are sha256 by file. The stamps are older than the reading of the files.
     """
 
     folder: Path
@@ -39,15 +32,7 @@ class VerifiedVersion:
     stamps: Mapping[str, FileStamp]
 
     def read(self, file: str) -> bytes:
-        """Return the bytes of a file that was verified.
-
-        Args:
-            file: relative to `folder`, as SHA256SUMS names it.
-
-        Raises:
-            InvalidVersion: the version has no such file.
-            ChangedVersion: the file is not the one that was verified.
-        """
+        """Return the bytes of a file of SHA256SUMS. Raises `InvalidVersion`, or `ChangedVersion` for other bytes."""
         if file not in self.digests:
             raise InvalidVersion(f"version {self.folder.name} has no {file}; export it again")
         try:
@@ -61,10 +46,7 @@ class VerifiedVersion:
     def check_unchanged(self) -> None:
         """Compare every file once more, after they were loaded by path.
 
-        The stamps tell of a file that was replaced and put back.
-
-        Raises:
-            ChangedVersion: a file or folder was changed, replaced, added or removed since before the verification.
+        Stamps reveal a file that was replaced and put back. Raises `ChangedVersion`.
         """
         try:
             for file, digest in self.digests.items():
@@ -87,17 +69,10 @@ class VerifiedVersion:
 
 
 def verify_version(folder: Path) -> VerifiedVersion:
-    """Check every file of a version against its SHA256SUMS, and read its metadata.
-
-    Nothing of a version is to be loaded before this has returned. Reads every byte.
-
-    Args:
-        folder: `<store>/<model>/<version>`, as `resolve_version` gives it.
+    """Compare every byte of a version in `<store>/<model>/<version>` with its SHA256SUMS, before it is loaded.
 
     Raises:
-        InvalidVersion: a file is missing, changed, unlisted, a link or no plain file, or SHA256SUMS or the
-            metadata cannot be read. Names the file as it lies in the version. Or the files have more than
-            `MAX_VERSION_BYTES`.
+        InvalidVersion: A file is missing, changed, unlisted, unreadable or not regular, or the files are too large.
     """
     try:
         stamps, digests, metadata = _check(folder)
@@ -110,7 +85,7 @@ def verify_version(folder: Path) -> VerifiedVersion:
 
 
 def check_draft(folder: Path) -> None:
-    """Verify a version before it has its number. Raises `InvalidVersion`, a clause without the remedy."""
+    """Verify a version before it has its number. Raises `InvalidVersion` without the remedy."""
     _, _, metadata = _check(folder)
     parse_metadata(metadata, version=folder.name)
 
@@ -143,7 +118,6 @@ def _check(folder: Path) -> tuple[dict[str, FileStamp], dict[str, str], bytes]:
 
 
 def _stamp_all(folder: Path) -> dict[str, FileStamp]:
-    """Return the stamps of a version's folder, by whichever name, and of all below it."""
     stamps = {".": stamp_file(folder), "./": stamp_file(folder, follow_links=True)}  # the folder may be a link
     for path in folder.rglob("*"):
         stamps[path.relative_to(folder).as_posix()] = stamp_file(path)
@@ -151,11 +125,9 @@ def _stamp_all(folder: Path) -> dict[str, FileStamp]:
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """Every file below `folder`, relative to it and with forward slashes, in no order.
+    """Yield every file below `folder`, relative to it, with forward slashes, in no order.
 
-    Raises:
-        InvalidVersion: something in it is a link or no plain file, or has a name that SHA256SUMS cannot hold.
-        OSError: a folder cannot be listed.
+    Raises `InvalidVersion` for a link, a special file, or a name that SHA256SUMS cannot hold, and `OSError`.
     """
 
     def refuse(error: OSError) -> None:
@@ -166,7 +138,6 @@ def list_files(folder: Path) -> Iterator[str]:
             path = Path(parent, name)
             file = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                # A link could lead out of the store or change after the check; a pipe would block its reader.
                 raise InvalidVersion(f"{file!r} is a link or a special file")
             if not _LINE.fullmatch(f"{'0' * 64}  {file}"):
                 raise InvalidVersion(f"{file!r} has a character in its name that {SHA256SUMS_FILE} cannot hold")
@@ -175,7 +146,6 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
-    """File -> digest as SHA256SUMS lists them; a listed name is compared with `files`, not opened unseen."""
     if SHA256SUMS_FILE not in files:
         raise InvalidVersion(f"{SHA256SUMS_FILE} is missing")
     text = read_regular(folder / SHA256SUMS_FILE, _MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")

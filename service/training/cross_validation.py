@@ -1,6 +1,5 @@
 """Cross-validation: one network learns from all photographs, and others tell how far to trust it."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -9,6 +8,7 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_squares
 from service.data.dataset import Dataset
 from service.errors import DatasetError
+from service.files import digest_bytes
 from service.training.alexnet import FittedAlexNet, answer, fit_alexnet
 from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
@@ -76,8 +76,8 @@ def assign_folds(dataset: Dataset, num_folds: int) -> list[int]:
     folds = []
     for photograph in (*dataset.split.photographs["train"], *dataset.split.photographs["validation"]):
         pixels_digest = first_of.get(photograph, photograph).pixels_digest
-        digest = hashlib.sha256(f"{dataset.seed}:fold:{pixels_digest}".encode()).digest()
-        folds.append(int.from_bytes(digest[:8]) % num_folds)
+        digest = digest_bytes(f"{dataset.seed}:fold:{pixels_digest}".encode())
+        folds.append(int(digest[:16], 16) % num_folds)
     if len(set(folds)) < num_folds:
         raise DatasetError(
             f"{len(folds)} photographs are too few for {num_folds} folds. One of them has none. Add photographs, or "

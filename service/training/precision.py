@@ -6,6 +6,8 @@ from pathlib import Path
 
 import keras
 
+from service.machine import cpu_features
+
 _CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
@@ -14,19 +16,14 @@ def has_gpu() -> bool:
     return any(name.startswith("gpu") for name in keras.distribution.list_devices())
 
 
-def fastest_precision(cpu_info: Path = Path("/proc/cpuinfo")) -> str:
+def fastest_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Return the Keras dtype policy to train with. "mixed_bfloat16" has float32 weights and multiplies in bfloat16.
 
     A CPU without instructions for bfloat16 emulates it, 25 times slower than float32. One with them gains a third
-    (`benchmarks/training.py`). GPUs train in float32. `cpu_info` lists the CPU's flags on Linux.
+    (`benchmarks/training.py`). GPUs train in float32. `cpuinfo` lists the CPU's flags on Linux.
     """
-    if has_gpu():
-        return "float32"
-    try:
-        words = cpu_info.read_text(encoding="utf-8").split()
-    except OSError:
-        return "float32"
-    return "float32" if _CPU_FLAGS.isdisjoint(words) else "mixed_bfloat16"
+    is_float32 = has_gpu() or _CPU_FLAGS.isdisjoint(cpu_features(cpuinfo))
+    return "float32" if is_float32 else "mixed_bfloat16"
 
 
 @contextmanager

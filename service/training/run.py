@@ -1,6 +1,5 @@
 """Run folder of a training: found by its name, locked by one process, kept when it is finished."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from service.data.split import split_to_json
 from service.errors import TrainingError
 from service.evaluation.folder import FolderEvaluation
 from service.evaluation.html_report import Section, render_page, to_section, to_table
+from service.files import digest_bytes
 from service.store.versions import list_stored
 from service.training.plots import draw_curves
 from service.training.recipe import Recipe, recipe_values
@@ -107,7 +107,7 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
     names = [one.file for one in check.photographs if one.label in check.sequences]
     place = device if recipe.every_device else None
     values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
-    return f"{model}-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Lingering: a connection is read on for a while after an answer that came before the end of its body."""
+"""Lingering: reading on for a while after an answer that comes before the end of a body."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,25 +9,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SKIPPED_BYTES = 1024 * 1024
 """An unread rest of this size costs less than a new connection."""
 
-_LINGER_S = 2.0
-_LINGER_WHILE_DRAINING_S = 1.0  # the process may be about to end
+LINGER_S = 2.0
+LINGER_WHILE_DRAINING_S = 1.0  # the process may be about to end
 
 
 def linger_s(*, is_draining: bool) -> float:
-    """Return for how long a body that is still owed is read and thrown away, in seconds."""
-    return _LINGER_WHILE_DRAINING_S if is_draining else _LINGER_S
+    """Return the time for reading on and throwing away, in seconds."""
+    return LINGER_WHILE_DRAINING_S if is_draining else LINGER_S
 
 
 class Linger:
-    """ASGI layer that closes a connection after an answer before the end of a long body, but not at once.
+    """ASGI layer that closes a connection some seconds after an answer before the end of a long body.
 
-    Closing at once makes the kernel reset the connection while the client still writes. The answer is lost then.
-    Reading on lets a client write for ever. So the answer goes out, and what arrives in the next seconds is
-    thrown away. Then the connection closes. While the service drains, every answer closes its connection. Clients
-    turn to another replica then.
+    After closing at once, the kernel resets the connection while the client still writes, and the answer is lost. A
+    client could write for ever to a connection that stays open. While the service drains, every answer closes its
+    connection. Clients turn to another replica then.
 
-    A client that waits for 100 Continue and gets its final answer instead may send the body or leave it out. Nobody
-    can tell its next request from that body. So this answer closes the connection, too.
+    A client that waits for 100 Continue and gets its final answer may send the body or leave it out. Its next request
+    cannot be told from that body. So this answer closes the connection, too.
 
     Source: nginx, `lingering_close` and `lingering_time`. RFC 9110, section 10.1.1, on Expect.
     """
@@ -37,7 +36,7 @@ class Linger:
         self._is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and watch how far its body has come."""
+        """Pass the request on, and watch its body arrive."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Limits on answers that are not read: the bytes that wait on a connection, and the time that they wait."""
+"""Limits on unread answers: their bytes on a connection, and their time."""
 
 import asyncio
 
@@ -12,10 +12,9 @@ MAX_UNSENT_BYTES = 64 * 1024
 
 
 class UnsentClock:
-    """Clock of one connection's write buffer.
+    """Clock of one connection's write buffer. It runs from the first byte that the client does not take.
 
-    It runs from the first byte that the client does not take. It starts again when the buffer has room again. A
-    transport that is closing keeps its buffer and its clock.
+    It starts again when the buffer has room. A closing transport keeps its buffer and its clock.
 
     Source: nginx, `send_timeout`.
     """
@@ -47,8 +46,7 @@ class UnsentClock:
 class SendInPieces:
     """ASGI layer that sends a large body in pieces of `MAX_UNSENT_BYTES`.
 
-    The server waits before each piece until the client has taken most of those before it. A body in one message would
-    lie in the write buffer as a whole.
+    Before each piece the server waits for the client to take earlier ones. Otherwise the write buffer holds all.
     """
 
     def __init__(self, app: ASGIApp) -> None:

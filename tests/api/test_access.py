@@ -71,7 +71,21 @@ async def test_without_a_valid_key_nothing_is_answered(guarded: Running, headers
     assert guarded.service.admission.num_bytes == 0
 
 
-async def test_every_path_but_the_probes_and_the_documents_is_closed(guarded: Running) -> None:
+async def test_keys_are_compared_in_constant_time(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each header's key is compared with each known one, even after a match."""
+    compared = []
+
+    def compare_digest(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return a == b
+
+    monkeypatch.setattr("hmac.compare_digest", compare_digest)
+    assert (await predict(guarded, **{"X-API-Key": KEY, "Authorization": f"Bearer {OTHER_KEY}"})).status_code == 200
+    assert len(set(compared)) == 4
+    assert {len(digest) for pair in compared for digest in pair} == {32}
+
+
+async def test_every_path_but_probes_and_documents_is_closed(guarded: Running) -> None:
     for path in (*PROBES, *DOCUMENTS):
         assert (await guarded.client.get(path)).status_code == 200, path
     for path in ("/metrics", "/models", "/models/flowers", "/nothing", "/docs-of-old", "/livez/x", "/readyz?x=1", "/"):
@@ -87,14 +101,14 @@ async def test_metrics_may_be_opened_and_documents_closed(store: Path, loader: L
             assert (await service.client.get(path, headers={"X-API-Key": KEY})).status_code == 200, path
 
 
-async def test_openapi_says_where_a_key_goes_and_which_paths_want_none(guarded: Running) -> None:
+async def test_openapi_names_header_and_open_paths(guarded: Running) -> None:
     document = (await guarded.client.get("/openapi.json")).json()
     assert document["components"]["securitySchemes"]["header"]["name"] == "X-API-Key"
     assert document["paths"]["/predict"]["post"]["security"] == [{"bearer": []}, {"header": []}]
     assert document["paths"]["/livez"]["get"]["security"] == []
 
 
-async def test_refused_requests_are_counted_under_one_route_and_no_key_is_logged(guarded: Running) -> None:
+async def test_refused_requests_have_one_route_and_no_logged_key(guarded: Running) -> None:
     with capture_logs() as events:
         for number in range(20):
             response = await guarded.client.get(f"/path-{number}?key={KEY}", headers={"X-API-Key": f"{OTHER_KEY}x"})
@@ -117,21 +131,21 @@ def test_keys_come_from_a_file_and_the_environment_together(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("inline", ["", " , ", "two words", "Blüte", "tab\there"])
-def test_keys_that_would_open_the_service_or_never_match_are_refused_without_showing_them(inline: str) -> None:
+def test_useless_keys_are_refused_without_showing_them(inline: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read_keys(SecretStr(inline), None)
     assert not inline.strip(" ,") or inline not in str(caught.value)
 
 
-def test_a_file_of_keys_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_empty_file_of_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"FLOWERS_API_KEYS_FILE.*No such file"):
         read_keys(None, tmp_path / "none")
     (tmp_path / "empty").write_text("# nothing yet\n")
-    with pytest.raises(SettingsError, match="open to everybody"):
+    with pytest.raises(SettingsError, match="The list of API keys is empty"):
         read_keys(None, tmp_path / "empty")
 
 
-async def test_no_page_of_another_origin_may_ask_unless_it_is_named(store: Path, loader: Loader) -> None:
+async def test_only_pages_of_named_origins_may_ask(store: Path, loader: Loader) -> None:
     preflight = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-API-Key"}
     async with running(store, loader, api_keys=KEY) as service:
         response = await service.client.options("/predict", headers=preflight)
@@ -155,7 +169,7 @@ async def test_every_answer_has_the_headers_for_browsers(guarded: Running, monke
     ]  # fmt: skip
     answers = [await guarded.client.get(path, **options) for path, options in requests]
     answers.append(await predict(guarded, **{"X-API-Key": KEY}))
-    monkeypatch.setattr(guarded.service.predictor, "check_top_k", None)
+    monkeypatch.setattr(guarded.service.predictor, "require", None)
     answers.append(await predict(guarded, **{"X-API-Key": KEY}))
     assert [answer.status_code for answer in answers] == [200, 200, 401, 200, 200, 500]
     for answer in answers:
@@ -169,7 +183,7 @@ async def test_every_answer_has_the_headers_for_browsers(guarded: Running, monke
     assert style.headers["cache-control"] == "public, max-age=86400"
 
 
-async def test_the_page_of_the_api_may_run_its_own_script_and_no_other(guarded: Running) -> None:
+async def test_the_page_of_the_api_runs_only_its_script(guarded: Running) -> None:
     policy = (await guarded.client.get("/docs")).headers["content-security-policy"]
     [scripts] = [part for part in policy.split("; ") if part.startswith("script-src")]
     assert "'sha256-" in scripts

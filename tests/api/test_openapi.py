@@ -35,12 +35,17 @@ async def test_title_and_descriptions_name_the_model_that_is_served(tmp_path: Pa
     assert "flower" not in str(document["info"]).lower()
 
 
+async def test_the_document_is_made_once(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service:
+        assert service.app.openapi() is service.app.openapi()
+
+
 async def test_the_page_names_the_model_that_is_served(tmp_path: Path, loader: Loader) -> None:
     async with running(tmp_path, loader, model="garden") as service:
         assert "<title>garden " in (await service.client.get("/docs")).text
 
 
-async def test_the_page_finds_its_files_with_a_slash_at_its_end(store: Path, loader: Loader) -> None:
+async def test_the_page_finds_its_files_behind_a_slash(store: Path, loader: Loader) -> None:
     async with running(store, loader) as service:
         page = (await service.client.get("/docs/")).text
         assert "url: '../openapi.json'" in page

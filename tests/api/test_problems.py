@@ -17,8 +17,9 @@ from support.fakes import Loader
 from support.running import Running, running
 
 from service import errors
-from service.api.problems import MEDIA_TYPE, PROBLEMS
-from service.inference.predictor import Prediction
+from service.api.problems import INTERNAL_ERROR, MEDIA_TYPE, PROBLEMS, find
+from service.inference.admission import Ticket
+from service.inference.predictor import Classified
 
 pytestmark = pytest.mark.anyio
 
@@ -162,7 +163,7 @@ async def test_bodies_in_arrival_are_bounded_together(store: Path, loader: Loade
         assert service.service.admission.num_bytes == 0
 
 
-async def test_a_body_over_the_limit_without_announcement_is_refused_while_it_streams(
+async def test_an_unannounced_large_body_is_refused_while_it_streams(
     service: Running,
 ) -> None:
     num_chunks = 0
@@ -189,7 +190,7 @@ async def test_a_slow_body_is_given_up(store: Path, loader: Loader) -> None:
     check(response, "body-too-slow", 408)
 
 
-async def test_a_full_queue_is_said_at_once_with_retry_after(service: Running, loader: Loader) -> None:
+async def test_a_full_queue_is_answered_with_retry_after(service: Running, loader: Loader) -> None:
     loader.engines[1].hold()
     accepted = []
     for num_accepted in (1, 2):  # one in the lane, one waiting
@@ -217,7 +218,7 @@ async def test_without_a_model_predictions_and_probes_say_not_ready(tmp_path: Pa
             assert response.headers["retry-after"] == "5"
 
 
-async def test_after_the_drain_new_requests_are_refused_and_probes_answered(service: Running) -> None:
+async def test_a_drained_service_answers_probes_only(service: Running) -> None:
     await service.service.drain(delay_s=0, timeout_s=1)
     response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
     check(response, "draining", 503)
@@ -226,9 +227,7 @@ async def test_after_the_drain_new_requests_are_refused_and_probes_answered(serv
     assert (await service.client.get("/livez")).status_code == 200
 
 
-async def test_a_deadline_of_the_caller_is_kept_and_the_expired_image_not_computed(
-    service: Running, loader: Loader
-) -> None:
+async def test_an_image_after_its_deadline_is_not_computed(service: Running, loader: Loader) -> None:
     loader.engines[1].hold()
     first = asyncio.create_task(service.client.post("/predict", content=PHOTO, headers=JPEG))
     while not loader.engines[1].batches:
@@ -240,7 +239,7 @@ async def test_a_deadline_of_the_caller_is_kept_and_the_expired_image_not_comput
     assert loader.engines[1].batches == [1]
 
 
-async def test_the_caller_cannot_ask_for_more_time_than_the_server_allows(store: Path, loader: Loader) -> None:
+async def test_a_client_s_timeout_cannot_exceed_the_server_s(store: Path, loader: Loader) -> None:
     loader.engines[1].hold()
     async with running(store, loader, request_timeout_s=0.02) as service:
         headers = {**JPEG, "X-Request-Timeout-Ms": "9" * 400}
@@ -261,12 +260,12 @@ async def test_a_deadline_of_the_caller_counts_the_upload(service: Running, load
 
 
 @pytest.mark.parametrize("asked_ms", [None, "15000"])
-async def test_the_servers_own_deadline_begins_when_the_body_has_arrived(
+async def test_the_server_s_deadline_begins_after_the_upload(
     service: Running, asked_ms: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = asyncio.get_running_loop().time
     arrived_at, deadlines = math.inf, []
-    predict = service.service.predictor.predict
+    classify = service.service.predictor.classify
 
     async def dawdle() -> AsyncIterator[bytes]:
         nonlocal arrived_at
@@ -275,17 +274,17 @@ async def test_the_servers_own_deadline_begins_when_the_body_has_arrived(
         arrived_at = clock()
         yield PHOTO[100:]
 
-    def note(data: bytes, *, top_k: int | None, deadline: float) -> Coroutine[Any, Any, Prediction]:
+    def note(image: bytes, ticket: Ticket, deadline: float) -> Coroutine[Any, Any, Classified]:
         deadlines.append(deadline)
-        return predict(data, top_k=top_k, deadline=deadline)
+        return classify(image, ticket, deadline)
 
-    monkeypatch.setattr(service.service.predictor, "predict", note)
+    monkeypatch.setattr(service.service.predictor, "classify", note)
     headers = {**JPEG, "X-Request-Timeout-Ms": asked_ms} if asked_ms else JPEG
     assert (await service.client.post("/predict", content=dawdle(), headers=headers)).status_code == 200
     assert deadlines[0] >= arrived_at + service.service.request_timeout_s
 
 
-async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(service: Running, loader: Loader) -> None:
+async def test_a_failing_engine_s_cause_stays_in_the_log(service: Running, loader: Loader) -> None:
     loader.engines[1].error = RuntimeError("/opt/secret.so: CUDA_ERROR")
     with capture_logs() as events:
         response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
@@ -297,10 +296,10 @@ async def test_an_engine_that_fails_is_a_500_that_keeps_its_cause_in_the_log(ser
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
-async def test_want_of_memory_or_threads_is_a_503_wherever_it_is_met(
+async def test_want_of_memory_is_a_503_everywhere(
     service: Running, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    for part, method in (("predictor", "predict"), ("predictor", "check_top_k"), ("admission", "request")):
+    for part, method in (("predictor", "classify"), ("predictor", "require"), ("admission", "request")):
         with monkeypatch.context() as patched:
             patched.setattr(getattr(service.service, part), method, Mock(side_effect=error))
             response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
@@ -323,46 +322,44 @@ async def test_a_decoder_without_memory_is_a_503(service: Running, monkeypatch: 
     check(await service.client.post("/predict", content=PHOTO, headers=JPEG), "overloaded", 503)
 
 
-async def test_no_more_bytes_are_held_than_half_of_the_memory(
+async def test_bodies_take_at_most_half_of_the_memory(
     store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.api.app.memory_left", lambda: 300_000)
     async with running(store, loader, max_image_bytes=100_000) as service:
-        with service.service.admission.request() as hold:
-            hold(150_000)
+        with service.service.admission.request() as ticket:
+            ticket.add_bytes(150_000)
             with pytest.raises(errors.QueueFull):
-                hold(1)
+                ticket.add_bytes(1)
     monkeypatch.setattr("service.api.app.memory_left", lambda: 1)
     async with running(store, loader, max_image_bytes=100_000) as service:
-        with service.service.admission.request() as hold:
-            hold(100_000)  # one image always fits
+        with service.service.admission.request() as ticket:
+            ticket.add_bytes(100_000)  # one image always fits
 
 
 async def test_an_exception_that_nobody_foresaw_is_a_500_too(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def surprise(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(service.service.predictor, "predict", surprise)
+    monkeypatch.setattr(service.service.predictor, "classify", surprise)
     with capture_logs() as events:
         response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
     assert "secret" not in check(response, "internal-error", 500)["detail"]
     assert [event["event"] for event in events].count("request failed") == 1
 
 
-def test_every_error_that_a_request_can_meet_has_its_problem() -> None:
-    """Not in the table: what only the command line meets, and what is the service's own fault."""
-    from service.api.problems import _PROBLEMS
-
+def test_every_error_of_a_request_has_its_problem() -> None:
+    """A failing engine is the service's own fault."""
     families = (errors.ImageError, errors.RequestError, errors.ServiceError)
     leaves = {
         error
         for _, error in inspect.getmembers(errors, inspect.isclass)
         if issubclass(error, families) and error not in families
     }
-    assert leaves - _PROBLEMS.keys() == {errors.EngineFailed}
+    assert {error for error in leaves if find(error) is INTERNAL_ERROR} == {errors.EngineFailed}
 
 
-async def test_the_type_of_a_problem_is_the_path_of_its_explanation(service: Running) -> None:
+async def test_the_type_of_a_problem_explains_it(service: Running) -> None:
     for name, problem in PROBLEMS.items():
         response = await service.client.get(f"/problems/{name}")
         assert response.json()["title"] == problem.title

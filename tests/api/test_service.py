@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 PHOTO = encode(draw_photograph(0, seed=1))
 
 
-async def test_a_drain_takes_requests_during_the_delay_and_answers_what_was_accepted(
+async def test_a_drain_answers_requests_of_its_delay(
     store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delay_is_over = asyncio.Event()
@@ -38,9 +38,7 @@ async def test_a_drain_takes_requests_during_the_delay_and_answers_what_was_acce
         assert (await during_delay).status_code == 200
 
 
-async def test_what_has_no_answer_after_the_timeout_is_told_that_the_replica_drains(
-    store: Path, loader: Loader
-) -> None:
+async def test_unanswered_requests_are_told_of_the_drain(store: Path, loader: Loader) -> None:
     async with running(store, loader) as service:
         loader.engines[1].hold()
         stuck = asyncio.create_task(service.client.post("/predict", content=PHOTO))

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -19,9 +18,11 @@ from starlette.requests import Request
 from support.drawing import draw_photograph, encode
 from support.fakes import Loader
 from support.running import Running, running
+from support.tickets import open_ticket
 
-from service.api import upload
-from service.api.upload import Upload, read_image
+from service.api import bodies, upload
+from service.api.bodies import Upload
+from service.api.upload import UploadLimits, read_image
 from service.errors import FlowersError, RequestError
 
 pytestmark = pytest.mark.anyio
@@ -74,11 +75,12 @@ async def read_all(
 
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     request = Request({"type": "http", "headers": headers, "state": {}}, receive)
-    return await read_image(request, max_image_bytes=20_000_000, body_timeout_s=30, is_busy=is_busy)
+    with open_ticket() as ticket:
+        return await read_image(request, ticket, UploadLimits(20_000_000, body_timeout_s=30, is_busy=is_busy))
 
 
 @pytest.mark.parametrize(("num_mebibytes", "is_busy", "pauses"), [(4, True, 0), (10, False, 0), (10, True, 6)])
-async def test_a_large_body_steps_back_for_those_that_are_computed(
+async def test_a_large_body_pauses_between_pieces(
     monkeypatch: pytest.MonkeyPatch, num_mebibytes: int, is_busy: bool, pauses: int
 ) -> None:
     num_pauses = 0
@@ -86,7 +88,7 @@ async def test_a_large_body_steps_back_for_those_that_are_computed(
     async def pause(seconds: float) -> None:
         nonlocal num_pauses
         num_pauses += 1
-        assert seconds == upload._PAUSE_S
+        assert seconds == upload.PAUSE_S
 
     monkeypatch.setattr(asyncio, "sleep", pause)
     await read(bytes(num_mebibytes * 1024 * 1024), "image/jpeg", [1024 * 1024], lambda: is_busy)
@@ -97,13 +99,13 @@ async def test_a_large_body_steps_back_for_those_that_are_computed(
 async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> None:
     """Its 13 MB would take milliseconds, in which nobody gets an answer."""
     threads = []
-    join = upload._Pieces.join
+    join = bodies.Pieces.join
 
-    def watched(pieces: upload._Pieces) -> bytes:
+    def watched(pieces: bodies.Pieces) -> bytes:
         threads.append(threading.current_thread())
         return join(pieces)
 
-    with patch.object(upload._Pieces, "join", watched):
+    with patch.object(bodies.Pieces, "join", watched):
         for num_mebibytes in (13, 1):
             image = bytes(num_mebibytes * 1024 * 1024)
             body = multipart(('name="file"', image)) if is_form else image
@@ -112,35 +114,41 @@ async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> No
     assert [thread is threading.main_thread() for thread in threads] == [False, True]
 
 
-async def test_large_bodies_are_joined_by_a_thread_of_their_own(store: Path, loader: Loader) -> None:
+async def test_one_thread_joins_large_bodies(store: Path, loader: Loader) -> None:
     """Not by those that list the store, which may hang; and one at a time, as each takes twice its memory."""
     threads = set()
-    join = upload._Pieces.join
+    join = bodies.Pieces.join
 
-    def watched(pieces: upload._Pieces) -> bytes:
+    def watched(pieces: bodies.Pieces) -> bytes:
         threads.add(threading.current_thread().name)
         return join(pieces)
 
     async with running(store, loader) as service:
-        with patch.object(upload._Pieces, "join", watched):
+        with patch.object(bodies.Pieces, "join", watched):
             sent = [service.client.post("/predict", content=pieces_of(6)) for _ in range(4)]
             assert {response.status_code for response in await asyncio.gather(*sent)} == {415}
     assert threads == {"join_0"}
 
 
-async def test_a_large_body_is_told_that_others_are_computed(
+async def test_a_large_body_pauses_while_others_are_computed(
     store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "_PAUSE_S", 0.2)
+    turn, pauses = asyncio.sleep, []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await turn(0)
+
     async with running(store, loader) as service:
         loader.engines[1].hold()
         other = asyncio.create_task(service.client.post("/predict", content=PHOTO))
         while not loader.engines[1].batches:
             await asyncio.sleep(0.01)
-        begun = time.perf_counter()
-        response = await service.client.post("/predict", content=pieces_of(6))
-        assert time.perf_counter() - begun >= 2 * 0.2
+        with monkeypatch.context() as patched:
+            patched.setattr("service.api.upload.asyncio.sleep", sleep)
+            response = await service.client.post("/predict", content=pieces_of(6))
         assert response.status_code == 415
+        assert pauses.count(upload.PAUSE_S) == 2
         loader.engines[1].release()
         assert (await other).status_code == 200
 
@@ -175,6 +183,22 @@ async def test_no_image_is_taken_for_a_form(service: Running, image_format: str)
     assert (await service.client.post("/predict", content=image, headers=headers)).status_code == 200
 
 
+@pytest.mark.parametrize(("num_bytes", "status"), [(100_000, 200), (100_001, 413)])
+@pytest.mark.parametrize("is_form", [True, False])
+async def test_an_image_of_exactly_max_image_bytes_is_taken(
+    service: Running, num_bytes: int, status: int, is_form: bool
+) -> None:
+    photo = PHOTO + bytes(num_bytes - len(PHOTO))  # decoders pass over what follows the image
+    sent: dict[str, Any] = {"files": {"file": photo}} if is_form else {"content": photo}
+    assert (await service.client.post("/predict", **sent)).status_code == status
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity", "zstd", "br", "", "invented"])
+async def test_every_content_encoding_is_refused(service: Running, encoding: str) -> None:
+    response = await service.client.post("/predict", content=PHOTO, headers={"Content-Encoding": encoding})
+    assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-encoding")
+
+
 @pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x"])
 async def test_a_url_encoded_form_is_no_image(service: Running, form: bytes) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -200,7 +224,7 @@ async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-async def test_a_field_is_whole_however_it_is_cut_into_chunks(size: int) -> None:
+async def test_a_field_is_whole_in_chunks_of_any_size(size: int) -> None:
     body = multipart(('name="top_k"', b"12345"), ('name="file"', b"image"), ('name="top_k"', b"9" * 5000))
     upload = await read_all(body, "multipart/form-data; boundary=b", [size])
     assert (upload.image, upload.parameters) == (b"image", {"top_k": ["12345", "9" * 64]})
@@ -219,9 +243,7 @@ async def test_a_path_may_end_with_a_slash(service: Running) -> None:
     sizes=st.lists(st.integers(1, 50), min_size=1, max_size=5),
     before=st.booleans(),
 )
-def test_a_form_gives_the_same_bytes_however_it_is_cut_into_chunks(
-    image: bytes, sizes: list[int], before: bool
-) -> None:
+def test_a_form_gives_the_same_bytes_in_any_chunks(image: bytes, sizes: list[int], before: bool) -> None:
     if b"\r\n--b" in image:
         image = image.replace(b"\r\n--b", b"\r\n--c")  # a real client chooses a boundary that is not in the image
     parts = [('name="file"; filename="a.jpg"', image)]
@@ -234,14 +256,14 @@ def test_a_form_gives_the_same_bytes_however_it_is_cut_into_chunks(
 
 @pytest.mark.parametrize("sizes", [[1, 4095, 4096, 1], [50_000, 3], [4097, 100, 200, 300_000]])
 @pytest.mark.parametrize("is_form", [True, False])
-async def test_small_pieces_and_large_ones_are_joined_in_their_order(sizes: list[int], is_form: bool) -> None:
+async def test_small_and_large_pieces_keep_their_order(sizes: list[int], is_form: bool) -> None:
     image = bytes(range(256)) * 2000
     body = multipart(('name="file"', image)) if is_form else image
     assert await read(body, "multipart/form-data; boundary=b" if is_form else "image/jpeg", sizes) == image
 
 
 @pytest.mark.parametrize("is_form", [True, False])
-async def test_the_smallest_of_pieces_take_no_more_memory_than_their_bytes(is_form: bool) -> None:
+async def test_tiny_pieces_take_no_more_memory_than_their_bytes(is_form: bool) -> None:
     """Each as an object of its own would take up to ninety times as much."""
     image = bytes(100_000)
     body = multipart(('name="file"', image)) if is_form else image
@@ -271,7 +293,7 @@ async def test_text_before_and_blanks_behind_boundaries_are_passed_over(before: 
 
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200), st.binary(max_size=60))
-def test_whatever_is_sent_as_a_form_is_answered_with_a_problem(noise: bytes, header: bytes) -> None:
+def test_any_broken_form_is_answered_with_a_problem(noise: bytes, header: bytes) -> None:
     for body in (
         noise,
         b"--b\r\n" + header + b"\r\n\r\n" + noise,

@@ -37,7 +37,7 @@ def test_one_connection_carries_one_request_after_the_other() -> None:
     assert server.num_connections == 1
 
 
-def test_an_answer_in_chunks_after_an_interim_one_arrives_whole() -> None:
+def test_a_chunked_answer_after_an_interim_one_is_whole() -> None:
     async def script(_: int) -> bytes:
         chunks = b"4\r\nfirs\r\n2\r\nt!\r\n0\r\n\r\n"
         return b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
@@ -46,7 +46,7 @@ def test_an_answer_in_chunks_after_an_interim_one_arrives_whole() -> None:
         assert [response.body for response in ask_in_turn(target_of(server), 2)] == [b"first!"] * 2
 
 
-def test_who_is_hung_up_on_says_so_and_asks_anew() -> None:
+def test_a_lost_connection_is_reported_and_opened_again() -> None:
     async def script(number: int) -> bytes | None:
         return None if number == 0 else http()
 
@@ -57,7 +57,7 @@ def test_who_is_hung_up_on_says_so_and_asks_anew() -> None:
     assert server.num_connections == 2
 
 
-def test_an_answer_that_comes_too_late_is_not_taken_for_the_next() -> None:
+def test_a_late_answer_is_not_the_next_one_s() -> None:
     async def script(number: int) -> bytes:
         if number == 0:
             await asyncio.sleep(0.1)

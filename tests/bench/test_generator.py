@@ -25,7 +25,7 @@ async def answer_after_50_ms(_: int) -> bytes:
     return http()
 
 
-def test_a_closed_loop_keeps_each_connection_busy_with_one_request_and_asks_all_questions() -> None:
+def test_a_closed_loop_keeps_each_connection_busy() -> None:
     observed, server = put_load(answer_after_50_ms, Load(4, warm_up_s=0, duration_s=0.5))
     assert server.most_at_once == server.num_connections == 4
     assert set(server.bodies) == {b"0", b"1", b"2"}
@@ -33,13 +33,13 @@ def test_a_closed_loop_keeps_each_connection_busy_with_one_request_and_asks_all_
     assert min(observed.latencies_s) >= 0.05
 
 
-def test_an_open_loop_asks_at_its_rate_and_no_more_connections_than_it_may() -> None:
+def test_an_open_loop_keeps_rate_and_connections() -> None:
     observed, server = put_load(answer_after_50_ms, Load(2, rate=100, warm_up_s=0, duration_s=0.5))
     assert len(server.bodies) == len(observed.latencies_s) == 50
     assert server.most_at_once == 2
 
 
-def test_a_stall_is_felt_by_all_who_should_have_been_asked_in_it() -> None:
+def test_a_stall_counts_for_all_requests_due_in_it() -> None:
     """Coordinated omission: counted from when it was sent, only one of these requests would have been slow."""
 
     async def script(number: int) -> bytes:
@@ -52,7 +52,7 @@ def test_a_stall_is_felt_by_all_who_should_have_been_asked_in_it() -> None:
     assert sum(latency > 0.1 for latency in observed.latencies_s) >= 35
 
 
-def test_who_waits_too_long_for_a_connection_has_timed_out() -> None:
+def test_a_long_wait_for_a_connection_is_a_timeout() -> None:
     async def script(_: int) -> bytes:
         await asyncio.sleep(0.2)
         return http()
@@ -61,7 +61,7 @@ def test_who_waits_too_long_for_a_connection_has_timed_out() -> None:
     assert observed.errors == {TIMEOUT: 10}
 
 
-def test_what_was_due_in_the_warm_up_does_not_count_in_an_open_loop() -> None:
+def test_an_open_loop_s_warm_up_does_not_count() -> None:
     observed, server = put_load(answer_after_50_ms, Load(8, rate=50, warm_up_s=0.19, duration_s=0.2))
     assert (len(observed.latencies_s), len(server.bodies)) == (10, 20)
 
@@ -71,7 +71,7 @@ def test_the_warm_up_does_not_count() -> None:
     assert 0 < len(observed.latencies_s) < len(server.bodies) - 3
 
 
-def test_a_request_under_way_at_the_end_has_its_latency_counted_but_not_as_throughput() -> None:
+def test_a_last_request_counts_as_latency_not_throughput() -> None:
     async def script(_: int) -> bytes:
         await asyncio.sleep(0.3)
         return http()

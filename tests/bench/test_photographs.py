@@ -14,7 +14,7 @@ def test_the_drawn_flower_is_a_photograph_of_ordinary_size() -> None:
     assert 10_000 < len(flower) < 200_000
 
 
-def test_a_folder_gives_photographs_from_all_over_it_but_not_all(tmp_path: Path) -> None:
+def test_a_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "photographs", photographs_per_class=15, size=(32, 24))
     (folder / "notes.txt").write_text("not a photograph")
     files = {file.read_bytes(): file.parent.name for file in folder.glob("*/*.jpg")}
@@ -30,7 +30,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
         read_photographs(tmp_path / "missing.jpg", (".jpg",))
 
 
-def test_a_form_carries_the_file_under_the_name_of_its_field() -> None:
+def test_a_form_carries_the_file_in_its_field() -> None:
     body, content_type = as_form(b"bytes", field="images")
     boundary = content_type.partition("boundary=")[2].encode()
     assert body.count(b"--" + boundary) == 2

@@ -31,7 +31,7 @@ def test_a_photograph_is_measured_in_three_ways() -> None:
 
 def test_the_document_says_what_the_kept_results_say() -> None:
     result = json.loads((REPOSITORY / "benchmarks" / "results" / "colour.json").read_text(encoding="utf-8"))
-    text = (REPOSITORY / "docs" / "images.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "reference" / "images.md").read_text(encoding="utf-8")
     assert render(result) in text
     differences = result["difference_to_converting_first"]
     assert f"differ by {differences['mean_of_those_whose_profile_is_applied']:.2f} of 255 levels" in text

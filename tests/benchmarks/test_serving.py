@@ -24,7 +24,7 @@ from benchmarks.serving.photographs import (
     with_profile,
     without_profile,
 )
-from benchmarks.serving.report import BEGIN, END, embed, render, write_report
+from benchmarks.serving.report import BEGIN, END, embed, render, summarise, write_report
 from benchmarks.serving.servers import SERVERS, Model, Server
 from service.imaging.decode import decode_image
 
@@ -184,7 +184,7 @@ def test_the_document_says_what_profiles_cost() -> None:
     table = (REPOSITORY / "benchmarks" / "results" / "serving-profiles.md").read_text(encoding="utf-8")
     name = "ours, photographs with profiles / the same without, answers a second at 32 connections"
     (ratio,) = re.findall(rf"^\| {name} \| ([\d.]+) \(([\d.]+) to ([\d.]+)\) \|$", table, re.MULTILINE)
-    text = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "reference" / "speed.md").read_text(encoding="utf-8")
     assert "{} times the answers in int8 ({} to {} in three rounds)".format(*ratio) in text
 
 
@@ -210,18 +210,22 @@ def test_the_report_has_a_column_of_profiles_where_they_were_asked(tmp_path: Pat
     assert "| ours | - / - / 200 / - | - / 190 |" in with_profiles
 
 
-def test_the_readme_gets_the_report_between_its_marks_and_again_without_growing() -> None:
+def test_a_page_takes_the_report_between_its_marks() -> None:
     once = embed("| table |\n\n![plot](a.svg)\n", f"before\n{BEGIN}\nold\n{END}\nafter\n", "results")
     assert once == f"before\n{BEGIN}\n\n| table |\n\n![plot](results/a.svg)\n\n{END}\nafter\n"
     assert embed("| table |\n\n![plot](a.svg)\n", once, "results") == once
     assert embed("text", "a document without marks", "results") == "a document without marks"
 
 
-def test_the_readme_says_what_the_kept_results_say(tmp_path: Path) -> None:
+def test_the_documents_hold_the_kept_results(tmp_path: Path) -> None:
     kept = REPOSITORY / "benchmarks" / "results" / "serving.json"
-    text = render(json.loads(kept.read_text(encoding="utf-8")), tmp_path / kept.name)
+    results = json.loads(kept.read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "reference" / "speed.md").read_text(encoding="utf-8")
+    text = render(results, tmp_path / kept.name)
+    assert page == embed(text, page, "../../benchmarks/results"), "run `python -m benchmarks.serving --report`"
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert readme == embed(text, readme, "benchmarks/results"), "run `python -m benchmarks.serving --report`"
+    assert readme == embed(summarise(results), readme, ""), "run `python -m benchmarks.serving --report`"
+    assert len(re.findall(r"^\|", summarise(results), re.MULTILINE)) == 2 + 4
     for other in (kept.with_name("serving-zen4.json"), kept.with_name("serving-profiles.json")):
         text = render(json.loads(other.read_text(encoding="utf-8")), tmp_path / other.name)
         assert other.with_suffix(".md").read_text(encoding="utf-8") == text

@@ -1,16 +1,20 @@
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from support.exporting import build_tiny_network
 
-from service.cli.doctor import find_environment_problems
+from service.cli.doctor import describe_cpu, describe_memory, find_environment_problems, find_packages
 from service.cli.main import main
-from service.engines.choose import Machine
+from service.engines.found import Machine
 from service.settings import ServeSettings
+from service.store.manage import pin_version
 from service.store.publish import publish_version
-from service.store.versions import pin_version
+from service.training.export.saved_model import export_saved_model
 
 Capture = pytest.CaptureFixture[str]
 
@@ -35,9 +39,9 @@ def store(tiny_version: Path, tmp_path: Path) -> Path:
     return store
 
 
-def damage(version: Path) -> None:
+def damage(folder: Path) -> None:
     """So that only its digest shows it: everything can still be read and run."""
-    with (version / "assets.extra" / "metadata.json").open("a") as file:
+    with (folder / "assets.extra" / "metadata.json").open("a") as file:
         file.write(" ")
 
 
@@ -163,11 +167,11 @@ def test_settings_that_cannot_be_met_are_fatal(store: Path, capsys: Capture) -> 
     exit_code, found = examine("--model-store", str(store), *wishes, capsys=capsys)
     assert exit_code == 1
     (sentence,) = sentences(found, fatal=True)
-    assert "--precision int8 is for the light engine" in sentence
+    assert "--precision int8 is for onnxruntime" in sentence
 
 
 def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engines.choose.has_fast_int8", lambda: False)
+    monkeypatch.setattr("service.engines.found.has_fast_int8", lambda: False)
     exit_code, found = examine("--model-store", str(store), "--precision", "int8", capsys=capsys)
     assert exit_code == 0
     assert any("sums may overflow" in warning for warning in sentences(found, fatal=False))
@@ -201,3 +205,31 @@ def test_an_api_key_is_never_shown(capsys: pytest.CaptureFixture[str], monkeypat
     assert "api_keys" in shown.out
     assert "the-key" not in shown.out + shown.err
     assert "the-key" not in repr(ServeSettings())
+
+
+def test_packages_that_are_missing_are_listed_too() -> None:
+    packages = find_packages()
+    assert packages["numpy"] == version("numpy")
+    assert {"tensorflow", "tensorflow-cpu"} <= packages.keys()
+    assert not (packages["tensorflow"] and packages["tensorflow-cpu"])
+
+
+def test_cpu_and_memory_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.cli.doctor.cpu_features", lambda: {"fpu", "avx512f", "avx2"})
+    monkeypatch.setattr("service.cli.doctor.total_memory", lambda: 2 * 2**30)
+    monkeypatch.setattr("service.cli.doctor.memory_left", lambda: 2**29)
+    assert describe_cpu()["features"] == ["avx2", "avx512f"]
+    assert describe_memory() == {"total": "2.0 GiB", "available": "0.5 GiB"}
+    monkeypatch.setattr("service.cli.doctor.total_memory", lambda: 0)
+    assert describe_memory() == {}
+
+
+def test_a_network_that_answers_with_no_numbers_is_found(store: Path, capsys: Capture) -> None:
+    network = build_tiny_network()
+    network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
+    with publish_version(store, "flowers") as draft:
+        shutil.copytree(store / "flowers" / "1", draft.folder, dirs_exist_ok=True)
+        export_saved_model(network, draft.folder, scale=1.0, offset=0.0, temperature=1.0)
+    _, found = examine("--model-store", str(store), "--engine", "savedmodel", capsys=capsys)
+    assert found["serves"]["version"] == 2
+    assert "no table of finite numbers" in sentences(found, fatal=False)[0]

@@ -1,7 +1,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +9,11 @@ from support.drawing import CLASS_NAMES, draw_photograph, encode
 from service.cli.main import main
 from service.data.folder import read_folder
 from service.data.split import read_split
-from service.engines.choose import load_engine
 from service.engines.engine import Engine
+from service.engines.open_version import load_engine
+from service.engines.wish import EngineWish
 from service.evaluation.score import score_photographs
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
 from service.store.publish import publish_version
@@ -44,7 +44,7 @@ def test_it_measures_what_the_version_answers(store: Path, folder: Path, capsys:
     assert main(["evaluate", str(folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     photographs = read_folder(folder)
-    engine = load_engine(verify_version(resolve_version(store, "flowers").folder))
+    engine = load_engine(verify_version(resolve_version(store, "flowers").folder), EngineWish())
     rows = score_photographs(
         engine, [photograph.path for photograph in photographs.photographs], ResizeRule(), ImageLimits()
     )
@@ -145,17 +145,37 @@ def test_a_report_is_written(folder: Path, tmp_path: Path) -> None:
     assert "<html" in (tmp_path / "report.html").read_text()
 
 
-def test_the_limit_of_gpu_memory_reaches_the_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[int] = []
+@pytest.fixture
+def wishes(monkeypatch: pytest.MonkeyPatch) -> list[EngineWish]:
+    """Wishes that reach the engine."""
+    seen: list[EngineWish] = []
 
-    def load(version: VerifiedVersion, *, gpu_memory_limit_mb: int = 0, **wishes: Any) -> Engine:
-        limits.append(gpu_memory_limit_mb)
-        return load_engine(version, **wishes)
+    def load(version: VerifiedVersion, wish: EngineWish) -> Engine:
+        seen.append(wish)
+        return load_engine(version, EngineWish())
 
-    monkeypatch.setattr("service.evaluation.local_model.load_engine", load)
-    assert main(["evaluate", str(folder), "--gpu-memory-limit-mb", "700"]) == 0
-    assert main(["predict", str(folder), "--gpu-memory-limit-mb", "800"]) == 0
-    assert limits == [700, 800]
+    monkeypatch.setattr("service.engines.open_version.load_engine", load)
+    return seen
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_all_settings_of_the_engine_reach_it(verb: str, folder: Path, wishes: list[EngineWish]) -> None:
+    flags = "--engine onnxruntime --device cpu --precision int8 --engine-threads 3 --gpu-memory-limit-mb 700"
+    assert main([verb, str(folder), *flags.split()]) == 0
+    assert wishes == [EngineWish("onnxruntime", "cpu", "int8", threads=3, gpu_memory_limit_mb=700)]
+
+
+def test_check_measures_in_float32_unless_told_otherwise(folder: Path, wishes: list[EngineWish]) -> None:
+    for flags in ([], ["--precision", "int8"]):
+        main(["evaluate", str(folder), "--part", "test", "--check", *flags])
+    main(["evaluate", str(folder)])
+    assert [wish.precision for wish in wishes] == ["float32", "int8", "auto"]
+
+
+@pytest.mark.parametrize("flag", ["--max-image-pixels", "--max-image-bytes"])
+def test_the_limits_of_an_image_hold(flag: str, folder: Path, capsys: Capture) -> None:
+    assert main(["evaluate", str(folder), flag, "1024"]) == 2
+    assert "could be scored" in capsys.readouterr().err
 
 
 def test_an_unreadable_photograph_is_named_and_the_exit_code_is_1(folder: Path, capsys: Capture) -> None:

@@ -20,6 +20,8 @@ from support.scripted_server import http, scripted_server
 
 from service.api.app import create_app
 from service.cli.main import main
+from service.cli.remote import Row
+from service.ranking import Score
 from service.settings import ServeSettings
 from service.store.verify import VerifiedVersion, verify_version
 
@@ -168,8 +170,8 @@ def test_the_table_shows_files_labels_and_errors_as_they_are(photographs: Path, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no photograph to score"),
-        (["{empty}"], "no photograph to score"),
+        ([], "no image to score"),
+        (["{empty}"], "no image to score"),
         (["{file}", "--top-k", "0"], "--top-k is 0; this model has 5 classes"),
         (["{file}", "--top-k", "6"], "--top-k is 6"),
         (["{file}", "--format", "xml"], "--format"),
@@ -202,7 +204,7 @@ def test_files_replaced_after_verification_are_not_used(
         replaced.write_bytes(replaced.read_bytes().replace(b"daisy", b"weeds") + b" ")
         return verified
 
-    monkeypatch.setattr("service.evaluation.local_model.verify_version", verify_then_replace)
+    monkeypatch.setattr("service.engines.open_version.verify_version", verify_then_replace)
     engine = "savedmodel" if file == "saved_model.pb" else "onnxruntime"
     command = ["predict", str(photographs), "--format", "json", "--model-store", str(copy)]
     exit_code = main([*command, "--engine", engine, "--precision", "auto" if engine == "savedmodel" else "float32"])
@@ -223,3 +225,20 @@ def test_want_of_memory_is_said_of_no_photograph(
     assert captured.out == ""
     assert captured.err.endswith("not at fault. Send it again later, or a smaller copy.\n")
     assert ".jpg: There is not enough memory" in captured.err
+
+
+def test_the_limit_of_pixels_holds_for_every_image(photographs: Path, capsys: Capture) -> None:
+    exit_code, rows = predict_json(photographs, "--max-image-pixels", "1024", capsys=capsys)
+    assert exit_code == 1
+    assert all("pixels" in row["error"] for row in rows)
+
+
+def test_the_table_marks_answers_that_are_not_confident(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    rows = [Row(Path(f"{sure}.jpg"), (Score("roses", 0.9),), confident=sure) for sure in (True, False)]
+    monkeypatch.setattr("service.cli.predict.predict_remotely", lambda *_: iter(rows))
+    assert main(["predict", str(photographs), "--url", "http://localhost"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    marked = {word: "unsure" in line for line in lines for word in ("True.jpg", "False.jpg") if word in line}
+    assert marked == {"True.jpg": False, "False.jpg": True}

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import main
-from service.cli.remote import Row, Score, predict_remotely
+from service.cli.remote import Row, predict_remotely
 from service.errors import InvalidParameter, ServiceError
+from service.ranking import Score
 
 GOOD = {
     "confident": True,
@@ -111,9 +112,7 @@ def test_an_error_spoils_only_its_own_row(
     assert "No such file" in str(rows[3].error)
 
 
-def test_a_file_that_is_no_photograph_spoils_only_its_own_row(
-    serve: Callable[[Answer], str], files: list[Path]
-) -> None:
+def test_a_file_that_is_no_image_spoils_only_its_own_row(serve: Callable[[Answer], str], files: list[Path]) -> None:
     """A file of terabytes of zeros would take all memory. A device has no end."""
     os.truncate(files[3], 2**42)
     files[5].unlink()
@@ -222,3 +221,15 @@ def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
         assert r"\u73ab\u7470" in said
     (row,) = json.loads(document)
     assert (Path(row["file"]).name, row["label"]) == ("rosé.jpg", "玫瑰🌹")
+
+
+def test_a_service_that_does_not_answer_is_given_up(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    given_up = threading.Event()
+
+    def answer(*_: object) -> tuple[int, bytes]:
+        given_up.wait(10)
+        return 200, json.dumps(GOOD).encode()
+
+    (row,) = predict_remotely(files[:1], None, serve(answer), timeout_s=0.2)
+    given_up.set()
+    assert "gave no answer (ReadTimeout)" in str(row.error)

@@ -15,15 +15,18 @@ from pathlib import Path
 
 import httpx
 import pytest
+from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
 from support.serving import Served, served
 from support.versions import publish_example
 
-from service.cli.serve import _listen
-from service.engines.choose import list_driver_gpus
+from service.api.app import create_app
+from service.cli.serve import _listen, make_config
+from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
 from service.machine import pinnable_cores
+from service.settings import ServeSettings
 
 PHOTO = encode(draw_photograph(2, seed=300))
 
@@ -49,7 +52,31 @@ def half_sent_photograph(
     connection.close()
 
 
-def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(tmp_path: Path) -> None:
+def test_the_wire_is_guarded_and_names_no_library(tmp_path: Path) -> None:
+    with served(tmp_path / "model_store") as service:
+        assert "server" not in httpx.get(f"{service.url}/livez").headers
+        response = httpx.get(f"{service.url}/livez", headers={"X-Long": "x" * 40 * 1024})
+        assert (response.status_code, response.headers["content-type"]) == (431, "application/problem+json")
+
+
+def test_the_clocks_of_connections_run(tmp_path: Path) -> None:
+    """A body that is owed after its answer ends the connection in seconds."""
+    with served(tmp_path / "model_store") as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_an_idle_connection_outlives_those_of_balancers(tmp_path: Path) -> None:
+    config = make_config(create_app(ServeSettings(model_store=tmp_path)))
+    assert config.timeout_keep_alive > 60
+
+
+def test_an_empty_store_is_served_as_not_ready(tmp_path: Path) -> None:
     with served(tmp_path / "model_store") as service:
         assert httpx.get(f"{service.url}/livez").status_code == 200
         assert httpx.get(f"{service.url}/readyz").status_code == 503
@@ -61,9 +88,7 @@ def test_an_empty_store_is_served_as_not_ready_on_a_free_port_and_stops_with_0(t
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have neither policy nor priority of their own")
 @pytest.mark.parametrize("on_one_core", [True, False], ids=["one core", "all cores"])
-def test_lanes_step_back_for_the_event_loop_which_on_one_core_does_not_interrupt_them(
-    tiny_version: Path, on_one_core: bool
-) -> None:
+def test_lanes_yield_to_the_event_loop(tiny_version: Path, on_one_core: bool) -> None:
     """Where lanes keep to their cores, it must: else it would wait for one, beside a core that is idle."""
     cores = os.sched_getaffinity(0)
     if on_one_core:
@@ -85,7 +110,7 @@ def test_lanes_step_back_for_the_event_loop_which_on_one_core_does_not_interrupt
 
 
 @pytest.mark.slow
-def test_a_signal_lets_what_was_accepted_be_answered_and_ends_with_0(tiny_version: Path) -> None:
+def test_sigterm_lets_accepted_requests_be_answered(tiny_version: Path) -> None:
     with served(tiny_version, "--drain-delay-s", "0") as service:
         service.wait_for("model loaded")
         with half_sent_photograph(service.url) as (_, finish):
@@ -102,7 +127,7 @@ def test_a_signal_lets_what_was_accepted_be_answered_and_ends_with_0(tiny_versio
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_large_picture_has_a_process_of_its_own_which_ends_with_the_service(tiny_version: Path) -> None:
+def test_a_decoding_process_ends_with_the_service(tiny_version: Path) -> None:
     photo = encode(draw_photograph(2, seed=300, size=(2400, 1800)), "PNG", compress_level=1)
     with served(tiny_version, "--drain-delay-s", "0") as service:
         service.wait_for("model loaded")
@@ -116,7 +141,7 @@ def test_a_large_picture_has_a_process_of_its_own_which_ends_with_the_service(ti
 
 
 @pytest.mark.slow
-def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_code_is_0(tiny_version: Path) -> None:
+def test_an_endless_upload_does_not_fail_the_stop(tiny_version: Path) -> None:
     with served(tiny_version, "--drain-delay-s", "0", "--drain-timeout-s", "0.2") as service:
         service.wait_for("model loaded")
         with half_sent_photograph(service.url) as (connection, _):
@@ -129,8 +154,17 @@ def test_an_upload_that_does_not_end_is_refused_after_the_timeout_and_the_exit_c
 
 
 @pytest.mark.slow
+def test_ctrl_c_skips_the_delay(tiny_version: Path) -> None:
+    with served(tiny_version, "--drain-delay-s", "300") as service:
+        service.wait_for("model loaded")
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait_for("draining")["delay_s"] == 0
+        assert service.process.wait(60) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGHUP)])
-def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_once(
+def test_a_second_signal_ends_the_delay_at_once(
     tiny_version: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
     with served(tiny_version, "--drain-delay-s", "300") as service:
@@ -141,7 +175,7 @@ def test_requests_are_still_taken_during_the_delay_and_a_second_signal_ends_at_o
         taken = httpx.post(f"{service.url}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"})
         assert taken.status_code == 200
         service.process.send_signal(second)
-        assert service.wait_for("ending at once")["signal"] == second.name
+        assert service.wait_for("exit forced")["signal"] == second.name
         assert service.process.wait() == 128 + second
 
 
@@ -186,7 +220,7 @@ def test_a_log_that_cannot_be_written_changes_nothing_else(prepare: Callable[[],
             process.kill()
 
 
-def test_a_stuck_reader_of_the_log_holds_up_neither_requests_nor_the_stop(tmp_path: Path) -> None:
+def test_a_stuck_log_reader_delays_nothing(tmp_path: Path) -> None:
     with served(tmp_path) as service:  # nobody reads on
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
@@ -200,7 +234,7 @@ def test_a_stuck_reader_of_the_log_holds_up_neither_requests_nor_the_stop(tmp_pa
         assert service.process.wait(60) == 0
 
 
-def test_a_stop_does_not_wait_for_clients_that_read_nothing(tmp_path: Path) -> None:
+def test_a_stop_waits_for_no_idle_reader(tmp_path: Path) -> None:
     """Their answers, larger than what the system takes by itself, are dropped without a word of an error."""
     request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
     with served(tmp_path / "model_store") as service, ExitStack() as clients:
@@ -219,7 +253,7 @@ def test_a_stop_does_not_wait_for_clients_that_read_nothing(tmp_path: Path) -> N
         assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
 
 
-def test_a_stop_ends_connections_that_still_send_without_an_error(tmp_path: Path) -> None:
+def test_a_stop_ends_sending_connections_without_an_error(tmp_path: Path) -> None:
     """Their answers came before the end of their bodies, which are thrown away for two seconds."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
     with served(tmp_path / "model_store") as service, ExitStack() as clients:
@@ -235,7 +269,7 @@ def test_a_stop_ends_connections_that_still_send_without_an_error(tmp_path: Path
         assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
 
 
-def test_who_is_connected_already_is_told_that_it_drains_and_no_one_else_can_connect(tmp_path: Path) -> None:
+def test_open_connections_are_told_of_the_drain(tmp_path: Path) -> None:
     with served(tmp_path / "model_store") as service:
         connected = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
         connected.connect()
@@ -273,7 +307,7 @@ def _catches_sigterm(pid: int) -> bool:
     return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_a_signal_while_the_model_loads_does_not_wait_for_it(tiny_version: Path) -> None:
+def test_a_signal_does_not_wait_for_the_load(tiny_version: Path) -> None:
     with served(tiny_version) as service:
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait() == 0
@@ -281,9 +315,7 @@ def test_a_signal_while_the_model_loads_does_not_wait_for_it(tiny_version: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_empty", [False, True])
-def test_a_device_that_is_not_there_ends_it_with_1_and_the_reason(
-    tiny_version: Path, tmp_path: Path, is_empty: bool
-) -> None:
+def test_a_missing_device_ends_the_service_with_1(tiny_version: Path, tmp_path: Path, is_empty: bool) -> None:
     if list_driver_gpus():
         pytest.skip("there is a GPU here")
     with served(tmp_path if is_empty else tiny_version, "--device", "gpu") as service:
@@ -294,7 +326,7 @@ def test_a_device_that_is_not_there_ends_it_with_1_and_the_reason(
 
 
 @pytest.mark.slow
-def test_a_version_that_appears_while_it_runs_makes_it_ready(tiny_version: Path, tmp_path: Path) -> None:
+def test_a_new_version_makes_the_service_ready(tiny_version: Path, tmp_path: Path) -> None:
     store = tmp_path / "model_store"
     with served(store, "--reload-interval-s", "0.05") as service:
         service.wait_for("no model in the store")
@@ -304,25 +336,45 @@ def test_a_version_that_appears_while_it_runs_makes_it_ready(tiny_version: Path,
         assert httpx.get(f"{service.url}/readyz").status_code == 200
 
 
+TUNED = """
+import gc, sys
+from service.cli.serve import tune_process
+on_loaded = tune_process(0)
+assert sys.getswitchinterval() == 0.0005, sys.getswitchinterval()
+assert gc.get_threshold()[0] == 10_000
+assert gc.get_freeze_count() == 0, "the runtime is not imported yet"
+on_loaded()
+frozen = gc.get_freeze_count()
+assert frozen > 10_000
+kept = [[] for _ in range(1000)]
+on_loaded()
+assert gc.get_freeze_count() <= frozen, "only the first engine is followed by a freeze"
+"""
+
+
+def test_the_process_is_tuned_once() -> None:
+    subprocess.run([sys.executable, "-c", TUNED], cwd=REPOSITORY, check=True)
+
+
 WITH_AN_ENGINE_THAT_HANGS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from support.fakes import FakeEngine
 from service.cli.serve import serve
-from service.engines import select
+from service.engines import open_version
 from service.inference import watchdog
 from service.settings import ServeSettings
 engine = FakeEngine()
 engine.hold()
-select.load_engine = lambda *_, **__: engine
+open_version.load_engine = lambda *_, **__: engine
 watchdog.WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0
 settings = ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json")
 sys.exit(serve(settings=settings))
 """
 
 
-def test_an_engine_that_hangs_makes_it_unready_and_then_ends_the_process_with_1_and_the_reason(tmp_path: Path) -> None:
+def test_a_hanging_engine_ends_the_process_with_1(tmp_path: Path) -> None:
     publish_example(tmp_path)
     command = [sys.executable, "-c", WITH_AN_ENGINE_THAT_HANGS, str(Path(__file__).parents[1]), str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -332,6 +384,24 @@ def test_an_engine_that_hangs_makes_it_unready_and_then_ends_the_process_with_1_
         assert httpx.get(f"{service.url}/livez").status_code == 200
         assert "new one can take its place" in service.wait_for("giving up")["reason"]
         assert process.wait() == 1
+
+
+def test_an_unanswered_image_makes_the_exit_code_1(tmp_path: Path) -> None:
+    publish_example(tmp_path)
+    program = WITH_AN_ENGINE_THAT_HANGS.replace("log_format=", "drain_timeout_s=0.2, drain_delay_s=0, log_format=")
+    program = program.replace("WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0", "GIVE_UP_AFTER_S = 600")
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        service = Served(process)
+        service.wait_for("model loaded")
+        connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
+        connection.request("POST", "/predict", PHOTO, {"Content-Type": "image/jpeg"})
+        while "flowers_held_bytes 0.0" in httpx.get(f"{service.url}/metrics").text:
+            pass  # the image has not arrived yet
+        process.send_signal(signal.SIGTERM)
+        assert json.load(connection.getresponse())["type"] == "/problems/draining"
+        assert service.wait_for("stopped")["unanswered"] == 1
+        assert process.wait(60) == 1
 
 
 def test_a_signal_ends_a_process_whose_engine_hangs(tmp_path: Path) -> None:
@@ -345,7 +415,7 @@ def test_a_signal_ends_a_process_whose_engine_hangs(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_a_taken_port_is_said_in_one_sentence_and_ends_with_1(tmp_path: Path) -> None:
+def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         command = [
@@ -401,9 +471,7 @@ def test_it_listens_on_every_kind_of_address(host: str) -> None:
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-def test_it_answers_over_ipv6_and_ipv4_where_the_variable_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flowers_host_can_mean_ipv6_and_ipv4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWERS_HOST", "::")
     with served(tmp_path / "model_store") as service:
         port = service.url.rpartition(":")[2]
@@ -412,7 +480,7 @@ def test_it_answers_over_ipv6_and_ipv4_where_the_variable_says_so(
             assert httpx.get(f"http://{host}:{port}/livez").status_code == 200
 
 
-def test_pipes_in_the_store_hold_up_neither_requests_nor_the_stop(tmp_path: Path) -> None:
+def test_pipes_in_the_store_delay_nothing(tmp_path: Path) -> None:
     store = tmp_path / "model_store"
     publish_example(store)
     publish_example(store)

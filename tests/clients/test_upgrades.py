@@ -44,7 +44,7 @@ def test_java_offers_http2_and_is_answered(place: Any, photo: Path, require: Cal
     assert process.stdout.split() == ["200", "200"], process.stderr
 
 
-def test_an_attacker_behind_a_proxy_answers_for_nobody(place: Any) -> None:
+def test_an_attacker_behind_a_proxy_answers_no_victim(place: Any) -> None:
     """In turns: an offer whose body is a request, its body later than its head; then a victim's request."""
     inner = b"GET /livez HTTP/1.1\r\nHost: f\r\nX-Request-ID: smuggled\r\n\r\n"
     with httpx.Client(base_url=place.url) as victim:

@@ -32,7 +32,7 @@ def test_hadolint_finds_nothing_odd_in_the_dockerfile() -> None:
     run("hadolint", str(REPOSITORY / "docker" / "Dockerfile"))
 
 
-def test_up_without_a_profile_serves_on_the_gpu_and_nothing_else(engine: None) -> None:
+def test_up_without_a_profile_serves_on_the_gpu(engine: None) -> None:
     (name,) = configured()
     service = configured()[name]
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
@@ -40,18 +40,18 @@ def test_up_without_a_profile_serves_on_the_gpu_and_nothing_else(engine: None) -
     assert service["build"]["target"] == "gpu"
 
 
-def test_without_the_nvidia_runtime_the_error_is_the_documented_one(compose: Compose) -> None:
+def test_the_error_without_nvidia_runtime_is_documented(compose: Compose) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("this machine may have the NVIDIA runtime")
     command = ["docker", "run", "--rm", "--gpus", "all", "flowers:cpu", "doctor"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     error = "could not select device driver"
     assert error in process.stderr
-    assert error in (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert error in (REPOSITORY / "docs" / "guides" / "deploy.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["flowers", "cpu"])
-def test_every_service_is_shut_in_and_given_time_to_drain(engine: None, name: str) -> None:
+def test_every_service_is_shut_in_with_time_to_drain(engine: None, name: str) -> None:
     service = configured("cpu")[name]
     settings = ServeSettings()
     assert service["stop_grace_period"] == "45s"
@@ -65,7 +65,7 @@ def test_every_service_is_shut_in_and_given_time_to_drain(engine: None, name: st
 
 
 @pytest.mark.parametrize("name", ["flowers", "cpu", "train", "train-gpu"])
-def test_no_service_fills_the_disk_the_memory_or_the_table_of_processes(engine: None, name: str) -> None:
+def test_every_service_has_limits_of_memory_processes_and_logs(engine: None, name: str) -> None:
     service = configured("cpu", "train")[name]
     assert int(service["deploy"]["resources"]["limits"]["memory"]) > 0
     assert service["pids_limit"] == 2048
@@ -102,14 +102,14 @@ def test_a_photograph_is_answered_through_the_published_port(stack: Stack) -> No
     assert sum(row["probability"] for row in response.json()["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_large_picture_is_decoded_in_a_process_beside_the_service(stack: Stack) -> None:
+def test_a_large_image_is_decoded_in_another_process(stack: Stack) -> None:
     photo = encode(draw_photograph(0, seed=1, size=(2400, 1800)), "PNG", compress_level=1)
     response = httpx.post(f"{stack.direct_url}/predict", content=photo, timeout=60)
     assert response.status_code == 200, response.text
     assert "decode_process" in run("docker", "top", stack.container)
 
 
-def test_it_runs_as_nobody_in_particular_on_a_read_only_root(stack: Stack) -> None:
+def test_it_runs_without_rights_on_a_read_only_root(stack: Stack) -> None:
     assert run("docker", "exec", stack.container, "id", "-u").strip() == "10001"
     for path in ("/written", "/srv/model_store/written", "/opt/flowers/written"):
         write = ["docker", "exec", stack.container, "python", "-c", f"open({path!r}, 'w')"]
@@ -163,7 +163,7 @@ def test_it_needs_no_network(cpu_image: str) -> None:
         run("docker", "rm", "--force", container)
 
 
-def test_a_stop_under_load_answers_all_that_was_accepted_and_ends_with_0(stack: Stack) -> None:
+def test_a_stop_under_load_loses_no_accepted_request(stack: Stack) -> None:
     url = stack.direct_url
     statuses: list[int] = []
     lost: list[str] = []
@@ -200,9 +200,7 @@ def test_a_stop_under_load_answers_all_that_was_accepted_and_ends_with_0(stack: 
 
 
 @pytest.mark.slow
-def test_train_writes_into_the_mounted_store_as_its_owner_and_the_service_takes_it_up(
-    stack: Stack, tmp_path: Path
-) -> None:
+def test_a_training_publishes_as_the_owner_of_the_store(stack: Stack, tmp_path: Path) -> None:
     compose, owner = stack.compose, 4321
     shipped = predict(stack.direct_url).json()["model"]["version"]
     photos = draw_folder(tmp_path / "photos", photographs_per_class=20)

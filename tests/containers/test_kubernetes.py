@@ -53,7 +53,7 @@ def test_the_component_takes_the_store_from_a_volume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
-def test_pods_obey_the_restricted_profile_and_rollouts_lose_no_replica(overlay: str) -> None:
+def test_pods_obey_the_restricted_profile_during_rollouts(overlay: str) -> None:
     deployment = render(overlay)["Deployment"]["spec"]
     pod, container = deployment["template"]["spec"], container_of(overlay)
     assert pod["securityContext"]["runAsNonRoot"]
@@ -71,7 +71,7 @@ def test_pods_obey_the_restricted_profile_and_rollouts_lose_no_replica(overlay: 
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
-def test_pods_are_reached_at_their_port_alone_and_reach_nobody(overlay: str) -> None:
+def test_pods_take_one_port_and_reach_nobody(overlay: str) -> None:
     rendered = render(overlay)
     policy = rendered["NetworkPolicy"]["spec"]
     assert policy["podSelector"] == rendered["Deployment"]["spec"]["selector"]
@@ -90,7 +90,7 @@ def test_the_base_has_resources_for_overlays_that_say_nothing() -> None:
     assert container_of("gpu")["resources"]["limits"]["memory"] == "6Gi"
 
 
-def test_the_gpu_overlay_asks_for_one_gpu_and_tolerates_its_taint() -> None:
+def test_the_gpu_overlay_takes_one_tainted_gpu() -> None:
     assert container_of("gpu")["resources"]["limits"]["nvidia.com/gpu"] == 1
     (toleration,) = render("gpu")["Deployment"]["spec"]["template"]["spec"]["tolerations"]
     assert toleration["key"] == "nvidia.com/gpu"
@@ -98,14 +98,14 @@ def test_the_gpu_overlay_asks_for_one_gpu_and_tolerates_its_taint() -> None:
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
-def test_every_setting_in_the_config_map_is_one_of_the_programs(overlay: str) -> None:
+def test_the_program_has_every_setting_of_the_config_map(overlay: str) -> None:
     for name, value in render(overlay)["ConfigMap"]["data"].items():
         setting = name.removeprefix("FLOWERS_").lower()
         ServeSettings.model_validate({setting: value})
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
-def test_the_services_own_variables_do_not_reach_the_settings(engine: None, cpu_image: str, overlay: str) -> None:
+def test_kubernetes_own_variables_do_not_reach_the_settings(engine: None, cpu_image: str, overlay: str) -> None:
     links = {"FLOWERS_SERVICE_HOST": "10.96.0.7", "FLOWERS_PORT": "tcp://10.96.0.7:80"}  # as Kubernetes writes them
     variables = [word for name, value in links.items() for word in ("--env", f"{name}={value}")]
     process = subprocess.run(["docker", "run", "--rm", *variables, cpu_image], capture_output=True, check=False)
@@ -122,7 +122,7 @@ def test_the_grace_period_is_longer_than_the_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] > drain_s + 5
 
 
-def test_the_container_starts_within_the_budget_of_its_startup_probe(stack: Stack) -> None:
+def test_the_container_starts_within_its_startup_probe(stack: Stack) -> None:
     probe = container_of("cpu")["startupProbe"]
     run("docker", "restart", "--time", "0", stack.container)
     begun = time.monotonic()
@@ -133,9 +133,7 @@ def test_the_container_starts_within_the_budget_of_its_startup_probe(stack: Stac
     assert _status(url, "/readyz") == 200
 
 
-def test_after_sigterm_it_is_not_ready_at_once_and_still_answers_then_ends_within_the_grace_period(
-    compose: Compose, stack: Stack
-) -> None:
+def test_after_sigterm_it_answers_until_the_pod_ends(compose: Compose, stack: Stack) -> None:
     pod = render("cpu")["Deployment"]["spec"]["template"]["spec"]
     readiness = container_of("cpu")["readinessProbe"]
     url = stack.direct_url
@@ -150,7 +148,7 @@ def test_after_sigterm_it_is_not_ready_at_once_and_still_answers_then_ends_withi
     assert time.monotonic() - begun < pod["terminationGracePeriodSeconds"]
 
 
-def test_a_frozen_process_fails_its_liveness_probe_and_one_that_goes_on_passes_it(stack: Stack) -> None:
+def test_only_a_frozen_process_fails_its_liveness_probe(stack: Stack) -> None:
     probe = container_of("cpu")["livenessProbe"]
     url = stack.direct_url
     run("docker", "pause", stack.container)

@@ -12,7 +12,7 @@ from containers.conftest import PHOTO
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]  # the first one builds the image
 
 
-def test_the_commands_of_the_laptop_deployment_work_as_they_stand(cpu_image: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_laptop_deployment_work(cpu_image: str, tmp_path: Path) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (block,) = [block for block in readme.split("```sh\n")[1:] if block.startswith("docker compose --profile cpu up")]
     commands = block.split("```")[0]

@@ -13,13 +13,14 @@ import pytest
 from PIL import Image, ImageFile
 from support.drawing import draw_photograph, encode
 from support.icc import matrix_profile
+from support.memory import growth_bytes
 
 from service.data.check import SMALL_CLASS, DataCheck, check_folder, has_digest, pixels_digest
 from service.data.folder import read_folder
 from service.data.near_duplicates import perceptual_hash
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.imaging.profiles import to_srgb
 
 
@@ -264,3 +265,13 @@ def test_want_of_memory_is_no_finding_of_a_photograph(tmp_path: Path, monkeypatc
     monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=MemoryError))
     with pytest.raises(OutOfMemory, match="There is not enough memory"):
         _check(folder)
+
+
+def test_of_a_file_of_gigabytes_only_the_limit_is_read(tmp_path: Path) -> None:
+    (tmp_path / "roses").mkdir()
+    (tmp_path / "roses" / "huge.jpg").touch()
+    os.truncate(tmp_path / "roses" / "huge.jpg", 2**30)
+    (tmp_path / "tulips").mkdir()
+    (tmp_path / "tulips" / "1.jpg").write_bytes(encode(draw_photograph(0, seed=1)))
+    folder, limits = read_folder(tmp_path), ImageLimits(max_image_bytes=1_000_000)
+    assert growth_bytes(lambda: check_folder(folder, limits)) < 100_000_000

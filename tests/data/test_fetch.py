@@ -305,3 +305,33 @@ def test_an_archive_that_cannot_be_unpacked_is_one_clear_error(
     with pytest.raises(DownloadError, match=message):
         fetch(_data_set(server, archive), cache)
     assert {entry.name for entry in cache.iterdir()} == {"flowers.tgz", ".flowers.lock"}
+
+
+def test_a_server_that_goes_silent_is_given_up(server: _Server, cache: Path) -> None:
+    may_end = threading.Event()
+
+    def send_half(request: http.server.BaseHTTPRequestHandler) -> None:
+        _send(ARCHIVE[:1000], announced=len(ARCHIVE))(request)
+        request.wfile.flush()
+        may_end.wait(20)
+
+    server.answer = send_half
+    with pytest.raises(DownloadError, match=r"could not be fetched \(.*timed out"):
+        fetch(_data_set(server), cache, timeout_s=0.2)
+    may_end.set()
+    _assert_nothing_was_kept(cache)
+
+
+def test_rights_in_an_archive_are_not_obeyed(server: _Server, cache: Path) -> None:
+    member = _member("flowers/daisy/tool.jpg", size=5)
+    member.mode = 0o6777
+    archive = _archive(member)
+    server.answer = _send(archive)
+    folder = fetch(_data_set(server, archive), cache)
+    assert (folder / "daisy" / "tool.jpg").stat().st_mode & 0o7022 == 0
+
+
+def test_a_pipe_in_place_of_the_archive_is_replaced(server: _Server, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    os.mkfifo(cache / "flowers.tgz")
+    assert fetch(_data_set(server), cache) == cache / "flowers"

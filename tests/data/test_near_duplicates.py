@@ -39,20 +39,20 @@ def test_the_perceptual_hash_of_an_image_never_changes() -> None:
 
 
 @pytest.mark.parametrize("distances_at_once", [300, 250_000])
-def test_the_search_finds_what_a_plain_comparison_finds(
-    monkeypatch: pytest.MonkeyPatch, distances_at_once: int
-) -> None:
-    monkeypatch.setattr("service.data.near_duplicates._DISTANCES_AT_ONCE", distances_at_once)
+def test_the_search_finds_what_a_plain_comparison_finds(distances_at_once: int) -> None:
     random = np.random.default_rng(0)
     hashes = _unrelated(60)
     # The last but one joins two groups that were apart: 20 with 61, and 39 with 62.
     for base, distance in ((0, 0), (20, 1), (39, NEAR_DUPLICATE_BITS), (57, NEAR_DUPLICATE_BITS + 1)):
         hashes.append(hashes[base] ^ _flips(random.choice(256, distance, replace=False)))
-    assert near_duplicate_groups(hashes) == [[0, 60], [20, 61], [39, 62]]
+    assert near_duplicate_groups(hashes, distances_at_once=distances_at_once) == [[0, 60], [20, 61], [39, 62]]
     apart = np.flatnonzero([(hashes[61] ^ hashes[62]) >> bit & 1 for bit in range(256)])
     for count in range(60, len(apart), 60):  # steps of 60 bits from one to the other
         hashes.append(hashes[61] ^ _flips(apart[:count]))
-    assert near_duplicate_groups(hashes) == [[0, 60], [20, 39, 61, 62, *range(64, len(hashes))]]
+    assert near_duplicate_groups(hashes, distances_at_once=distances_at_once) == [
+        [0, 60],
+        [20, 39, 61, 62, *range(64, len(hashes))],
+    ]
     assert near_duplicate_groups([]) == near_duplicate_groups([1]) == []
 
 
@@ -119,9 +119,7 @@ def test_the_memory_of_the_search_is_small_however_alike_the_photographs() -> No
     assert peak < 16e6  # a list of the pairs would take 500 MB
 
 
-def test_a_photograph_is_compared_with_a_bounded_number_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.data.near_duplicates._MOST_COMPARED", 100)
-    monkeypatch.setattr("service.data.near_duplicates._DISTANCES_AT_ONCE", 1000)  # rows of ten
+def test_a_photograph_is_compared_with_a_bounded_number_of_others() -> None:
     hashes = _unrelated(400)
     hashes[150], hashes[399] = hashes[50], hashes[0]
-    assert near_duplicate_groups(hashes) == [[50, 150]]
+    assert near_duplicate_groups(hashes, most_compared=100, distances_at_once=1000) == [[50, 150]]  # rows of ten

@@ -67,7 +67,7 @@ def processes(tmp_path: Path) -> Callable[[int], Path]:
         ("::1", ["::1"], 503),
     ],
 )
-def test_the_address_is_the_one_on_which_the_service_listens(
+def test_the_check_asks_where_the_service_listens(
     check: dict[str, Any],
     processes: Callable[[int], Path],
     host: str,
@@ -88,7 +88,7 @@ def test_a_port_without_a_service_is_no_health(check: dict[str, Any], capsys: py
     assert "no answer" in capsys.readouterr().out
 
 
-def test_a_process_that_cannot_be_looked_into_is_passed_over(check: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unreadable_process_is_passed_over(check: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").symlink_to(f"/proc/{os.getpid()}-gone")
     assert check["find_listeners"](tmp_path) == []

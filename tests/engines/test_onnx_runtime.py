@@ -1,24 +1,25 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from support.exporting import build_tiny_network, draw_squares
 
-from service.engines.cpu_model import CPU_MODEL_FILES, Precision
 from service.engines.engine import Engine
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
-from service.training.export.light_model import ready_for_int8
-from service.training.export.onnx_graph import float32_model, int8_model
-from service.training.export.steps import read_network
+from service.store.layout import CPU_MODEL_FILES, Precision
+from service.training.export.int8 import int8_model
+from service.training.export.onnx_graph import float32_model
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
@@ -38,9 +39,10 @@ def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
 @pytest.fixture(scope="module", params=PRECISIONS)
 def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
-    steps = read_network(build_tiny_network(), scale=1 / 127.5, offset=-1.0, temperature=1.0)
+    network = build_tiny_network()
+    numbers: dict[str, Any] = {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
     float32 = request.param == "float32"
-    model = float32_model(steps) if float32 else int8_model(*ready_for_int8(steps, squares))
+    model = float32_model(network, **numbers) if float32 else int8_model(network, squares, **numbers)
     folder = tmp_path_factory.mktemp("untrained")
     write(folder, model, request.param)
     return load(folder, request.param)
@@ -109,25 +111,31 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares:
             np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-def test_only_a_call_that_is_alone_has_all_cores(
+class WatchedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
+    """A session that notes its number of threads when it is made, and when it runs."""
+
+    made: ClassVar[list[int]] = []
+    ran: ClassVar[list[int]] = []
+
+    def __init__(self, network: bytes, options: onnxruntime.SessionOptions, providers: list[str]) -> None:
+        super().__init__(network, options, providers=providers)
+        self.num_threads = options.intra_op_num_threads
+        self.made.append(self.num_threads)
+
+    def run(self, *arguments: Any) -> Any:
+        self.ran.append(self.num_threads)
+        return super().run(*arguments)
+
+
+def test_only_a_call_that_is_alone_has_all_cores_of_its_session(
     tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = load(tiny_version / "flowers" / "1", threads=2)
-    used: list[str] = []
-
-    class Session:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def run(self, _: object, inputs: dict[str, Pixels]) -> list[Pixels]:
-            used.append(self.name)
-            return list(inputs.values())
-
-    monkeypatch.setattr(engine, "_session", Session("one core"))
-    monkeypatch.setattr(engine, "_wide_session", Session("all cores"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", WatchedSession)
+    engine = load(tiny_version / "flowers" / "1", threads=3)
+    assert WatchedSession.made == [1, 3]
     engine.run(squares[:1])
     engine.run(squares[:1], is_alone=True)
-    assert used == ["one core", "all cores"]
+    assert WatchedSession.ran == [1, 3]
 
 
 def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
@@ -175,7 +183,7 @@ def test_a_call_without_memory_is_out_of_memory(
     tiny_version: Path, monkeypatch: pytest.MonkeyPatch, squares: Pixels
 ) -> None:
     engine = load(tiny_version / "flowers" / "1", threads=1)
-    monkeypatch.setattr(engine, "_session", Mock(run=Mock(side_effect=RuntimeError("std::bad_alloc"))))
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", Mock(side_effect=RuntimeError("std::bad_alloc")))
     with pytest.raises(OutOfMemory, match="batch of 1"):
         engine.run(squares[:1])
 
@@ -211,7 +219,7 @@ def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
 ) -> None:
     folder = tmp_path / "7"
     folder.mkdir()
-    with pytest.raises(InvalidVersion, match=r"the CPU network of version 7 has .*expected images: uint8"):
+    with pytest.raises(InvalidVersion, match=r"the network for onnxruntime of version 7 has .*expected images: uint8"):
         load(write(folder, model))
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from support.exporting import build_tiny_network, draw_squares
 
 from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
-from service.errors import EngineFailed, InvalidVersion, SettingsError
+from service.errors import DeviceUnavailable, EngineFailed, InvalidVersion, SettingsError
 from service.imaging.pixels import Pixels
 from service.machine import count_cores
 from service.training.export.saved_model import export_saved_model
@@ -88,15 +88,17 @@ def test_the_images_given_are_left_as_they_are(engine: SavedModelEngine, squares
     np.testing.assert_array_equal(before, squares[:5])
 
 
-def test_only_the_warmed_batch_sizes_are_ever_run(engine: SavedModelEngine, squares: Pixels) -> None:
+def test_only_the_warmed_batch_sizes_are_ever_run(
+    engine: SavedModelEngine, squares: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
-    signature = engine._signature
+    constant = tf.constant
 
     def spy(images: Any) -> Any:
-        seen.append(images.shape[0])
-        return signature(images=images)
+        seen.append(len(images))
+        return constant(images)
 
-    engine._signature = spy
+    monkeypatch.setattr(tf, "constant", spy)
     for num_images in range(1, 21):
         engine.run(squares[:num_images])
     assert set(seen) <= set(batch_sizes(8))
@@ -126,13 +128,21 @@ def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares
     engine = open_engine(tiny_version / "flowers" / "1")
     engine.info = replace(engine.info, device="gpu")  # a wrong belief, which the first result corrects
     engine.warm_up(1)
-    result = engine._signature(images=tf.constant(squares[:1]))["probabilities"]
+    loaded = tf.saved_model.load(str(tiny_version / "flowers" / "1"))
+    result = loaded.signatures["serving_default"](images=tf.constant(squares[:1]))["probabilities"]
     assert f":{engine.info.device.upper()}:" in result.device
     assert (engine.info.engine, engine.info.precision, engine.info.reason) == (
         "savedmodel",
         "float32",
         "a test",
     )
+
+
+@pytest.mark.skipif(bool(list_tensorflow_gpus()), reason="there is a GPU")
+def test_a_gpu_that_is_missing_is_not_replaced_in_silence(tiny_version: Path) -> None:
+    engine = SavedModelEngine(tiny_version / "flowers" / "1", device="gpu", reason="a test")
+    with pytest.raises(DeviceUnavailable, match="computed on the cpu, not on the gpu"):
+        engine.warm_up(2)
 
 
 @pytest.mark.gpu
@@ -245,10 +255,20 @@ def test_a_damaged_savedmodel_is_an_invalid_version(tmp_path: Path, content: byt
         open_engine(tmp_path / "7")
 
 
-def test_a_closed_engine_gives_its_weights_back(tiny_version: Path, squares: Pixels) -> None:
+def test_a_closed_engine_gives_its_weights_back(
+    tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: list[weakref.ref[Any]] = []
+    load = tf.saved_model.load
+
+    def watched(folder: str) -> Any:
+        loaded = load(folder)
+        weights.extend(weakref.ref(weight) for weight in loaded.weights)
+        return loaded
+
+    monkeypatch.setattr(tf.saved_model, "load", watched)
     engine = open_engine(tiny_version / "flowers" / "1")
     engine.run(squares[:2])
-    weights = [weakref.ref(weight) for weight in engine._loaded.weights]
     assert weights
     engine.close()
     gc.collect()

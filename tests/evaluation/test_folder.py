@@ -14,12 +14,13 @@ from service.data.check import CheckedPhotograph, check_folder
 from service.data.folder import read_folder
 from service.data.split import Part, Split, split_to_json
 from service.engines.engine import Probabilities
+from service.engines.open_version import ServedVersion
 from service.errors import ChangedVersion, DatasetError, InvalidVersion
 from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
-from service.evaluation.local_model import LocalModel
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import score_photographs
-from service.imaging.pixels import ImageLimits, Pixels
+from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Pixels
 from service.store.layout import SPLIT_FILE
 from service.store.publish import publish_version
 from service.store.verify import verify_version
@@ -50,14 +51,14 @@ def split(drawn_folder: Path) -> Split:
 
 
 @pytest.fixture
-def local(split: Split, tmp_path: Path) -> LocalModel:
+def local(split: Split, tmp_path: Path) -> ServedVersion:
     """A version that says it was trained on the drawn folder, and an engine for it."""
     text = split_to_json(split).encode()
     with publish_version(tmp_path / "store", "flowers") as draft:
         write_example(draft.folder, example_metadata(split_digest=hashlib.sha256(text).hexdigest()))
         (draft.folder / SPLIT_FILE).write_bytes(text)
     stored = resolve_version(tmp_path / "store", "flowers")
-    return LocalModel(stored, verify_version(stored.folder), PixelEngine())
+    return ServedVersion(verify_version(stored.folder), PixelEngine())
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def folder(drawn_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
-def test_every_photograph_is_compared_with_the_name_of_its_folder(local: LocalModel, folder: Path) -> None:
+def test_every_photograph_is_compared_with_the_name_of_its_folder(local: ServedVersion, folder: Path) -> None:
     photographs = read_folder(folder)
     result = evaluate_folder(local, photographs, LIMITS)
     rows = score_photographs(
@@ -83,15 +84,15 @@ def test_every_photograph_is_compared_with_the_name_of_its_folder(local: LocalMo
     assert result.unscored == ()
 
 
-def test_the_classes_are_matched_by_name_not_by_place(local: LocalModel, folder: Path, tmp_path: Path) -> None:
+def test_the_classes_are_matched_by_name_not_by_place(local: ServedVersion, folder: Path, tmp_path: Path) -> None:
     turned = local.metadata.model_copy(update={"class_names": list(CLASS_NAMES[::-1])})
     straight = evaluate_folder(local, read_folder(folder), LIMITS).evaluation
-    other_model = replace(local, verified=replace(local.verified, metadata=turned))
+    other_model = ServedVersion(replace(local.verified, metadata=turned), local.engine)
     other = evaluate_folder(other_model, read_folder(folder), LIMITS).evaluation
     np.testing.assert_array_equal(other.confusion[::-1], straight.confusion)
 
 
-def test_classes_that_the_folder_lacks_are_not_measured(local: LocalModel, folder: Path) -> None:
+def test_classes_that_the_folder_lacks_are_not_measured(local: ServedVersion, folder: Path) -> None:
     whole = evaluate_folder(local, read_folder(folder), LIMITS)
     shutil.rmtree(folder / "daisy")
     for path in (folder / "tulips").iterdir():
@@ -107,11 +108,11 @@ def test_classes_that_the_folder_lacks_are_not_measured(local: LocalModel, folde
     assert result.class_names == CLASS_NAMES
 
 
-def test_a_class_of_the_model_is_known_in_either_unicode_form(local: LocalModel, folder: Path) -> None:
+def test_a_class_of_the_model_is_known_in_either_unicode_form(local: ServedVersion, folder: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD"))
     names = [decomposed if label == "roses" else label for label in CLASS_NAMES]
     metadata = local.metadata.model_copy(update={"class_names": names})
-    other = replace(local, verified=replace(local.verified, metadata=metadata))
+    other = ServedVersion(replace(local.verified, metadata=metadata), local.engine)
     plain = evaluate_folder(local, read_folder(folder), LIMITS).evaluation
     for form in (composed, decomposed):
         shutil.copytree(folder, folder.parent / form)
@@ -120,27 +121,27 @@ def test_a_class_of_the_model_is_known_in_either_unicode_form(local: LocalModel,
         np.testing.assert_array_equal(found.confusion, plain.confusion)
 
 
-def test_a_folder_that_vanishes_is_named(local: LocalModel, folder: Path) -> None:
+def test_a_folder_that_vanishes_is_named(local: ServedVersion, folder: Path) -> None:
     listed = read_folder(folder)
     folder.rename(folder.parent / "elsewhere")
     with pytest.raises(DatasetError, match=r"0 of 60 .*daisy/000.jpg: It cannot be read \(No such file"):
         evaluate_folder(local, listed, LIMITS)
 
 
-def test_a_folder_with_other_classes_is_refused(local: LocalModel, folder: Path) -> None:
+def test_a_folder_with_other_classes_is_refused(local: ServedVersion, folder: Path) -> None:
     (folder / "roses").rename(folder / "rosen")
     with pytest.raises(DatasetError, match=r"does not know: rosen\. It knows daisy, .* Rename or remove"):
         evaluate_folder(local, read_folder(folder), LIMITS)
 
 
-def test_an_unreadable_photograph_is_named_and_the_others_are_measured(local: LocalModel, folder: Path) -> None:
+def test_an_unreadable_photograph_is_named_and_the_others_are_measured(local: ServedVersion, folder: Path) -> None:
     (folder / "roses" / "003.jpg").write_text("no image")
     result = evaluate_folder(local, read_folder(folder), LIMITS)
     assert result.evaluation.num_photographs == 59
     assert [scored.path for scored in result.unscored] == [folder / "roses" / "003.jpg"]
 
 
-def test_a_folder_without_one_good_photograph_is_refused(local: LocalModel, folder: Path) -> None:
+def test_a_folder_without_one_good_photograph_is_refused(local: ServedVersion, folder: Path) -> None:
     for path in folder.rglob("*.jpg"):
         path.write_text("no image")
     with pytest.raises(DatasetError, match=r"0 of 60 photographs .* could be scored. The first is .*daisy/000.jpg: "):
@@ -148,7 +149,7 @@ def test_a_folder_without_one_good_photograph_is_refused(local: LocalModel, fold
 
 
 def test_a_part_is_exactly_the_photographs_of_the_stored_split(
-    local: LocalModel, split: Split, drawn_folder: Path
+    local: ServedVersion, split: Split, drawn_folder: Path
 ) -> None:
     folder = read_folder(drawn_folder)
     for part, expected in split.photographs.items():
@@ -159,28 +160,28 @@ def test_a_part_is_exactly_the_photographs_of_the_stored_split(
         assert result.unscored == ()
 
 
-def test_a_part_is_found_when_photographs_have_been_added(local: LocalModel, folder: Path) -> None:
+def test_a_part_is_found_when_photographs_have_been_added(local: ServedVersion, folder: Path) -> None:
     before = evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation
     (folder / "roses" / "new.jpg").write_bytes(encode(draw_photograph(2, seed=99)))
     assert evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation.to_dict() == before.to_dict()
 
 
-def test_a_part_is_found_in_the_other_unicode_form(local: LocalModel, split: Split, folder: Path) -> None:
+def test_a_part_is_found_in_the_other_unicode_form(local: ServedVersion, split: Split, folder: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD"))
     text = split_to_json(split).replace("roses/", f"{decomposed}/").encode()
     (folder / "roses").rename(folder / composed)
     names = [composed if label == "roses" else label for label in CLASS_NAMES]
-    with publish_version(local.stored.folder.parent.parent, "flowers") as draft:
+    with publish_version(local.verified.folder.parent.parent, "flowers") as draft:
         digest = hashlib.sha256(text).hexdigest()
         write_example(draft.folder, example_metadata(split_digest=digest, class_names=names))
         (draft.folder / SPLIT_FILE).write_bytes(text)
-    stored = resolve_version(local.stored.folder.parent.parent, "flowers")
-    other = LocalModel(stored, verify_version(stored.folder), PixelEngine())
+    stored = resolve_version(local.verified.folder.parent.parent, "flowers")
+    other = ServedVersion(verify_version(stored.folder), PixelEngine())
     selected = select_part(other, read_folder(folder), "test")
     assert len(selected) == len(split.photographs["test"])
 
 
-def test_a_changed_photograph_of_the_part_is_named(local: LocalModel, folder: Path) -> None:
+def test_a_changed_photograph_of_the_part_is_named(local: ServedVersion, folder: Path) -> None:
     changed = next(iter(select_part(local, read_folder(folder), "test"))).path
     changed.write_bytes(encode(draw_photograph(0, seed=99)))
     result = evaluate_folder(local, read_folder(folder), LIMITS, part="test")
@@ -189,29 +190,30 @@ def test_a_changed_photograph_of_the_part_is_named(local: LocalModel, folder: Pa
     assert evaluate_folder(local, read_folder(folder), LIMITS).unscored == (), "without a part it is as good as any"
 
 
-def test_a_missing_photograph_of_the_part_is_refused(local: LocalModel, folder: Path) -> None:
+def test_a_missing_photograph_of_the_part_is_refused(local: ServedVersion, folder: Path) -> None:
     missing = next(iter(select_part(local, read_folder(folder), "test")))
     missing.path.unlink()
     with pytest.raises(DatasetError, match=rf"1 of the \d+ photographs .*{missing.label}/{missing.path.name} for one"):
         select_part(local, read_folder(folder), "test")
 
 
-def test_a_split_list_that_is_not_the_one_in_the_metadata_is_refused(local: LocalModel, folder: Path) -> None:
+def test_a_split_list_that_is_not_the_one_in_the_metadata_is_refused(local: ServedVersion, folder: Path) -> None:
     metadata = local.metadata.model_copy(update={"split_digest": "0" * 64})
+    other = ServedVersion(replace(local.verified, metadata=metadata), local.engine)
     with pytest.raises(InvalidVersion, match="version 1 has not the split list"):
-        select_part(replace(local, verified=replace(local.verified, metadata=metadata)), read_folder(folder), "test")
+        select_part(other, read_folder(folder), "test")
 
 
-def test_a_split_list_replaced_after_verification_is_refused(local: LocalModel, folder: Path) -> None:
-    (local.stored.folder / SPLIT_FILE).write_text("[]")
+def test_a_split_list_replaced_after_verification_is_refused(local: ServedVersion, folder: Path) -> None:
+    (local.verified.folder / SPLIT_FILE).write_text("[]")
     with pytest.raises(ChangedVersion, match=r"split\.json of version 1 was changed"):
         select_part(local, read_folder(folder), "test")
-    (local.stored.folder / SPLIT_FILE).unlink()
+    (local.verified.folder / SPLIT_FILE).unlink()
     with pytest.raises(InvalidVersion):
         select_part(local, read_folder(folder), "test")
 
 
-def test_what_was_measured_is_what_is_stated(local: LocalModel, folder: Path) -> None:
+def test_what_was_measured_is_what_is_stated(local: ServedVersion, folder: Path) -> None:
     evaluation = evaluate_folder(local, read_folder(folder), LIMITS, part="test").evaluation
     stated = stated_metrics(evaluation, "test")
     assert stated.part == "test"

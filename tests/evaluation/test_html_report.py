@@ -1,4 +1,6 @@
+import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from support.drawing import draw_photograph, encode
 from service.evaluation.html_report import Section, render_page
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import Answers
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 
 CLASS_NAMES = ("daisy", "roses & <thorns>")
 
@@ -47,8 +49,11 @@ def test_mistakes_are_shown_most_confident_first_and_the_right_ones_not(answers:
 
 
 def test_names_are_text_and_never_markup(answers: Answers) -> None:
-    page = page_of(answers)
+    named = answers.paths[3].rename(answers.paths[3].with_name("<b>.jpg"))
+    page = page_of(replace(answers, paths=(*answers.paths[:3], named)))
     assert "<thorns>" not in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;.jpg" in page
     assert "flowers &lt;1&gt;" in page
 
 
@@ -76,7 +81,14 @@ def test_the_same_evaluation_gives_the_same_page(answers: Answers) -> None:
     assert page_of(answers) == page_of(answers)
 
 
-def test_a_photograph_that_has_gone_costs_only_its_picture(answers: Answers) -> None:
+def test_a_photograph_replaced_by_a_pipe_or_an_endless_file_is_left_out(answers: Answers) -> None:
+    answers.paths[3].unlink()
+    os.mkfifo(answers.paths[3])
+    os.truncate(answers.paths[1], 2**42)
+    assert page_of(answers).count("The photograph can no longer be read.") == 2
+
+
+def test_a_photograph_that_has_gone_costs_only_its_image(answers: Answers) -> None:
     answers.paths[3].unlink()
     answers.paths[1].write_bytes(answers.paths[1].read_bytes()[:500])
     page = page_of(answers)

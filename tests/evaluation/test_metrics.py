@@ -112,6 +112,12 @@ def test_chance_alone_explains_the_error_of_a_calibrated_network_but_not_of_an_o
     assert overconfident.expected_calibration_error > overconfident.calibration_error_by_chance
 
 
+def test_95_of_100_calibrated_networks_have_a_smaller_error() -> None:
+    rows = np.tile(np.array([[0.8, 0.2], [0.6, 0.4]], np.float32), (50, 1))
+    found = evaluate(rows, np.zeros(100, int), ("a", "b")).calibration_error_by_chance
+    assert found == pytest.approx(0.10000000596046447, abs=1e-6)
+
+
 def test_fewer_photographs_leave_more_to_chance() -> None:
     rows = np.tile(np.array([[0.8, 0.2], [0.6, 0.4]], np.float32), (10, 1))
     few, many = (evaluate(np.tile(rows, (n, 1)), np.zeros(20 * n, int), ("a", "b")) for n in (1, 50))

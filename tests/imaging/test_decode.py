@@ -21,7 +21,8 @@ from support.handmade import jpeg_segment, png, png_chunk, with_segments
 
 from service.errors import ImageBytesTooLarge, ImageError, ImageTooLarge, InvalidImage, MissingImage, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.profiles import to_srgb
 from service.imaging.resize import resize
 
@@ -165,6 +166,13 @@ def test_a_broken_exif_note_does_not_spoil_the_picture(note: bytes) -> None:
     assert np.array_equal(decode_image(jpeg).pixels, decode_image(FILES["JPEG"]).pixels)
     rows = b"".join(b"\0" + row.tobytes() for row in PIXELS)
     assert np.array_equal(decode_image(png(32, 24, rows, before=png_chunk(b"eXIf", note))).pixels, PIXELS)
+
+
+@pytest.mark.parametrize(("num_bytes", "is_turned"), [(1024 * 1024 - 100, True), (2 * 1024 * 1024, False)])
+def test_exif_of_more_than_a_mebibyte_is_not_read(num_bytes: int, is_turned: bool) -> None:
+    """Pillow goes through it in Python."""
+    data = encode(stored(6), "WEBP", lossless=True, exif=exif(6).tobytes() + bytes(num_bytes))
+    assert np.array_equal(decode_image(data).pixels, PIXELS if is_turned else np.asarray(stored(6)))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])

@@ -11,9 +11,8 @@ from support.drawing import draw_photograph, encode
 
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
-from service.imaging.header import announced_pixels
 from service.imaging.jpeg import MAX_JPEG_PIXELS, read_jpeg
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 
 PICTURE = draw_photograph(2, 3, (320, 240))
 KINDS: dict[str, dict[str, Any]] = {
@@ -98,15 +97,15 @@ def test_a_jpeg_counts_as_what_it_is_decoded_to(size: tuple[int, int], decoded: 
 def test_the_coefficients_of_a_progressive_jpeg_count() -> None:
     """Three bytes for each pixel with halved colours, six without; a pixel counts as 17 bytes."""
     halved, full = (encode(PICTURE, progressive=True, subsampling=way) for way in ("4:2:0", "4:4:4"))
-    assert announced_pixels(resized(halved, 12_000, 9_000), "JPEG") == 3 * 108_000_000 // 17
-    assert announced_pixels(resized(full, 12_000, 9_000), "JPEG") == 6 * 108_000_000 // 17
+    assert read_jpeg(resized(halved, 12_000, 9_000)).num_pixels == 3 * 108_000_000 // 17
+    assert read_jpeg(resized(full, 12_000, 9_000)).num_pixels == 6 * 108_000_000 // 17
     with pytest.raises(ImageTooLarge, match=r"70\.5882 million pixels to decode; up to 50 million are taken"):
         decode_image(resized(full, 20_000, 10_000))
 
 
 def test_no_jpeg_has_more_pixels_than_200_million() -> None:
     assert MAX_JPEG_PIXELS == 200_000_000
-    assert announced_pixels(resized(encode(PICTURE), 20_000, 10_000), "JPEG") == 2_500 * 1_250
+    assert read_jpeg(resized(encode(PICTURE), 20_000, 10_000)).num_pixels == 2_500 * 1_250
     with pytest.raises(
         ImageTooLarge, match=r"JPEG picture has 200\.02 million pixels; up to 200 million are taken: send"
     ):

@@ -15,7 +15,8 @@ from support.icc import cmyk_profile, grey_profile, matrix_profile, table_profil
 from benchmarks.reliability.hostile_files import chained_profile
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import Decoded, Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import ConversionCache, find_conversion, to_srgb
 from service.imaging.resize import resize, resize_shorter_side
 
@@ -116,7 +117,7 @@ def test_a_table_that_leaves_greys_alone_is_still_a_table() -> None:
     greys = Image.fromarray(np.arange(256, dtype=np.uint8)[np.newaxis]).convert("RGB")
     shifts = to_srgb(Decoded(greys, table_profile())).astype(int) - np.asarray(greys)
     assert np.abs(shifts).max() < 24
-    conversion = find_conversion(Decoded(greys, table_profile()))
+    conversion = find_conversion(table_profile(), greys.mode)
     assert conversion is not None
     assert not conversion.is_last
 
@@ -134,7 +135,7 @@ def test_a_large_jpeg_is_made_small_before_its_profile_is_applied() -> None:
 
 
 def test_the_conversion_of_a_profile_seen_before_is_kept() -> None:
-    conversion, again = (find_conversion(Decoded(PHOTO, matrix_profile(2.3))) for _ in range(2))
+    conversion, again = (find_conversion(matrix_profile(2.3), PHOTO.mode) for _ in range(2))
     assert conversion is not None
     assert again is conversion
 
@@ -213,7 +214,7 @@ def test_real_photographs_differ_little_from_those_converted_first(photographs: 
     differences = []
     for path in sorted(photographs.glob("*/*.jpg"))[::5]:
         decoded = decode_image(path.read_bytes())
-        if find_conversion(decoded) is not None:
+        if find_conversion(decoded.profile, decoded.image.mode) is not None:
             differences.append(np.abs(resize(decoded).astype(int) - resize(to_srgb(decoded))).mean())
     assert len(differences) > 50
     assert np.mean(differences) < 0.5

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.drawing import draw_photograph
 
-from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.resize import resize, resize_shorter_side
 
 

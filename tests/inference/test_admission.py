@@ -1,12 +1,10 @@
 import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
 
 from service.errors import Draining, QueueFull
-from service.inference.admission import Admission, PixelBudget
+from service.inference.admission import Admission
 
 pytestmark = pytest.mark.anyio
 
@@ -66,48 +64,15 @@ async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaite
 
 async def test_the_bytes_of_all_bodies_together_are_bounded_and_given_back() -> None:
     admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0, min_queue_size=lambda: 1)
-    with admission.request() as hold:
-        hold(60)
-        with admission.request() as hold_more:
-            hold_more(30)
+    with admission.request() as ticket:
+        ticket.add_bytes(60)
+        with admission.request() as another:
+            another.add_bytes(30)
             with pytest.raises(QueueFull, match="90 bytes of images already wait"):
-                hold_more(11)
+                another.add_bytes(11)
         assert admission.num_bytes == 60
-        hold(40)
+        ticket.add_bytes(40)
     assert admission.num_bytes == 0
-
-
-def test_pixels_being_decoded_at_the_same_time_are_bounded_and_nobody_is_passed_for_ever() -> None:
-    """Two of 40 fit in 100; the 70 waits for both to go, and the 10 behind it waits, though there would be room."""
-    budget = PixelBudget(100)
-    order: list[int] = []
-    leave = {number: threading.Event() for number in (40, 41, 70, 10)}
-
-    def decode(pixels: int) -> None:
-        with budget.hold(pixels):
-            order.append(pixels)
-            assert leave[pixels].wait(60)
-
-    with ThreadPoolExecutor(4) as threads:
-        try:
-            for pixels in (40, 41):
-                threads.submit(decode, pixels)
-            while len(order) < 2:
-                pass
-            order.sort()
-            threads.submit(decode, 70)
-            while not budget._turn.locked():
-                pass
-            threads.submit(decode, 10)
-            leave[40].set()
-            assert order == [40, 41]
-            leave[41].set()
-            while len(order) < 4:
-                pass
-            assert order == [40, 41, 70, 10]
-        finally:
-            for event in leave.values():
-                event.set()
 
 
 @pytest.mark.anyio
@@ -140,11 +105,6 @@ async def test_to_give_up_is_to_end_every_request_and_no_other_cancellation_is_m
     assert await long_answered == "answered"
 
 
-def test_a_picture_larger_than_the_budget_is_decoded_alone() -> None:
-    with PixelBudget(10).hold(11):
-        pass
-
-
 class Clock:
     """Stands still until it is moved."""
 
@@ -172,10 +132,10 @@ def flood(
     """As many images as may and one more come at a time, and for this share of the time there is none."""
     for _ in range(round(duration_s / every_s)):
         with ExitStack() as waiting:
-            for _ in range(admission.room):
+            for _ in range(admission.max_waiting):
                 waiting.enter_context(admission.image())
-            with suppress(QueueFull):
-                admission.check_room()
+            with suppress(QueueFull), admission.image():
+                pass
             clock.now += every_s * (1 - empty_share)
         clock.now += every_s * empty_share
 
@@ -183,23 +143,23 @@ def flood(
 def test_a_standing_queue_is_shortened_to_what_keeps_the_lanes_busy() -> None:
     admission, clock = crowded(128)
     flood(admission, clock, duration_s=0.4)
-    assert admission.room == 128  # so soon nobody can tell
+    assert admission.max_waiting == 128  # so soon nobody can tell
     flood(admission, clock, duration_s=0.2)
-    assert admission.room == 64
+    assert admission.max_waiting == 64
     flood(admission, clock, duration_s=4)
-    assert admission.room == 4
+    assert admission.max_waiting == 4
 
 
 @pytest.mark.parametrize(("max_queue_size", "min_queue_size", "room"), [(128, 24, 24), (128, 200, 128), (2, 1, 1)])
 def test_as_many_may_always_wait_as_the_engine_wants(max_queue_size: int, min_queue_size: int, room: int) -> None:
     admission, clock = crowded(max_queue_size, min_queue_size)
     flood(admission, clock, duration_s=5)
-    assert admission.room == room
+    assert admission.max_waiting == room
     with ExitStack() as waiting:
         for _ in range(room):
             waiting.enter_context(admission.image())
         with pytest.raises(QueueFull, match=f"{room} images already wait"):
-            admission.check_room()
+            admission.expect()
 
 
 def test_its_room_is_back_two_seconds_after_the_last_that_found_none() -> None:
@@ -210,12 +170,12 @@ def test_its_room_is_back_two_seconds_after_the_last_that_found_none() -> None:
             waiting.enter_context(admission.image())
         clock.now += 1.9
         with pytest.raises(QueueFull, match="4 images already wait"):
-            admission.check_room()
+            admission.expect()
         clock.now += 2.1
         for _ in range(128 - 4):
             waiting.enter_context(admission.image())
         with pytest.raises(QueueFull, match="128 images already wait"):
-            admission.check_room()
+            admission.expect()
 
 
 def test_a_queue_that_runs_dry_is_lengthened_though_some_are_refused() -> None:
@@ -223,13 +183,13 @@ def test_a_queue_that_runs_dry_is_lengthened_though_some_are_refused() -> None:
     admission, clock = crowded(128)
     flood(admission, clock, duration_s=5)
     flood(admission, clock, duration_s=1.1, empty_share=0.1)
-    assert admission.room == 16
+    assert admission.max_waiting == 16
     flood(admission, clock, duration_s=1, empty_share=0.02)
-    room = admission.room
+    room = admission.max_waiting
     flood(admission, clock, duration_s=3, empty_share=0.02)
-    assert admission.room == room < 128  # hardly ever dry
+    assert admission.max_waiting == room < 128  # hardly ever dry
     flood(admission, clock, duration_s=3, empty_share=0.1)
-    assert admission.room == 128
+    assert admission.max_waiting == 128
 
 
 def test_a_queue_that_has_refused_nobody_stays_however_long_it_takes() -> None:
@@ -242,22 +202,21 @@ def test_a_queue_that_has_refused_nobody_stays_however_long_it_takes() -> None:
             clock.now += 0.01
             with admission.image():
                 pass
-    assert admission.room == 128
+    assert admission.max_waiting == 128
 
 
 def test_a_burst_is_no_standing_queue() -> None:
     admission, clock = crowded(128)
     flood(admission, clock, duration_s=10, empty_share=0.3, every_s=1)
-    assert admission.room == 128
+    assert admission.max_waiting == 128
 
 
 async def test_images_of_one_turn_of_the_event_loop_are_counted_before_they_are_there() -> None:
     admission, _ = crowded(2)
     for _ in range(2):
-        admission.check_room()
         admission.expect()
     with pytest.raises(QueueFull):
-        admission.check_room()
+        admission.expect()
     with admission.image(), admission.image():  # they come, and do not count twice
         await asyncio.sleep(0)
-    admission.check_room()
+    admission.expect()

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from support.fakes import FakeEngine, fake_version, image_of
 
 from service.engines.engine import Probabilities
-from service.engines.open_version import LoadedVersion
-from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory, QueueFull
+from service.engines.open_version import ServedVersion
+from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory
 from service.imaging.pixels import Pixels
-from service.inference.batcher import MicroBatcher, Scored
+from service.inference.batcher import MicroBatcher, Row
 from service.inference.threads import LANES, compute_threads
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ async def spin(turns: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: LoadedVersion) -> asyncio.Task[Scored]:
+async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: ServedVersion) -> asyncio.Task[Row]:
     """Hold the engine, with an image in its lane."""
     engine.hold()
     call = asyncio.create_task(batcher.submit(image_of(1), loaded))
@@ -44,7 +44,7 @@ async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: LoadedVersio
 
 
 async def test_a_lone_image_is_scored_without_waiting_for_company(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=32, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=32)
     scored = await batcher.submit(image_of(7), fake_version(engine))
     assert scored.probabilities[0] == np.float32(7 / 512)
     assert engine.batches == [1]
@@ -52,7 +52,7 @@ async def test_a_lone_image_is_scored_without_waiting_for_company(engine: FakeEn
 
 async def test_whatever_waits_when_the_lane_is_free_shares_one_call(engine: FakeEngine) -> None:
     sizes: list[int] = []
-    batcher = MicroBatcher(max_batch_size=3, max_queue_size=8, on_batch=sizes.append)
+    batcher = MicroBatcher(max_batch_size=3, on_batch=sizes.append)
     loaded = fake_version(engine)
     engine.hold()
     calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(6)]
@@ -71,7 +71,7 @@ async def test_there_are_as_many_threads_as_lanes_and_they_get_the_cores_that_th
 ) -> None:
     made = Mock(side_effect=compute_threads)
     monkeypatch.setattr("service.inference.batcher.compute_threads", made)
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
+    batcher = MicroBatcher(max_batch_size=1)
     engine.num_lanes, engine.lane_cores = 2, lane_cores
     for _ in range(2):
         await batcher.submit(image_of(1), fake_version(engine))
@@ -82,7 +82,7 @@ async def test_there_are_as_many_threads_as_lanes_and_they_get_the_cores_that_th
 async def test_a_lane_keeps_to_its_core_unless_it_is_alone(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.threads._JUDGED_AFTER_S", float("inf"))
     every = os.sched_getaffinity(0)
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=64)
+    batcher = MicroBatcher(max_batch_size=1)
     engine.lane_cores = (min(every),)
     seen = []
 
@@ -96,7 +96,7 @@ async def test_a_lane_keeps_to_its_core_unless_it_is_alone(engine: FakeEngine, m
 
 
 async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=1)
     engine.num_lanes = 3
     loaded = fake_version(engine)
     engine.hold()
@@ -108,7 +108,7 @@ async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) 
 
 
 async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     engine.max_batch_size = 3
     loaded = fake_version(engine)
     engine.hold()
@@ -127,7 +127,7 @@ async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(
     engine: FakeEngine, num_lanes: int, lane_cores: tuple[int, ...], batches: list[int]
 ) -> None:
     """Of three lanes on two cores one takes half of what waits; of two with a core for each, two thirds."""
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=16)
+    batcher = MicroBatcher(max_batch_size=8)
     engine.num_lanes, engine.lane_cores = num_lanes, lane_cores
     loaded = fake_version(engine)
     engine.hold()
@@ -140,7 +140,7 @@ async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(
 
 
 async def test_only_an_image_with_nobody_beside_it_is_alone(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     engine.num_lanes = 2
     loaded = fake_version(engine)
     engine.hold()
@@ -155,7 +155,7 @@ async def test_only_an_image_with_nobody_beside_it_is_alone(engine: FakeEngine) 
 
 
 async def test_images_that_come_together_are_not_alone(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     engine.hold()
     calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
@@ -167,7 +167,7 @@ async def test_images_that_come_together_are_not_alone(engine: FakeEngine) -> No
 
 
 async def test_an_image_behind_which_another_waits_is_not_alone(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     go_on = threading.Event()
 
@@ -185,7 +185,7 @@ async def test_an_image_behind_which_another_waits_is_not_alone(engine: FakeEngi
 
 
 async def test_a_lane_makes_its_images_and_what_one_raises_concerns_nobody_else(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     made_on: list[str] = []
 
@@ -209,7 +209,7 @@ async def test_a_lane_makes_its_images_and_what_one_raises_concerns_nobody_else(
 
 async def test_a_batch_of_which_nothing_was_computed_is_not_counted(engine: FakeEngine) -> None:
     sizes: list[int] = []
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8, on_batch=sizes.append)
+    batcher = MicroBatcher(max_batch_size=8, on_batch=sizes.append)
 
     def fail() -> Pixels:
         raise InvalidImage("it is broken")
@@ -235,7 +235,7 @@ class Broken:
 
 async def test_an_error_does_not_hold_its_image(engine: FakeEngine) -> None:
     """No collection may be needed: they are rare, and each picture has megabytes."""
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     held: list[weakref.ref[Broken]] = []
 
@@ -256,15 +256,14 @@ async def test_an_error_does_not_hold_its_image(engine: FakeEngine) -> None:
 
 
 async def test_a_caller_that_leaves_a_lane_is_not_counted_there(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     call = await occupy(engine, batcher, fake_version(engine))
     assert batcher.num_computing == 1
     call.cancel()
     await spin()
     assert batcher.num_computing == 0
     engine.release()
-    while batcher._running:
-        await asyncio.sleep(0.001)
+    await batcher.submit(image_of(2), fake_version(engine))  # by then the lane has come free
     assert batcher.num_computing == 0
 
 
@@ -272,12 +271,10 @@ async def test_a_caller_that_leaves_a_lane_is_not_counted_there(engine: FakeEngi
 async def test_a_lane_without_thread_or_memory_is_out_of_memory(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     with monkeypatch.context() as patched:
         if where == "no thread can be had":
-            patched.setattr(
-                batcher._lanes_for(engine), "submit", Mock(side_effect=RuntimeError("can't start new thread"))
-            )
+            patched.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
         else:
             patched.setattr(np, "stack", Mock(side_effect=MemoryError))
         with pytest.raises(OutOfMemory, match="batch of 1"):
@@ -289,7 +286,7 @@ async def test_a_lane_without_thread_or_memory_is_out_of_memory(
 
 async def test_the_image_of_a_caller_that_leaves_a_lane_is_not_made(engine: FakeEngine) -> None:
     """It leaves while the lane makes the image before its own, and again while its own is made."""
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     first = await occupy(engine, batcher, loaded)
     making, go_on = threading.Event(), threading.Event()
@@ -318,22 +315,8 @@ async def test_the_image_of_a_caller_that_leaves_a_lane_is_not_made(engine: Fake
     assert (made, engine.batches) == (["the one at hand"], [1, 1])
 
 
-async def test_a_full_queue_refuses_at_once_and_goes_on_serving(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=2)
-    loaded = fake_version(engine)
-    engine.hold()
-    accepted = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
-    await spin()
-    with pytest.raises(QueueFull, match="2 images already wait"):
-        await batcher.submit(image_of(9), loaded)
-    engine.release()
-    scored = await asyncio.gather(*accepted)
-    assert [row.probabilities[0] * 512 for row in scored] == [0, 1, 2]
-    assert sum(engine.batches) == 3
-
-
 async def test_expired_images_are_not_computed(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     clock = asyncio.get_running_loop().time
     first = await occupy(engine, batcher, loaded)
@@ -349,7 +332,7 @@ async def test_expired_images_are_not_computed(engine: FakeEngine) -> None:
 
 
 async def test_the_image_of_a_caller_that_left_is_not_computed(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=1)
+    batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     engine.hold()
     first = asyncio.create_task(batcher.submit(image_of(1), loaded))
@@ -357,7 +340,7 @@ async def test_the_image_of_a_caller_that_left_is_not_computed(engine: FakeEngin
     await spin()
     left.cancel()
     await spin()
-    stayed = asyncio.create_task(batcher.submit(image_of(3), loaded))  # the place is free again
+    stayed = asyncio.create_task(batcher.submit(image_of(3), loaded))
     await spin()
     engine.release()
     await asyncio.gather(first, stayed)
@@ -365,7 +348,7 @@ async def test_the_image_of_a_caller_that_left_is_not_computed(engine: FakeEngin
 
 
 async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=2, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=2)
     loaded = fake_version(engine)
     engine.error = RuntimeError("illegal instruction")
     engine.hold()
@@ -385,12 +368,12 @@ async def test_an_answer_that_is_no_row_of_numbers_is_a_failure(
 ) -> None:
     monkeypatch.setattr(engine, "run", lambda images, is_alone: broken)
     with pytest.raises(EngineFailed):
-        await MicroBatcher(max_batch_size=1, max_queue_size=1).submit(image_of(1), fake_version(engine))
+        await MicroBatcher(max_batch_size=1).submit(image_of(1), fake_version(engine))
 
 
 async def test_images_of_two_versions_never_share_a_batch(engine: FakeEngine) -> None:
     other = FakeEngine()
-    batcher = MicroBatcher(max_batch_size=8, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=8)
     old, new = fake_version(engine, 1), fake_version(other, 2)
     engine.hold()
     calls = [asyncio.create_task(batcher.submit(image_of(1), version)) for version in (old, old, new, new, old)]
@@ -401,7 +384,7 @@ async def test_images_of_two_versions_never_share_a_batch(engine: FakeEngine) ->
 
 
 async def test_a_retired_engine_is_closed_only_after_its_last_batch(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=1)
     loaded = fake_version(engine)
     call = await occupy(engine, batcher, loaded)
     call.cancel()  # its caller has left, the lane is still at it
@@ -413,7 +396,7 @@ async def test_a_retired_engine_is_closed_only_after_its_last_batch(engine: Fake
 
 
 async def test_close_tells_those_who_wait(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=1, max_queue_size=8)
+    batcher = MicroBatcher(max_batch_size=1)
     loaded = fake_version(engine)
     engine.hold()
     running = asyncio.create_task(batcher.submit(image_of(1), loaded))
@@ -440,7 +423,7 @@ def test_row_i_answers_request_i_under_every_interleaving(
     """Each turn submits one image after some turns of the loop; some callers leave unanswered."""
 
     async def play() -> None:
-        batcher = MicroBatcher(max_batch_size=max_batch_size, max_queue_size=len(turns))
+        batcher = MicroBatcher(max_batch_size=max_batch_size)
         engine = FakeEngine()
         engine.num_lanes = lanes
         loaded = fake_version(engine)

@@ -8,29 +8,32 @@ from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
-from support.fakes import FakeEngine, Loader, fake_version
+from support.fakes import FakeEngine, Loader
 from support.versions import example_metadata, publish_example
 
+from service.engines.wish import EngineWish
 from service.errors import ChangedVersion, DeviceUnavailable, EngineFailed, FlowersError, InvalidVersion, NotReady
+from service.files import FileStamp, stamp_file
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.store.layout import METADATA_FILE, PINNED_FILE
+from service.store.manage import pin_version, remove_version, unpin
 from service.store.verify import VerifiedVersion
-from service.store.versions import pin_version, remove_version, unpin
 
 pytestmark = pytest.mark.anyio
+ANY = EngineWish()
 
 
 class Watch:
     """A LiveModel on a store of its own; looks only when the test says so."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, reload_interval_s: float = 3600, wish: EngineWish = ANY) -> None:
         self.store = store
         self.loader = Loader()
         self.fatal: list[FlowersError] = []
         self.live_model = LiveModel(
-            store, "flowers", load=self.loader, health=Health(),
-            max_batch_size=4, reload_interval_s=3600, on_fatal=self.fatal.append,
+            store, "flowers", wish=wish, load=self.loader, health=Health(),
+            max_batch_size=4, reload_interval_s=reload_interval_s, on_fatal=self.fatal.append,
         )  # fmt: skip
 
     async def look(self) -> int | None:
@@ -63,7 +66,7 @@ async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watc
     await watch.look()
     publish_example(watch.store)
     assert await watch.look() == 1
-    assert watch.loader.engines[1].is_warm
+    assert watch.loader.engines[1].warmed_up_to == 4
     assert watch.live_model.min_queue_size() == watch.loader.engines[1].min_queue_size > 1
     assert watch.live_model.health.is_started
     assert watch.live_model.health.is_ready
@@ -74,12 +77,8 @@ async def test_the_first_version_is_loaded_at_once_and_further_ones_behind_the_t
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    def load(verified: VerifiedVersion) -> FakeEngine:
-        seen.append(niceness())
-        return watch.loader(verified)
-
     seen: list[int] = []
-    watch.live_model._load = load
+    watch.loader.on_load = lambda _: seen.append(niceness())
     for _ in range(2):
         publish_example(watch.store)
         await watch.look()
@@ -205,15 +204,15 @@ async def test_a_look_reads_nothing_of_versions_older_than_that_in_use(
     assert await watch.look() == 2
     unpin(watch.store, "flowers")
     spoil(watch.store, 3)
-    seen: list[str] = []
+    seen: set[str] = set()
 
-    def note(folder: Path) -> str:
-        seen.append(folder.name)
-        return ""
+    def note(path: Path) -> FileStamp:
+        seen.add(path.relative_to(watch.store / "flowers").parts[0])
+        return stamp_file(path)
 
-    monkeypatch.setattr("service.inference.live_model._fingerprint", note)
+    monkeypatch.setattr("service.inference.live_model.stamp_file", note)
     assert await watch.look() == 2
-    assert seen == ["3", "2"]
+    assert seen == {"3", "2"}
 
 
 async def test_classes_that_do_not_fit_the_network_are_refused(watch: Watch) -> None:
@@ -294,12 +293,11 @@ async def test_a_version_swapped_while_it_loads_is_refused(watch: Watch) -> None
     await watch.look()
     publish_example(watch.store)
 
-    def load(verified: VerifiedVersion) -> FakeEngine:
+    def swap_and_read(verified: VerifiedVersion) -> None:
         (verified.folder / "saved_model.pb").write_bytes(b"an attack!")
         verified.read("saved_model.pb")
-        raise AssertionError("what was not verified was read")
 
-    watch.live_model._load = load
+    watch.loader.on_load = swap_and_read
     assert await watch.look() == 1
     assert "saved_model.pb of version 2 was changed while" in watch.live_model.refused[2]
     assert await watch.look() == 1
@@ -309,11 +307,10 @@ async def test_a_version_swapped_while_it_loads_is_refused(watch: Watch) -> None
 async def test_the_card_of_the_version_in_use_is_the_verified_one(watch: Watch) -> None:
     publish_example(watch.store)
 
-    def load(verified: VerifiedVersion) -> FakeEngine:
+    def change(verified: VerifiedVersion) -> None:
         (verified.folder / METADATA_FILE).write_text(example_metadata(temperature=9.0).model_dump_json())
-        return watch.loader(verified)
 
-    watch.live_model._load = load
+    watch.loader.on_load = change
     assert await watch.look() == 1
     assert watch.live_model.require().metadata == example_metadata()
 
@@ -346,19 +343,17 @@ async def test_a_link_that_leads_nowhere_spoils_only_its_version(watch: Watch) -
     assert await watch.look() == 1
 
 
-async def test_the_store_is_listed_before_anything_is_loaded(tmp_path: Path) -> None:
-    """To look for a GPU may take long, too."""
+async def test_the_store_is_listed_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for a GPU may take long, too."""
     publish_example(tmp_path)
     asked, may_go_on = threading.Event(), threading.Event()
 
-    def prepare() -> None:
+    def check(_: EngineWish) -> None:
         asked.set()
         may_go_on.wait(60)
 
-    live_model = LiveModel(
-        tmp_path, "flowers", load=Loader(), prepare=prepare, health=Health(),
-        max_batch_size=4, reload_interval_s=3600,
-    )  # fmt: skip
+    monkeypatch.setattr("service.inference.live_model.check_device", check)
+    live_model = Watch(tmp_path).live_model
     live_model.start()
     assert await asyncio.to_thread(asked.wait, 60)
     snapshot = live_model.snapshot
@@ -377,14 +372,6 @@ async def test_an_unreadable_store_keeps_the_last_snapshot(watch: Watch, monkeyp
     assert watch.live_model.snapshot is before is not None
 
 
-async def test_an_engine_is_closed_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine()
-    loaded = fake_version(engine)
-    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
-    loaded.retire()
-    assert engine.closed.is_set()
-
-
 async def test_a_device_that_is_not_there_is_fatal(watch: Watch) -> None:
     publish_example(watch.store)
     engine = watch.loader.engines[1] = FakeEngine()
@@ -394,23 +381,18 @@ async def test_a_device_that_is_not_there_is_fatal(watch: Watch) -> None:
 
 
 async def test_what_cannot_be_had_is_fatal_in_an_empty_store_too(tmp_path: Path) -> None:
-    def prepare() -> None:
-        raise DeviceUnavailable("no GPU that can be used")
-
-    fatal: list[FlowersError] = []
-    live_model = LiveModel(
-        tmp_path, "flowers", load=Loader(), prepare=prepare, health=Health(),
-        max_batch_size=4, reload_interval_s=3600, on_fatal=fatal.append,
-    )  # fmt: skip
-    live_model.start()
+    watch = Watch(tmp_path, wish=EngineWish("savedmodel", precision="int8"))
+    watch.live_model.start()
     async with asyncio.timeout(60):
-        while not fatal:
+        while not watch.fatal:
             await asyncio.sleep(0)
-    await live_model.stop()
-    assert str(fatal[0]) == "no GPU that can be used"
+    await watch.live_model.stop()
+    assert "--precision int8 is for onnxruntime" in str(watch.fatal[0])
 
 
-async def test_the_watch_looks_by_itself_and_survives_surprises(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watch_looks_by_itself_and_survives_surprises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked = asyncio.Event()
     looks = 0
 
@@ -421,13 +403,13 @@ async def test_the_watch_looks_by_itself_and_survives_surprises(watch: Watch, mo
             raise ZeroDivisionError
         looked.set()
 
-    watch.live_model._reload_interval_s = 0.001
+    watch = Watch(tmp_path, reload_interval_s=0.001)
     monkeypatch.setattr(watch.live_model, "look", look)
     with capture_logs() as events:
         watch.live_model.start()
         await looked.wait()
         await watch.live_model.stop()
-    assert events[0]["event"] == "the look at the model store failed"
+    assert events[0]["event"] == "store scan failed"
 
 
 async def test_a_stop_does_not_wait_for_a_load(watch: Watch) -> None:
@@ -439,3 +421,38 @@ async def test_a_stop_does_not_wait_for_a_load(watch: Watch) -> None:
     await watch.live_model.stop()
     assert watch.live_model.current is None
     watch.loader.may_load.set()
+
+
+async def test_a_device_error_of_a_new_version_keeps_the_old(watch: Watch) -> None:
+    publish_example(watch.store)
+    await watch.look()
+    publish_example(watch.store)
+    engine = watch.loader.engines[2] = FakeEngine()
+    engine.warm_up_error = DeviceUnavailable("no GPU that can be used")
+    assert await watch.look() == 1
+    assert watch.fatal == []
+    assert watch.live_model.health.is_ready
+    assert watch.live_model.refused == {2: "no GPU that can be used"}
+
+
+async def test_a_refused_version_is_tried_again_after_a_change_of_one_byte(watch: Watch) -> None:
+    publish_example(watch.store)
+    network = watch.store / "flowers" / "1" / "saved_model.pb"
+    good, times = network.read_bytes(), network.stat()
+    network.write_bytes(good[:-1] + b"!")
+    assert await watch.look() is None
+    network.write_bytes(good)
+    os.utime(network, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000_000))
+    assert await watch.look() == 1
+
+
+async def test_a_live_version_stays_ready_while_the_store_cannot_be_read(watch: Watch) -> None:
+    publish_example(watch.store)
+    await watch.look()
+    pin = watch.store / "flowers" / PINNED_FILE
+    pin.write_text("garbage")
+    assert await watch.look() == 1
+    assert watch.live_model.health.is_ready
+    pin.unlink()
+    assert await watch.look() == 1
+    assert watch.live_model.health.is_ready

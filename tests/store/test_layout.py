@@ -4,7 +4,14 @@ import pytest
 from support.versions import publish_example
 
 from service.errors import InvalidParameter, InvalidVersion, ModelNotFound, VersionNotFound
-from service.store.layout import check_model_name, model_folder, parse_version, version_folder
+from service.store.layout import (
+    CPU_MODEL_FILES,
+    check_model_name,
+    list_precisions,
+    model_folder,
+    parse_version,
+    version_folder,
+)
 from service.store.versions import list_models, list_versions, resolve_version
 
 HOSTILE_NAMES = [
@@ -83,3 +90,9 @@ def test_a_link_within_the_store_and_a_linked_store_are_fine(tmp_path: Path) -> 
     (tmp_path / "store" / "flowers" / "2").symlink_to("1")
     (tmp_path / "mounted").symlink_to("store")
     assert list_versions(tmp_path / "mounted", "flowers") == [1, 2]
+
+
+def test_a_version_has_the_precisions_that_it_has_files_for() -> None:
+    assert list_precisions(["saved_model.pb"]) == ()
+    assert list_precisions(["saved_model.pb", CPU_MODEL_FILES["float32"]]) == ("float32",)
+    assert list_precisions(CPU_MODEL_FILES.values()) == ("float32", "int8")

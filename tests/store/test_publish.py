@@ -132,6 +132,7 @@ def test_every_file_is_on_the_disk_before_the_version_appears(tmp_path: Path, mo
     assert Path(SHA256SUMS_FILE) in everything
     assert before_rename == [everything]
     assert version.parent in synced, "nor is the rename lost"
+    assert tmp_path in synced, "nor is the folder of a new model"
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from support.versions import publish_example
 
 from service.errors import StoreError
 from service.store.layout import METADATA_FILE, PINNED_FILE
+from service.store.manage import pin_version, remove_version
 from service.store.metadata import Metadata, read_metadata
 from service.store.snapshot import ListedModel, ListedVersion, StoreScanner
-from service.store.versions import pin_version, remove_version
 
 
 @pytest.fixture

@@ -6,18 +6,15 @@ from support.versions import publish_example
 
 from service.errors import InvalidVersion, ModelNotFound, UsageError, VersionNotFound
 from service.store.layout import PINNED_FILE
+from service.store.manage import pin_version, remove_version, unpin
 from service.store.versions import (
-    Served,
+    FoundVersion,
     StoredVersion,
     find_served,
     list_models,
     list_stored,
     list_versions,
-    pin_version,
-    pinned_version,
-    remove_version,
     resolve_version,
-    unpin,
 )
 
 
@@ -62,13 +59,6 @@ def test_versions_sort_as_numbers(tmp_path: Path) -> None:
     assert list_versions(tmp_path, "flowers")[-2:] == [10, 11]
 
 
-def test_pinned_holds_the_integer_and_a_newline(store: Path) -> None:
-    pin_version(store, "flowers", 2)
-    assert (store / "flowers" / PINNED_FILE).read_bytes() == b"2\n"
-    (store / "flowers" / PINNED_FILE).write_text("1")  # by hand, without the newline
-    assert pinned_version(store, "flowers") == 1
-
-
 def test_a_pin_on_a_missing_version_is_refused_with_the_remedy(store: Path) -> None:
     (store / "flowers" / PINNED_FILE).write_text("9\n")
     with pytest.raises(VersionNotFound, match=r"is pinned to version 9; there is 1, 2, 3: pin one .* `use latest`"):
@@ -102,25 +92,12 @@ def test_what_is_not_there_is_named_with_what_is(store: Path) -> None:
         unpin(store, "rosen")
 
 
-def test_the_served_version_is_not_removed_unless_forced(store: Path) -> None:
-    with pytest.raises(UsageError, match=r"version 3 .* is served"):
-        remove_version(store, "flowers", 3)
-    pin_version(store, "flowers", 1)
-    remove_version(store, "flowers", 3)
-    with pytest.raises(UsageError):
-        remove_version(store, "flowers", 1)
-    assert list_versions(store, "flowers") == [1, 2]
-    remove_version(store, "flowers", 1, force=True)
-    assert resolve_version(store, "flowers") == StoredVersion("flowers", 2, store / "flowers" / "2", pinned=False)
-    assert not list((store / "flowers").glob(".removing-*"))
-
-
 def damage(store: Path, version: int) -> None:
     (store / "flowers" / str(version) / "saved_model.pb").write_bytes(b"another")
 
 
 def test_a_service_takes_the_newest_version_that_is_what_was_published(store: Path) -> None:
-    assert find_served(store, "flowers") == Served(resolve_version(store, "flowers", 3), {})
+    assert find_served(store, "flowers") == FoundVersion(resolve_version(store, "flowers", 3), {})
     damage(store, 3)
     damage(store, 1)  # older than the good one: not even looked at
     served = find_served(store, "flowers")
@@ -135,33 +112,11 @@ def test_a_service_takes_the_newest_version_that_is_what_was_published(store: Pa
 def test_a_service_takes_no_other_in_place_of_a_pinned_version_that_is_damaged(store: Path) -> None:
     pin_version(store, "flowers", 2)
     damage(store, 3)
-    assert find_served(store, "flowers") == Served(resolve_version(store, "flowers", 2), {})
+    assert find_served(store, "flowers") == FoundVersion(resolve_version(store, "flowers", 2), {})
     damage(store, 2)
     assert find_served(store, "flowers").stored is None
     with pytest.raises(UsageError, match="version 2 of flowers is pinned"):
         remove_version(store, "flowers", 2)
-
-
-def test_with_the_newest_damaged_the_one_before_it_is_spared(store: Path) -> None:
-    damage(store, 3)
-    with pytest.raises(UsageError, match=r"version 2 .* is served"):
-        remove_version(store, "flowers", 2)
-    remove_version(store, "flowers", 3)
-    assert list_versions(store, "flowers") == [1, 2]
-
-
-def test_the_number_of_a_removed_version_is_never_given_again(tmp_path: Path) -> None:
-    publish_example(tmp_path)
-    publish_example(tmp_path)
-    remove_version(tmp_path, "flowers", 2, force=True)
-    remove_version(tmp_path, "flowers", 1, force=True)
-    assert publish_example(tmp_path) == 3
-
-
-def test_removing_a_link_leaves_the_version_it_leads_to(store: Path) -> None:
-    (store / "flowers" / "5").symlink_to("1")
-    remove_version(store, "flowers", 5, force=True)
-    assert list_versions(store, "flowers") == [1, 2, 3]
 
 
 def test_a_pipe_as_pin_is_invalid_and_blocks_nobody(store: Path) -> None:

@@ -44,10 +44,15 @@ def encode(image: Image.Image, image_format: str = "JPEG", **options: object) ->
     return buffer.getvalue()
 
 
+def srgb_profile() -> bytes:
+    """The bytes of an sRGB profile, without the time of its making."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes(12) + profile[36:]
+
+
 def profile_with_red_and_green_exchanged() -> bytes:
     """The bytes of an sRGB profile under another name, its red primary's entry renamed to green and back."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    renamed = profile.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+    renamed = srgb_profile().replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
     return renamed.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
 
 

@@ -20,7 +20,7 @@ from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
 from service.store.layout import METADATA_FILE, SPLIT_FILE
-from service.store.metadata import Metrics, Network, Preprocessing
+from service.store.metadata import Network, PartMetrics, Preprocessing
 from service.store.publish import publish_version
 from service.training.export.light_model import export_cpu_models
 from service.training.export.saved_model import export_saved_model
@@ -84,7 +84,7 @@ def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool
         "recipe": {"name": "tiny", "seed": 0, "epochs": 20},
         "split_digest": hashlib.sha256(split_list.encode()).hexdigest(),
         "metrics": [
-            Metrics(
+            PartMetrics(
                 part="test",
                 num_photographs=measured.num_photographs,
                 num_correct=measured.num_correct,

@@ -1,12 +1,15 @@
 """Stand-ins where a test must command time or faults; what is said of answers, the real engines say."""
 
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from support.versions import example_metadata
 
 from service.engines.engine import EngineInfo, Probabilities
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
+from service.engines.wish import EngineWish
 from service.imaging.pixels import Pixels
 from service.store.verify import VerifiedVersion
 
@@ -17,7 +20,8 @@ class FakeEngine:
     Attributes:
         batches: the size of every batch that `run` has begun, warm-up left out.
         were_alone: for each of them, whether it was told that it was alone.
-        is_warm, closed: whether `warm_up` and `close` have been called.
+        warmed_up_to: largest batch that `warm_up` was told. 0 before it was called.
+        closed: whether `close` has been called.
         error: raised by `run` while it is not None.
         warm_up_error: raised by `warm_up`.
     """
@@ -33,12 +37,17 @@ class FakeEngine:
         self.max_batch_size = 1024
         self.batches: list[int] = []
         self.were_alone: list[bool] = []
-        self.is_warm = False
+        self.warmed_up_to = 0
         self.closed = threading.Event()
         self.error: Exception | None = None
         self.warm_up_error: Exception | None = None
         self._open = threading.Event()
         self._open.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `run` would go on."""
+        return self._open.is_set()
 
     def hold(self) -> None:
         """Let `run` wait until `release`."""
@@ -51,7 +60,7 @@ class FakeEngine:
     def warm_up(self, max_batch_size: int) -> None:
         if self.warm_up_error is not None:
             raise self.warm_up_error
-        self.is_warm = True
+        self.warmed_up_to = max_batch_size
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         self.batches.append(len(images))
@@ -74,26 +83,29 @@ def image_of(value: int, image_size: int = 4) -> Pixels:
     return np.full((image_size, image_size, 3), value, np.uint8)
 
 
-def fake_version(engine: FakeEngine, version: int = 1) -> LoadedVersion:
+def fake_version(engine: FakeEngine, version: int = 1) -> ServedVersion:
     """A version that is served by `engine`."""
-    return LoadedVersion("flowers", version, example_metadata(), engine)
+    return ServedVersion(VerifiedVersion(Path("flowers", str(version)), example_metadata(), {}, {}), engine)
 
 
 class Loader:
     """What `LiveModel` loads with: `engines[version]`, made if there is none; `loads` tells which.
 
-    It waits while the test has cleared `may_load`.
+    It waits while the test has cleared `may_load`. It calls `on_load` before, if there is one.
     """
 
     def __init__(self) -> None:
         self.engines: dict[int, FakeEngine] = {}
         self.loads: list[int] = []
+        self.on_load: Callable[[VerifiedVersion], None] | None = None
         self.may_load = threading.Event()
         self.may_load.set()
 
-    def __call__(self, verified: VerifiedVersion) -> FakeEngine:
+    def __call__(self, verified: VerifiedVersion, wish: EngineWish) -> FakeEngine:
         version = int(verified.folder.name)
         self.loads.append(version)
+        if self.on_load is not None:
+            self.on_load(verified)
         if not self.may_load.wait(timeout=60):
             raise TimeoutError("the test never let it load")
         return self.engines.setdefault(version, FakeEngine())

@@ -7,13 +7,13 @@ from typing import Any
 from support.drawing import CLASS_NAMES
 
 from service.store.layout import METADATA_FILE
-from service.store.metadata import Metadata, Metrics, Network, Preprocessing
+from service.store.metadata import Metadata, Network, PartMetrics, Preprocessing
 from service.store.publish import publish_version
 
 
-def example_metrics(part: str, num_correct: int, low: float, high: float) -> Metrics:
+def example_metrics(part: str, num_correct: int, low: float, high: float) -> PartMetrics:
     """So many of twenty are right."""
-    return Metrics(
+    return PartMetrics(
         part=part,
         num_photographs=20,
         num_correct=num_correct,

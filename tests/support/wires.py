@@ -11,7 +11,8 @@ import uvicorn
 from support.running import Running
 
 from service.cli.serve import make_config
-from service.wire.head_guard import HeadGuard, watch_clocks
+from service.wire.clocks import watch_clocks
+from service.wire.head_guard import HeadGuard
 
 GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
 
@@ -80,7 +81,7 @@ def full_queue(wire: Wire, *, room: int = 0) -> Iterator[None]:
     """A queue that has room for no more than `room` images."""
     admission = wire.service.service.admission
     with ExitStack() as waiting:
-        for _ in range(admission.room - room):
+        for _ in range(admission.max_waiting - room):
             waiting.enter_context(admission.image())
         yield
 

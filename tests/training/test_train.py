@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from support.fitting import RECIPE, tiny_network
 
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineWish
 from service.errors import DeviceUnavailable, PublishError, TrainingError
 from service.evaluation.folder import evaluate_folder, find_differences
-from service.evaluation.local_model import open_local_model
 from service.imaging.pixels import ImageLimits
 from service.networks.alexnet import NETWORKS
 from service.store.layout import METADATA_FILE, SPLIT_FILE
@@ -82,7 +83,7 @@ def test_the_metadata_state_what_was_trained_and_measured(dataset: Dataset, draw
     assert metadata.recipe["epochs_done"] == 3
     stated = metadata.metrics[1]
     assert stated.num_photographs == len(dataset.split.photographs["test"])
-    with open_local_model(tmp_path / "store", "drawn", None, engine="savedmodel", device="cpu") as local:
+    with closing(open_stored(tmp_path / "store", "drawn", EngineWish("savedmodel", "cpu"))) as local:
         # The digest of the split list is checked here.
         found = evaluate_folder(local, read_folder(drawn_folder), LIMITS, part="test")
     assert not find_differences(stated, found.evaluation)

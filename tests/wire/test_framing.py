@@ -13,8 +13,8 @@ from support.fakes import Loader
 from support.running import running
 from support.wires import GET, Wire, on_the_wire, read_answer
 
-from service.wire import head_guard, linger
-from service.wire.head_guard import MAX_HEAD_BYTES
+from service.wire import clocks, head_guard, heads, linger
+from service.wire.heads import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +32,8 @@ OFFERS = {
 
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
-    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
+    monkeypatch.setattr(linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(clocks, "TICK_S", 0.02)
     key = KEY.split()[1].decode()
     async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:
         yield wire
@@ -78,7 +78,7 @@ async def _read_statuses(reader: asyncio.StreamReader, num_answers: int) -> list
     return answers
 
 
-async def test_an_offer_to_upgrade_is_ignored_and_its_body_read(wire: Wire) -> None:
+async def test_an_offer_to_upgrade_is_ignored(wire: Wire) -> None:
     last = request(b"GET", b"/livez", b"X-Request-ID: last", b"Connection: close")
     for offer in OFFERS.values():
         upload = request(b"POST", b"/predict", KEY, JPEG, *offer, b"X-Request-ID: first", body=PHOTO)
@@ -91,7 +91,7 @@ async def test_an_offer_to_upgrade_is_ignored_and_its_body_read(wire: Wire) -> N
             assert answers == [(200, "before"), *expected]
 
 
-async def test_a_request_inside_the_body_of_an_offer_is_no_request(wire: Wire) -> None:
+async def test_the_body_of_an_offer_is_no_request(wire: Wire) -> None:
     inner = request(b"GET", b"/livez", b"X-Request-ID: smuggled")
     for name, offer in OFFERS.items():
         for method, target, fields in (
@@ -169,7 +169,7 @@ async def test_empty_lines_before_a_head_count(wire: Wire) -> None:
     assert [status for status, _ in await statuses(wire, GET + b"\r\n" + b"\n" * MAX_HEAD_BYTES + last)] == [200, 431]
 
 
-async def test_many_small_requests_are_no_large_head_and_wait_for_each_other(wire: Wire) -> None:
+async def test_many_small_requests_wait_for_each_other(wire: Wire) -> None:
     """They wait as bytes. One at a time becomes objects."""
     num_requests = 1_100
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
@@ -203,7 +203,7 @@ async def test_tiny_chunks_leave_the_event_loop_to_others(wire: Wire) -> None:
     assert (await read_answer(reader))[0].split()[1] == "415"
     counting.cancel()
     writer.close()
-    assert turns > 2 * 100_000 / head_guard._PARTS_A_TURN
+    assert turns > 2 * 100_000 / head_guard.PARTS_A_TURN
 
 
 _NO_FRAMING = (
@@ -230,7 +230,7 @@ _NO_FRAMING = (
 )
 
 
-async def test_what_is_no_framing_of_http_1_1_ends_its_connection(wire: Wire) -> None:
+async def test_a_wrong_framing_ends_its_connection(wire: Wire) -> None:
     for head in _NO_FRAMING:
         answers = await statuses(wire, head, request(b"GET", b"/livez", b"X-Request-ID: smuggled"))
         assert [status for status, _ in answers] == [400], head
@@ -283,7 +283,7 @@ async def test_1_0_is_not_told_to_continue(wire: Wire) -> None:
     writer.close()
 
 
-async def test_a_final_answer_in_place_of_continue_closes_the_connection(wire: Wire) -> None:
+async def test_an_answer_instead_of_continue_closes_the_connection(wire: Wire) -> None:
     """The client may leave its body out, and then its next request would be taken for it."""
     for fields in ([b"Expect: 100-continue"], [KEY, b"Expect: 100-continue", b"Content-Encoding: gzip"]):
         head = request(b"POST", b"/predict", JPEG, *fields, b"Content-Length: 50")
@@ -319,13 +319,13 @@ async def test_an_error_of_head_has_no_body(wire: Wire) -> None:
         assert body == b""
 
 
-async def test_no_room_in_memory_is_not_the_client_s_fault(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+async def test_want_of_memory_is_not_the_client_s_fault(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    for name in ("on_body", "_check_head"):
+    for owner, name in ((head_guard.HeadGuard, "on_body"), (heads, "check_fields")):
         with monkeypatch.context() as patched:
-            patched.setattr(head_guard.HeadGuard, name, fail)
+            patched.setattr(owner, name, fail)
             reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
             writer.write(request(b"POST", b"/predict", KEY, JPEG, body=PHOTO))
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")

@@ -14,16 +14,16 @@ from support.wires import GET, Wire, full_queue, on_the_wire, predict, read_answ
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import QueueFull
-from service.wire import head_guard, linger
-from service.wire.head_guard import MAX_HEAD_BYTES
+from service.wire import clocks, linger
+from service.wire.heads import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
-    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
+    monkeypatch.setattr(linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(clocks, "TICK_S", 0.02)
     async with running(store, loader) as service, on_the_wire(service) as wire:
         yield wire
 
@@ -43,7 +43,7 @@ async def test_a_huge_head_is_refused(wire: Wire, head: bytes) -> None:
     await wire.refused(head, "head-too-large", 431)
 
 
-async def test_a_refused_head_keeps_the_request_id_that_it_had_come_to(wire: Wire) -> None:
+async def test_a_refused_head_keeps_its_request_id(wire: Wire) -> None:
     head = GET + b"X-Request-ID: mine\r\nX-Long: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n"
     _, headers, _ = await wire.send(head)
     assert headers["x-request-id"] == "mine"
@@ -63,11 +63,11 @@ async def test_a_request_goes_to_one_host(wire: Wire, head: bytes) -> None:
     await wire.refused(head, "malformed-request", 400, "one Host header")
 
 
-async def test_a_request_of_http_1_0_need_not_name_a_host(wire: Wire) -> None:
+async def test_http_1_0_need_not_name_a_host(wire: Wire) -> None:
     assert (await wire.send(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200
 
 
-async def test_a_head_of_a_browser_with_many_cookies_is_taken(wire: Wire) -> None:
+async def test_a_head_with_many_cookies_is_taken(wire: Wire) -> None:
     cookies = b"Cookie: " + b"c" * (MAX_HEAD_BYTES - 1024) + b"\r\n"
     assert (await wire.send(GET + cookies + b"Connection: close\r\n\r\n"))[0] == 200
 
@@ -90,10 +90,8 @@ async def test_what_cannot_be_read_is_a_malformed_request(wire: Wire, request_by
     await wire.refused(request_bytes, "malformed-request", 400, "cannot be parsed as HTTP/1.1")
 
 
-async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_closed(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.05)
+async def test_an_endless_head_and_a_silent_connection_are_ended(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.05)
     await wire.refused(GET + b"X-Slow: ", "body-too-slow", 408, "headers did not arrive within")
     assert await wire.send(b"") == (0, {}, b"")
 
@@ -101,7 +99,7 @@ async def test_a_head_that_does_not_end_is_given_up_and_a_silent_connection_clos
 @pytest.mark.parametrize("is_first", [True, False])
 async def test_empty_lines_gain_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
     """Neither before the first request nor between two."""
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.2)
 
     async def lasts(first: bytes, each: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
@@ -124,7 +122,7 @@ async def test_empty_lines_gain_no_time(wire: Wire, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(GET)
 
@@ -140,10 +138,8 @@ async def test_a_sender_of_single_bytes_gains_no_time(wire: Wire, monkeypatch: p
     writer.close()
 
 
-async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.1)
+async def test_a_late_rest_of_a_body_gains_no_time(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(b"POST /nothing HTTP/1.1\r\nHost: flowers\r\nContent-Length: 1000\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
@@ -154,7 +150,7 @@ async def test_a_rest_that_comes_after_its_answer_gains_no_time_either(
 
 
 async def test_requests_one_after_another_share_a_connection(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_guard, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(clocks, "HEAD_TIMEOUT_S", 0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     for path, body in [(b"/nothing", b"x" * 100), (b"/nothing", b"x" * 100), (b"/livez", b"")]:
         writer.write(b"GET %b HTTP/1.1\r\nHost: flowers\r\nContent-Length: %d\r\n\r\n" % (path, len(body)))
@@ -178,7 +174,7 @@ async def test_a_sender_that_will_ask_no_more_is_answered(wire: Wire, path: byte
     writer.close()
 
 
-async def test_without_room_the_plain_request_is_answered_before_the_app_and_its_connection_goes_on(wire: Wire) -> None:
+async def test_a_plain_request_without_room_keeps_its_connection(wire: Wire) -> None:
     """Twice, the second before its body has come; then a question that the app answers, on the same connection."""
     asked = AsyncMock(side_effect=AssertionError("the app was asked"))
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
@@ -216,7 +212,7 @@ async def test_without_room_the_plain_request_is_answered_before_the_app_and_its
     ],
     ids=["close", "browser", "expect", "http/1.0", "chunked", "large"],
 )
-async def test_without_room_whatever_is_special_is_refused_by_the_app(wire: Wire, request_bytes: bytes) -> None:
+async def test_the_app_refuses_special_requests_without_room(wire: Wire, request_bytes: bytes) -> None:
     with full_queue(wire):
         status, headers, _ = await wire.send(request_bytes)
     assert (status, headers["connection"], headers["retry-after"]) == (429, "close", "1")
@@ -236,7 +232,7 @@ async def test_a_request_does_not_take_its_own_place(store: Path, loader: Loader
 
 
 @pytest.mark.parametrize("request_id", ['"', "\\", r"\u0000", "a" * 128])
-async def test_a_refusal_without_the_app_repeats_any_request_id_to_the_letter(wire: Wire, request_id: str) -> None:
+async def test_an_early_refusal_repeats_any_request_id(wire: Wire, request_id: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     with full_queue(wire):
         writer.write(predict(f"X-Request-ID: {request_id}".encode()))
@@ -246,7 +242,7 @@ async def test_a_refusal_without_the_app_repeats_any_request_id_to_the_letter(wi
     assert f"x-request-id: {request_id}\r\n" in head
 
 
-async def test_while_it_refuses_the_queue_is_shortened_to_what_the_engine_wants(
+async def test_refusals_shorten_the_queue_to_the_engine_s_need(
     wire: Wire, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.inference.admission._JUDGED_EVERY_S", 0.0)
@@ -256,13 +252,13 @@ async def test_while_it_refuses_the_queue_is_shortened_to_what_the_engine_wants(
         for _ in range(8):
             writer.write(predict())
             assert (await read_answer(reader))[0].startswith("http/1.1 429 ")
-            rooms.append(wire.service.service.admission.room)
+            rooms.append(wire.service.service.admission.max_waiting)
     writer.close()
     assert rooms == [128, 64, 32, 16, 8, 4, 2, 2]
     assert loader.engines[1].min_queue_size == 2
 
 
-async def test_without_room_a_stranger_is_told_that_the_key_is_missing(store: Path, loader: Loader) -> None:
+async def test_a_missing_key_is_refused_before_a_full_queue(store: Path, loader: Loader) -> None:
     key = "a-key-of-32-characters-000000001"
     async with running(store, loader, api_keys=key) as service, on_the_wire(service) as wire:
         reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
@@ -281,11 +277,11 @@ async def test_while_draining_a_refusal_closes_its_connection(wire: Wire) -> Non
         assert (await wire.send(predict()))[1]["connection"] == "close"
 
 
-async def test_a_refusal_waits_for_the_answer_that_goes_before_it(wire: Wire) -> None:
+async def test_a_refusal_never_overtakes_an_answer(wire: Wire) -> None:
     """Two requests in one write: the second may not overtake the first, which has room."""
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     admission = wire.service.service.admission
-    with patch.object(type(admission), "_check_room", side_effect=[None, None, QueueFull("full")]):
+    with patch.object(type(admission), "_check_not_full", side_effect=[None, None, QueueFull("full")]):
         writer.write(predict() + predict())
         first, second = await read_answer(reader), await read_answer(reader)
     assert first[1]["type"] == "/problems/missing-image"
@@ -308,7 +304,7 @@ _BROKEN_CHUNK = b"POST /predict HTTP/1.1\r\nHost: f\r\nTransfer-Encoding: chunke
     ids=["no colon", "no host", "long", "chunk"],
 )
 @pytest.mark.parametrize("num_before", [1, 2])
-async def test_what_is_broken_is_said_after_the_answers_that_go_before(
+async def test_a_malformed_request_waits_for_earlier_answers(
     wire: Wire, broken: bytes, status: str, num_before: int
 ) -> None:
     """In one write: an answer that comes early is taken for that of another request."""
@@ -343,7 +339,7 @@ async def test_what_breaks_after_the_answer_is_not_answered_again(wire: Wire) ->
     writer.close()
 
 
-async def test_a_head_may_come_in_one_piece_with_the_large_body_before_it(wire: Wire) -> None:
+async def test_a_head_may_follow_a_large_body_at_once(wire: Wire) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     body = b"x" * (2 * MAX_HEAD_BYTES)
     writer.write(b"POST /nothing HTTP/1.1\r\nHost: f\r\nContent-Length: %d\r\n\r\n" % len(body) + body + GET[:-20])
@@ -353,7 +349,7 @@ async def test_a_head_may_come_in_one_piece_with_the_large_body_before_it(wire: 
     writer.close()
 
 
-async def test_a_broken_body_is_refused_while_the_app_waits_for_the_rest_of_it(wire: Wire) -> None:
+async def test_a_broken_body_is_refused_while_the_app_reads(wire: Wire) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(_BROKEN_CHUNK.removesuffix(b"no size\r\n"))
     while not wire.service.service.admission.num_requests:

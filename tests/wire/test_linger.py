@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ pytestmark = pytest.mark.anyio
 
 PHOTO = encode(draw_photograph(0, seed=1))
 JPEG = {"Content-Type": "image/jpeg"}
+SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
+                         "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "",
+                         "client": None, "server": None}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,14 +47,12 @@ async def call(
         events.append(("start", message) if is_start else ("body", message.get("more_body", False)))
 
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
-             "query_string": b"", "headers": pairs, "http_version": "1.1", "scheme": "http", "root_path": "",
-             "client": None, "server": None}  # fmt: skip
+    scope = {**SCOPE, "headers": pairs}
     await Linger(service.app, is_draining=lambda: service.service.health.is_draining)(scope, receive, send)
     return events
 
 
-async def test_a_body_announced_as_too_large_is_answered_before_it_is_read_and_then_thrown_away(
+async def test_a_large_body_is_answered_and_then_thrown_away(
     service: Running,
 ) -> None:
     headers = {**JPEG, "Content-Length": "2000000"}
@@ -62,7 +64,7 @@ async def test_a_body_announced_as_too_large_is_answered_before_it_is_read_and_t
     assert [more for name, more in events if name == "body"] == [True, False]
 
 
-async def test_the_small_rest_of_a_refused_body_costs_no_connection(service: Running) -> None:
+async def test_a_small_rest_of_a_body_costs_no_connection(service: Running) -> None:
     events = await call(service, {**JPEG, "Content-Length": "100001"}, [bytes(100_001)])
     assert [name for name, _ in events] == ["start", "body"]
     assert events[0][1]["status"] == 413
@@ -85,7 +87,31 @@ async def test_a_draining_service_closes_its_connections(service: Running) -> No
     assert (b"connection", b"close") in start["headers"]
 
 
-async def test_the_image_of_a_sender_that_hung_up_is_not_computed(service: Running, loader: Loader) -> None:
+async def test_a_slow_body_closes_its_connection(store: Path, loader: Loader) -> None:
+    async with running(store, loader, body_timeout_s=0.01) as service:
+        body = [PHOTO[:1000]]
+
+        async def receive() -> dict[str, Any]:
+            if not body:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": body.pop(), "more_body": True}
+
+        starts = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                starts.append(message)
+                raise ConnectionError  # the answer need not linger here
+
+        headers = [(b"content-type", b"image/jpeg"), (b"content-length", str(len(PHOTO)).encode())]
+        scope = {**SCOPE, "headers": headers}
+        with suppress(ConnectionError):
+            await Linger(service.app, is_draining=lambda: False)(scope, receive, send)
+    assert starts[0]["status"] == 408
+    assert (b"connection", b"close") in starts[0]["headers"]
+
+
+async def test_the_image_of_a_lost_client_is_not_computed(service: Running, loader: Loader) -> None:
     loader.engines[1].hold()
     first = asyncio.create_task(service.client.post("/predict", content=PHOTO, headers=JPEG))
     while not loader.engines[1].batches:

@@ -11,7 +11,7 @@ from support.fakes import Loader
 from support.running import running
 from support.wires import GET, Wire, full_queue, on_the_wire, predict
 
-from service.wire import head_guard, linger, send_limits
+from service.wire import clocks, linger, send_limits
 from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces
 
 pytestmark = pytest.mark.anyio
@@ -22,8 +22,8 @@ LARGE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: flowers\r\n"
 @pytest.fixture
 async def wire(store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
     monkeypatch.setattr(send_limits, "SEND_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(head_guard, "TICK_S", 0.02)
-    monkeypatch.setattr(linger, "_LINGER_S", 0.05)
+    monkeypatch.setattr(clocks, "TICK_S", 0.02)
+    monkeypatch.setattr(linger, "LINGER_S", 0.05)
     async with running(store, loader) as service, on_the_wire(service) as wire:
         yield wire
 
@@ -55,9 +55,7 @@ async def until(condition: Any) -> None:
     ],
     ids=["large", "half-closed", "close", "garbage behind", "small", "refused"],
 )
-async def test_a_client_that_reads_nothing_is_left_after_the_timeout(
-    wire: Wire, data: bytes, closes_its_side: bool
-) -> None:
+async def test_a_client_that_reads_nothing_is_dropped(wire: Wire, data: bytes, closes_its_side: bool) -> None:
     client = connect(wire)
     loop = asyncio.get_running_loop()
     connections = wire.server.server_state.connections
@@ -93,7 +91,7 @@ async def test_a_slow_client_that_reads_gets_the_whole_answer(wire: Wire) -> Non
     client.close()
 
 
-async def test_no_request_is_begun_while_an_answer_is_not_taken(wire: Wire) -> None:
+async def test_no_request_begins_before_the_last_answer_is_taken(wire: Wire) -> None:
     client = connect(wire)
     await until(lambda: wire.server.server_state.connections)
     requests = wire.service.service.metrics.requests.labels("GET", "/docs/{asset}", "200")

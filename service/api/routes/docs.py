@@ -1,4 +1,4 @@
-"""`GET /docs`, `GET /openapi.json` and `GET /problems/<name>`: what explains the service, offline."""
+"""`GET /docs`, `GET /openapi.json` and `GET /problems/<name>`. They work offline."""
 
 import base64
 import hashlib
@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from service.api import problems
+from service.api.record import record_of
 from service.api.schemas import ProblemDetails
-from service.api.service import request_id_of
 
 router = APIRouter(tags=["documentation"])
 
@@ -28,13 +28,13 @@ _ASSETS = {
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> JSONResponse:
-    """The description of every path, for programs and for the page below."""
+    """Describe every path, for programs and for the page below."""
     return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
-    """Swagger UI; its addresses are relative, so that it also works behind a proxy's prefix."""
+    """Show Swagger UI. Its addresses are relative, so it works behind a proxy's prefix, too."""
     folder = "../" if request.scope.get("raw_path", b"").endswith(b"/") else ""
     page = get_swagger_ui_html(
         openapi_url=f"{folder}openapi.json",
@@ -42,7 +42,7 @@ async def docs(request: Request) -> HTMLResponse:
         swagger_js_url=f"{folder}docs/swagger-ui-bundle.js",
         swagger_css_url=f"{folder}docs/swagger-ui.css",
         swagger_favicon_url=f"{folder}docs/favicon-32x32.png",
-        swagger_ui_parameters={"validatorUrl": None},  # else it asks a server on the internet for a badge
+        swagger_ui_parameters={"validatorUrl": None},  # otherwise it asks a server on the internet for a badge
     )
     page.headers["Content-Security-Policy"] = _allow_own(bytes(page.body))
     return page
@@ -50,7 +50,7 @@ async def docs(request: Request) -> HTMLResponse:
 
 @router.get("/docs/{asset}", include_in_schema=False)
 async def docs_asset(asset: str) -> Response:
-    """The files of Swagger UI, which a package brings."""
+    """Send a file of Swagger UI. A package brings it."""
     if asset not in _ASSETS:
         raise HTTPException(404)
     return Response(_read_asset(asset), media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
@@ -60,19 +60,19 @@ async def docs_asset(asset: str) -> Response:
 async def problem(
     request: Request, name: Annotated[str, Path(json_schema_extra={"enum": sorted(problems.PROBLEMS)})]
 ) -> ProblemDetails:
-    """The `type` of every problem is the path of its explanation."""
+    """Explain a kind of problem. Its `type` is this path."""
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
-    return problems.explain(problems.PROBLEMS[name], request_id_of(request))
+    return problems.explain(problems.PROBLEMS[name], record_of(request.scope).request_id)
 
 
-@cache  # one copy for all who are being sent it
+@cache  # one copy for all clients
 def _read_asset(asset: str) -> bytes:
     return resources.files("fastapi_swagger.resources").joinpath(asset).read_bytes()
 
 
 def _allow_own(page: bytes) -> str:
-    """The policy of Swagger UI: its own files, this page's own script, and the styles that it writes into elements."""
+    """Allow the page its own files, its own script, and styles in elements."""
     scripts = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in scripts]
     return (

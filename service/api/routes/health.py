@@ -1,4 +1,4 @@
-"""The probes and the metrics: what an orchestrator and a Prometheus ask."""
+"""Probes for an orchestrator, and metrics for Prometheus."""
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,13 +15,13 @@ router = APIRouter(tags=["operation"])
 
 @router.get("/livez", summary="Is the process alive")
 async def livez() -> Probe:
-    """True while the event loop answers; it never asks the model. False: restart the process."""
+    """True while the event loop answers. It never asks the model. If it fails, restart the process."""
     return Probe(status="alive")
 
 
 @router.get("/startupz", summary="Has it started", responses=problems.document(errors.NotReady))
 async def startupz(request: Request) -> Probe:
-    """True once a model has been loaded and warmed up, and for ever after."""
+    """True from the first model that is loaded and warmed up."""
     health = service_of(request).health
     if not health.is_started:
         raise errors.NotReady(_sentence(health.reasons))
@@ -32,7 +32,7 @@ async def startupz(request: Request) -> Probe:
 async def readyz(request: Request) -> Probe:
     """True while a verified, warmed-up model can answer and the service is not shutting down.
 
-    It can turn false again. False: send no work; do not restart.
+    It can turn false again. Then send no work, and do not restart the process.
     """
     health = service_of(request).health
     if health.is_draining:
@@ -49,7 +49,7 @@ async def readyz(request: Request) -> Probe:
     responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Counters since the start, in Prometheus' text format."""
+    """Return the counters since the start, in Prometheus' text format."""
     return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""`GET /models`: what the store has, what is live, what runs it, and the model card.
+"""`GET /models`: models of the store, their versions, the live version and its card.
 
 The answers come from the snapshot of the last look at the store. No request opens a file or waits for one.
 """
@@ -10,7 +10,7 @@ from service import errors
 from service.api import problems
 from service.api.schemas import LiveVersion, ModelDetails, ModelList, ModelSummary, VersionSummary
 from service.api.service import service_of
-from service.engines.open_version import LoadedVersion
+from service.engines.open_version import ServedVersion
 from service.inference.live_model import LiveModel
 from service.store.metadata import Metadata
 from service.store.snapshot import ListedModel, ListedVersion, StoreSnapshot
@@ -20,7 +20,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/models", summary="The models of the store", responses=problems.document(errors.NotReady))
 async def models(request: Request) -> ModelList:
-    """Every model of the store with its versions; the one that this service serves has a `live_version`."""
+    """List every model of the store with its versions. The served model has a `live_version`."""
     live_model = service_of(request).live_model
     listed = _models(live_model)
     summaries = []
@@ -38,7 +38,7 @@ async def models(request: Request) -> ModelList:
 
 @router.get("/models/{name}", summary="One model", responses=problems.document(errors.ModelNotFound, errors.NotReady))
 async def model(request: Request, name: str) -> ModelDetails:
-    """Its versions, which one is live on which engine and device, and its model card."""
+    """Show the versions of a model, its engine and device, and its card."""
     live_model = service_of(request).live_model
     listed = _models(live_model).get(name)
     if listed is None:
@@ -54,7 +54,7 @@ async def model(request: Request, name: str) -> ModelDetails:
 
 
 def _models(live_model: LiveModel) -> dict[str, ListedModel]:
-    """Those of the store, and the one that is served, whose folder may be gone by now."""
+    """Return the models of the store, and the served one. Its folder may be gone by now."""
     snapshot = live_model.snapshot
     if snapshot is None and live_model.current is None:
         raise errors.NotReady("The model store has not been read yet: ask again after the seconds in Retry-After.")
@@ -64,24 +64,24 @@ def _models(live_model: LiveModel) -> dict[str, ListedModel]:
     return listed
 
 
-def _loaded(live_model: LiveModel, name: str) -> LoadedVersion | None:
+def _loaded(live_model: LiveModel, name: str) -> ServedVersion | None:
     loaded = live_model.current
     return loaded if loaded is not None and loaded.model == name else None
 
 
-def _describe(loaded: LoadedVersion) -> LiveVersion:
+def _describe(loaded: ServedVersion) -> LiveVersion:
     return LiveVersion.model_validate({"version": loaded.version, **vars(loaded.engine.info)})
 
 
-def _card(listed: ListedModel, loaded: LoadedVersion | None, refused: dict[int, str]) -> Metadata | None:
+def _card(listed: ListedModel, loaded: ServedVersion | None, refused: dict[int, str]) -> Metadata | None:
     """Return the card that was verified, where a version is live, else one that was not found damaged."""
     if loaded is not None:
         return loaded.metadata
     return None if listed.card_version in refused else listed.card
 
 
-def _summarise(listed: ListedVersion, loaded: LoadedVersion | None, refused: str | None) -> VersionSummary:
-    """Say of the live version what was verified, and of a refused one nothing but the reason."""
+def _summarise(listed: ListedVersion, loaded: ServedVersion | None, refused: str | None) -> VersionSummary:
+    """Describe a version. A live one shows verified facts, a refused one only the reason."""
     created, accuracy, is_live = listed.created, listed.accuracy, False
     if loaded is not None and loaded.version == listed.version:
         is_live = True

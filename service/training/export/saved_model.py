@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from service.engines.engine import Probabilities
 from service.errors import PublishError
 from service.imaging.pixels import Pixels
-
-INPUT_NAME = "images"
-OUTPUT_NAME = "probabilities"
-SIGNATURE_NAME = "serving_default"
+from service.store.layout import INPUT, OUTPUT, SIGNATURE
 
 _TOLERANCE = 1e-5  # of a probability, and of the sum of all: float32 sums reorder with the batch size and the device
 # A stranger's program. Nothing of this project is imported, so nothing of it can help.
@@ -27,10 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 folder, examples, answers = sys.argv[1:]
-serving_default = tf.saved_model.load(folder).signatures["{SIGNATURE_NAME}"]
+serving_default = tf.saved_model.load(folder).signatures["{SIGNATURE}"]
 images = np.load(examples)
 by_size = {{
-    str(size): serving_default({INPUT_NAME}=tf.constant(images[:size]))["{OUTPUT_NAME}"].numpy()
+    str(size): serving_default({INPUT}=tf.constant(images[:size]))["{OUTPUT}"].numpy()
     for size in map(int, sys.stdin.read().split())
 }}
 np.savez(answers, **by_size)
@@ -56,15 +53,15 @@ def export_saved_model(logits_model: Any, folder: Path, *, scale: float, offset:
 
     def serving_default(images: Any) -> dict[str, Any]:
         logits = logits_model(tf.cast(images, tf.float32) * scale + offset, training=False)
-        return {OUTPUT_NAME: tf.nn.softmax(tf.cast(logits, tf.float32) / temperature)}
+        return {OUTPUT: tf.nn.softmax(tf.cast(logits, tf.float32) / temperature)}
 
     batch_shape = (None, *logits_model.input_shape[1:])
-    signature = tf.function(serving_default, input_signature=[tf.TensorSpec(batch_shape, tf.uint8, INPUT_NAME)])
+    signature = tf.function(serving_default, input_signature=[tf.TensorSpec(batch_shape, tf.uint8, INPUT)])
     holder = tf.Module()
     # The bare variables. With the model, its optimizer and metrics would be saved, too.
     holder.weights = [weight.value for weight in logits_model.weights]
     try:
-        tf.saved_model.save(holder, str(folder), signatures={SIGNATURE_NAME: signature})
+        tf.saved_model.save(holder, str(folder), signatures={SIGNATURE: signature})
         (folder / "assets").rmdir()  # empty, as the network reads no files
     except (OSError, tf.errors.OpError) as error:
         raise PublishError(f"the SavedModel could not be written to {folder}: {error}") from error

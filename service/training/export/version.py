@@ -1,6 +1,5 @@
 """Files of a version: both forms of the network and its metadata. All figures are measured on these files."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from service.engines.savedmodel import SavedModelEngine
 from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import Answers, score_photographs
+from service.files import digest_bytes
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import Metadata, Network, Preprocessing
 from service.training.calibrate import softmax
@@ -72,14 +72,14 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         network=Network(name=network.name, num_classes=len(class_names), num_parameters=network.count_params()),
         recipe=dict(trained.recipe_values),
         data_digest=dataset.check.digest,
-        split_digest=hashlib.sha256(split_list.encode()).hexdigest(),
+        split_digest=digest_bytes(split_list.encode()),
         metrics=[stated_metrics(calibrated, calibration.part), stated_metrics(test, "test")],
         cpu_models=cpu_models,
         temperature=calibration.temperature,
         confidence_threshold=calibration.confidence_threshold,
         created=datetime.now(UTC).replace(microsecond=0),
         libraries=_library_versions(
-            ("keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy", "pillow")
+            ("keras", "tensorflow", "tensorflow-cpu", "onnx", "tf2onnx", "onnxruntime", "numpy", "pillow")
         ),
     )
     (folder / SPLIT_FILE).parent.mkdir(exist_ok=True)

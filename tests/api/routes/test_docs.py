@@ -69,7 +69,7 @@ async def test_openapi_is_sound(service: Running) -> None:
     assert (score["minimum"], score["maximum"]) == (0, 1)
 
 
-async def test_the_example_of_a_prediction_has_the_shape_of_a_prediction(service: Running) -> None:
+async def test_the_example_has_the_shape_of_a_prediction(service: Running) -> None:
     document: dict[str, Any] = (await service.client.get("/openapi.json")).json()
     body = document["components"]["schemas"]["PredictionBody"]
     assert body["example"].keys() == body["properties"].keys()

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 PROBES = ("/livez", "/startupz", "/readyz")
 
 
-async def test_an_empty_store_is_alive_neither_started_nor_ready_and_its_first_version_changes_that(
+async def test_the_first_version_makes_an_empty_service_ready(
     tmp_path: Path,
 ) -> None:
     store = tmp_path / "model_store"
@@ -37,18 +37,18 @@ async def test_a_corrupt_version_is_alive_and_never_ready(store: Path, loader: L
         assert loader.loads == []
 
 
-async def test_it_is_not_ready_before_the_warm_up_has_gone_well(store: Path, loader: Loader) -> None:
+async def test_a_failed_warm_up_means_not_ready(store: Path, loader: Loader) -> None:
     loader.engines[1].warm_up_error = EngineFailed("no probabilities")
     async with running(store, loader) as service:
         assert (await service.client.get("/readyz")).status_code == 503
         loader.engines[2] = FakeEngine()
         publish_example(store)
         await service.look()
-        assert loader.engines[2].is_warm
+        assert loader.engines[2].warmed_up_to
         assert (await service.client.get("/readyz")).status_code == 200
 
 
-async def test_the_probes_answer_while_the_first_version_is_being_loaded(store: Path, loader: Loader) -> None:
+async def test_the_probes_answer_during_the_first_load(store: Path, loader: Loader) -> None:
     loader.may_load.clear()
     async with running(store, loader, look=False) as service:
         assert [(await service.client.get(path)).status_code for path in PROBES] == [200, 503, 503]

@@ -3,6 +3,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support.fakes import Loader
 from support.running import Running, running
 from support.versions import publish_example
 
-from service.store.versions import pin_version
+from service.store.manage import pin_version
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
         yield service
 
 
-async def test_every_model_is_listed_and_the_served_one_names_its_live_version(service: Running, store: Path) -> None:
+async def test_the_list_of_models_names_the_live_version(service: Running, store: Path) -> None:
     publish_example(store, "birds")
     publish_example(store)
     (store / "flowers/2/saved_model.pb").write_bytes(b"another network")
@@ -34,7 +35,7 @@ async def test_every_model_is_listed_and_the_served_one_names_its_live_version(s
     }
 
 
-async def test_a_model_shows_what_is_live_on_which_engine_and_its_card(service: Running) -> None:
+async def test_a_model_shows_its_engine_and_its_card(service: Running) -> None:
     details = (await service.client.get("/models/flowers")).json()
     assert details["live"] == {
         "version": 1,
@@ -56,7 +57,7 @@ async def test_a_model_shows_what_is_live_on_which_engine_and_its_card(service: 
     assert details["card"]["class_names"] == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
 
-async def test_a_refused_version_says_why_and_the_pinned_one_that_it_is(service: Running, store: Path) -> None:
+async def test_a_model_shows_its_refused_and_pinned_versions(service: Running, store: Path) -> None:
     publish_example(store)
     (store / "flowers/2/saved_model.pb").write_bytes(b"another network")
     pin_version(store, "flowers", 1)
@@ -81,7 +82,7 @@ async def test_an_unreadable_card_is_left_out(service: Running, store: Path) -> 
     assert [version["created"] for version in versions] == ["2026-01-02T03:04:05Z", None]
 
 
-async def test_what_is_served_is_listed_though_its_folder_is_gone(service: Running, store: Path) -> None:
+async def test_a_served_model_without_a_folder_is_listed(service: Running, store: Path) -> None:
     shutil.rmtree(store / "flowers")
     await service.look()
     assert (await service.client.get("/models")).json() == {
@@ -119,7 +120,7 @@ async def test_a_request_touches_no_file_and_starts_no_thread(
     assert (await service.client.get("/models/orchids")).status_code == 404
 
 
-async def test_a_pipe_for_the_metadata_of_another_version_holds_nobody_up(service: Running, store: Path) -> None:
+async def test_a_pipe_as_metadata_delays_no_request(service: Running, store: Path) -> None:
     pin_version(store, "flowers", 1)
     publish_example(store)
     metadata = store / "flowers/2/assets.extra/metadata.json"
@@ -130,7 +131,7 @@ async def test_a_pipe_for_the_metadata_of_another_version_holds_nobody_up(servic
     assert [version["accuracy"] for version in details["versions"]] == [0.85, None]
 
 
-async def test_a_store_that_was_not_read_yet_is_not_ready(store: Path, loader: Loader) -> None:
+async def test_an_unread_store_is_not_ready(store: Path, loader: Loader) -> None:
     async with running(store, loader, look=False) as service:
         service.service.live_model.snapshot = None  # as while the first look hangs
         for path in ("/models", "/models/flowers"):
@@ -145,3 +146,24 @@ async def test_the_card_is_not_that_of_a_damaged_version(store: Path, loader: Lo
         details = (await service.client.get("/models/flowers")).json()
     assert (details["live"], details["card"]) == (None, None)
     assert "saved_model.pb was changed" in details["versions"][0]["refused"]
+
+
+async def test_the_card_is_that_of_the_newest_version(service: Running, store: Path) -> None:
+    for year in (2024, 2025):
+        publish_example(store, "birds", created=datetime(year, 1, 1, tzinfo=UTC))
+    await service.look()
+    details = (await service.client.get("/models/birds")).json()
+    assert details["card"]["created"] == "2025-01-01T00:00:00Z"
+
+
+async def test_a_refusal_concerns_the_versions_of_its_model(service: Running, store: Path) -> None:
+    publish_example(store)
+    (store / "flowers/2/saved_model.pb").write_bytes(b"another network")
+    for _ in range(2):
+        publish_example(store, "birds")
+    await service.look()
+    flowers = (await service.client.get("/models/flowers")).json()
+    birds = (await service.client.get("/models/birds")).json()
+    assert "was changed" in flowers["versions"][1]["refused"]
+    assert [version["refused"] for version in birds["versions"]] == [None, None]
+    assert birds["versions"][1]["accuracy"] == 0.85

@@ -5,21 +5,22 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
-from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
+from support.fakes import Loader
 from support.running import Running, running
 
-from service.api.routes.predict import _DirectRoute
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
+from service.inference.predictor import Classified, Timings
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ def probabilities_of(answer: dict[str, Any]) -> list[float]:
     return [by_label[label] for label in CLASS_NAMES]
 
 
-async def test_each_kind_of_flower_is_recognised_as_a_form_field_and_as_the_whole_body(
+async def test_each_flower_is_recognised_in_forms_and_raw_bodies(
     service: Running,
 ) -> None:
     for label, photo in zip(CLASS_NAMES, PHOTOS, strict=True):
@@ -78,29 +79,6 @@ async def test_an_answer_has_the_shape_that_was_promised(service: Running) -> No
     assert all(float(duration_ms) >= 0 for _, duration_ms in stages)
 
 
-@pytest.mark.parametrize(
-    ("special", "num_asked"),
-    [({}, 0), ({"params": {"top_k": 5}}, 1), ({"headers": {"X-Request-Timeout-Ms": "9000"}}, 1)],
-    ids=["plain", "query", "header"],
-)
-async def test_only_a_request_with_a_parameter_goes_through_fastapi(
-    service: Running, special: dict[str, Any], num_asked: int
-) -> None:
-    with patch.object(APIRoute, "handle", autospec=True, side_effect=APIRoute.handle) as handle:
-        response = await service.client.post("/predict", content=PHOTOS[3], **special)
-    assert response.json()["label"] == CLASS_NAMES[3]
-    assert handle.call_count == num_asked
-    metrics = (await service.client.get("/metrics")).text
-    assert 'flowers_requests_total{method="POST",route="/predict",status="200"}' in metrics
-
-
-def test_a_direct_route_is_for_queries_and_headers_alone() -> None:
-    async def endpoint(path: str) -> None: ...
-
-    with pytest.raises(TypeError, match="ordinary route"):
-        _DirectRoute("/{path}", endpoint)
-
-
 async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
     everything = await predict(service, PHOTOS[1])
     assert len(everything["predictions"]) == 5
@@ -109,7 +87,7 @@ async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
         assert answer["predictions"] == everything["predictions"][:top_k]
 
 
-async def test_a_photo_is_served_the_very_probabilities_that_the_engine_gives_its_pixels(
+async def test_an_answer_has_the_engine_s_very_probabilities(
     service: Running,
 ) -> None:
     assert service.service.live_model.current is not None
@@ -139,7 +117,7 @@ ORIENTED = (
 """How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright picture."""
 
 
-async def test_all_eight_orientations_of_a_photo_score_alike_on_every_route(service: Running) -> None:
+async def test_all_eight_orientations_score_alike(service: Running) -> None:
     upright = draw_photograph(3, seed=303, size=(640, 480))
     expected = probabilities_of(await predict(service, encode(upright, quality=95)))
     for orientation, transpose in enumerate(ORIENTED, start=1):
@@ -189,3 +167,35 @@ async def test_no_request_fails_while_a_new_version_takes_over(tiny_version: Pat
     for versions in seen:
         assert versions == sorted(versions)
     assert {version for versions in seen for version in versions} == {1, 2}
+
+
+async def endless() -> AsyncIterator[bytes]:
+    yield b"\xff\xd8"
+    await asyncio.Event().wait()
+
+
+async def test_without_a_model_no_body_is_awaited(tmp_path: Path) -> None:
+    async with running(tmp_path, Loader()) as service, asyncio.timeout(60):
+        response = await service.client.post("/predict", content=endless(), headers=JPEG)
+    assert (response.status_code, response.json()["type"]) == (503, "/problems/not-ready")
+
+
+async def test_with_a_wrong_top_k_no_body_is_awaited(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service, asyncio.timeout(60):
+        response = await service.client.post("/predict", content=endless(), headers=JPEG, params={"top_k": 6})
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/invalid-parameter")
+
+
+async def test_server_timing_tells_waiting_from_computing(
+    store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(store, loader) as service:
+        version = service.service.predictor.require()
+        classified = Classified(
+            version, np.full(5, 0.2, np.float32), Timings(decode_s=0.001, queue_s=0.02, infer_s=0.3)
+        )
+        monkeypatch.setattr(service.service.predictor, "classify", AsyncMock(return_value=classified))
+        with capture_logs() as events:
+            response = await service.client.post("/predict", content=PHOTOS[0], headers=JPEG)
+    assert response.headers["server-timing"] == "decode;dur=1.0, queue;dur=20.0, infer;dur=300.0"
+    assert [(event["decode_ms"], event["queue_ms"], event["infer_ms"]) for event in events] == [(1.0, 20.0, 300.0)]

@@ -14,10 +14,11 @@ class Flowers(ls.LitAPI):
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe names it
         """Load the engine that `--engine auto` takes where TensorFlow is not installed."""
-        from service.engines.choose import load_engine
+        from service.engines.open_version import load_engine
+        from service.engines.wish import EngineWish
         from service.store.verify import verify_version
 
-        self.engine = load_engine(verify_version(Path(os.environ["SAVED_MODEL"])), engine="auto", device="cpu")
+        self.engine = load_engine(verify_version(Path(os.environ["SAVED_MODEL"])), EngineWish(device="cpu"))
         self.engine.warm_up(32)
 
     def decode_request(self, request) -> np.ndarray:

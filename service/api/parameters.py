@@ -1,0 +1,86 @@
+"""Parameters of a prediction: in the query, in the headers, in the fields of a form."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from service.errors import InvalidParameter
+
+TOP_K = "top_k"
+TIMEOUT_HEADER = "x-request-timeout-ms"
+MAX_TOP_K = 100_000
+_MAX_TIMEOUT_MS = 10**9  # a float holds it, and no server allows as much
+_QUERY = (TOP_K,)
+
+_to_top_k = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_TOP_K)]).validate_python
+_to_timeout_ms = TypeAdapter(Annotated[int, Field(ge=1)]).validate_python
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters that stand outside the body.
+
+    Attributes:
+        top_k: Number of scores. None means all classes.
+        timeout_s: The client's own timeout, upload included, in seconds. None means that it has none.
+    """
+
+    top_k: int | None
+    timeout_s: float | None
+
+
+def read_parameters(request: Request) -> Parameters:
+    """Read the query and the headers of a request.
+
+    Raises:
+        InvalidParameter: A parameter is unknown, out of range, or has two values.
+    """
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if name not in _QUERY:
+            (nearest,) = difflib.get_close_matches(name.lower(), _QUERY, n=1, cutoff=0)
+            raise InvalidParameter(
+                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {nearest!r}: write that, or "
+                "leave it out."
+            )
+        if query.setdefault(name, value) != value:
+            raise _contradiction(name, [query[name], value])
+    top_k = timeout_s = None
+    if (text := query.get(TOP_K)) is not None:
+        top_k = _parse(TOP_K, text, _to_top_k, repr(text)[:80])
+    if (text := request.headers.get(TIMEOUT_HEADER)) is not None:
+        timeout_s = min(_parse(TIMEOUT_HEADER, text, _to_timeout_ms, repr(text)[:80]), _MAX_TIMEOUT_MS) / 1000
+    return Parameters(top_k, timeout_s)
+
+
+def join_top_k(of_query: int | None, of_form: Sequence[str]) -> int | None:
+    """Return the one `top_k` of the query and the form's fields.
+
+    Raises:
+        InvalidParameter: A value is no number in range, or two values differ.
+    """
+    top_k = of_query
+    for text in of_form:
+        value = _parse(TOP_K, text, _to_top_k, repr(text[:40]))
+        if top_k not in (None, value):
+            raise _contradiction(TOP_K, [str(top_k), text])
+        top_k = value
+    return top_k
+
+
+def _parse(name: str, text: str, to_number: Callable[[str], int], shown: str) -> int:
+    try:
+        return to_number(text)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].lower()
+        raise InvalidParameter(f"{name} is {shown}: {reason}.") from None
+
+
+def _contradiction(name: str, values: Sequence[str]) -> InvalidParameter:
+    shown = " and ".join(repr(value[:40]) for value in values)
+    return InvalidParameter(f"{name} is given twice, as {shown}: give it once.")

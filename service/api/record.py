@@ -1,0 +1,70 @@
+"""Records of requests: the facts that an answer, its log line and its counts share."""
+
+import random
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.types import Scope
+
+from service.inference.predictor import Classified
+from service.ranking import Score
+
+# Seeded by the system once. A system call for each id may cost the event loop its turn.
+_random = random.Random()  # noqa: S311 - ids are no secrets
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Facts about one request, filled in while it is answered.
+
+    Attributes:
+        request_id: As in the header X-Request-ID.
+        problem: Name of the problem that was answered.
+        classified: The row of its image, where it was answered.
+        best: The best class of that row.
+    """
+
+    request_id: str
+    problem: str | None = None
+    classified: Classified | None = None
+    best: Score | None = None
+
+    @property
+    def durations_ms(self) -> dict[str, float]:
+        """The stages of the prediction in milliseconds, by name."""
+        if self.classified is None:
+            return {}
+        timings = self.classified.timings
+        durations_s = {"decode": timings.decode_s, "queue": timings.queue_s, "infer": timings.infer_s}
+        return {stage: round(duration_s * 1000, 2) for stage, duration_s in durations_s.items()}
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Return the record that the telemetry has begun."""
+    return cast(RequestRecord, scope["state"]["record"])
+
+
+def make_request_id() -> str:
+    """Return a UUID that sorts by time: version 7 of RFC 9562. Python has it from 3.14 on."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = milliseconds << 80 | _random.getrandbits(80)
+    value = value & ~(0xF << 76) | 7 << 76  # version
+    value = value & ~(0b11 << 62) | 0b10 << 62  # variant
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def take_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the client's id if it is short and printable without spaces, else a new one.
+
+    Args:
+        headers: Names in lower case.
+    """
+    for name, value in headers:
+        if name == b"x-request-id":
+            return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else make_request_id()
+    return make_request_id()

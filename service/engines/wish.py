@@ -1,0 +1,36 @@
+"""The wish for an engine: values of the settings, before it is known what the machine has."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from service.errors import SettingsError
+
+DeviceWish = Literal["auto", "gpu", "cpu"]
+EngineName = Literal["auto", "savedmodel", "onnxruntime"]
+PrecisionWish = Literal["auto", "float32", "int8"]
+
+
+@dataclass(frozen=True)
+class EngineWish:
+    """Settings of an engine.
+
+    Attributes:
+        engine: The runtime. "auto" prefers the SavedModel on a GPU, and onnxruntime elsewhere.
+        device: "auto" takes a GPU if TensorFlow can use one.
+        precision: "auto" takes int8 where the version has it and the CPU has its instructions.
+        threads: Number of cores. 0 means all that `count_cores` counts.
+        gpu_memory_limit_mb: Limit of GPU memory, in MB. 0 means no limit.
+    """
+
+    engine: EngineName = "auto"
+    device: DeviceWish = "auto"
+    precision: PrecisionWish = "auto"
+    threads: int = 0
+    gpu_memory_limit_mb: int = 0
+
+    def check(self) -> None:
+        """Raise `SettingsError` for values that contradict each other."""
+        if self.engine == "onnxruntime" and self.device == "gpu":
+            raise SettingsError("--engine onnxruntime computes on the CPU: leave out --device gpu, or the engine")
+        if self.precision == "int8" and (self.engine == "savedmodel" or self.device == "gpu"):
+            raise SettingsError("--precision int8 is for onnxruntime on the CPU: leave out --engine and --device")

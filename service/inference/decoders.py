@@ -1,0 +1,223 @@
+"""Threads and processes that decode images ahead of their lane, and the pixels that they may hold together."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from service.errors import DeadlineExceeded, FlowersError, InvalidImage, OutOfMemory, QueueFull, is_out_of_memory
+from service.imaging.decode import decode_square
+from service.imaging.inspection import Inspection, inspect
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
+from service.inference.decode_process import COMMAND, MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded, Job
+from service.inference.threads import DECODERS, compute_threads
+from service.machine import can_allocate, count_cores
+
+_MIDDLING_PIXELS = 4_000_000  # a thread decodes so many without holding up the others noticeably
+_PIXELS_BESIDE = 8_000_000  # 140 MB that a process takes beside its image: itself, a file of 20 MiB twice, the margin
+_START_TIMEOUT_S = 30.0  # more than a start takes on a busy machine
+
+_TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Decoders:
+    """Threads that decode middling images, or wait for a process that decodes a large one.
+
+    A process also decodes images whose memory no header bounds.
+
+    Args:
+        limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
+        num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
+        processes: Of large images.
+    """
+
+    def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
+        self.limits = limits
+        self._budget = PixelBudget(2 * limits.max_image_pixels)
+        self._threads: ThreadPoolExecutor = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
+        self._processes = processes or DecodeProcesses()
+
+    async def decode(
+        self, data: bytes, inspection: Inspection | None, rule: ResizeRule, deadline: float
+    ) -> tuple[Pixels, float]:
+        """Decode one image, and return its square and the seconds that this took.
+
+        An `inspection` of None means that the thread inspects the file. The deadline is event loop time in seconds.
+
+        Raises:
+            ImageError, OutOfMemory, QueueFull, DeadlineExceeded: As `DecodeProcesses.decode`.
+        """
+        run = asyncio.get_running_loop().run_in_executor
+        decoding = run(self._threads, self._decode, data, inspection, rule, deadline)
+        del data  # up to 20 MiB each: only pixels wait in the queue
+        try:
+            return await decoding
+        finally:
+            del decoding  # it holds the error that is being raised, whose frames hold it and the file
+
+    def close(self) -> None:
+        """End the threads and processes. What a thread itself decodes ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()
+
+    def _decode(
+        self, data: bytes, inspection: Inspection | None, rule: ResizeRule, deadline: float
+    ) -> tuple[Pixels, float]:
+        inspection = inspection or inspect(data, self.limits)
+        is_bounded = inspection.is_memory_bounded
+        with self._budget.hold(inspection.max_pixels + (0 if is_bounded else _PIXELS_BESIDE)):
+            began_at = time.perf_counter()
+            if is_bounded and inspection.num_pixels <= _MIDDLING_PIXELS:
+                square = decode_square(data, rule, inspection)
+            else:
+                square = self._processes.decode(Job(data, inspection, rule, deadline))
+            return square, time.perf_counter() - began_at
+
+
+class PixelBudget:
+    """Limit on the pixels that are decoded ahead at the same time. Each takes up to 17 bytes.
+
+    Args:
+        max_pixels: Of all images together. A larger image is decoded alone.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._num_pixels = 0
+        self._turn = threading.Lock()  # first come, first served: else small images would pass a large one for ever
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, num_pixels: int) -> Iterator[None]:
+        """Hold the pixels of one image. The calling thread waits until they are free."""
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: not self._num_pixels or self._num_pixels + num_pixels <= self._max_pixels)
+            self._num_pixels += num_pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._num_pixels -= num_pixels
+                self._freed.notify()
+
+
+class DecodeProcesses:
+    """As many processes as threads need at the same time. `command` starts one when none is idle (0.2 s, or more).
+
+    A process that has ended is cleared away when the next one is wanted.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, start_timeout_s: float = _START_TIMEOUT_S) -> None:
+        self._command = command
+        self._start_timeout_s = start_timeout_s
+        self._lock = threading.Lock()
+        self._running: set[DecodeProcess] = set()
+        self._idle: list[DecodeProcess] = []  # the last to be used is the first to be used again
+        self._is_closed = False
+
+    def decode(self, job: Job) -> Pixels:
+        """Decode one image in a process, as `decode_square` does, bit for bit.
+
+        Raises:
+            ImageError: The image is at fault, or has crashed its process.
+            OutOfMemory: There is not enough memory for the image, or for a process that it needs.
+            QueueFull: No process can be had for another reason, and the image may not be decoded without one.
+            DeadlineExceeded: The deadline passed, or `close` was called. A process that is late is ended.
+        """
+        self._check_time(job)
+        if (process := self._take_idle()) is not None:
+            with suppress(DecoderEnded):  # it may have ended meanwhile: once more, with a new one
+                return self._decode_in(process, job)
+        try:
+            process = self._start()
+        except (EOFError, OSError, MemoryError) as error:
+            self._check_time(job)
+            log.warning("decoder start failed", reason=repr(error))
+            if job.inspection.is_memory_bounded:
+                return decode_square(job.data, job.rule, job.inspection)  # better here than not at all
+            if is_out_of_memory(error) or not can_allocate(MARGIN_BYTES):
+                raise OutOfMemory(NO_MEMORY) from error
+            raise QueueFull(
+                "No process can be had for a picture of this kind: send it again later, or as JPEG or PNG."
+            ) from None
+        try:
+            return self._decode_in(process, job)
+        except DecoderEnded as ended:
+            event = "decoder out of memory" if ended.is_starved else "decoder crashed"
+            log.warning(event, num_bytes=len(job.data), exit_code=process.exit_code)
+            if ended.is_starved:
+                raise OutOfMemory(NO_MEMORY) from None
+            raise InvalidImage("The image crashes its decoder. Send a smaller copy, or save it as JPEG.") from None
+
+    def close(self) -> None:
+        """End them all, whatever they are at."""
+        with self._lock:
+            self._is_closed = True
+            for process in self._running:
+                process.kill()
+        self._take_idle()
+
+    def _check_time(self, job: Job) -> None:
+        if self._is_closed or time.monotonic() >= job.deadline:
+            raise DeadlineExceeded(_TOO_LATE)
+
+    def _decode_in(self, process: DecodeProcess, job: Job) -> Pixels:
+        if time.monotonic() >= job.deadline:
+            self._give_back(process)  # it took long to start, and the next one need not wait for it
+            raise DeadlineExceeded(_TOO_LATE)
+        try:
+            answer = process.ask(job)
+        except TimeoutError:
+            self._end(process)
+            raise DeadlineExceeded(_TOO_LATE) from None
+        except BaseException:
+            self._end(process)
+            self._check_time(job)
+            raise
+        self._give_back(process)
+        if isinstance(answer, FlowersError):
+            raise answer
+        return answer
+
+    def _take_idle(self) -> DecodeProcess | None:
+        """Take an idle process, or None. Processes that have ended, or shall by now, are cleared away."""
+        with self._lock:
+            ended = [process for process in self._idle if self._is_closed or process.exit_code is not None]
+            self._idle = [process for process in self._idle if process not in ended]
+            taken = self._idle.pop() if self._idle else None
+        for process in ended:
+            self._end(process)
+        return taken
+
+    def _start(self) -> DecodeProcess:
+        """Start a process that is ready. Raises EOFError, OSError or MemoryError where none can be had."""
+        process = DecodeProcess(self._command)
+        with self._lock:
+            self._running.add(process)
+            if self._is_closed:
+                process.kill()
+        try:
+            process.wait_ready(time.monotonic() + self._start_timeout_s)
+        except BaseException:
+            self._end(process)
+            raise
+        return process
+
+    def _give_back(self, process: DecodeProcess) -> None:
+        with self._lock:
+            self._idle.append(process)
+            is_closed = self._is_closed
+        if is_closed:
+            self._take_idle()
+
+    def _end(self, process: DecodeProcess) -> None:
+        with self._lock:
+            self._running.discard(process)
+        process.close()

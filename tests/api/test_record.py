@@ -1,0 +1,38 @@
+"""Records of requests: ids that are taken or made, and stages in milliseconds."""
+
+import uuid
+
+import numpy as np
+import pytest
+from support.fakes import FakeEngine, fake_version
+
+from service.api.record import RequestRecord, make_request_id, take_request_id
+from service.inference.predictor import Classified, Timings
+
+
+@pytest.mark.parametrize("request_id", [b"a", b"order:17/photo#2", b"x" * 128, b"!~"])
+def test_a_short_printable_id_is_taken_over(request_id: bytes) -> None:
+    assert take_request_id([(b"host", b"f"), (b"x-request-id", request_id)]) == request_id.decode()
+
+
+@pytest.mark.parametrize("request_id", [b"", b"x" * 129, b"two words", b"tab\there", b"Bl\xfcte", b"nul\x00"])
+def test_any_other_id_is_replaced(request_id: bytes) -> None:
+    assert uuid.UUID(take_request_id([(b"x-request-id", request_id)])).version == 7
+
+
+def test_ids_sort_by_time_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for milliseconds in range(100):
+        monkeypatch.setattr("time.time_ns", lambda now=milliseconds: now * 1_000_000)
+        ids += [make_request_id(), make_request_id()]
+    assert len(set(ids)) == 200
+    assert [identifier[:13] for identifier in ids] == sorted(identifier[:13] for identifier in ids)
+    assert {uuid.UUID(identifier).variant for identifier in ids} == {uuid.RFC_4122}
+
+
+def test_stages_are_in_milliseconds() -> None:
+    record = RequestRecord("an-id")
+    assert record.durations_ms == {}
+    version = fake_version(FakeEngine())
+    record.classified = Classified(version, np.zeros(5, np.float32), Timings(0.0012345, 0.5, 2.0))
+    assert record.durations_ms == {"decode": 1.23, "queue": 500.0, "infer": 2000.0}

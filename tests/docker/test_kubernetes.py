@@ -1,0 +1,81 @@
+"""The manifests' files, without kubectl: what the base and its component promise."""
+
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from service.settings import ServeSettings
+
+KUBERNETES = REPOSITORY / "docker" / "kubernetes"
+
+
+def read(path: str) -> dict[str, Any]:
+    document = yaml.safe_load((KUBERNETES / path).read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture
+def pod() -> dict[str, Any]:
+    pod = read("base/deployment.yaml")["spec"]["template"]["spec"]
+    assert isinstance(pod, dict)
+    return pod
+
+
+@pytest.fixture
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+@pytest.mark.parametrize(
+    ("probe", "path"), [("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+)
+def test_each_probe_asks_its_own_path(container: dict[str, Any], probe: str, path: str) -> None:
+    assert container[probe]["httpGet"] == {"path": path, "port": "http"}
+
+
+def test_traffic_stops_well_before_the_drain_delay_ends(container: dict[str, Any]) -> None:
+    (generator,) = read("base/kustomization.yaml")["configMapGenerator"]
+    settings = dict(literal.split("=") for literal in generator["literals"])
+    probe = container["readinessProbe"]
+    noticed_s = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
+    assert noticed_s + 1 < float(settings["FLOWERS_DRAIN_DELAY_S"])
+
+
+def test_pods_run_as_the_user_of_the_image(pod: dict[str, Any]) -> None:
+    context = pod["securityContext"]
+    assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, 10001, 10001)
+    assert "USER 10001:10001" in (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_pods_carry_no_token_of_the_cluster(pod: dict[str, Any]) -> None:
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_service_leads_to_the_port_of_the_container(container: dict[str, Any]) -> None:
+    (port,) = read("base/service.yaml")["spec"]["ports"]
+    assert container["ports"] == [{"name": port["targetPort"], "containerPort": ServeSettings().port}]
+
+
+def test_draining_a_node_moves_one_replica_at_a_time() -> None:
+    num_replicas = read("base/deployment.yaml")["spec"]["replicas"]
+    assert read("base/pod-disruption-budget.yaml")["spec"]["maxUnavailable"] == 1 < num_replicas
+
+
+def test_pods_have_the_memory_of_the_compose_file(container: dict[str, Any]) -> None:
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))
+    memory = compose["services"]["cpu"]["deploy"]["resources"]["limits"]["memory"]
+    resources = container["resources"]
+    assert {resources["requests"]["memory"], resources["limits"]["memory"]} == {memory.replace("g", "Gi")}
+    assert "patches" not in read("overlays/cpu/kustomization.yaml")
+
+
+def test_the_service_cannot_write_the_mounted_store() -> None:
+    (patch,) = read("components/store-volume/kustomization.yaml")["patches"]
+    volume, mount = (operation["value"] for operation in yaml.safe_load(patch["patch"]))
+    assert volume["persistentVolumeClaim"]["readOnly"] is True
+    assert (mount["mountPath"], mount["readOnly"]) == ("/srv/model_store", True)
