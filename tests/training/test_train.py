@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 from support.fitting import RECIPE, tiny_network
 
@@ -16,7 +15,7 @@ from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
-from service.errors import DeviceUnavailable, PublishError, TrainingError
+from service.errors import DeviceUnavailable, TrainingError
 from service.evaluation.folder import evaluate_folder, find_differences
 from service.imaging.pixels import ImageLimits
 from service.networks.alexnet import NETWORKS
@@ -25,7 +24,6 @@ from service.store.metadata import read_metadata
 from service.store.versions import list_stored, list_versions
 from service.training import alexnet, cross_validation
 from service.training import train as train_module
-from service.training.export import light_model, saved_model, version
 from service.training.observer import Observer
 from service.training.recipe import AlexNetRecipe
 from service.training.run import Run, name_run, open_run
@@ -166,41 +164,6 @@ def test_nothing_of_the_test_part_is_seen_before_the_end(
     with pytest.raises(Published):
         trained(dataset, tmp_path)
     assert set(seen) == {"train", "validation"}
-
-
-@pytest.mark.slow
-def test_int8_is_fitted_to_the_whole_training_part(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: dict[str, Any] = {}
-
-    def export(*_: object, **named: Any) -> None:
-        given.update(named)
-        raise Published
-
-    monkeypatch.setattr(version, "export_cpu_models", export)
-    with pytest.raises(Published):
-        trained(dataset, tmp_path)
-    np.testing.assert_array_equal(given["calibration"], dataset.squares("train").images)
-    np.testing.assert_array_equal(given["images"], dataset.squares("validation").images)
-    assert light_model.NUM_CALIBRATION == 512
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spoiled", [True, False])
-def test_a_savedmodel_that_answers_otherwise_is_not_published(
-    spoiled: bool, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def export(network: Any, folder: Path, *, temperature: float, **numbers: float) -> None:
-        saved_model.export_saved_model(network, folder, temperature=temperature * (1.1 if spoiled else 1.0), **numbers)
-
-    monkeypatch.setattr(version, "export_saved_model", export)
-    if spoiled:
-        with pytest.raises(PublishError, match="differs from the trained network"):
-            trained(dataset, tmp_path)
-        assert not list_stored(tmp_path / "store", "drawn")
-    else:
-        assert trained(dataset, tmp_path).version == 1
 
 
 @pytest.mark.slow
