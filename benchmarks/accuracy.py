@@ -29,7 +29,7 @@ from machine import RESULTS, describe_machine
 from service.data.batches import LabelledPixels
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS, alexnet_v2
 from service.training.alexnet import answer, fit_alexnet
 from service.training.checkpoint import Epoch

@@ -38,7 +38,7 @@ def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[d
 
     from service.data.dataset import open_dataset
     from service.data.folder import read_folder
-    from service.imaging.pixels import ImageLimits
+    from service.imaging.limits import ImageLimits
     from service.training.alexnet import answer, fit_alexnet
     from service.training.checkpoint import Epoch, seconds_per_epoch
     from service.training.observer import Observer

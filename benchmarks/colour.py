@@ -26,7 +26,8 @@ from service.data.split import parse_split
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import Decoded, Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import find_conversion, to_srgb
 from service.imaging.resize import resize
 from service.store.layout import SPLIT_FILE

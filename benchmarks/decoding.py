@@ -20,7 +20,8 @@ from PIL import Image
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
 from service.imaging.decode import decode_square
-from service.imaging.pixels import Decoded, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded
 from service.imaging.resize import resize
 
 

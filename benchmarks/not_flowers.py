@@ -22,7 +22,8 @@ from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
 from service.errors import ImageError
 from service.imaging.decode import decode_image
-from service.imaging.pixels import Decoded, ImageLimits, Pixels
+from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.resize import resize
 
 SIZE = 256

@@ -36,7 +36,7 @@ from service.data.batches import LabelledPixels, epoch_batches, load_full_images
 from service.data.check import check_folder
 from service.data.folder import read_folder
 from service.data.views import Views
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.networks.alexnet import alexnet_v1
 from service.training.augment import training_view
 from service.training.precision import compute_precision, fastest_precision

@@ -103,7 +103,7 @@ def _train(
     """Check the photographs, and train on each device. Return the versions that were published."""
     from service.data.dataset import open_dataset
     from service.data.folder import read_folder
-    from service.imaging.pixels import ImageLimits
+    from service.imaging.limits import ImageLimits
     from service.store.publish import check_can_publish
     from service.training.run import name_run, open_run
     from service.training.train import train

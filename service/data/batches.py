@@ -14,7 +14,8 @@ from service.data.views import Batch, Photographs, Views
 from service.errors import DatasetError, ImageError, OutOfMemory
 from service.files import open_regular
 from service.imaging.decode import decode_image
-from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.resize import resize, resize_shorter_side
 from service.machine import count_cores
 

@@ -11,7 +11,7 @@ from service.data.folder import Folder
 from service.data.losses import describe_losses, refuse_lost_classes
 from service.data.split import Part, Split, split_photographs
 from service.errors import DatasetError
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 
 RULE = ResizeRule()
 

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from service.data.views import MakeView, Photographs, View
-from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
 from service.training.recipe import Augmentation
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from service.data.batches import LabelledPixels, made_ahead
 from service.data.views import Batch, Views
 from service.errors import TrainingError
-from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.networks.backbones import Backbone, load_backbone
 from service.training.augment import unmixed_view
 from service.training.calibrate import softmax

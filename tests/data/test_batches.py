@@ -13,7 +13,7 @@ from service.data.check import CheckedPhotograph
 from service.data.views import Batch, MakeView, Photographs, View, Views
 from service.errors import DatasetError, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.resize import resize_shorter_side
 
 NUM_PHOTOGRAPHS = 10

@@ -9,7 +9,7 @@ from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.data.split import PARTS
 from service.errors import DatasetError
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 
 
 @pytest.fixture

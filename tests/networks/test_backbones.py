@@ -6,7 +6,8 @@ import pytest
 
 from service.errors import SettingsError, WeightsError
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
 from service.networks.backbones import LITES, find_weights, load_backbone
 from service.networks.pytorch_file import read_pytorch_weights

@@ -9,7 +9,7 @@ from support.drawing import CLASS_NAMES, draw_photograph
 
 from service.data.batches import LabelledPixels
 from service.data.views import Views
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
 from service.training.augment import training_view
 from service.training.checkpoint import Epoch

@@ -9,7 +9,7 @@ from support.fitting import RECIPE, tiny_network
 from service.data.batches import LabelledPixels
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS
 from service.training import alexnet
 from service.training.alexnet import FittedAlexNet, answer, fit_alexnet, train_alexnet

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.drawing import draw_photograph
 
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
 from service.training.augment import augment_view, cutmix, mixed_view, mixup, training_view, unmixed_view
 from service.training.recipe import Augmentation

@@ -10,7 +10,7 @@ from service.data.batches import LabelledPixels
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.errors import DatasetError
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS
 from service.training import alexnet, cross_validation
 from service.training.alexnet import answer

@@ -19,7 +19,7 @@ from support.drawing import CLASS_NAMES
 from support.fitting import RECIPE, SCHEDULE, SEED, drawn_pixels, learning_network
 from dataclasses import replace
 from service.data.views import Views
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.training import fit_on_device
 from service.training.augment import training_view
 from service.training.checkpoint import load_checkpoint

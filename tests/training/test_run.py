@@ -14,7 +14,7 @@ from PIL import Image
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.errors import TrainingError
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.training.recipe import find_recipe, recipe_values
 from service.training.run import Run, name_run, open_run
 

@@ -3,7 +3,7 @@ from support.fitting import RECIPE, SEED, drawn_pixels
 
 from service.data.batches import epoch_batches
 from service.data.views import Views
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.training.augment import training_view
 from service.training.targets import LabelTargets, TeacherTargets
 

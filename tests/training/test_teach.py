@@ -10,7 +10,8 @@ from support.fitting import RECIPE, SEED, drawn_pixels, fit_small, learning_netw
 from service.data.batches import epoch_batches
 from service.data.views import Views
 from service.errors import TrainingError
-from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.networks.backbones import Backbone, load_backbone
 from service.training.augment import training_view
 from service.training.checkpoint import read_arrays, write_arrays

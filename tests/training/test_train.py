@@ -17,7 +17,7 @@ from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
 from service.errors import DeviceUnavailable, TrainingError
 from service.evaluation.folder import evaluate_folder, find_differences
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata

@@ -1,7 +1,7 @@
 import numpy as np
 
 from service.data.views import Views
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.training.augment import training_view
 from service.training.recipe import find_recipe
 from service.training.view_makers import make_views

@@ -11,7 +11,7 @@ from support.fitting import RECIPE, tiny_network
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.errors import PublishError
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.store.layout import METADATA_FILE
 from service.training.calibrate import calibrate
 from service.training.export import saved_model, version
