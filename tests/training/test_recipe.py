@@ -3,7 +3,7 @@ import pytest
 from service.errors import SettingsError
 from service.training.recipe import AlexNetRecipe, Teaching, find_recipe, recipe_values
 
-# The values that README and docs/training.md name.
+# The values that the documents name.
 DOCUMENTED = {
     "article": {"network": "alexnet_v1", "epochs": 10, "batch_size": 32, "teacher": "none", "refit": False,
                 "learning_rate": 1e-3, "scale": 1 / 255, "offset": 0.0, "every_device": True},
