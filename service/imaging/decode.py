@@ -66,8 +66,7 @@ def decode_square(data: bytes, rule: ResizeRule, inspected: Inspection | ImageLi
     """Decode a file, and resize it to the square that the network takes.
 
     Args:
-        data: As of `decode_image`.
-        rule: Of the square.
+        data, rule: As of `decode_image` and `resize`.
         inspected: The inspection of `data`, or limits, within which it is inspected here.
 
     Returns:

@@ -50,11 +50,7 @@ class Inspection:
 
 
 def inspect(data: bytes, limits: ImageLimits) -> Inspection:
-    """Tell what a file would be decoded to, and refuse it where that needs no decoder.
-
-    Args:
-        data: A whole file.
-        limits: Bytes and pixels that it may have.
+    """Tell what a whole file would be decoded to, and refuse it where that needs no decoder.
 
     Raises:
         MissingImage: `data` is empty.
@@ -100,9 +96,7 @@ def check_pixels(num_pixels: int, limits: ImageLimits) -> None:
 def foreign_errors_blamed(image_format: str, is_starved: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn errors of libraries into `InvalidImage`, or into `OutOfMemory` where memory was short.
 
-    Args:
-        image_format: Of the file, for the message.
-        is_starved: Says whether memory is short. Decoders do not always say that they found none.
+    Decoders do not always say that they found none. `is_starved` tells it.
     """
     try:
         yield

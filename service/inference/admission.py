@@ -29,7 +29,6 @@ class Admission:
         max_queue_bytes: Most bytes of bodies, arriving ones included.
         num_computing: Gives the number of images in lanes. They no longer wait.
         min_queue_size: Gives the number of images that may always wait, so that the engine never lacks work.
-        clock: Gives monotonic seconds.
 
     Attributes:
         max_waiting: Images that may wait at this moment.

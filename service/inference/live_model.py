@@ -50,9 +50,7 @@ class LiveModel:
         store, model: The folder to watch is `<store>/<model>`. It need not exist yet.
         wish: It is checked before the first version is looked for.
         load: Loader of the engine, called on a thread. None means `load_engine`.
-        health: Gets the reasons for not being ready.
         max_batch_size: Largest batch to warm up.
-        reload_interval_s: Seconds between scans of the store.
         on_fatal: Called with an error that no other version can mend, such as a missing device.
     """
 

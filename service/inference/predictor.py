@@ -31,12 +31,9 @@ class Timings:
 
 @dataclass(frozen=True, eq=False)
 class Classified:
-    """Row of one image.
+    """Row of one image: float32, shape (num_classes,), sum 1 within 1e-5, ordered like the version's `class_names`.
 
-    Attributes:
-        version: It computed the row. Its engine may be closed by now.
-        probabilities: float32, shape (num_classes,), sum 1 within 1e-5, ordered like the version's `class_names`.
-        timings: Stages of the image.
+    The version has computed it. Its engine may be closed by now.
     """
 
     version: ServedVersion

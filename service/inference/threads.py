@@ -35,9 +35,7 @@ def _begin(niceness: int, cores: Iterator[int]) -> None:
 
 @contextmanager
 def on_own_core(*, is_alone: bool) -> Iterator[None]:
-    """Keep the calling thread on its own core, if it has one that no other program wants.
-
-    A thread that `is_alone` may run on any core.
+    """Keep the calling thread on its own core, if it has one that no other program wants, unless it `is_alone`.
 
     Under load Linux does not look for an idle core. A thread that wakes may wait some milliseconds beside one.
 

@@ -5,7 +5,6 @@ A thread that hangs in a runtime cannot be ended in another way.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 import structlog
@@ -107,7 +106,6 @@ class Watchdog:
             pass  # the queue is full, so there is traffic
 
     async def _check_again_and_again(self) -> None:
-        with suppress(asyncio.CancelledError):
-            while True:
-                await asyncio.sleep(_TICK_S)
-                self.check(asyncio.get_running_loop().time())
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self.check(asyncio.get_running_loop().time())

@@ -270,7 +270,7 @@ async def test_large_and_unbounded_images_go_to_a_process(data: bytes, in_proces
 
 
 @pytest.mark.anyio
-async def test_a_file_without_an_inspection_is_inspected_by_the_thread() -> None:
+async def test_a_thread_inspects_a_file_without_an_inspection() -> None:
     decoders = Decoders(ImageLimits(max_image_pixels=100), 1)
     with pytest.raises(ImageTooLarge):
         await decoders.decode(PNG, None, RULE, soon())
@@ -279,7 +279,7 @@ async def test_a_file_without_an_inspection_is_inspected_by_the_thread() -> None
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("image_format", "num_pixels"), [("AVIF", 58_000_000), ("TIFF", 8_076_800), ("PNG", 76_800)])
-async def test_an_image_holds_the_pixels_that_its_decoder_may_need(
+async def test_an_image_holds_its_decoder_s_pixels(
     monkeypatch: pytest.MonkeyPatch, image_format: str, num_pixels: int
 ) -> None:
     """So that what is decoded at a time stays within the memory that the containers have."""
@@ -300,7 +300,7 @@ async def test_an_image_holds_the_pixels_that_its_decoder_may_need(
 
 
 @pytest.mark.anyio
-async def test_two_of_the_largest_images_are_decoded_at_a_time() -> None:
+async def test_two_of_the_largest_images_are_decoded_together() -> None:
     at_once, most, counting = 0, 0, threading.Lock()
 
     class Counting(NotingProcesses):
