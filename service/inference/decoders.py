@@ -139,7 +139,7 @@ class DecodeProcesses:
         try:
             return self._decode_in(process, job)
         except DecoderEnded as ended:
-            event = "decoder out of memory" if ended.is_starved else "decoder crashed"
+            event = "decoder starved" if ended.is_starved else "decoder crashed"
             log.warning(event, num_bytes=len(job.data), exit_code=process.exit_code)
             if ended.is_starved:
                 raise OutOfMemory(NO_MEMORY) from None

@@ -186,7 +186,7 @@ class LiveModel:
     def _report_empty(self, error: StoreError) -> None:
         if str(error) != self._empty_because:
             self._empty_because = str(error)
-            log.warning("no model in the store", folder=str(self.store.absolute() / self.model), reason=str(error))
+            log.warning("model missing", folder=str(self.store.absolute() / self.model), reason=str(error))
         if self.current is None:
             watched = f"{self.store.absolute().name}/{self.model}"
             if isinstance(error, ModelNotFound):

@@ -124,7 +124,7 @@ def test_an_idle_process_that_has_ended_is_replaced(obedient: DecodeProcesses) -
     ("end", "kind", "event", "exit_code"),
     [
         (b"abort", InvalidImage, "decoder crashed", -signal.SIGABRT),
-        (b"exit 75", OutOfMemory, "decoder out of memory", 75),
+        (b"exit 75", OutOfMemory, "decoder starved", 75),
     ],
 )
 def test_an_image_ends_two_processes_at_the_most(
