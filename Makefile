@@ -28,7 +28,7 @@ train: $(VENV)/with-$(TRAIN_WITH)   ## train on FOLDER=my_garden, a folder of cl
 install-training: $(VENV)/with-$(TRAIN_WITH)   ## install the libraries for training
 
 check: lint types   ## run lint, types and fast tests in under a minute
-	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel" $(FAST)
+	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel and not onnxruntime" $(FAST)
 
 test: $(VENV)/dev   ## run every test that needs Python only, without the long ones
 	$(BIN)/pytest
