@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 from packaging.requirements import Requirement
 
 import service  # noqa: F401 - before the engines, so that none reports to its maker

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from service.imaging.pixels import Pixels
-from service.training.export.onnx_graph import INPUT_NAME, export_graph
+from service.store.layout import INPUT
+from service.training.export.onnx_graph import export_graph
 
 _QUANTISED = ["Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Reshape", "Transpose"]
 _BATCH = 8  # images: all their feature maps are in memory
@@ -169,7 +170,7 @@ def _keep_bytes(graph: onnx.GraphProto) -> None:
     quantise = next(node for node in graph.node if node.op_type == "QuantizeLinear")
     before = list(itertools.takewhile(lambda node: node.op_type != "QuantizeLinear", graph.node))
     numbers = [node for node in before if node.op_type in ("Cast", "Sub")]
-    renamed = {node.output[0]: INPUT_NAME for node in numbers} | {quantise.output[0]: quantise.input[0]}
+    renamed = {node.output[0]: INPUT for node in numbers} | {quantise.output[0]: quantise.input[0]}
     for node in before:
         if node.op_type == "Pad":
             node.input[2:] = quantise.input[2:]  # the byte that stands for 0
@@ -191,4 +192,4 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, Pixels] | None:
         """Return the next batch by the input's name."""
-        return next(({INPUT_NAME: batch} for batch in self._batches), None)
+        return next(({INPUT: batch} for batch in self._batches), None)

@@ -9,7 +9,8 @@ import onnx
 import tf2onnx  # noqa: F401 - Keras imports it late: without it a training must not begin
 from onnxruntime.quantization import quant_pre_process
 
-INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
+from service.store.layout import INPUT, OUTPUT
+
 _OPSET = 17  # nothing newer is needed, and any runtime of the last years reads it
 
 
@@ -32,7 +33,7 @@ def float32_model(network: keras.Model, *, scale: float, offset: float, temperat
 
 def export_graph(model: keras.Model) -> onnx.ModelProto:
     """Export a model from uint8 images to probabilities, with its constants folded and its dense layers as `Gemm`."""
-    signature = [keras.InputSpec("uint8", model.input_shape, name=INPUT_NAME)]
+    signature = [keras.InputSpec("uint8", model.input_shape, name=INPUT)]
     with tempfile.TemporaryDirectory(prefix="flowers-export-") as scratch:
         exported, folded = Path(scratch, "exported.onnx"), Path(scratch, "folded.onnx")
         with warnings.catch_warnings():
@@ -42,6 +43,6 @@ def export_graph(model: keras.Model) -> onnx.ModelProto:
         exported_model = onnx.load(folded)
     graph = exported_model.graph
     for node in graph.node:
-        node.output[:] = [OUTPUT_NAME if name == graph.output[0].name else name for name in node.output]
-    graph.output[0].name = OUTPUT_NAME
+        node.output[:] = [OUTPUT if name == graph.output[0].name else name for name in node.output]
+    graph.output[0].name = OUTPUT
     return exported_model
