@@ -150,6 +150,7 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
     import keras
     import tensorflow as tf
 
+    from service.engines.engine import EngineInfo
     from service.engines.savedmodel import SavedModelEngine
     from service.networks.alexnet import alexnet_v1
     from service.store.versions import resolve_version
@@ -179,7 +180,7 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ({"images": image[None]} for image in calibration)
         (tflite / FILES["litert", precision]).write_bytes(converter.convert())
-    expected = SavedModelEngine(folder, device="cpu", reason="the reference").run(images)
+    expected = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the reference")).run(images)
     np.savez(folder.with_name(f"{network}.npz"), expected=expected, class_indices=class_indices)
 
 

@@ -113,14 +113,8 @@ def load_engine(version: VerifiedVersion, wish: EngineWish) -> Engine:
     if choice.engine == "onnxruntime":
         from service.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(
-            version.read(CPU_MODEL_FILES[choice.precision]),
-            version=version.folder.name,
-            precision=choice.precision,
-            reason=choice.reason,
-            warning=choice.warning,
-            threads=wish.threads,
-        )
+        network = version.read(CPU_MODEL_FILES[choice.precision])
+        return OnnxRuntimeEngine(network, choice, version=version.folder.name, threads=wish.threads)
     try:
         from service.engines.savedmodel import SavedModelEngine
     except Exception as error:  # two half-removed distributions can raise anything
@@ -129,12 +123,7 @@ def load_engine(version: VerifiedVersion, wish: EngineWish) -> Engine:
         raise no_tensorflow(f"cannot be imported ({type(error).__name__}: {error})", choice.device) from error
     try:
         loaded = SavedModelEngine(
-            version.folder,
-            device=choice.device,
-            reason=choice.reason,
-            warning=choice.warning,
-            threads=wish.threads,
-            gpu_memory_limit_mb=wish.gpu_memory_limit_mb,
+            version.folder, choice, threads=wish.threads, gpu_memory_limit_mb=wish.gpu_memory_limit_mb
         )
     except InvalidVersion:
         version.check_unchanged()  # else it may be another one that cannot be loaded

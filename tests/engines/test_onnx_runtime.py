@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from support.exporting import build_tiny_network, draw_squares
 
-from service.engines.engine import Engine
+from service.engines.engine import Engine, EngineInfo
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
@@ -50,7 +50,11 @@ def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_fact
 
 def load(folder: Path, precision: Precision = "float32", threads: int = 0) -> OnnxRuntimeEngine:
     network = (folder / CPU_MODEL_FILES[precision]).read_bytes()
-    return OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="a test", threads=threads)
+    return OnnxRuntimeEngine(network, choice(precision), version=folder.name, threads=threads)
+
+
+def choice(precision: Precision = "float32") -> EngineInfo:
+    return EngineInfo("onnxruntime", "cpu", precision, "a test")
 
 
 def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32") -> Path:
@@ -61,7 +65,7 @@ def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32"
 
 def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) -> None:
     squares, class_indices = draw_squares(range(6))
-    reference = SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test")
+    reference = SavedModelEngine(tiny_version / "flowers" / "1", EngineInfo("savedmodel", "cpu", "float32", "a test"))
     probabilities = engine.run(squares)
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (30, engine.num_classes)
@@ -153,7 +157,7 @@ def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares:
 @pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
 def test_a_damaged_network_is_an_invalid_version(content: bytes) -> None:
     with pytest.raises(InvalidVersion, match=r"version 7 has no cpu_model\.onnx that can be loaded"):
-        OnnxRuntimeEngine(content, version="7", precision="float32", reason="a test")
+        OnnxRuntimeEngine(content, choice(), version="7")
 
 
 def test_weights_in_a_file_beside_the_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,14 +173,14 @@ def test_weights_in_a_file_beside_the_network_are_refused(tmp_path: Path, monkey
     )
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     with pytest.raises(InvalidVersion, match="can be loaded"):
-        OnnxRuntimeEngine(model.SerializeToString(), version="7", precision="float32", reason="a test")
+        OnnxRuntimeEngine(model.SerializeToString(), choice(), version="7")
 
 
 @pytest.mark.parametrize("text", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 9"])
 def test_a_load_without_memory_is_not_the_versions_fault(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("onnxruntime.InferenceSession", Mock(side_effect=RuntimeError(text)))
     with pytest.raises(OutOfMemory, match="to load version 7"):
-        OnnxRuntimeEngine(b"sound", version="7", precision="float32", reason="a test")
+        OnnxRuntimeEngine(b"sound", choice(), version="7")
 
 
 def test_a_call_without_memory_is_out_of_memory(

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from support.exporting import build_tiny_network, draw_squares
 
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
 from service.errors import DeviceUnavailable, EngineFailed, InvalidVersion, SettingsError
 from service.imaging.pixels import Pixels
@@ -28,7 +29,7 @@ def squares() -> Pixels:
 
 @pytest.fixture
 def engine(tiny_version: Path) -> SavedModelEngine:
-    engine = SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test")
+    engine = open_engine(tiny_version / "flowers" / "1")
     engine.warm_up(8)
     return engine
 
@@ -40,8 +41,8 @@ def save(folder: Path, function: Callable[..., Any], **spec: Any) -> Path:
     return folder
 
 
-def open_engine(folder: Path) -> SavedModelEngine:
-    return SavedModelEngine(folder, device="cpu", reason="a test")
+def open_engine(folder: Path, device: Literal["gpu", "cpu"] = "cpu", threads: int = 0) -> SavedModelEngine:
+    return SavedModelEngine(folder, EngineInfo("savedmodel", device, "float32", "a test"), threads=threads)
 
 
 def test_the_engine_knows_the_drawn_flowers(engine: SavedModelEngine) -> None:
@@ -58,7 +59,7 @@ def unsure_engine(tmp_path_factory: pytest.TempPathFactory) -> SavedModelEngine:
     """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
     folder = tmp_path_factory.mktemp("untrained") / "1"
     export_saved_model(build_tiny_network(), folder, scale=1 / 127.5, offset=-1.0, temperature=1.0)
-    engine = SavedModelEngine(folder, device="cpu", reason="a test")
+    engine = open_engine(folder)
     engine.warm_up(8)
     return engine
 
@@ -140,7 +141,7 @@ def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares
 
 @pytest.mark.skipif(bool(list_tensorflow_gpus()), reason="there is a GPU")
 def test_a_gpu_that_is_missing_is_not_replaced_in_silence(tiny_version: Path) -> None:
-    engine = SavedModelEngine(tiny_version / "flowers" / "1", device="gpu", reason="a test")
+    engine = open_engine(tiny_version / "flowers" / "1", "gpu")
     with pytest.raises(DeviceUnavailable, match="computed on the cpu, not on the gpu"):
         engine.warm_up(2)
 
@@ -149,7 +150,7 @@ def test_a_gpu_that_is_missing_is_not_replaced_in_silence(tiny_version: Path) ->
 def test_the_gpu_computes_when_it_is_told_to(tiny_version: Path, squares: Pixels) -> None:
     if not list_tensorflow_gpus():
         pytest.skip("TensorFlow sees no GPU here")
-    on_gpu = SavedModelEngine(tiny_version / "flowers" / "1", device="gpu", reason="a test")
+    on_gpu = open_engine(tiny_version / "flowers" / "1", "gpu")
     on_gpu.warm_up(8)
     assert on_gpu.info.device == "gpu"
     on_cpu = open_engine(tiny_version / "flowers" / "1")
@@ -279,7 +280,7 @@ def test_another_number_of_threads_is_refused_once_tensorflow_runs(
     engine: SavedModelEngine, tiny_version: Path
 ) -> None:
     with pytest.raises(SettingsError, match="not 3: choose the number once"):
-        SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test", threads=3)
+        open_engine(tiny_version / "flowers" / "1", threads=3)
 
 
 def test_the_number_of_threads_holds_for_every_engine_of_a_process(tiny_version: Path) -> None:
@@ -287,9 +288,10 @@ def test_the_number_of_threads_holds_for_every_engine_of_a_process(tiny_version:
     program = """
 import sys
 from pathlib import Path
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine, tf
 for _ in range(2):
-    SavedModelEngine(Path(sys.argv[1]), device="cpu", reason="a test", threads=1).warm_up(2)
+    SavedModelEngine(Path(sys.argv[1]), EngineInfo("savedmodel", "cpu", "float32", ""), threads=1).warm_up(2)
 assert tf.config.threading.get_intra_op_parallelism_threads() == 1
 """
     process = subprocess.run(

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.engines.engine import Probabilities
+from service.engines.engine import EngineInfo, Probabilities
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.layout import CPU_MODEL_FILES, Precision
@@ -63,7 +63,8 @@ def export_cpu_models(
         path.parent.mkdir(exist_ok=True)
         network = model.SerializeToString()
         path.write_bytes(network)
-        engine = OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="the check of the export")
+        choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
+        engine = OnnxRuntimeEngine(network, choice, version=folder.name)
         compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:

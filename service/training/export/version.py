@@ -14,6 +14,7 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_squares
 from service.data.check import DataCheck
 from service.data.split import Split, split_to_json
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine
 from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
@@ -73,7 +74,7 @@ def write_version(folder: Path, trained: TrainedNetwork, *, rule: ResizeRule, li
         expected = softmax(predict_logits(network, unseen, recipe), temperature).astype(np.float32)
     export_saved_model(network, folder, scale=recipe.scale, offset=recipe.offset, temperature=temperature)
     check_saved_model(folder, images[:_NUM_CHECKED], expected[:_NUM_CHECKED])
-    engine = SavedModelEngine(folder, device="cpu", reason="the check of the export")
+    engine = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the check of the export"))
     train_part = split.photographs["train"]
     some = load_squares(train_part[:: -(-len(train_part) // NUM_CALIBRATION)], check.class_names, rule, limits)
     cpu_models = export_cpu_models(
