@@ -38,7 +38,7 @@ def test_a_draft_is_invisible_until_its_block_ends(tmp_path: Path) -> None:
         write_example(draft.folder)
         assert list_models(tmp_path) == []
         assert draft.folder.parent == tmp_path / "flowers"
-        with pytest.raises(RuntimeError):
+        with pytest.raises(AttributeError):
             _ = draft.version
     assert draft.version == 1
     assert list_models(tmp_path) == ["flowers"]
