@@ -12,6 +12,7 @@ from service.machine import (
     count_cores,
     cpu_features,
     cpu_model,
+    data_bytes,
     has_fast_int8,
     memory_left,
     pinnable_cores,
@@ -137,6 +138,12 @@ def test_the_processs_own_limits_count(limit: int, field: int, tmp_path: Path, m
     missing = tmp_path / "missing"
     found = memory_left(tmp_path / "meminfo", missing, missing, tmp_path / "statm")
     assert found == 2 * GIB - 1000 * resource.getpagesize()
+
+
+def test_own_data_is_the_sixth_number_of_pages(tmp_path: Path) -> None:
+    (tmp_path / "statm").write_text("10 9 8 7 0 3 0\n", encoding="utf-8")
+    assert data_bytes(tmp_path / "statm") == 3 * resource.getpagesize()
+    assert data_bytes(tmp_path / "missing") == 0
 
 
 def test_cached_files_of_a_group_count_as_free(tmp_path: Path) -> None:

@@ -62,14 +62,14 @@ def predict_remotely(
     parameters = {} if top_k is None else {"top_k": top_k}
     target = parse_target(url, PREDICT)
     try:
-        address = httpx.URL(url).copy_with(path=target.path, query=None, fragment=None)
+        address = httpx.URL(url).copy_with(path=target.path, params=parameters, fragment=None)
     except httpx.InvalidURL as error:
         raise InvalidParameter(f"{url!r} is no address of a service: {error}") from error
 
     fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
     way = Way(address)
     executor = ThreadPoolExecutor(_NUM_CONNECTIONS)
-    with way.open_client(params=parameters, headers=fields, timeout_s=timeout_s) as client:
+    with way.open_client(headers=fields, timeout_s=timeout_s) as client:
         try:
             yield from executor.map(lambda path: _ask(client, address, path), files)
         except (httpx.ConnectError, httpx.ProxyError) as error:
