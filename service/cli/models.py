@@ -1,7 +1,6 @@
 """`flowers models`: list, show, verify, pin and remove versions."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import as_text, print_json, print_result, printable
+from service.cli.terminal import as_text, complain, print_json, print_result, printable
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store.layout import METADATA_FILE, parse_version
@@ -43,7 +42,7 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     names = [settings.model] if "model" in settings.model_fields_set else list_models(settings.model_store)
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
-        _complain(
+        complain(
             f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
             "folder with --model-store"
         )
@@ -165,12 +164,8 @@ def _find_served(store: Path, model: str) -> FoundVersion:
     """Find the version that a service takes. Those it passes over are named on stderr, with the reason."""
     served = find_served(store, model)
     for problem in served.damaged.values():
-        _complain(f"model {model}: {problem}")
+        complain(f"model {model}: {problem}")
     return served
-
-
-def _complain(sentence: str) -> None:
-    print(f"flowers: {printable(sentence)}", file=sys.stderr)
 
 
 def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
@@ -179,7 +174,7 @@ def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
     try:
         served = _find_served(store, model)
     except StoreError as error:  # a pin that leads nowhere hides no version
-        _complain(str(error))
+        complain(str(error))
         served = FoundVersion(None)
     return [_row(stored, served) for stored in list_stored(store, model)]
 
