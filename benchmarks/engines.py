@@ -186,13 +186,14 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
 
 def load_photographs(folder: Path, num_images: int) -> tuple[Any, Any, Any]:
     """Calibration squares of the training part; squares and class indices of the validation part."""
-    from service.data.split import read_split
+    from service.data.split import parse_split
     from service.imaging.decode import decode_image
     from service.imaging.resize import resize
     from service.store.layout import SPLIT_FILE
     from service.store.versions import resolve_version
 
-    split = read_split(resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE)
+    file = resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE
+    split = parse_split(file.read_bytes(), str(file))
 
     def squares(files: list[str]) -> Any:
         return np.stack([resize(decode_image((folder / file).read_bytes())) for file in files])

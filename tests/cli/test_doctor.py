@@ -181,7 +181,7 @@ def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, mon
     ("keys", "said"),
     [
         (None, "cannot be read: No such file or directory; name a file"),
-        ("# none yet\n", "give it one"),
+        ("# none yet\n", "Add a key"),
         ("a b", "no header can carry"),
     ],
 )

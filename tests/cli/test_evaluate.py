@@ -8,7 +8,7 @@ from support.drawing import CLASS_NAMES, draw_photograph, encode
 
 from service.cli.main import main
 from service.data.folder import read_folder
-from service.data.split import read_split
+from service.data.split import parse_split
 from service.engines.engine import Engine
 from service.engines.open_version import load_engine
 from service.engines.wish import EngineWish
@@ -33,7 +33,8 @@ def store(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(store: Path, tmp_path: Path) -> Path:
     """The photographs of the version's test part, drawn again; a test may spoil them."""
     folder = tmp_path / "photographs"
-    for entry in read_split(resolve_version(store, "flowers").folder / SPLIT_FILE).part("test"):
+    split = (resolve_version(store, "flowers").folder / SPLIT_FILE).read_bytes()
+    for entry in parse_split(split, "of the version").part("test"):
         path = folder / entry.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(draw_photograph(CLASS_NAMES.index(path.parent.name), seed=int(path.stem))))

@@ -20,7 +20,7 @@ from service.data.split import (
     PARTS,
     Split,
     choose_part,
-    read_split,
+    parse_split,
     split_photographs,
     split_to_json,
 )
@@ -209,10 +209,9 @@ def test_the_list_is_the_same_bytes_whatever_the_order_and_the_place_of_the_data
     assert text.count("\n") == len(files) + 4  # one photograph a line
 
 
-def test_a_stored_list_gives_back_every_part(tmp_path: Path) -> None:
+def test_a_stored_list_gives_back_every_part() -> None:
     split = split_photographs(_with_near_duplicates(60), seed=3)
-    (tmp_path / "split.json").write_text(split_to_json(split), encoding="utf-8")
-    stored = read_split(tmp_path / "split.json")
+    stored = parse_split(split_to_json(split).encode(), "of a test")
     assert (stored.seed, stored.fractions) == (split.seed, split.fractions)
     for part in PARTS:
         assert [(entry.file, entry.pixels_digest) for entry in stored.part(part)] == [
@@ -286,24 +285,17 @@ _ENTRY = {"file": "daisy/1.jpg", "pixels_digest": "0" * 64, "part": "train"}
         ({"photographs": [_ENTRY, _ENTRY]}, "names a file twice"),
     ],
 )
-def test_a_list_that_is_none_is_refused(tmp_path: Path, document: bytes | dict[str, object], message: str) -> None:
-    path = tmp_path / "split.json"
+def test_a_list_that_is_none_is_refused(document: bytes | dict[str, object], message: str) -> None:
     if isinstance(document, dict):
         document = json.dumps({"seed": 0, "fractions": [0.7, 0.15, 0.15]} | document).encode()
-    path.write_bytes(document)
     with pytest.raises(DatasetError, match=message):
-        read_split(path)
-
-
-def test_a_missing_list_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"cannot be read \(No such file"):
-        read_split(tmp_path / "split.json")
+        parse_split(document, "of a test")
 
 
 @pytest.mark.photographs
 def test_the_split_list_of_the_shipped_version_fits_flower_photos(real_check: DataCheck) -> None:
     (path,) = (REPOSITORY / "model_store" / "flowers").glob(f"*/{SPLIT_FILE}")
-    split = read_split(path)
+    split = parse_split(path.read_bytes(), str(path))
     found = {photograph.file: photograph.pixels_digest for photograph in real_check.photographs}
     assert len(split.photographs) == 3_274
     for entry in split.photographs:
