@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.data.names import can_be_shown, escape_text, normalise_name
-from service.data.passed_over import is_made_by_program, list_visible
-from service.data.shape import describe_shape
+from service.data.shape import describe_shape, is_made_by_program, list_visible
 from service.errors import DatasetError
 
 MAX_NAME_BYTES = 200  # limit of a class or file name, in UTF-8 bytes. File systems stop at 255

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
-from service.engines.warm_up import run_and_check
+from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores

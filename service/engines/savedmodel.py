@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
-from service.engines.warm_up import run_and_check
+from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
 from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores
