@@ -13,7 +13,7 @@ if sys.platform != "win32":
 
 _FEW_CORES = 4  # measured with two
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # the process's groups, and where all are mounted
 _FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})  # multiply bytes and add up; the last is Arm's
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -31,8 +31,7 @@ _NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
 def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     """Count the cores that this process may keep busy. A control group's quota is rounded up.
 
-    With a thread for each core of the node, a quota would be used up early in every period. `groups` is the file with
-    the control groups of this process. `root` is the folder where they are mounted.
+    With a thread for each core of the node, a quota would be used up early in every period.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, root) if (quota := _cpu_quota(folder)) is not None]
@@ -61,10 +60,7 @@ def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
 
 
 def has_fast_int8(cpuinfo: Path = _CPUINFO) -> bool:
-    """Return whether one instruction multiplies bytes and adds up.
-
-    Without it int8 is no faster, and on x86 its sums can overflow.
-    """
+    """Return whether one instruction multiplies bytes and adds up. Without it sums can overflow on x86."""
     if not cpuinfo.exists():  # every Mac with an Apple CPU has it
         return platform.system() == "Darwin" and platform.machine() == "arm64"
     return not _FAST_INT8.isdisjoint(cpu_features(cpuinfo))

@@ -49,11 +49,7 @@ def predict_remotely(
     """Yield the service's answers in the order of the files. Some files are sent in parallel.
 
     `top_k` is None for all classes. `header` has lines that `check_headers` accepts. After `timeout_s` seconds of
-    silence the row has an error.
-
-    Raises:
-        InvalidParameter: `url` is not the address of a service.
-        ServiceError: Nothing answers there.
+    silence the row has an error. Raises `InvalidParameter` for another `url`, or `ServiceError` if nothing answers.
     """
     import httpx  # here, because only --url needs it
 

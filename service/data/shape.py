@@ -9,8 +9,7 @@ from pathlib import Path
 from service.data.names import join_names, normalise_name
 
 _MADE_BY_SYSTEMS = frozenset(
-    name.casefold()
-    for name in (
+    map(str.casefold, (
         # Windows
         "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "Config.Msi", "MSOCache",
         "Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "Picasa.ini", "ZbThumbnail.info",
@@ -22,7 +21,7 @@ _MADE_BY_SYSTEMS = frozenset(
         "~snapshot",
         # Python
         "__pycache__",
-    )
+    ))
 )  # fmt: skip
 _RECOVERED = re.compile(r"found\.\d{3}", re.IGNORECASE)  # what Windows' check of a disk saves
 _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")  # files that mark the folder around them as a Python environment or as a cache
@@ -40,13 +39,8 @@ _DEPTH, _MOST_FOLDERS, _MOST_INNER = 3, 500, 5
 
 def list_visible(folder: Path) -> list[Path]:
     """List a folder without hidden entries and those of systems, sorted by name. Raises `OSError`."""
-    entries = (entry for entry in folder.iterdir() if not is_made_by_system(entry.name))
-    return sorted(entries, key=lambda entry: entry.name)
-
-
-def is_made_by_system(name: str) -> bool:
-    """Return whether an entry of that name is hidden or made by a system."""
-    return name.startswith(".") or name.casefold() in _MADE_BY_SYSTEMS or bool(_RECOVERED.fullmatch(name))
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.casefold() not in _MADE_BY_SYSTEMS)
+    return [folder / name for name in names if not name.startswith(".") and not _RECOVERED.fullmatch(name)]
 
 
 def is_made_by_program(folder: Path) -> bool:
@@ -55,9 +49,7 @@ def is_made_by_program(folder: Path) -> bool:
     A folder with a default name of ours counts only while no file is in it. A class may have that name.
     """
     entries = list_visible(folder)
-    if any(entry.name in _MARKS for entry in entries):
-        return True
-    if any(next(folder.glob(pattern), None) for pattern in _OUR_FILES):
+    if any(entry.name in _MARKS for entry in entries) or any(any(folder.glob(pattern)) for pattern in _OUR_FILES):
         return True
     return folder.name in _OUR_NAMES and not any(
         entry.is_file() or any(inner.is_file() for inner in list_visible(entry)) for entry in entries
@@ -65,10 +57,9 @@ def is_made_by_program(folder: Path) -> bool:
 
 
 def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
-    """Describe the fault of a folder whose photographs do not lie directly in class folders.
+    """Describe the fault of a folder whose photographs do not lie directly in class folders. None means no fault.
 
-    `class_folders` are its subfolders that may be classes. With `may_lack_classes` one class is enough, and a class
-    folder may be empty. The description names the folder to give. None means that there is no fault.
+    `class_folders` are its subfolders that may be classes. The description names the folder to give.
     """
     deeper = {folder: found for folder in class_folders if (found := _find_deeper(folder))}
     full = [folder for folder in class_folders if folder not in deeper and _holds_file(folder)]

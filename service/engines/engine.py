@@ -19,17 +19,13 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Engine, device and precision, with the reason for them in one sentence.
+    """Engine, device and precision, with the reason for them in one sentence."""
 
-    The engine is "savedmodel" or "onnxruntime". Once it has run, `device` is that of a result tensor. `warning` is an
-    obstacle with its remedy, such as a GPU that stays unused. It is empty if there is none.
-    """
-
-    engine: str
-    device: Literal["gpu", "cpu"]
+    engine: str  # savedmodel or onnxruntime
+    device: Literal["gpu", "cpu"]  # once it has run, that of a result tensor
     precision: Precision
     reason: str
-    warning: str = ""
+    warning: str = ""  # an obstacle with its remedy, such as a GPU that stays unused
 
     def to_dict(self) -> dict[str, str]:
         """Return the fields but for the warning."""
@@ -51,24 +47,15 @@ class Engine(Protocol):
     def warm_up(self, max_batch_size: int) -> None:
         """Run all batch sizes up to `max_batch_size` that traffic can meet, before the first request.
 
-        Raises:
-            EngineFailed: A call raised, or its answer is no probability distribution.
-            OutOfMemory: A call found too little memory.
+        Raises as `run`, and `EngineFailed` for an answer that is no probability distribution.
         """
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         """Score a batch.
 
-        Args:
-            images: uint8, shape (N, image_size, image_size, 3), RGB, N >= 1.
-            is_alone: No other image is in a lane or waits for one. The call may use all cores.
-
-        Returns:
-            float32, shape (N, num_classes). Row i belongs to image i, whatever the rest of the batch.
-
-        Raises:
-            EngineFailed: The runtime raised.
-            OutOfMemory: The runtime found too little memory.
+        `images` are uint8, shape (N, image_size, image_size, 3), RGB, N >= 1. The answer is float32, shape
+        (N, num_classes). Row i belongs to image i, whatever the rest of the batch. With `is_alone` no other image is in
+        a lane or waits for one, and the call may use all cores. Raises `EngineFailed`, or `OutOfMemory`.
         """
 
     def close(self) -> None:
@@ -92,9 +79,7 @@ def no_memory_to_load(version: str) -> OutOfMemory:
 def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
     """Run each batch size on noise, and check the answers.
 
-    Raises:
-        EngineFailed: A call raised, an answer is no probability distribution, or an image's answer depends on the
-            rest of its batch.
+    Raises as `Engine.warm_up`, and `EngineFailed` for an answer that depends on the rest of its batch.
     """
     shape = (max(batch_sizes), engine.image_size, engine.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
