@@ -210,7 +210,7 @@ def test_the_cpu_is_asked_for_the_instructions(tmp_path: Path, flags: str, expec
 
 
 @pytest.mark.parametrize(("system", "machine", "expected"), [("Darwin", "arm64", True), ("Windows", "AMD64", False)])
-def test_where_it_cannot_be_asked_only_a_mac_is_trusted(
+def test_without_cpuinfo_only_a_mac_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, expected: bool
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: system)

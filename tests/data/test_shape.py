@@ -72,7 +72,7 @@ def test_a_folder_of_parts_is_called_so(tmp_path: Path, may_lack_classes: bool) 
     assert message.endswith(f"such as {tmp_path / 'train'}.")
 
 
-def test_a_class_folder_given_alone_names_the_folder_around_it(tmp_path: Path, may_lack_classes: bool) -> None:
+def test_a_class_folder_alone_names_its_parent(tmp_path: Path, may_lack_classes: bool) -> None:
     _make(tmp_path / "garden", "roses/1.jpg", "tulips/1.jpg")
     assert _refusal(tmp_path / "garden" / "roses", may_lack_classes).endswith(f"around it, {tmp_path / 'garden'}.")
     _make(tmp_path / "loose", "1.jpg", "2.jpg")
@@ -90,7 +90,7 @@ def test_an_odd_name_deeper_reaches_no_terminal(tmp_path: Path, may_lack_classes
 
 
 @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
-def test_folders_that_systems_make_are_no_classes_and_no_photographs(tmp_path: Path, name: str) -> None:
+def test_folders_that_systems_make_are_no_classes(tmp_path: Path, name: str) -> None:
     _make(tmp_path, "a/1.jpg", "b/1.jpg", f"{name}/left/1.jpg", f"b/{name}/1.jpg")
     folder = read_folder(tmp_path)
     assert folder.class_names == ("a", "b")
@@ -119,7 +119,7 @@ def test_what_commands_leave_in_the_folder_is_no_class(tmp_path: Path, file: str
     assert read_folder(_make(tmp_path, "a/1.jpg", "b/1.jpg", file)).class_names == ("a", "b")
 
 
-def test_an_empty_folder_of_ours_is_no_class_and_one_with_files_is(tmp_path: Path) -> None:
+def test_an_empty_folder_of_ours_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "runs" / "flowers-0123abcd").mkdir(parents=True)
     (tmp_path / "model_store").mkdir()
     assert is_made_by_program(tmp_path / "runs")
@@ -129,7 +129,7 @@ def test_an_empty_folder_of_ours_is_no_class_and_one_with_files_is(tmp_path: Pat
     )  # fmt: skip
 
 
-def test_a_folder_of_a_year_with_notes_is_not_taken_for_a_model(tmp_path: Path) -> None:
+def test_a_folder_of_a_year_is_no_model(tmp_path: Path) -> None:
     _make(tmp_path, "a/1.jpg", "b/2024/metadata.json", "b/2024/1.jpg")
     with pytest.raises(DatasetError, match="lie deeper, in b/2024"):
         read_folder(tmp_path)

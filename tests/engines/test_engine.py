@@ -39,7 +39,7 @@ def test_rows_that_depend_on_the_batch_are_refused() -> None:
         run_and_check(Answering(np.array([(0.1, 0.9), (0.9, 0.1)], np.float32)), (1, 2))
 
 
-def test_each_batch_size_is_run_and_its_last_image_alone() -> None:
+def test_each_batch_size_and_its_last_image_are_run() -> None:
     engine = Answering(np.full((4, 2), 0.5, np.float32))
     run_and_check(engine, (1, 4))
     assert engine.batches == [1, 1, 4, 1]

@@ -84,7 +84,7 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("threads", "pinnable", "lanes"), [(1, (), 1), (2, (), 3), (2, (0, 1), 2), (5, (), 6), (0, None, None)]
 )
-def test_it_has_a_lane_for_each_core_and_one_more_where_they_cannot_keep_to_them(
+def test_unpinned_lanes_are_one_more_than_cores(
     tiny_version: Path,
     threads: int,
     pinnable: tuple[int, ...] | None,
@@ -100,7 +100,7 @@ def test_it_has_a_lane_for_each_core_and_one_more_where_they_cannot_keep_to_them
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))
-def test_row_i_belongs_to_image_i_alone_and_in_pieces(unsure_engine: Engine, squares: Pixels, num_images: int) -> None:
+def test_rows_follow_images_alone_and_in_pieces(unsure_engine: Engine, squares: Pixels, num_images: int) -> None:
     alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
     assert len(np.unique(alone.round(4), axis=0)) == num_images, "the rows must differ, or order means nothing"
     together = unsure_engine.run(squares[:num_images])
@@ -131,9 +131,7 @@ class WatchedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         return super().run(*arguments)
 
 
-def test_only_a_call_that_is_alone_has_all_cores_of_its_session(
-    tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_lone_call_has_all_cores(tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", WatchedSession)
     engine = load(tiny_version / "flowers" / "1", threads=3)
     assert WatchedSession.made == [1, 3]
@@ -218,18 +216,14 @@ def flat(*others: onnx.NodeProto, last: str = "probabilities") -> list[onnx.Node
         graph(flat(last="scores"), output="scores"),
     ],
 )
-def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
-    tmp_path: Path, model: onnx.ModelProto
-) -> None:
+def test_tensors_not_as_promised_are_an_invalid_version(tmp_path: Path, model: onnx.ModelProto) -> None:
     folder = tmp_path / "7"
     folder.mkdir()
     with pytest.raises(InvalidVersion, match=r"the network for onnxruntime of version 7 has .*expected images: uint8"):
         load(write(folder, model))
 
 
-def test_the_warm_up_takes_the_smallest_calls_the_largest_and_one_alone(
-    tiny_version: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_warm_up_runs_smallest_and_largest_calls(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load(tiny_version / "flowers" / "1", threads=2)
     calls: set[tuple[int, bool]] = set()
 
@@ -259,7 +253,7 @@ def test_answers_that_are_no_probabilities_fail_the_warm_up(
         engine.warm_up(4)
 
 
-def test_a_version_may_be_removed_while_it_is_in_use(tiny_version: Path, tmp_path: Path, squares: Pixels) -> None:
+def test_a_version_in_use_may_be_removed(tiny_version: Path, tmp_path: Path, squares: Pixels) -> None:
     folder = shutil.copytree(tiny_version / "flowers" / "1", tmp_path / "1")
     engine = load(folder)
     shutil.rmtree(folder)
