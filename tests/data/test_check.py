@@ -25,15 +25,15 @@ from service.imaging.profiles import to_srgb
 
 
 def _noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture that resembles no other: coarse random blotches."""
+    """A photograph that resembles no other: coarse random blotches."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _write(folder: Path, pictures: dict[str, Image.Image | bytes]) -> Path:
-    for file, picture in pictures.items():
+def _write(folder: Path, images: dict[str, Image.Image | bytes]) -> Path:
+    for file, image in images.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(picture if isinstance(picture, bytes) else encode(picture, "PNG"))
+        (folder / file).write_bytes(image if isinstance(image, bytes) else encode(image, "PNG"))
     return folder
 
 
@@ -93,8 +93,8 @@ def test_each_unusable_file_is_named_with_its_reason(tmp_path: Path) -> None:
 
 def test_both_unicode_forms_are_checked_as_one_class(tmp_path: Path) -> None:
     forms = [unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD")]
-    pictures = {f"{form}/1.png": _noise(7000 + number) for number, form in enumerate(forms)}
-    check = _check(_write(tmp_path, _plain() | pictures | {f"{forms[1]}/again.png": _noise(7000)}))
+    images = {f"{form}/1.png": _noise(7000 + number) for number, form in enumerate(forms)}
+    check = _check(_write(tmp_path, _plain() | images | {f"{forms[1]}/again.png": _noise(7000)}))
     assert check.class_sizes == {"a": SMALL_CLASS, "b": SMALL_CLASS, forms[0]: 2}
     assert {photograph.file for photograph in check.photographs} >= {f"{form}/1.png" for form in forms}
     assert ("duplicate", (f"{forms[0]}/again.png",)) in _named(check)
@@ -167,8 +167,8 @@ def _frame(scene: Image.Image, number: int) -> Image.Image:
 
 
 def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
-    pictures = _plain(SMALL_CLASS - 1) | {f"c/{number}.png": _noise(5000 + number) for number in range(100)}
-    check = _check(_write(tmp_path, pictures))
+    images = _plain(SMALL_CLASS - 1) | {f"c/{number}.png": _noise(5000 + number) for number in range(100)}
+    check = _check(_write(tmp_path, images))
     assert [finding.sentence for finding in check.findings] == [
         "small-class: a has 29 usable photographs, fewer than 30; add some",
         "small-class: b has 29 usable photographs, fewer than 30; add some",
@@ -217,15 +217,15 @@ def test_a_split_list_may_hold_converted_pixels() -> None:
 
 def test_the_data_digest_depends_on_pixels_and_labels_alone(tmp_path: Path) -> None:
     first = _check(_write(tmp_path / "one", _plain(4)))
-    renamed = {f"{file[0]}/renamed_{99 - int(file[2:5])}.png": picture for file, picture in _plain(4).items()}
+    renamed = {f"{file[0]}/renamed_{99 - int(file[2:5])}.png": image for file, image in _plain(4).items()}
     assert _check(_write(tmp_path / "two" / "deep", renamed)).digest == first.digest
     shutil.move(tmp_path / "one" / "a" / "000.png", tmp_path / "one" / "b" / "moved.png")
     assert _check(tmp_path / "one").digest != first.digest
 
 
 def test_the_report_is_the_same_bytes_in_every_place(tmp_path: Path) -> None:
-    pictures = _plain(4) | {"a/broken.jpg": b"x", "a/again.png": _noise(2)}
-    first, second = (_check(_write(tmp_path / place, pictures)).to_dict() for place in ("one", "two"))
+    images = _plain(4) | {"a/broken.jpg": b"x", "a/again.png": _noise(2)}
+    first, second = (_check(_write(tmp_path / place, images)).to_dict() for place in ("one", "two"))
     assert first == second
     report = json.loads(json.dumps(first))
     assert report["class_sizes"] == {"a": 4, "b": 4}

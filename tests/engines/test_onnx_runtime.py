@@ -39,7 +39,7 @@ def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
 
 @pytest.fixture(scope="module", params=PRECISIONS)
 def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
+    """Untrained: no probability is near 0 or 1, so every image has a row of its own."""
     steps = read_network(build_tiny_network(), scale=1 / 127.5, offset=-1.0, temperature=1.0)
     float32 = request.param == "float32"
     model = float32_model(steps) if float32 else int8_model(*ready_for_int8(steps, squares))

@@ -56,7 +56,7 @@ def test_the_engine_knows_the_drawn_flowers(engine: SavedModelEngine) -> None:
 
 @pytest.fixture(scope="module")
 def unsure_engine(tmp_path_factory: pytest.TempPathFactory) -> SavedModelEngine:
-    """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
+    """Untrained: no probability is near 0 or 1, so every image has a row of its own."""
     folder = tmp_path_factory.mktemp("untrained") / "1"
     export_saved_model(build_tiny_network(), folder, scale=1 / 127.5, offset=-1.0, temperature=1.0)
     engine = open_engine(folder)

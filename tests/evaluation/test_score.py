@@ -60,7 +60,7 @@ def test_row_i_belongs_to_path_i(paths: list[Path]) -> None:
     engine = FakeEngine()
     rows = score_photographs(engine, paths[::-1], RULE, LIMITS)
     expected = engine.run(np.stack([square(path) for path in paths[::-1]]))
-    assert len(np.unique(expected[:, 0])) > 10, "the pictures can be told apart"
+    assert len(np.unique(expected[:, 0])) > 10, "the photographs can be told apart"
     np.testing.assert_array_equal(rows, expected)
     assert rows.dtype == np.float32
 
