@@ -150,7 +150,7 @@ def test_the_version_flag_stands_before_any_verb(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("library", ["keras", "onnx"])
+@pytest.mark.parametrize("library", ["keras", "onnx", "tf2onnx"])
 def test_training_without_its_libraries_names_the_command(library: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules[{library!r}] = None; from service.cli.main import main\n"
