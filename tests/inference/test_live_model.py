@@ -358,7 +358,7 @@ async def test_the_store_is_listed_before_anything_is_loaded(tmp_path: Path, mon
     may_go_on.set()
     await live_model.stop()
     assert snapshot is not None
-    assert [version.version for version in snapshot.models["flowers"].versions] == [1]
+    assert [version.version for version in snapshot["flowers"].versions] == [1]
 
 
 async def test_an_unreadable_store_keeps_the_last_snapshot(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
