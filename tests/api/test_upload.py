@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -20,14 +21,24 @@ from support.fakes import Loader
 from support.running import Running, running
 from support.tickets import open_ticket
 
-from service.api import bodies, upload
-from service.api.bodies import Upload
-from service.api.upload import UploadLimits, read_image
-from service.errors import FlowersError, RequestError
+from service.api import upload
+from service.api.upload import Delimiters, Form, Pieces, Upload, UploadLimits, read_image
+from service.errors import (
+    FlowersError,
+    ImageBytesTooLarge,
+    MalformedRequest,
+    MissingImage,
+    RequestError,
+    TooManyImages,
+)
 
 pytestmark = pytest.mark.anyio
 
 PHOTO = encode(draw_photograph(0, seed=1))
+PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+END = b"--b--\r\n"
+BEFORE = [b"", b"\r\n", b"text\r\n", b"one\r\ntwo--b\r\n--\r\n\r\n", b"\r\n--bx\r\n", b"--b:\r\n"]
+PADDING = [b"", b" ", b" \t  "]
 
 
 @pytest.fixture
@@ -99,13 +110,13 @@ async def test_a_large_body_pauses_between_pieces(
 async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> None:
     """Its 13 MB would take milliseconds, in which nobody gets an answer."""
     threads = []
-    join = bodies.Pieces.join
+    finish = Pieces.finish
 
-    def watched(pieces: bodies.Pieces) -> bytes:
+    def watched(pieces: Pieces) -> Upload:
         threads.append(threading.current_thread())
-        return join(pieces)
+        return finish(pieces)
 
-    with patch.object(bodies.Pieces, "join", watched):
+    with patch.object(Pieces, "finish", watched):
         for num_mebibytes in (13, 1):
             image = bytes(num_mebibytes * 1024 * 1024)
             body = multipart(('name="file"', image)) if is_form else image
@@ -117,14 +128,14 @@ async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> No
 async def test_one_thread_joins_large_bodies(store: Path, loader: Loader) -> None:
     """Not by those that list the store, which may hang; and one at a time, as each takes twice its memory."""
     threads = set()
-    join = bodies.Pieces.join
+    finish = Pieces.finish
 
-    def watched(pieces: bodies.Pieces) -> bytes:
+    def watched(pieces: Pieces) -> Upload:
         threads.add(threading.current_thread().name)
-        return join(pieces)
+        return finish(pieces)
 
     async with running(store, loader) as service:
-        with patch.object(bodies.Pieces, "join", watched):
+        with patch.object(Pieces, "finish", watched):
             sent = [service.client.post("/predict", content=pieces_of(6)) for _ in range(4)]
             assert {response.status_code for response in await asyncio.gather(*sent)} == {415}
     assert threads == {"join_0"}
@@ -199,7 +210,7 @@ async def test_every_content_encoding_is_refused(service: Running, encoding: str
     assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-encoding")
 
 
-@pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x"])
+@pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x", b"x" * 512 + b"\n"])
 async def test_a_url_encoded_form_is_no_image(service: Running, form: bytes) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     response = await service.client.post("/predict", content=form, headers=headers)
@@ -227,7 +238,7 @@ async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool
 async def test_a_field_is_whole_in_chunks_of_any_size(size: int) -> None:
     body = multipart(('name="top_k"', b"12345"), ('name="file"', b"image"), ('name="top_k"', b"9" * 5000))
     upload = await read_all(body, "multipart/form-data; boundary=b", [size])
-    assert (upload.image, upload.parameters) == (b"image", {"top_k": ["12345", "9" * 64]})
+    assert upload == Upload(b"image", ("12345", "9" * 64))
 
 
 async def test_a_path_may_end_with_a_slash(service: Running) -> None:
@@ -316,3 +327,81 @@ def test_any_broken_form_is_answered_with_a_problem(noise: bytes, header: bytes)
 async def test_forms_made_to_waste_time_are_malformed(form: bytes) -> None:
     with pytest.raises(RequestError, match=r"form|multipart"):
         await read(form, "multipart/form-data; boundary=b", [1000])
+
+
+@pytest.mark.parametrize("sizes", [[1], [4095, 4096, 1], [10_000]])
+def test_pieces_keep_their_order(sizes: list[int]) -> None:
+    pieces, expected = Pieces(), b""
+    for number, size in enumerate(sizes * 3):
+        piece = bytes([number]) * size
+        pieces.write(piece)
+        expected += piece
+    assert pieces.num_bytes == len(expected)
+    assert pieces.finish() == Upload(expected)
+
+
+def test_a_form_has_an_image_and_parameters() -> None:
+    form = Form(b"b", 100)
+    for byte in PART % (b"top_k", b"2") + PART % (b"note", b"x") + PART % (b"file", b"image") + END:
+        form.write(bytes([byte]))
+    assert form.finish() == Upload(b"image", ("2",))
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (PART % (b"file", b"x" * 101) + END, ImageBytesTooLarge),
+        (PART % (b"file", b"x") * 2 + END, TooManyImages),
+        (PART % (b"note", b"x") * 33 + END, MalformedRequest),
+        (PART % (b"file", b"x"), MalformedRequest),
+        (PART % (b"note", b"x") + END, MissingImage),
+    ],
+    ids=["large", "two images", "many parts", "cut short", "no image"],
+)
+def test_a_wrong_form_is_refused(body: bytes, error: type[Exception]) -> None:
+    form = Form(b"b", 100)
+
+    def parse() -> None:
+        form.write(body)
+        form.finish()
+
+    with pytest.raises(error):
+        parse()
+
+
+@pytest.mark.parametrize("boundary", [b"", b"x" * 1000])
+def test_a_wrong_boundary_is_refused(boundary: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="Content-Type"):
+        Form(boundary, 100)
+
+
+def plain(body: bytes, sizes: list[int]) -> bytes:
+    """The body with plain delimiters, fed in pieces of these sizes, over and over."""
+    delimiters, out, position = Delimiters(b"b"), b"", 0
+    for size in itertools.cycle(sizes):
+        if position >= len(body):
+            return out + delimiters.rest()
+        out += delimiters.feed(body[position : position + size])
+        position += size
+    raise AssertionError
+
+
+@pytest.mark.parametrize("sizes", [[1], [2], [3, 1], [7], [1000]])
+def test_text_before_and_blanks_behind_delimiters_are_passed_over(sizes: list[int]) -> None:
+    kept = b"\r\nname: x\r\n\r\n\r\n--bX \r\n--b  y\r\n-- b\r\n\r--b"
+    for before, padding in itertools.product(BEFORE, PADDING):
+        body = before + b"--b" + padding + kept + b"\r\n--b" + padding + b"\r\n\r\nmore\r\n--b--"
+        assert plain(body, sizes) == b"--b" + kept + b"\r\n--b\r\n\r\nmore\r\n--b--"
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 20), min_size=1, max_size=5))
+def test_what_lies_between_delimiters_is_left_as_it_is(data: bytes, sizes: list[int]) -> None:
+    data = data.replace(b"\r\n--b", b"\r\n--c")
+    body = b"--b\r\n\r\n" + data + b"\r\n--b--\r\n"
+    assert plain(body, sizes) == body
+
+
+def test_without_a_delimiter_nothing_is_passed_on_or_kept() -> None:
+    delimiters = Delimiters(b"b")
+    assert delimiters.feed(b"\r\n-- no delimiter\r\n" * 100_000) == b""
+    assert delimiters.rest() == b""
