@@ -27,7 +27,7 @@ _MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and other 
 _MAX_PARAMETER_BYTES = 64
 _MAX_PARTS = 32
 _SMALL_PIECE_BYTES = 4096  # as an object of its own it would take up to ninety times its bytes
-_MAX_PADDING_BYTES = 254  # blanks behind a delimiter
+_MAX_DELIMITER_BYTES = 1024  # a boundary has up to 256, and nearly as many blanks may follow it
 # Above the size of a photograph, reading pauses after each piece (up to 256 KiB) while the service is busy. A thread
 # joins the pieces. Otherwise two clients with large bodies on a fast network keep the event loop busy, for which the
 # lanes step back (`benchmarks/reliability`, neighbours).
@@ -149,7 +149,10 @@ class Pieces:
 
 
 class Form(MultipartParser):
-    """multipart/form-data, parsed as it arrives. It keeps only the names of other fields."""
+    """multipart/form-data, parsed as it arrives. It keeps only the names of other fields.
+
+    Source: RFC 2046, section 5.1.1, `preamble` and `transport-padding`.
+    """
 
     def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
         if not boundary:
@@ -160,7 +163,9 @@ class Form(MultipartParser):
         except FormParserError:
             detail = "The boundary in Content-Type is too long: use at most 70 characters."
             raise errors.MalformedRequest(detail) from None
-        self._delimiters = Delimiters(boundary)
+        self._first_delimiter = re.compile(rb"\r\n(--%b)[ \t]{0,254}(?=\r\n|--)" % re.escape(boundary))
+        self._before = b"\r\n"  # as if a line ended before the body
+        self._has_begun = False
         self._max_image_bytes = max_image_bytes
         self._image: Pieces | None = None
         self._top_k: list[bytes] = []
@@ -170,12 +175,23 @@ class Form(MultipartParser):
         self._is_finished = False
 
     def write(self, data: bytes) -> int:
-        """Parse a piece."""
-        return self._parse(self._delimiters.feed(data))
+        """Parse a piece. Skip text before the first delimiter, and blanks behind it."""
+        if not self._has_begun:
+            data = self._before + data
+            first = self._first_delimiter.search(data)
+            if first is None:
+                self._before = data[-_MAX_DELIMITER_BYTES:]
+                return 0
+            self._has_begun = True
+            data = first[1] + data[first.end() :]
+        try:
+            return super().write(data)
+        except FormParserError:
+            detail = "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
+            raise errors.MalformedRequest(detail) from None
 
     def finish(self) -> Upload:
         """Return the image and the parameters. Raises `MalformedRequest`, `MissingImage`."""
-        self._parse(self._delimiters.rest())
         if not self._is_finished:
             raise errors.MalformedRequest("The multipart body ends before its closing boundary: send the whole of it.")
         if self._image is None:
@@ -183,13 +199,6 @@ class Form(MultipartParser):
             detail = f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}."
             raise errors.MissingImage(detail)
         return replace(self._image.finish(), top_k=tuple(value.decode("utf-8", "replace") for value in self._top_k))
-
-    def _parse(self, data: bytes) -> int:
-        try:
-            return super().write(data)
-        except FormParserError:
-            detail = "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
-            raise errors.MalformedRequest(detail) from None
 
     def callback(self, name: str, data: bytes | None = None, start: int | None = None, end: int | None = None) -> None:
         """Take an event of the parser. A table of callbacks and the parser would hold each other, and the image."""
@@ -230,53 +239,6 @@ class Form(MultipartParser):
                 detail = f"The form has more than one field {FIELD!r}: /predict takes one image per request."
                 raise errors.TooManyImages(detail)
             self._image = Pieces()
-
-
-class Delimiters:
-    """The bytes of a multipart body as they arrive, with delimiters that a strict parser takes.
-
-    Text before the first delimiter is skipped. Blanks between a delimiter and the end of its line are removed.
-
-    Args:
-        boundary: As the Content-Type names it, not empty.
-
-    Source: RFC 2046, section 5.1.1, `preamble` and `transport-padding`.
-    """
-
-    def __init__(self, boundary: bytes) -> None:
-        self._line = b"\r\n--" + boundary
-        self._delimiter = re.compile(rb"(%b)[ \t]{0,%d}(?=\r\n|--)" % (re.escape(self._line), _MAX_PADDING_BYTES))
-        self._held = b"\r\n"  # as if a line ended before the body
-        self._has_begun = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Return what can be passed on by now."""
-        data = self._held + data
-        pieces, begin = [], 0
-        for delimiter in self._delimiter.finditer(data):
-            if not self._has_begun:
-                self._has_begun, begin = True, delimiter.start() + len(b"\r\n")
-            pieces.append(data[begin : delimiter.end(1)])
-            begin = delimiter.end()
-        held_from = max(begin, self._find_begun(data))
-        self._held = data[held_from:]
-        pieces.append(data[begin:held_from])
-        return b"".join(pieces) if self._has_begun else b""
-
-    def rest(self) -> bytes:
-        """Return what was held back, when all has come."""
-        return self._held if self._has_begun else b""
-
-    def _find_begun(self, data: bytes) -> int:
-        """Return where an unfinished delimiter may begin, else the end of `data`."""
-        position = data.find(b"\r", max(0, len(data) - len(self._line) - _MAX_PADDING_BYTES - len(b"\r\n")))
-        while position >= 0:
-            tail = data[position:]
-            after = tail.removeprefix(self._line).strip(b" \t")
-            if self._line.startswith(tail) or (tail.startswith(self._line) and after in (b"", b"\r", b"-")):
-                return position
-            position = data.find(b"\r", position + 1)
-        return len(data)
 
 
 def _no_body() -> errors.MissingImage:
