@@ -45,10 +45,7 @@ class PredictionBody:
                 "label": "roses",
                 "probability": 0.941,
                 "confident": True,
-                "predictions": [
-                    {"label": "roses", "probability": 0.941},
-                    {"label": "tulips", "probability": 0.051},
-                ],
+                "predictions": [{"label": "roses", "probability": 0.941}, {"label": "tulips", "probability": 0.051}],
             }
         }
     )

@@ -80,14 +80,14 @@ async def ask_once(target: Target, request: bytes, timeout_s: float) -> Response
 
 async def load_target(target: Target, questions: Sequence[Question], load: Load) -> Observed:
     """Put a load on a target with the questions in turn. The last answers are awaited."""
-    run_of_load = _Run(target, questions, load)
+    generator = _Generator(target, questions, load)
     cpu_before = time.process_time()
-    await (run_of_load.closed_loop() if load.rate is None else run_of_load.open_loop(load.rate))
-    run_of_load.observed.client_cpu_s = time.process_time() - cpu_before
-    return run_of_load.observed
+    await (generator.closed_loop() if load.rate is None else generator.open_loop(load.rate))
+    generator.observed.client_cpu_s = time.process_time() - cpu_before
+    return generator.observed
 
 
-class _Run:
+class _Generator:
     def __init__(self, target: Target, questions: Sequence[Question], load: Load) -> None:
         self._target = target
         self._load = load

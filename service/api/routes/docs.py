@@ -19,11 +19,7 @@ from service.api.schemas import ProblemDetails
 
 router = APIRouter(tags=["documentation"])
 
-_ASSETS = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
-}
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -89,10 +89,5 @@ def _summarise(listed: ListedVersion, loaded: ServedVersion | None, refused: str
     elif refused is not None:
         created, accuracy = None, None
     return VersionSummary(
-        version=listed.version,
-        live=is_live,
-        pinned=listed.pinned,
-        created=created,
-        accuracy=accuracy,
-        refused=refused,
+        version=listed.version, live=is_live, pinned=listed.pinned, created=created, accuracy=accuracy, refused=refused
     )
