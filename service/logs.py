@@ -12,6 +12,7 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
@@ -26,6 +27,9 @@ FLUSH_TIMEOUT_S = 0.5
 
 # A thread that wakes up for each line costs the event loop more than the line itself.
 _PAUSE_S = 0.02
+_LAST_RESORT = '{"event": "event without text", "level": "error"}'
+# In ASCII, so that no control character is left. NaN is no JSON.
+_to_json = json.JSONEncoder(default=repr, allow_nan=False).encode
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -41,7 +45,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     is_terminal = os.isatty(descriptor)
     is_console = log_format == "console" or (log_format == "auto" and is_terminal)
     writer = LogWriter(descriptor)
-    renderer = _ConsoleRenderer(colors=is_terminal) if is_console else _Renderer()
+    renderer = _Renderer(_console_encoder(colors=is_terminal) if is_console else _to_json)
     structlog.configure(
         processors=[renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -166,14 +170,11 @@ class LogStream(io.TextIOBase):
 
 
 class _Renderer:
-    """A processor of structlog, from event to line of JSON. It never raises."""
+    """A processor of structlog, from event to line. It never raises."""
 
-    last_resort = '{"event": "event without text", "level": "error"}'
-
-    def __init__(self) -> None:
+    def __init__(self, to_line: Callable[[EventDict], str]) -> None:
         self._add_time = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        # In ASCII, so that no control character is left. NaN is no JSON.
-        self._encode = json.JSONEncoder(default=repr, allow_nan=False).encode
+        self._to_line = to_line
 
     def __call__(self, _: object, level: str, event: EventDict) -> str:
         """Return the line of an event, of at most `MAX_LINE_LENGTH` characters."""
@@ -184,7 +185,7 @@ class _Renderer:
                 if "exc_info" in event:
                     event["exception"] = event.pop("exc_info")
                 return self._render(level, {key: _describe(value) for key, value in event.items()})
-        return self.last_resort
+        return _LAST_RESORT
 
     def _render(self, level: str, event: EventDict) -> str:
         event = self._add_time(None, level, structlog.processors.add_log_level(None, level, event))
@@ -197,24 +198,20 @@ class _Renderer:
             line = self._to_line(event)
         return _shorten(line, MAX_LINE_LENGTH)
 
-    def _to_line(self, event: EventDict) -> str:
-        return self._encode(event)
 
+def _console_encoder(*, colors: bool) -> Callable[[EventDict], str]:
+    """Return the encoder for people on a terminal. A client's text must not control the terminal."""
+    render = structlog.dev.ConsoleRenderer(colors=colors)
 
-class _ConsoleRenderer(_Renderer):
-    """The same for people on a terminal. A client's text must not control the terminal."""
-
-    def __init__(self, *, colors: bool) -> None:
-        super().__init__()
-        self._console = structlog.dev.ConsoleRenderer(colors=colors)
-
-    def _to_line(self, event: EventDict) -> str:
+    def to_line(event: EventDict) -> str:
         shown = {key: _escape(_shorten(_describe(value), MAX_LINE_LENGTH)) for key, value in event.items()}
         for key in ("exception", "stack"):  # these keep their lines, and an indent tells them from events
             if key in event:
                 lines = _shorten(_describe(event[key]), MAX_LINE_LENGTH).split("\n")
                 shown[key] = "\n".join(f"    {_escape(line)}" for line in lines)
-        return self._console(None, "", shown)
+        return render(None, "", shown)
+
+    return to_line
 
 
 class _EventLogger:

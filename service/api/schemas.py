@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -122,8 +122,3 @@ class ModelDetails(_Body):
     live: LiveVersion | None
     versions: list[VersionSummary]
     card: Metadata | None = Field(description="Metadata of the live version, else of the newest readable one.")
-
-
-def json_schema_ref(body: type[BaseModel]) -> dict[str, Any]:
-    """Return a reference to a body's schema. A route of the same document must return that body."""
-    return {"$ref": f"#/components/schemas/{body.__name__}"}

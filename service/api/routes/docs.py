@@ -59,7 +59,7 @@ async def problem(
     """Explain a kind of problem. Its `type` is this path."""
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
-    return problems.explain(problems.PROBLEMS[name], record_of(request.scope).request_id)
+    return problems.PROBLEMS[name].write(record_of(request.scope).request_id)
 
 
 @cache  # one copy for all clients
