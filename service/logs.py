@@ -49,7 +49,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     structlog.configure(
         processors=[renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: _EventLogger(writer),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Handler(renderer, writer)], level=logging.WARNING, force=True)
@@ -87,6 +87,8 @@ class LogWriter:
         except MemoryError:
             pass
         self._drop(1)
+
+    debug = info = warning = error = critical = write  # structlog's names
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Wait until the queued lines are written, but at most `timeout_s`."""
@@ -212,13 +214,6 @@ def _console_encoder(*, colors: bool) -> Callable[[EventDict], str]:
         return render(None, "", shown)
 
     return to_line
-
-
-class _EventLogger:
-    """The methods that structlog calls with a rendered line."""
-
-    def __init__(self, writer: LogWriter) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = writer.write
 
 
 class _Handler(logging.Handler):

@@ -15,8 +15,6 @@ from service.api.record import record_of
 from service.api.schemas import ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
-STATUS_HUNG_UP = 499
-"""nginx's number for a client that has left. It is for the log and the metrics only."""
 
 _NO_MEMORY = "The server has too little memory for this request now. Send it again after the seconds in Retry-After."
 _EXAMPLE_ID = "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47"
@@ -193,4 +191,4 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _answer_hung_up(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return Response(status_code=STATUS_HUNG_UP)
+    return Response(status_code=499)  # nginx's number for a client that has left, for the log and the metrics

@@ -116,7 +116,7 @@ ORIENTED = (
     None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270,
 )  # fmt: skip
-"""How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright picture."""
+"""How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright photograph."""
 
 
 async def test_all_eight_orientations_score_alike(service: Running) -> None:
