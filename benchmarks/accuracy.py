@@ -24,22 +24,24 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import keras
 import numpy as np
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 
-from service.data.batches import LabelledPixels, load_squares, load_whole
-from service.data.check import check_folder
+from service.data.batches import LabelledPixels
+from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
-from service.data.split import split_photographs
+from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS, alexnet_v2
+from service.training.alexnet import answer, fit_alexnet
 from service.training.checkpoint import Epoch
-from service.training.fit import predict_logits
 from service.training.observer import Observer
-from service.training.recipe import Augmentation, Recipe, find_recipe
-from service.training.train import LIMITS, RULE, learn
+from service.training.recipe import AlexNetRecipe, Augmentation, Teaching, find_recipe
+from service.training.run import Run
+from service.training.schedule import Schedule
 
 EPOCHS = 30
 OFF = Augmentation(flip=False)
 BEST = find_recipe("default")
+FROZEN = Teaching("efficientnet_lite2", tuned=0.0, temperature=2.0)
 PIXEL_SCALE = 127.5  # so many times smaller are the pixels here than the paper's
 
 
@@ -67,12 +69,13 @@ NETWORKS["alexnet_v2_lrn"] = alexnet_v2_lrn  # for the ladder only
 
 @dataclass(frozen=True)
 class Rung:
-    """One change; `below` names the rung that it changes (none: the first)."""
+    """One change of a recipe's values and of its schedule's. `below` names the rung that it changes, if any."""
 
     name: str
     says: str
     changes: dict[str, Any] = field(default_factory=dict)
     below: str | None = None
+    pace: dict[str, Any] = field(default_factory=dict)
 
 
 LADDER = (
@@ -82,13 +85,9 @@ LADDER = (
     Rung(
         "schedule",
         "warm-up, cosine, decoupled weight decay, average of the weights",
-        {
-            "warmup_epochs": BEST.warmup_epochs,
-            "cosine": True,
-            "weight_decay": BEST.weight_decay,
-            "average_decay": BEST.average_decay,
-        },
+        {},
         "batch norm",
+        {name: getattr(BEST.schedule, name) for name in ("warmup_epochs", "cosine", "weight_decay", "average_decay")},
     ),
     Rung(
         "views",
@@ -105,13 +104,13 @@ LADDER = (
     Rung(
         "frozen teacher",
         "answers of EfficientNet-Lite2 with a new last layer as targets, T = 2",
-        {"teacher": "efficientnet_lite2", "teacher_tuned": 0.0, "teacher_temperature": 2.0},
+        {"teaching": FROZEN},
         "mixup",
     ),
     Rung(
         "tuned teacher",
         "the upper half of the teacher trained on the photographs",
-        {"teacher_tuned": 0.5},
+        {"teaching": replace(FROZEN, tuned=0.5)},
         "frozen teacher",
     ),
     Rung(
@@ -123,28 +122,29 @@ LADDER = (
     Rung(
         "mean of weights",
         "the last quarter of the epochs at a standing rate, and the mean of their weights",
-        {"swa_share": BEST.swa_share, "swa_learning_rate": BEST.swa_learning_rate},
+        {},
         "cutmix",
+        {name: getattr(BEST.schedule, name) for name in ("swa_share", "swa_learning_rate")},
     ),
 )
 
 
-def recipe_of(name: str) -> Recipe:
+def recipe_of(name: str) -> AlexNetRecipe:
     """The rung's recipe: its own changes on top of those of all rungs below."""
     (rung,) = [rung for rung in LADDER if rung.name == name]
     if rung.below is None:
-        return Recipe(
-            name="ladder", network="alexnet_v2", epochs=EPOCHS, batch_size=BEST.batch_size, augmentation=OFF,
+        return AlexNetRecipe(
+            name="ladder", network="alexnet_v2", schedule=Schedule(EPOCHS, BEST.schedule.batch_size), augmentation=OFF,
             scale=BEST.scale, offset=BEST.offset,
         )  # fmt: skip
-    return replace(recipe_of(rung.below), **rung.changes)
+    below = recipe_of(rung.below)
+    return replace(below, schedule=replace(below.schedule, **rung.pace), **rung.changes)
 
 
-def lesson_of(recipe: Recipe, seed: int, runs: Path) -> Path:
-    """Where the answers of its teacher are kept: rungs that ask the same teacher about the same views share them."""
-    asked = (recipe.teacher, recipe.teacher_tuned, recipe.teacher_epochs, recipe.teacher_temperature, recipe.num_views)
-    told = recipe.feature_weight > 0, recipe.augmentation
-    return runs / f"lesson-{hashlib.sha256(repr((asked, told, seed)).encode()).hexdigest()[:8]}.npz"
+def lesson_of(recipe: AlexNetRecipe, seed: int, runs: Path) -> Path:
+    """Path of the teacher's answers. Rungs that ask the same teacher about the same views share them."""
+    asked = repr((recipe.teaching, recipe.augmentation, seed))
+    return runs / f"lesson-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.npz"
 
 
 class Log(Observer):
@@ -153,45 +153,46 @@ class Log(Observer):
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def checking(self, done: int, total: int) -> None:
-        """Silent."""
-
-    def found(self, *_: object) -> None:
-        """Silent."""
-
-    def checked(self, *_: object) -> None:
-        """Silent."""
-
-    def stage(self, name: str) -> None:
-        """Silent."""
-
-    def teaching(self, what: str, done: int, total: int) -> None:
-        """Silent."""
-
     def taught(self, teacher: str, accuracy: float | None) -> None:
-        """Print it."""
         print(f"{self._name}: {teacher} {accuracy}", flush=True)
 
-    def step(self, *_: object) -> None:
-        """Silent."""
-
     def say(self, sentence: str) -> None:
-        """Print it."""
         print(f"{self._name}: {sentence}", flush=True)
 
     def epoch(self, result: Epoch) -> None:
-        """Print every tenth."""
         if result.epoch % 10 == 9:
             print(f"{self._name}: epoch {result.epoch + 1}, validation {result.validation_accuracy:.4f}", flush=True)
 
 
-def measure(model: keras.Model, validation: LabelledPixels, recipe: Recipe) -> dict[str, float]:
+def measure(network: keras.Model, validation: LabelledPixels, recipe: AlexNetRecipe) -> dict[str, float]:
     """Accuracy on the validation part: as serving asks, and averaged with the mirror image."""
     mirrored = LabelledPixels(np.asarray(validation.images)[:, :, ::-1], validation.class_indices)
-    plain, other = (predict_logits(model, squares, recipe) for squares in (validation, mirrored))
+    plain, other = (answer(network, recipe, squares) for squares in (validation, mirrored))
     return {
         "accuracy": float((plain.argmax(axis=1) == validation.class_indices).mean()),
         "with_mirror": float(((plain + other).argmax(axis=1) == validation.class_indices).mean()),
+    }
+
+
+def train(dataset: Dataset, name: str, seed: int, runs: Path) -> dict[str, Any]:
+    """Train one rung, and return its row."""
+    recipe, begun = recipe_of(name), time.perf_counter()
+    run, lesson = Run(runs / f"{name}-{seed}", "ladder", runs, "cpu"), lesson_of(recipe, seed, runs)
+    run.make()
+    if lesson.exists():
+        shutil.copy(lesson, run.folder / "lesson.npz")
+    seeded = replace(dataset, split=replace(dataset.split, seed=seed))  # the parts stay
+    photographs, validation = dataset.full_images("train"), dataset.squares("validation")
+    fitted = fit_alexnet(seeded, recipe, run, Log(f"{name} {seed}"), photographs, validation)
+    if recipe.teaching:
+        shutil.copy(run.folder / "lesson.npz", lesson)
+    return {
+        "seed": seed,
+        **measure(fitted.network, validation, recipe),
+        "teacher": fitted.teacher_accuracy,
+        "epochs": recipe.schedule.epochs,
+        "seconds": time.perf_counter() - begun,
+        "seconds_per_epoch": statistics.median(epoch.seconds for epoch in fitted.history),
     }
 
 
@@ -244,8 +245,8 @@ def in_memory_markdown() -> str:
     ]
     for run in document["runs"]:
         features = f"{run['features_from']}, weight {run['feature_weight']}" if run["features_from"] else ""
-        other = [f"weight decay {run['weight_decay']}"] if run["weight_decay"] != BEST.weight_decay else []
-        other += [f"rate {run['learning_rate']}"] if run["learning_rate"] != BEST.learning_rate else []
+        other = [f"weight decay {run['weight_decay']}"] if run["weight_decay"] != BEST.schedule.weight_decay else []
+        other += [f"rate {run['learning_rate']}"] if run["learning_rate"] != BEST.schedule.learning_rate else []
         answers = "the teacher's own" if run["answers_to_mixed_views"] else "blended"
         lines.append(
             f"| {run['network']} | {run['epochs']} | {features} | {answers} | {', '.join(other)} "
@@ -263,38 +264,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rungs", nargs="+", default=[rung.name for rung in LADDER])
     parser.add_argument("--runs", type=Path, default=Path("runs/ladder"))
     asked = parser.parse_args(arguments)
-    check = check_folder(read_folder(asked.folder), LIMITS)
-    split = split_photographs(check, 0)
-    train = load_whole(split.photographs["train"], check.class_names, RULE.shorter_side, LIMITS)
-    validation = load_squares(split.photographs["validation"], check.class_names, RULE, LIMITS)
+    dataset = open_dataset(read_folder(asked.folder), 0, ImageLimits())
+    num_validation = len(dataset.split.photographs["validation"])
     path = RESULTS / "accuracy.json"
     document: dict[str, Any] = {"rungs": {}}
     if path.exists():
         document = json.loads(path.read_text(encoding="utf-8"))
-    document |= {"machine": describe_machine(), "epochs": EPOCHS, "num_validation": len(validation.class_indices)}
+    document |= {"machine": describe_machine(), "epochs": EPOCHS, "num_validation": num_validation}
     for seed in asked.seeds:
         for name in asked.rungs:
             runs = document["rungs"].setdefault(name, [])
             if any(run["seed"] == seed for run in runs):
                 continue
-            recipe, begun = recipe_of(name), time.perf_counter()
-            run, lesson = asked.runs / f"{name}-{seed}", lesson_of(recipe, seed, asked.runs)
-            run.mkdir(parents=True, exist_ok=True)
-            if lesson.exists():
-                shutil.copy(lesson, run / "lesson.npz")
-            fitted, teacher = learn(recipe, train, validation, check, seed, "cpu", run, Log(f"{name} {seed}"))
-            if recipe.teacher != "none":
-                shutil.copy(run / "lesson.npz", lesson)
-            runs.append(
-                {
-                    "seed": seed,
-                    **measure(fitted.model, validation, recipe),
-                    "teacher": teacher,
-                    "epochs": recipe.epochs,
-                    "seconds": time.perf_counter() - begun,
-                    "seconds_per_epoch": statistics.median(epoch.seconds for epoch in fitted.history),
-                }
-            )
+            runs.append(train(dataset, name, seed, asked.runs))
             path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             (Path(__file__).parent / "accuracy.md").write_text(to_markdown(document), encoding="utf-8")
             keras.backend.clear_session()

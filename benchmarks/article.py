@@ -1,12 +1,11 @@
 """The article's experiment on this machine, and its table: `python benchmarks/article.py FOLDER`.
 
-Runs `flowers train --recipe article` on each device there is, into a store and run folders of its own, and writes
+Runs `flowers train --recipe article` on each device there is, into a store and run folders of its own. It writes
 `benchmarks/results/article.json`: device, seconds per epoch, accuracy on the test part, and the machine in words.
 
-With another backend of Keras, such as `KERAS_BACKEND=jax` where TensorFlow has no build for the GPU, nothing can be
-exported: the same training runs on Keras's first device, the network is evaluated as it stands, and the result is
-`article-<backend>.json`. That in the repository is of a first form, which trained on photographs made smaller, and
-whose network was evaluated on another machine.
+With another backend of Keras, such as `KERAS_BACKEND=jax`, nothing can be exported. The same training then runs on
+Keras's first device, and the network is evaluated as it stands. The result is `article-<backend>.json`. That in the
+repository is of a first form. It trained on smaller photographs, and was evaluated on another machine.
 """
 
 import argparse
@@ -15,28 +14,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from service.cli.doctor import describe_cpu, describe_memory, find_packages
-from service.engines.found import list_driver_gpus
+import service  # noqa: F401 - before Keras, whose files it keeps in the cache folder
 
-RESULTS = Path(__file__).with_name("results")
-
-
-def describe_machine() -> dict[str, object]:
-    """Cores, vector extensions, memory and GPUs, in words; no name, no path."""
-    return {
-        "cpu": describe_cpu(),
-        "memory": describe_memory().get("total"),
-        "gpu": list_driver_gpus() or "none",
-        "packages": {name: version for name, version in find_packages().items() if version},
-    }
+# isort: split
+from machine import RESULTS, describe_machine
 
 
 def train_and_export(folder: Path) -> list[dict[str, Any]]:
-    """`flowers train`: a row for each device."""
+    """Run `flowers train`, and return a row for each device."""
     with tempfile.TemporaryDirectory(prefix="flowers-article-") as scratch:
         command = [sys.executable, "-m", "service", "train", str(folder), "--recipe", "article", "--json"]
         places = ["--model-store", f"{scratch}/store", "--runs", f"{scratch}/runs"]
@@ -44,59 +32,38 @@ def train_and_export(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "run"} for row in json.loads(process.stdout)]
 
 
-class Printer:
-    """Watches a training."""
-
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
-        """Nothing: there are many."""
-
-    def epoch(self, result: Any) -> None:
-        """Print it."""
-        print(result, flush=True)
-
-    def say(self, sentence: str) -> None:
-        """Print it."""
-        print(sentence, flush=True)
-
-
 def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
-    """The same training without TensorFlow: one row, of the first device; `epochs` instead of the recipe's."""
+    """Train without an export, and return the row of the first device. `epochs` replaces the recipe's."""
     import keras
 
-    from service.data.batches import load_squares, load_whole
-    from service.data.check import check_folder
+    from service.data.dataset import open_dataset
     from service.data.folder import read_folder
-    from service.data.split import split_photographs
-    from service.data.views import Views
-    from service.imaging.pixels import ImageLimits, ResizeRule
-    from service.training.augment import training_view
-    from service.training.checkpoint import seconds_per_epoch
-    from service.training.fit import fit, predict_logits
+    from service.imaging.limits import ImageLimits
+    from service.training.alexnet import answer, fit_alexnet
+    from service.training.checkpoint import Epoch, seconds_per_epoch
+    from service.training.observer import Observer
     from service.training.recipe import find_recipe
+    from service.training.run import Run
 
-    rule, limits, recipe = ResizeRule(), ImageLimits(), find_recipe("article")
-    recipe = replace(recipe, epochs=epochs or recipe.epochs)
-    check = check_folder(read_folder(folder), limits)
-    split = split_photographs(check, seed)
-    whole = load_whole(split.photographs["train"], check.class_names, rule.shorter_side, limits)
-    validation, test = (
-        load_squares(split.photographs[part], check.class_names, rule, limits) for part in ("validation", "test")
-    )
-    views = Views(whole.images, training_view(recipe, rule), seed)
-    device = keras.distribution.list_devices()[0]
-    with tempfile.TemporaryDirectory(prefix="flowers-article-") as scratch, keras.device(device):
-        fitted = fit(
-            recipe, len(check.class_names), views, whole.class_indices, validation,
-            seed=seed, checkpoint=Path(scratch, "checkpoint.npz"), watcher=Printer(),
-        )  # fmt: skip
-        answers = predict_logits(fitted.model, test, recipe).argmax(axis=1)
+    class Printer(Observer):
+        def epoch(self, result: Epoch) -> None:
+            print(result, flush=True)
+
+    recipe = find_recipe("article", epochs=epochs)
+    dataset = open_dataset(read_folder(folder), seed, ImageLimits())
+    device = keras.distribution.list_devices()[0].split(":")[0]
+    with tempfile.TemporaryDirectory(prefix="flowers-article-") as scratch:
+        run = Run(Path(scratch), "article", Path(scratch), device)
+        photographs, validation = dataset.full_images("train"), dataset.squares("validation")
+        fitted = fit_alexnet(dataset, recipe, run, Printer(), photographs, validation)
+    test = dataset.squares("test")
     return [
         {
-            "device": device.split(":")[0],
+            "device": device,
             "backend": keras.backend.backend(),
             "epochs": len(fitted.history),
             "seconds_per_epoch": seconds_per_epoch(fitted.history),
-            "test_accuracy": float((answers == test.class_indices).mean()),
+            "test_accuracy": float((answer(fitted.network, recipe, test).argmax(axis=1) == test.class_indices).mean()),
         }
     ]
 

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from benchmarks.article import RESULTS, describe_machine
+from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.serving.photographs import without_profile
 from service.data.split import parse_split
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import Decoded, Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import find_conversion, to_srgb
 from service.imaging.resize import resize
 from service.store.layout import SPLIT_FILE

@@ -6,16 +6,12 @@ Needs the image `flowers:cpu` and an engine that answers; writes `benchmarks/res
 import json
 import statistics
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
-from article import RESULTS, describe_machine
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support.drawing import draw_photograph, encode
+from drawn import draw_photograph
+from machine import RESULTS, describe_machine
 
 IMAGE = "flowers:cpu"
 RUNS = 5
@@ -48,7 +44,7 @@ def time_to_first_answer_s(photo: bytes) -> float:
 def main() -> None:
     """Measure, print, write."""
     size_mb = int(docker("image", "inspect", "--format", "{{.Size}}", IMAGE)) / 1e6
-    photo = encode(draw_photograph(3, seed=300))
+    photo = draw_photograph(300)
     seconds = sorted(time_to_first_answer_s(photo) for _ in range(RUNS))
     result = {
         "machine": describe_machine(),

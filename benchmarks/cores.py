@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.article import RESULTS, describe_machine
+from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.reliability.replica import replica, store_of_its_own
 
 NUM_GENERATORS, CONNECTIONS_PER_CORE = 4, 16

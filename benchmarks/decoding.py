@@ -14,13 +14,14 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 from PIL import Image
 
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
 from service.imaging.decode import decode_square
-from service.imaging.pixels import Decoded, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Decoded
 from service.imaging.resize import resize
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 from packaging.requirements import Requirement
 
 import service  # noqa: F401 - before the engines, so that none reports to its maker
@@ -153,10 +153,9 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
     from service.engines.savedmodel import SavedModelEngine
     from service.networks.alexnet import alexnet_v1
     from service.store.versions import resolve_version
-    from service.training.export.light_model import ready_for_int8
-    from service.training.export.onnx_graph import float32_model, int8_model
+    from service.training.export.int8 import equalise, int8_model
+    from service.training.export.onnx_graph import float32_model
     from service.training.export.saved_model import export_saved_model
-    from service.training.export.steps import read_network
 
     if network == "shipped":
         source = resolve_version(REPOSITORY / "model_store", "flowers").folder
@@ -165,12 +164,13 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
     else:
         tflite = folder
         keras.utils.set_random_seed(0)
-        logits, numbers = alexnet_v1(5), {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
+        logits = alexnet_v1(5)
+        numbers: dict[str, Any] = {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
         export_saved_model(logits, folder, **numbers)
-        steps = read_network(logits, **numbers)
         (folder / "assets.extra").mkdir()
-        (folder / FILES["onnxruntime", "float32"]).write_bytes(float32_model(steps).SerializeToString())
-        int8 = int8_model(*ready_for_int8(steps, calibration))
+        (folder / FILES["onnxruntime", "float32"]).write_bytes(float32_model(logits, **numbers).SerializeToString())
+        equalised = equalise(logits, calibration, scale=numbers["scale"], offset=numbers["offset"])
+        int8 = int8_model(equalised, calibration, **numbers)
         (folder / FILES["onnxruntime", "int8"]).write_bytes(int8.SerializeToString())
     tflite.mkdir(exist_ok=True)
     for precision in ("float32", "int8"):

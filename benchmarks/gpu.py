@@ -29,7 +29,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras
 import numpy as np
 
-from benchmarks.article import RESULTS, describe_machine
+from benchmarks.machine import RESULTS, describe_machine
 from service.networks.alexnet import NETWORKS, alexnet_v1
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -15,14 +15,15 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from article import RESULTS
+from machine import RESULTS
 from PIL import Image, ImageDraw
 
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
 from service.errors import ImageError
 from service.imaging.decode import decode_image
-from service.imaging.pixels import Decoded, ImageLimits, Pixels
+from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.resize import resize
 
 SIZE = 256

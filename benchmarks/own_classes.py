@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 
 CLASS_NAMES = ("daisy", "roses", "tulips")
 PER_CLASS = 60

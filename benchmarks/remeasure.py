@@ -18,7 +18,7 @@ from service.engines.open_version import load_engine, open_stored
 from service.engines.wish import EngineWish
 from service.evaluation.folder import evaluate_folder, find_differences, stated_metrics
 from service.evaluation.score import score_photographs
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.store.layout import METADATA_FILE
 from service.store.metadata import Metadata
 from service.store.publish import publish_version

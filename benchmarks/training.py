@@ -30,13 +30,13 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import keras
 import numpy as np
-from article import RESULTS, describe_machine
+from machine import RESULTS, describe_machine
 
-from service.data.batches import LabelledPixels, epoch_batches, load_whole
+from service.data.batches import LabelledPixels, epoch_batches, load_full_images
 from service.data.check import check_folder
 from service.data.folder import read_folder
 from service.data.views import Views
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.networks.alexnet import alexnet_v1
 from service.training.augment import training_view
 from service.training.precision import compute_precision, fastest_precision
@@ -83,13 +83,13 @@ def forever(photographs: LabelledPixels, num_views: int = 0) -> Iterator[tuple[A
     """Batches as a training makes them, epoch after epoch; a number of views that are kept is made beforehand."""
     recipe = find_recipe("default")
     labels = np.eye(5, dtype=np.float32)[photographs.class_indices]
-    views = Views(photographs.images, training_view(recipe, ResizeRule()), 0, num_views)
+    views = Views(photographs.images, training_view(recipe.augmentation, ResizeRule()), 0, num_views)
     assert views.is_keeping == (num_views > 0), "there is no memory to keep them"
     for epoch in range(num_views):
-        for _ in epoch_batches(views, batch_size=BATCH_SIZE, epoch=epoch, seed=0):
+        for _ in epoch_batches(views, batch_size=BATCH_SIZE, epoch=epoch):
             pass
     for epoch in range(10**6):
-        for batch in epoch_batches(views, batch_size=BATCH_SIZE, epoch=epoch, seed=0):
+        for batch in epoch_batches(views, batch_size=BATCH_SIZE, epoch=epoch):
             yield batch.images, labels[batch.photographs]
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
     check = check_folder(read_folder(arguments.folder), ImageLimits())
-    photographs = load_whole(check.photographs[::3], check.class_names, ResizeRule().shorter_side, ImageLimits())
+    photographs = load_full_images(check.photographs[::3], check.class_names, ResizeRule(), ImageLimits())
     in_memory = next(forever(photographs))
     policies = sorted({"float32", fastest_precision()})
     steps = arguments.steps

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from service.evaluation.metrics import ClassMetrics, Evaluation
 from service.evaluation.plots import draw_confusion, to_svg
 from service.training.checkpoint import Epoch
-from service.training.fit_on_device import NUM_FOLDS, mean_epoch
+from service.training.cross_validation import mean_epoch
 from service.training.plots import draw_curves
 
 DOCS = Path(__file__).parent
@@ -49,7 +49,7 @@ def draw_patience(document: dict[str, Any]) -> str:
 
 def read_folds(document: dict[str, Any]) -> list[Epoch]:
     """Return the mean loss and accuracy of the networks of the cross-validation, every so many epochs."""
-    histories = [[Epoch(**row) for row in document[f"fold-{number}"]["history"]] for number in range(NUM_FOLDS)]
+    histories = [[Epoch(**row) for row in document[f"fold-{number}"]["history"]] for number in range(4)]
     return [mean_epoch(rows) for rows in zip(*histories, strict=True)]
 
 

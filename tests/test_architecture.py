@@ -20,13 +20,13 @@ ARROWS = {
     "settings": {"errors", "imaging", "engines", "store"},
     "imaging": {"errors", "machine"},
     "data": {"errors", "files", "http_client", "imaging", "machine"},
-    "networks": {"errors", "installation"},
+    "networks": {"errors", "files", "installation"},
     "store": {"errors", "files"},
     "bench": {"errors"},
     "wire": {"errors"},
     "engines": {"errors", "installation", "imaging", "store", "machine"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "machine"},
-    "training": {"errors", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
+    "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
     "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
@@ -38,8 +38,9 @@ ARROWS = {
 
 KNOWN_BY = {
     "tensorflow": {"training/export/saved_model.py", "engines/savedmodel.py"},
-    "onnxruntime": {"training/export/light_model.py", "engines/onnx_runtime.py"},
-    "onnx": {"training/export/light_model.py", "training/export/onnx_graph.py"},
+    "jax": {"training/fit_on_device.py"},
+    "onnxruntime": {"training/export/int8.py", "training/export/onnx_graph.py", "engines/onnx_runtime.py"},
+    "onnx": {"training/export/int8.py", "training/export/light_model.py", "training/export/onnx_graph.py"},
     "uvicorn": {"cli/serve.py", "wire/head_guard.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
 }

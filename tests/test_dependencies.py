@@ -18,6 +18,7 @@ REACHED_INTO = {
     "pillow": "imaging/decode.py and inference/decode_process.py set up its plug-ins",
     "pydantic-settings": "settings.py filters what it has read of the environment",
     "python-multipart": "api/upload.py calls its parser",
+    "tf2onnx": "training/export/int8.py drops nodes that it has written",
     "uvicorn": "wire/ and cli/serve.py extend its protocol and its server",
     "uvloop": "wire/ relies on how its transports pause, write and abort",
 }

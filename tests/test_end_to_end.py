@@ -20,7 +20,7 @@ from service.engines.open_version import open_stored
 from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.evaluation.score import score_photographs
 from service.imaging.decode import decode_image
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 from service.imaging.resize import resize
 from service.store.layout import SPLIT_FILE
 from service.store.verify import verify_version

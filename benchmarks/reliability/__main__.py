@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from benchmarks.article import RESULTS, describe_machine
+from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.reliability import neighbours, overload, reload, rollout, soak, versions
 from benchmarks.reliability.replica import Result
 

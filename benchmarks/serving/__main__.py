@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import ImageCms
 
+from benchmarks.drawn import draw_folder
 from benchmarks.serving.environments import installed_versions, lock_all
 from benchmarks.serving.limits import measure_client, measure_limits
 from benchmarks.serving.measure import ServerFailed, Stage, Timing, measure, python_of
@@ -175,9 +176,6 @@ def _say(sentence: str) -> None:
 
 
 def _draw(folder: Path) -> Path:
-    sys.path.insert(0, str(REPOSITORY / "tests"))
-    from support.drawing import draw_folder
-
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     draw_folder(folder, photographs_per_class=_NUM_CANDIDATES // 5, size=(500, 333))
     for path in folder.glob("*/*.jpg"):

@@ -26,7 +26,8 @@ from service.engines.engine import Engine
 from service.engines.open_version import load_engine
 from service.engines.wish import EngineWish
 from service.imaging.decode import decode_square
-from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.store.verify import verify_version
 
 _BATCH_SIZES = (1, 4, 16, 32)

@@ -1,8 +1,8 @@
-"""`flowers train [FOLDER]`: photographs in, a new version in the model store out."""
+"""The verb `train`. It makes a new version in the model store from photographs."""
 
 import os
 import sys
-from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,9 +23,10 @@ from service.errors import InvalidParameter
 from service.libraries import keep_files_in, limit_tensorflow_log
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
+from service.training.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from service.data.check import DataCheck, Finding
     from service.data.split import Split
@@ -53,11 +54,14 @@ def train(
     A finished training is not repeated without --again.
     """
     settings = settings or TrainSettings()
-    _prepare_libraries()
-    keep_files_in(settings.cache)
     from service.training.recipe import find_recipe
 
-    recipe = _adapt(find_recipe(settings.recipe), settings)
+    recipe = find_recipe(
+        settings.recipe, network=settings.network, epochs=settings.epochs, batch_size=settings.batch_size,
+        teacher=settings.teacher,
+    )  # fmt: skip
+    _prepare_libraries(recipe)
+    keep_files_in(settings.cache)
     model = name or (folder.resolve().name if folder else recipe.model_name or "flowers")
     try:
         check_model_name(model)
@@ -65,55 +69,69 @@ def train(
         raise error if name else InvalidParameter(f"{error}: name it with --name") from None
     with open_messages() as messages, ProgressObserver(open_console(messages)) as observer:
         with captured_messages():
-            from service.imaging.pixels import ImageLimits
             from service.training.keras_settings import reset_keras_settings
-            from service.training.train import list_devices, train
+            from service.training.train import list_devices
 
             reset_keras_settings()
             devices = list_devices(settings.device)
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
         sys.dont_write_bytecode = True
-        _check_teacher(recipe)
+        if recipe.teaching:  # before the photographs are fetched and checked
+            from service.networks.backbones import load_backbone
+
+            load_backbone(recipe.teaching.teacher)
         photographs = folder or _fetch(settings, observer)
-        results = [
-            train(
-                photographs, model, recipe, seed=settings.seed, device=device,
-                store=settings.model_store, runs=settings.runs, observer=observer, again=again,
-                limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-            )
-            for device in (devices if recipe.every_device else devices[:1])
-        ]  # fmt: skip
+        used = devices if recipe.every_device else devices[:1]
+        results = _train(photographs, model, recipe, used, settings, observer, again=again)
     if json:
         print(_to_json(results))
-    else:
+    elif results:
         print_result(_to_table(results))
     return 0
 
 
-def _prepare_libraries() -> None:
-    # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+def _train(
+    folder: Path,
+    model: str,
+    recipe: "Recipe",
+    devices: "Sequence[str]",
+    settings: TrainSettings,
+    observer: "ProgressObserver",
+    *,
+    again: bool,
+) -> "list[Trained]":
+    """Check the photographs, and train on each device. Return the versions that were published."""
+    from service.data.dataset import open_dataset
+    from service.data.folder import read_folder
+    from service.imaging.limits import ImageLimits
+    from service.store.publish import check_can_publish
+    from service.training.run import name_run, open_run
+    from service.training.train import train
+
+    listed = read_folder(folder)
+    check_can_publish(settings.model_store, model)
+    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    dataset = open_dataset(listed, settings.seed, limits, checking=observer.checking, found=observer.found)
+    observer.checked(dataset.check, dataset.split)
+    results = []
+    for device in devices:
+        run_name = name_run(model, recipe, dataset, device)
+        with open_run(
+            settings.runs, run_name, model=model, store=settings.model_store, device=device, again=again
+        ) as run:  # fmt: skip
+            results.append(train(dataset, recipe, run, observer))
+    return [result for result in results if result is not None]
+
+
+def _prepare_libraries(recipe: "Recipe") -> None:
+    # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect, unless the recipe
+    # is made for it.
+    has_tensorflow, has_jax = (find_spec(library) is not None for library in ("tensorflow", "jax"))
+    is_wanted = recipe.num_folds > 0 and os.environ.get("KERAS_BACKEND") == "jax"
+    os.environ["KERAS_BACKEND"] = "jax" if has_jax and (is_wanted or not has_tensorflow) else "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
     limit_tensorflow_log(3)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-
-
-def _adapt(recipe: "Recipe", settings: TrainSettings) -> "Recipe":
-    return replace(
-        recipe,
-        epochs=settings.epochs or recipe.epochs,
-        batch_size=settings.batch_size or recipe.batch_size,
-        network=settings.network or recipe.network,
-        teacher=settings.teacher or recipe.teacher,
-    )
-
-
-def _check_teacher(recipe: "Recipe") -> None:
-    """Find out before the photographs are fetched and checked whether there is such a teacher, and its weights."""
-    if recipe.teacher != "none":
-        from service.networks.backbones import load_backbone
-
-        load_backbone(recipe.teacher)
 
 
 def _fetch(settings: TrainSettings, observer: "ProgressObserver") -> Path:
@@ -122,8 +140,8 @@ def _fetch(settings: TrainSettings, observer: "ProgressObserver") -> Path:
     return fetch(FLOWER_PHOTOS, settings.cache, observer.fetching)
 
 
-class ProgressObserver:
-    """Shows a training on standard error: bars while it moves, one line per epoch to keep."""
+class ProgressObserver(Observer):
+    """Observer that shows a training on standard error: bars while it moves, one line per epoch to keep."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -146,19 +164,15 @@ class ProgressObserver:
         self._progress.update(self._task, completed=done, total=total, figures=figures)
 
     def fetching(self, done_bytes: int, total_bytes: int) -> None:
-        """So much of the data set is here."""
         self._show("fetching MB", done_bytes // 1_000_000, total_bytes // 1_000_000)
 
     def checking(self, done: int, total: int) -> None:
-        """So many photographs are checked."""
         self._show("checking", done, total)
 
     def found(self, check: "DataCheck") -> None:
-        """Print every finding of the check."""
         self._print_findings(check.findings)
 
     def checked(self, check: "DataCheck", split: "Split") -> None:
-        """Print what the split sets aside, and the sizes of the parts."""
         self._print_findings(split.set_aside)
         sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
         self.say(f"{len(check.photographs)} photographs: {sizes}")
@@ -168,40 +182,31 @@ class ProgressObserver:
             self.say(finding.sentence)
 
     def teaching(self, what: str, done: int, total: int) -> None:
-        """The teacher has done so much."""
         self._show(what, done, total)
 
     def taught(self, teacher: str, accuracy: float | None) -> None:
-        """Print what the teacher is worth."""
         if accuracy is not None:
             self.say(f"{teacher} teaches: {accuracy:.1%} of the validation part right")
 
     def stage(self, name: str) -> None:
-        """A stage without figures begins."""
         self._show(name, 0, None)
 
     def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
-        """Move the bar of the epoch."""
         figures = f"loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_s:.0f} images/s"
         self._show(f"epoch {epoch + 1}", step, num_steps, figures)
 
     def epoch(self, result: "Epoch") -> None:
-        """Print the epoch's line."""
+        validation = ""
+        if result.validation_loss is not None:
+            figures = result.validation_loss, result.validation_accuracy
+            validation = "validation loss {:.4f}, validation accuracy {:.4f}, ".format(*figures)
         self.say(
             f"epoch {result.epoch + 1}: loss {result.loss:.4f}, accuracy {result.accuracy:.4f}, "
-            f"{_validation(result)}"
-            f"{result.seconds:.1f} s, {result.images_per_s:.0f} images/s"
+            f"{validation}{result.seconds:.1f} s, {result.images_per_s:.0f} images/s"
         )
 
     def say(self, sentence: str) -> None:
-        """Print a line to keep."""
         self._console.print(printable(sentence), soft_wrap=True)
-
-
-def _validation(result: "Epoch") -> str:
-    if result.validation_loss is None:
-        return ""
-    return f"validation loss {result.validation_loss:.4f}, validation accuracy {result.validation_accuracy:.4f}, "
 
 
 def _to_table(results: "list[Trained]") -> Table:
@@ -214,7 +219,7 @@ def _to_table(results: "list[Trained]") -> Table:
             Text(result.model),
             str(result.version),
             result.device,
-            f"{len(result.history)}{' (interrupted)' if result.interrupted else ''}",
+            f"{result.num_epochs}{' (interrupted)' if result.interrupted else ''}",
             f"{result.seconds_per_epoch:.1f}",
             f"{100 * test.accuracy:.2f} % ({test.num_correct} of {test.num_photographs})",
             f"{100 * test.accuracy_low:.1f}-{100 * test.accuracy_high:.1f} %",
@@ -231,7 +236,7 @@ def _to_json(results: "list[Trained]") -> str:
                 "model": result.model,
                 "version": result.version,
                 "device": result.device,
-                "epochs": len(result.history),
+                "epochs": result.num_epochs,
                 "interrupted": result.interrupted,
                 "seconds_per_epoch": result.seconds_per_epoch,
                 "test_accuracy": result.test.accuracy,

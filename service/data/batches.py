@@ -1,4 +1,4 @@
-"""Photographs on disk -> arrays -> batches: decoded once, their views made ahead of the training step."""
+"""Decoded photographs and training batches. Threads make the batches ahead of the training step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,8 @@ from service.data.views import Batch, Photographs, Views
 from service.errors import DatasetError, ImageError, OutOfMemory
 from service.files import open_regular
 from service.imaging.decode import decode_image
-from service.imaging.pixels import Decoded, ImageLimits, Pixels, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.resize import resize, resize_shorter_side
 from service.machine import count_cores
 
@@ -26,40 +27,34 @@ _NUM_WORKERS = min(4, count_cores())  # they share Python's lock: 16 on 16 cores
 
 @dataclass(frozen=True)
 class LabelledPixels:
-    """Decoded photographs: `images` uint8, each (height, width, 3); `class_indices` int64 (N,), in the same order."""
+    """Decoded photographs: `images` uint8, each (height, width, 3). `class_indices` int64 (N,), in the same order."""
 
     images: Photographs
     class_indices: NDArray[np.int64]
 
     def repeated(self, times: int) -> "LabelledPixels":
-        """All of them `times` over; the repeats have views of their own."""
+        """Return all of them `times` over. The repeats have views of their own."""
         return LabelledPixels(list(self.images) * times, np.tile(self.class_indices, times))
 
 
-def load_whole(
-    photographs: Sequence[CheckedPhotograph],
-    class_names: Sequence[str],
-    shorter_side: int,
-    limits: ImageLimits,
+def load_full_images(
+    photographs: Sequence[CheckedPhotograph], class_names: Sequence[str], rule: ResizeRule, limits: ImageLimits
 ) -> LabelledPixels:
-    """Decode photographs for training: whole pictures with the shorter side at `shorter_side` pixels.
+    """Decode photographs for training. The shorter side of each has `rule.shorter_side` pixels.
 
     Raises:
-        DatasetError: names the first photograph that cannot be read or decoded any more.
-        OutOfMemory: names the photograph that there is no memory for.
+        DatasetError: A photograph cannot be read or decoded any more. The message names the first.
+        OutOfMemory: There is no memory for a photograph. The message names it.
     """
-    return _load(photographs, class_names, lambda image: resize_shorter_side(image, shorter_side), limits)
+    return _load(photographs, class_names, lambda image: resize_shorter_side(image, rule.shorter_side), limits)
 
 
 def load_squares(
-    photographs: Sequence[CheckedPhotograph],
-    class_names: Sequence[str],
-    rule: ResizeRule,
-    limits: ImageLimits,
+    photographs: Sequence[CheckedPhotograph], class_names: Sequence[str], rule: ResizeRule, limits: ImageLimits
 ) -> LabelledPixels:
-    """Decode photographs as serving does, bit for bit; `images` is one uint8 array (N, image_size, image_size, 3).
+    """Decode photographs as serving does, bit for bit. `images` is one uint8 array (N, image_size, image_size, 3).
 
-    Raises as `load_whole`.
+    Raises as `load_full_images`.
     """
     loaded = _load(photographs, class_names, lambda image: resize(image, rule), limits)
     return LabelledPixels(np.asarray(loaded.images), loaded.class_indices)
@@ -84,7 +79,7 @@ def _load(
 
 
 def _decode_again(path: Path, limits: ImageLimits) -> Decoded:
-    """Decode a photograph that the check has decoded before. In between a disk or a person may have changed it."""
+    """Decode a photograph again after the check. It may have changed since."""
     try:
         with open_regular(path) as file:
             return decode_image(file.read(limits.max_image_bytes + 1), limits)
@@ -97,20 +92,20 @@ def _decode_again(path: Path, limits: ImageLimits) -> Decoded:
     raise DatasetError(f"{path} has changed since it was checked. {why} Put it back, and give the command again.")
 
 
-def epoch_batches(
-    views: Views, *, batch_size: int, epoch: int, seed: int, workers: int = _NUM_WORKERS
-) -> Iterator[Batch]:
-    """One epoch in random order, each photograph as one view; what comes depends on `seed` and `epoch` alone.
+def epoch_batches(views: Views, *, batch_size: int, epoch: int, workers: int = _NUM_WORKERS) -> Iterator[Batch]:
+    """Yield one epoch in random order, each photograph as one view.
+
+    The batches depend on the seed of `views` and on `epoch` alone.
 
     Args:
-        views: of the training part. Of a counted number the epochs take each in turn; else every epoch has its own.
-        batch_size: photographs per batch. The last, smaller batch is left out: every epoch leaves out others.
-        epoch: counted from 0; a resumed training asks for the epoch that it has not finished.
-        seed: of the training.
-        workers: threads that make the batches, ahead of their being asked for.
+        views: Views of the training photographs. The epochs take numbered views in turn. Without numbers each epoch
+            has views of its own.
+        batch_size: Photographs per batch. A smaller last batch is left out. Every epoch leaves out others.
+        epoch: Number of the epoch, counted from 0.
+        workers: Number of threads that make batches ahead.
     """
     num_photographs = len(views)
-    order = np.random.default_rng((seed, epoch)).permutation(num_photographs)
+    order = np.random.default_rng((views.seed, epoch)).permutation(num_photographs)
     batch_size = min(batch_size, num_photographs)
     batches = [order[start : start + batch_size] for start in range(0, num_photographs - batch_size + 1, batch_size)]
 
@@ -123,9 +118,9 @@ def epoch_batches(
 
 
 def made_ahead(make: Callable[[_Item], _Made], items: Sequence[_Item], workers: int = _NUM_WORKERS) -> Iterator[_Made]:
-    """What `make` makes of each item, in order; `workers` threads make up to twice as many before they are asked for.
+    """Yield `make(item)` for each item, in order. `workers` threads keep twice as many ready.
 
-    What making one raises is raised where it would have come.
+    An error of `make` is raised in its item's place.
     """
     ahead = 2 * workers
     with ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""Views of photographs: each made from a seed, so that it can be made again, and kept where the memory allows."""
+"""Views of photographs. A seed makes each again, and memory keeps them where it allows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Photographs = Sequence[Pixels] | Pixels
 
 @dataclass(frozen=True)
 class View:
-    """What one view shows: photograph `other` to 1 - `share`, its own to `share`; `pixels` uint8 (size, size, 3)."""
+    """One view. It shows `share` of its own photograph and 1 - `share` of `other`. `pixels` uint8 (size, size, 3)."""
 
     pixels: Pixels
     other: int
@@ -23,15 +23,15 @@ class View:
 
 
 MakeView = Callable[[Photographs, int, np.random.Generator], View]
-"""The photographs, the number of one of them and a source of randomness -> a view of it."""
+"""Function from photographs, the number of one and a source of randomness to a view of it."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`N` views for one step.
+    """N views for one step.
 
-    `images` is uint8 (N, size, size, 3); `photographs` and `views`, int64 (N,), say of which photograph each is which
-    view; `others`, int64 (N,), and `shares`, float32 (N,), what else it shows and how much of its own.
+    `images` is uint8 (N, size, size, 3). `photographs` and `views`, int64 (N,), number them. `others`, int64 (N,), are
+    the photographs mixed in. `shares`, float32 (N,), are the shares of their own photographs.
     """
 
     images: Pixels
@@ -42,17 +42,16 @@ class Batch:
 
 
 class Views:
-    """View `v` of photograph `i`: the same each time it is asked for, whatever else is and by whichever thread.
+    """View `v` of photograph `i`, the same each time and on any thread.
 
-    A counted number of views is kept once made, if all of them take no more than half of the memory that is free: to
-    make them takes time from the training on them.
+    Numbered views are kept once made, if all take at most half of the free memory.
 
     Args:
-        photographs: to be seen.
-        make: makes a view.
-        seed: of all of them.
-        num_views: of each photograph; 0: no end of them, and nothing is kept.
-        free_bytes: memory that is free; None: as much as `memory_left` says.
+        photographs: Photographs to show.
+        make: Function that makes a view.
+        seed: Seed of all views.
+        num_views: Views of each photograph. 0 means no end of them. These are not kept.
+        free_bytes: Free memory. None means what `memory_left` says.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Views:
         num_views: int = 0,
         free_bytes: int | None = None,
     ) -> None:
-        self._photographs, self._make, self._seed, self.num_views = photographs, make, seed, num_views
+        self._photographs, self._make, self.seed, self.num_views = photographs, make, seed, num_views
         self.is_keeping = False
         if num_views == 0:
             return
@@ -76,11 +75,11 @@ class Views:
             self._others, self._shares = np.empty(shape, np.int64), np.empty(shape, np.float32)
 
     def __len__(self) -> int:
-        """The number of photographs."""
+        """Return the number of photographs."""
         return len(self._photographs)
 
     def batch(self, photographs: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
-        """View `views[k]` of photograph `photographs[k]`, for every k."""
+        """Return view `views[k]` of photograph `photographs[k]`, for every k."""
         if not self.is_keeping:
             made = [self._made(i, v) for i, v in zip(photographs.tolist(), views.tolist(), strict=True)]
             others, shares = [view.other for view in made], [view.share for view in made]
@@ -94,5 +93,11 @@ class Views:
         place = views, photographs
         return Batch(self._pixels[place], photographs, views, self._others[place], self._shares[place])
 
+    def keep(self, batch: Batch) -> None:
+        """Take views that another process has made. They must be numbered and kept."""
+        place = batch.views, batch.photographs
+        self._pixels[place], self._others[place], self._shares[place] = batch.images, batch.others, batch.shares
+        self._is_kept[place] = True
+
     def _made(self, photograph: int, view: int) -> View:
-        return self._make(self._photographs, photograph, np.random.default_rng((self._seed, view, photograph)))
+        return self._make(self._photographs, photograph, np.random.default_rng((self.seed, view, photograph)))

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.colour import as_rgb
-from service.imaging.limits import ImageLimits as ImageLimits
-from service.imaging.limits import ResizeRule as ResizeRule
 
 Pixels = NDArray[np.uint8]
 """uint8, shape (height, width, 3), RGB, 0-255; a leading axis N makes a batch (NHWC)."""

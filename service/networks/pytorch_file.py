@@ -1,4 +1,4 @@
-"""Weights from a file that PyTorch wrote, without PyTorch and without running what the file says."""
+"""Weights from a file of PyTorch. The file is read without PyTorch, and nothing in it is run."""
 
 import pickle
 from collections import OrderedDict
@@ -24,7 +24,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A view into a storage that comes later in the file: offset and strides count elements."""
+    """A view into a storage later in the file. Offset and strides count elements."""
 
     key: str
     offset: int
@@ -33,19 +33,14 @@ class _Tensor:
 
 
 def read_pytorch_weights(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a state dict in the format of `torch.save` before PyTorch 1.6.
+    """Return the tensors of a state dict in the format of `torch.save` before PyTorch 1.6, by name.
 
     The format is three small pickles, the pickled dict, the pickled list of storage keys, then the storages as raw
-    little-endian numbers. A pickle is a program; this reader admits nothing in it but dicts and tensors.
-
-    Args:
-        path: the file (.pth).
-
-    Returns:
-        Name -> array, in the file's order; the shapes are PyTorch's (convolutions OIHW, dense layers (out, in)).
+    little-endian numbers. A pickle is a program. This reader admits only dicts and tensors in it. The shapes are
+    PyTorch's (convolutions OIHW, dense layers (out, in)).
 
     Raises:
-        WeightsError: the file cannot be read, is of another format, is cut off, or holds anything but tensors.
+        WeightsError: The file cannot be read, is of another format, is cut off, or holds anything but tensors.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +88,7 @@ def _view(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Knows five names and looks up no other: nothing that a file names is ever imported or called."""
+    """Unpickler that knows five names. It never imports or calls anything that a file names."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)

@@ -1,35 +1,35 @@
-"""One photograph, many views: crops, mirror images, colour, and mixtures of two; NumPy and Pillow, any backend."""
+"""Augmentation: crops, mirror images, colour, and mixtures of two photographs."""
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from service.data.views import MakeView, Photographs, View
-from service.imaging.pixels import Pixels, ResizeRule
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
-from service.training.recipe import Augmentation, Recipe
+from service.training.recipe import Augmentation
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the grey that saturation is measured from
 
 
-def training_view(recipe: Recipe, rule: ResizeRule) -> MakeView:
-    """How the recipe makes one view of a photograph, mixed with another's as it says."""
-    augmentation = recipe.augmentation
-    return lambda photographs, number, random: mixed_view(photographs, number, augmentation, rule, random)
+def training_view(augmentation: Augmentation, rule: ResizeRule) -> MakeView:
+    """Return the function that makes a view of a photograph, mixed with another's."""
+    return partial(mixed_view, augmentation=augmentation, rule=rule)
 
 
-def unmixed_view(recipe: Recipe, rule: ResizeRule) -> MakeView:
-    """The same of the photograph alone."""
-    augmentation = replace(recipe.augmentation, mixup=0.0, cutmix=0.0)
-    return lambda photographs, number, random: mixed_view(photographs, number, augmentation, rule, random)
+def unmixed_view(augmentation: Augmentation, rule: ResizeRule) -> MakeView:
+    """Return the function that makes a view of a photograph alone."""
+    return training_view(replace(augmentation, mixup=0.0, cutmix=0.0), rule)
 
 
 def mixed_view(
-    photographs: Photographs, number: int, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator
+    photographs: Photographs, number: int, random: np.random.Generator, augmentation: Augmentation, rule: ResizeRule
 ) -> View:
-    """One random view of photograph `number`, mixed with one of another; arguments as of `augment_view`."""
+    """Make a view of photograph `number`, mixed with one of another. Arguments are as of `augment_view`."""
     own = augment_view(photographs[number], augmentation, rule, random)
     is_cut = random.random() < augmentation.cutmix
     if random.random() < augmentation.unmixed or not (is_cut or augmentation.mixup > 0):
@@ -41,33 +41,33 @@ def mixed_view(
 
 
 def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator) -> Pixels:
-    """One random view of a photograph.
+    """Make a random view of a photograph.
 
     Args:
         image: uint8, shape (height, width, 3), RGB.
-        augmentation: what may happen to it.
-        rule: the size of the result, and the crop where the recipe has no random one.
-        random: consumed in a fixed order, so one seed gives one view.
+        augmentation: Changes to choose from.
+        rule: Size of the view, and its crop without a random one.
+        random: Source of randomness. One seed gives one view.
 
     Returns:
         uint8, shape (image_size, image_size, 3), read-only.
     """
     if augmentation.min_area < 1:
-        picture = _random_crop(Image.fromarray(image), augmentation, rule.image_size, random)
+        view = _random_crop(Image.fromarray(image), augmentation, rule.image_size, random)
     else:
-        picture = Image.fromarray(resize(image, rule))
+        view = Image.fromarray(resize(image, rule))
     if augmentation.flip and random.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augmentation.color > 0:
-        picture = _jitter_color(picture, augmentation.color, random)
-    return np.asarray(picture)
+        view = _jitter_color(view, augmentation.color, random)
+    return np.asarray(view)
 
 
 def _random_crop(
-    picture: Image.Image, augmentation: Augmentation, image_size: int, random: np.random.Generator
+    photograph: Image.Image, augmentation: Augmentation, image_size: int, random: np.random.Generator
 ) -> Image.Image:
-    # The inception crop: a share of the area and a ratio of sides; a crop that would not fit is cut to the picture.
-    width, height = picture.size
+    # The inception crop: a share of the area and a ratio of sides; a crop that would not fit is cut to the photograph.
+    width, height = photograph.size
     area = height * width * random.uniform(augmentation.min_area, 1)
     bound = math.log(augmentation.max_aspect)
     aspect = math.exp(random.uniform(-bound, bound))
@@ -76,15 +76,15 @@ def _random_crop(
     left = random.uniform(0, width - crop_width)
     top = random.uniform(0, height - crop_height)
     box = (left, top, left + crop_width, top + crop_height)
-    return picture.resize((image_size, image_size), Image.Resampling.BILINEAR, box)
+    return photograph.resize((image_size, image_size), Image.Resampling.BILINEAR, box)
 
 
-def _jitter_color(picture: Image.Image, strength: float, random: np.random.Generator) -> Image.Image:
-    # Brightness, contrast and saturation are one affine map of a pixel's three values: one pass over the picture.
+def _jitter_color(view: Image.Image, strength: float, random: np.random.Generator) -> Image.Image:
+    # Brightness, contrast and saturation are one affine map of a pixel's three values: one pass over the pixels.
     brightness, contrast, saturation = random.uniform(1 - strength, 1 + strength, size=3)
     weights = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * _LUMA)
-    offset = np.asarray(picture).mean() * (1 - contrast) * brightness
-    return picture.convert("RGB", tuple(np.column_stack((weights, np.full(3, offset))).ravel().tolist()))
+    offset = np.asarray(view).mean() * (1 - contrast) * brightness
+    return view.convert("RGB", tuple(np.column_stack((weights, np.full(3, offset))).ravel().tolist()))
 
 
 def mixup(own: Pixels, other: Pixels, alpha: float, random: np.random.Generator) -> tuple[Pixels, float]:
@@ -92,12 +92,12 @@ def mixup(own: Pixels, other: Pixels, alpha: float, random: np.random.Generator)
 
     Args:
         own: uint8, shape (height, width, 3).
-        other: the same.
-        alpha: both parameters of the Beta distribution of `own`'s share.
-        random: where the share comes from.
+        other: As `own`.
+        alpha: Both parameters of the Beta distribution of `own`'s share.
+        random: Source of the share.
 
     Returns:
-        The blend, and the share of `own` in it.
+        The blend and the share of `own` in it.
 
     Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization".
     """
@@ -106,9 +106,9 @@ def mixup(own: Pixels, other: Pixels, alpha: float, random: np.random.Generator)
 
 
 def cutmix(own: Pixels, other: Pixels, random: np.random.Generator) -> tuple[Pixels, float]:
-    """Paste a rectangle of `other` into `own`, at the place where it was.
+    """Paste a rectangle of `other` into `own`, at the same place.
 
-    Its area is uniform between nothing and the whole; arguments and result are `mixup`'s.
+    Its area is uniform between nothing and the whole. Arguments and result are those of `mixup`.
 
     Source: Yun et al. (2019), "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features".
     """

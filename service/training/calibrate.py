@@ -1,4 +1,4 @@
-"""Make probabilities mean what they say: one temperature, and the threshold for `confident`."""
+"""Calibration: one temperature, and the threshold of `confident`."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Calibration:
-    """What makes the scores mean something, from photographs that the network has not been trained on.
+    """Temperature and threshold, from photographs that the network has not learned.
 
-    `probabilities`, float32 (N, num_classes), are those of these photographs at `temperature`, `class_indices`, int64
-    (N,), their classes; `part` says which photographs they are.
+    `probabilities`, float32 (N, num_classes), are those of these photographs at `temperature`. `class_indices`, int64
+    (N,), are their classes. `part` names the photographs.
     """
 
     temperature: float
@@ -22,9 +22,12 @@ class Calibration:
 
 
 def calibrate(logits: NDArray[np.floating], class_indices: NDArray[np.int64], part: str = "validation") -> Calibration:
-    """Temperature and threshold from logits (N, num_classes) of N photographs never trained on, and their classes.
+    """Find temperature and threshold.
 
-    With cross-validation each photograph's logits are those of the network that has not learned it.
+    Args:
+        logits: float (N, num_classes), of photographs that the network has not learned.
+        class_indices: int64 (N,), their true classes.
+        part: Name of these photographs.
     """
     temperature = fit_temperature(logits, class_indices)
     probabilities = softmax(logits, temperature).astype(np.float32)
@@ -32,7 +35,7 @@ def calibrate(logits: NDArray[np.floating], class_indices: NDArray[np.int64], pa
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities of logits (N, num_classes) divided by `temperature`; float64, rows sum to 1."""
+    """Return probabilities, float64 (N, num_classes), of logits divided by `temperature`. Each row has the sum 1."""
     scaled = np.asarray(logits, np.float64) / temperature
     scaled -= scaled.max(axis=-1, keepdims=True)
     exponentials = np.exp(scaled)
@@ -40,14 +43,14 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
 
 
 def fit_temperature(logits: NDArray[np.floating], class_indices: NDArray[np.int64]) -> float:
-    """The temperature that makes the true classes most likely: photographs never trained on, please.
+    """Find the temperature that makes the true classes most likely.
 
     Args:
-        logits: float, shape (N, num_classes).
-        class_indices: int, shape (N,).
+        logits: float (N, num_classes), of photographs that the network has not learned.
+        class_indices: int64 (N,), their true classes.
 
     Returns:
-        A number in [0.05, 20]; above 1 the network was too sure of itself, below 1 not sure enough.
+        A number in [0.05, 20]. Above 1 the network was overconfident. Below 1 it was underconfident.
 
     Source: Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2.
     """
@@ -67,10 +70,10 @@ def fit_temperature(logits: NDArray[np.floating], class_indices: NDArray[np.int6
 
 
 def confidence_threshold(probabilities: NDArray[np.floating], coverage: float = 0.95) -> float:
-    """The top-1 probability that a share `coverage` of the photographs reaches; lower answers are not confident.
+    """Return the top-1 probability that a share `coverage` of the photographs reaches.
 
     Args:
-        probabilities: shape (N, num_classes), of photographs of the right kind, never trained on.
-        coverage: share of them that shall count as confident, in (0, 1).
+        probabilities: float (N, num_classes), of photographs that the network has not learned.
+        coverage: Share of them that counts as confident, in (0, 1).
     """
     return float(np.quantile(probabilities.max(axis=-1), 1 - coverage, method="lower"))

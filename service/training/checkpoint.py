@@ -1,4 +1,4 @@
-"""All that an interrupted training needs to go on as if nothing had happened: one file, replaced every epoch."""
+"""Checkpoint of a training: one file, replaced after every epoch."""
 
 import json
 import math
@@ -19,9 +19,9 @@ from service.errors import TrainingError
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: losses are mean cross-entropies, rates shares in [0, 1], `images_per_s` training only.
+    """Figures of one epoch. Losses are mean cross-entropies, accuracies shares in [0, 1], `images_per_s` training only.
 
-    `validation_loss` and `validation_accuracy` are None where nothing was kept back to validate on.
+    `validation_loss` and `validation_accuracy` are None where nothing was held out to validate on.
     """
 
     epoch: int
@@ -35,7 +35,7 @@ class Epoch:
 
 
 def seconds_per_epoch(history: Sequence[Epoch]) -> float:
-    """The mean, in seconds. The first epoch also traces and warms up; where there are others, it does not count."""
+    """Return the mean, in seconds. The first of several epochs does not count, as it also traces and warms up."""
     seconds = [epoch.seconds for epoch in history]
     counted = seconds[1:] or seconds
     return sum(counted) / len(counted)
@@ -44,8 +44,27 @@ def seconds_per_epoch(history: Sequence[Epoch]) -> float:
 Variables = Sequence[NDArray[Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """State of a training after an epoch.
+
+    `history` has an epoch a row. It may leave some out only without `state`. `state` are the variables of network and
+    optimizer and the mean of weights. It is empty where the training is finished and cannot be resumed. `best` are the
+    weights to keep.
+    """
+
+    history: tuple[Epoch, ...]
+    state: Variables
+    best: Variables
+
+    @property
+    def num_done(self) -> int:
+        """Number of epochs that are done."""
+        return self.history[-1].epoch + 1 if self.history else 0
+
+
 def read_variables(variables: Sequence[keras.Variable]) -> Variables:
-    """Copies of their values, in order."""
+    """Return copies of their values, in order."""
     return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
@@ -55,23 +74,23 @@ def assign_variables(variables: Sequence[keras.Variable], values: Variables) -> 
         variable.assign(value)
 
 
-def save_checkpoint(path: Path, history: Sequence[Epoch], state: Variables, best: Variables) -> None:
-    """Write history, training state and best weights to `path` in one atomic step.
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all.
 
     Raises:
-        TrainingError: the disk is full or the folder cannot be written.
+        TrainingError: The disk is full or the folder cannot be written.
     """
-    arrays = {f"state_{i:04d}": value for i, value in enumerate(state)}
-    arrays |= {f"best_{i:04d}": value for i, value in enumerate(best)}
-    arrays["history"] = np.array(json.dumps([asdict(epoch) for epoch in history]))
+    arrays = {f"state_{i:04d}": value for i, value in enumerate(checkpoint.state)}
+    arrays |= {f"best_{i:04d}": value for i, value in enumerate(checkpoint.best)}
+    arrays["history"] = np.array(json.dumps([asdict(epoch) for epoch in checkpoint.history]))
     try:
         write_arrays(path, arrays)
     except OSError as error:
         raise TrainingError(f"the checkpoint could not be written to {path.parent}: {error.strerror}") from error
 
 
-def load_checkpoint(path: Path) -> tuple[list[Epoch], Variables, Variables] | None:
-    """Return history, state and best weights as `save_checkpoint` wrote them, or None without a checkpoint.
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """Return what `save_checkpoint` wrote, or None without a file.
 
     Raises:
         TrainingError: The file cannot be read or is no checkpoint. The message says to remove it.
@@ -79,24 +98,23 @@ def load_checkpoint(path: Path) -> tuple[list[Epoch], Variables, Variables] | No
     arrays = read_arrays(path)
     if arrays is None:
         return None
+    state, best = ([arrays[name] for name in sorted(arrays) if name.startswith(kind)] for kind in ("state_", "best_"))
     try:
-        history = [_read_epoch(number, row) for number, row in enumerate(json.loads(str(arrays["history"])))]
+        history = tuple(_read_epoch(row) for row in json.loads(str(arrays["history"])))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise unfit_file(path) from error
-    state, best = (
-        [arrays[name] for name in sorted(arrays) if name.startswith(prefix)] for prefix in ("state_", "best_")
-    )
-    return history, state, best
+    numbers = [epoch.epoch for epoch in history]
+    if numbers != (list(range(len(numbers))) if state else sorted(set(numbers))):
+        raise unfit_file(path)
+    return Checkpoint(history, state, best)
 
 
-def _read_epoch(number: int, row: Mapping[str, Any]) -> Epoch:
-    values = dict(row)
-    if values["epoch"] != number or {type(value) for value in values.values()} - {int, float, type(None)}:
-        raise ValueError(f"this is not epoch {number}")
-    epoch = Epoch(**values)
+def _read_epoch(row: Mapping[str, Any]) -> Epoch:
+    epoch = Epoch(**row)
     needed = (epoch.loss, epoch.accuracy, epoch.learning_rate, epoch.seconds, epoch.images_per_s)
-    if None in needed or (epoch.validation_loss is None) != (epoch.validation_accuracy is None):
-        raise ValueError(f"figures of epoch {number} are missing")
+    is_sound = type(epoch.epoch) is int and {type(value) for value in row.values()} <= {int, float, type(None)}
+    if not is_sound or None in needed or (epoch.validation_loss is None) != (epoch.validation_accuracy is None):
+        raise ValueError(f"these are no figures of an epoch: {row}")
     return epoch
 
 
@@ -143,17 +161,6 @@ def _read_array(archive: ZipFile, info: ZipInfo) -> NDArray[Any]:
     with archive.open(info) as stream:
         array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
-
-
-def are_validated(history: Sequence[Epoch], expected: bool) -> bool:
-    """Return whether each epoch was validated, or none where `expected` is false."""
-    return all((epoch.validation_loss is not None) == expected for epoch in history)
-
-
-def describe_resumed(num_done: int, num_epochs: int, folder: Path) -> str:
-    """Say how many epochs an earlier start has left in the run folder."""
-    left = f"going on with epoch {num_done + 1}" if num_done < num_epochs else "nothing of this network is left to do"
-    return f"{num_done} of {num_epochs} epochs are in {folder} from before: {left}."
 
 
 def are_alike(values: Variables, others: Variables) -> bool:

@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the layer before it: the same function with the parameters of the plain network."""
+"""Batch normalisation folded into the layer before it."""
 
 import keras
 import numpy as np
@@ -8,8 +8,8 @@ def fold_batch_norm(trained: keras.Model, plain: keras.Model) -> keras.Model:
     """Give `plain` the weights that make it compute what `trained` computes at inference.
 
     Args:
-        trained: a network of `networks/`, built with or without `batch_norm`.
-        plain: the same network built without; it is changed in place.
+        trained: Network of `networks/`, built with or without `batch_norm`.
+        plain: The same network built without it. Its weights are changed.
 
     Returns:
         `plain`. Its logits differ from those of `trained` by rounding only (below 1e-4).
@@ -27,8 +27,8 @@ def fold_batch_norm(trained: keras.Model, plain: keras.Model) -> keras.Model:
 
 
 def _folded(kernel: np.ndarray, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    # norm(x @ kernel) = (x @ kernel - mean) * gain + beta with gain = gamma / sqrt(variance + epsilon);
-    # the last axis of a kernel, convolution or dense, is the output channel. In float64: rounding happens once.
+    # norm(x @ kernel) = (x @ kernel - mean) * gain + beta with gain = gamma / sqrt(variance + epsilon).
+    # The last axis of a kernel, convolution or dense, is the output channel. float64 rounds once.
     gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in norm.get_weights())
     gain = gamma / np.sqrt(variance + norm.epsilon)
     return [(kernel * gain).astype(np.float32), (beta - mean * gain).astype(np.float32)]

@@ -1,4 +1,4 @@
-"""Settings of Keras that users keep for other programs."""
+"""Settings and backend of Keras. Users keep their own for other programs."""
 
 import keras
 
@@ -11,3 +11,8 @@ def reset_keras_settings() -> None:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
+
+
+def can_export() -> bool:
+    """Return whether Keras computes on TensorFlow, which the export is made of."""
+    return str(keras.backend.backend()) == "tensorflow"

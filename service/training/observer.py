@@ -1,29 +1,39 @@
-"""The observer of a training, such as a progress bar. It is told about each stage."""
+"""Observer of a training, such as a progress bar."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from service.data.check import DataCheck
-from service.data.split import Split
-from service.training.fit import Watcher
+if TYPE_CHECKING:  # a progress bar is there before Keras is
+    from service.data.check import DataCheck
+    from service.data.split import Split
+    from service.training.checkpoint import Epoch
 
 
-class Observer(Watcher, Protocol):
-    """A watcher of the stages, too. Its methods do nothing by default."""
+class Observer:
+    """Observer of a training. Its methods do nothing by default."""
 
     def checking(self, done: int, total: int) -> None:
-        """So many photographs of so many are checked."""
+        """Take note that `done` of `total` photographs are checked."""
 
-    def found(self, check: DataCheck) -> None:
-        """The photographs are checked. They are not divided yet, and perhaps cannot be."""
+    def found(self, check: "DataCheck") -> None:
+        """Take note of the check. The split comes later and may fail."""
 
-    def checked(self, check: DataCheck, split: Split) -> None:
-        """The data is known; nothing has been trained yet."""
+    def checked(self, check: "DataCheck", split: "Split") -> None:
+        """Take note of the data before anything is trained."""
 
     def teaching(self, what: str, done: int, total: int) -> None:
-        """The teacher has done so much of what it does."""
+        """Take note of the teacher's progress."""
 
     def taught(self, teacher: str, accuracy: float | None) -> None:
-        """The teacher is ready; `accuracy` is its own, on the validation part."""
+        """Take note that the teacher is ready. `accuracy` is its own, on held-out photographs."""
 
     def stage(self, name: str) -> None:
-        """A stage begins that shows no progress of its own."""
+        """Take note of a stage without progress of its own."""
+
+    def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
+        """Take note of one step. Loss and accuracy are means over the epoch so far."""
+
+    def epoch(self, result: "Epoch") -> None:
+        """Take note of an epoch. It is validated, and its checkpoint is written."""
+
+    def say(self, sentence: str) -> None:
+        """Take note of a sentence worth a line of its own."""

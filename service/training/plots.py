@@ -1,4 +1,4 @@
-"""The picture of a training: its curves, as SVG."""
+"""Curves of a training, as SVG."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from service.training.checkpoint import Epoch
 
 
 def draw_curves(history: Sequence[Epoch]) -> str:
-    """Loss and accuracy of train and validation against the epoch."""
+    """Draw loss and accuracy of train and validation against the epoch."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     epochs = [result.epoch + 1 for result in history]

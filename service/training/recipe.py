@@ -1,20 +1,22 @@
-"""What a training is made of: every value that shapes the result, in one frozen record."""
+"""Recipes. A recipe is one frozen record of every value that shapes a training."""
 
 import importlib
 import pkgutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from service.errors import SettingsError
+from service.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How one photograph becomes many views; everything off is the photograph as serving sees it, mirrored or not.
+    """Changes that make many views of a photograph. With all of them off, a view is the square of serving.
 
-    `min_area` is the least share of the picture's area that a random crop takes (1 takes the serving crop instead),
-    `max_aspect` its largest ratio of sides, `color` the largest relative change of brightness, contrast and saturation,
-    `mixup` the alpha of the Beta distribution that two views are blended with (0: not at all), `unmixed` the share of
-    views that are left alone, `cutmix` the share of the others that get a rectangle of another instead of the blend.
+    `min_area` is the least share of the photograph's area in a random crop. 1 takes the serving crop. `max_aspect` is
+    the crop's largest ratio of sides. `color` is the largest relative change of brightness, contrast and saturation.
+    `mixup` is the alpha of the Beta distribution that two views are blended with. 0 means no blend. `unmixed` is the
+    share of views that are left alone. `cutmix` is the share of the others that get a rectangle instead of a blend.
 
     Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup, Yun et al. (2019) for cutmix.
     """
@@ -29,68 +31,86 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One way to train. The networks see `pixel * scale + offset`.
+class Teaching:
+    """A teacher whose answers are the targets.
 
-    `learning_rate` is the peak; with `cosine` it rises over `warmup_epochs` and falls to zero along a half cosine.
-    `weight_decay` is decoupled (AdamW) and spares biases and normalisation. `average_decay` is the decay per step of
-    the running average of weights that is evaluated and exported; 0 takes the weights themselves. Over the last
-    `swa_share` of the epochs the rate stands at `swa_learning_rate` instead, and what is evaluated and exported is the
-    mean of all weights, statistics of normalisation included, that these epochs ended with.
+    `teacher` is a name that `networks/backbones.py` knows. Each photograph has `num_views` views, which the epochs take
+    in turn. The teacher answers these views, mixed as they are, at `temperature`. A higher one also tells which wrong
+    classes are less wrong. The upper share `tuned` of its layers learns for `epochs` before. With a `feature_weight`
+    the network's first dense layer also learns to foretell the teacher's features. Their squared error, as a share of
+    their variance, has this weight beside the cross-entropy.
 
-    Without a `teacher` every epoch has its own views, and the labels are the targets. With one, a name that
-    `networks/backbones.py` knows, each photograph has `num_views` views that the epochs take in turn, and the targets
-    are the teacher's answers to them, mixed as they are, at `teacher_temperature`: above 1 they also tell which wrong
-    classes it finds less wrong than others. The upper share `teacher_tuned` of its layers is trained for
-    `teacher_epochs` before. With a `feature_weight` the network's first dense layer learns to foretell the teacher's
-    features, too, through one more layer that is left behind after the training: of every view a few hundred numbers
-    instead of one per class. Their squared error, as a share of their variance, has this weight beside the
-    cross-entropy.
+    Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network". Romero et al. (2015), "FitNets: Hints
+    for Thin Deep Nets". Beyer et al. (2022), "Knowledge distillation: A good teacher is patient and consistent".
+    """
 
-    Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network"; Romero et al. (2015), "FitNets:
-    Hints for Thin Deep Nets"; Beyer et al. (2022), "Knowledge distillation: A good teacher is patient and consistent",
-    for the same mixed view to both and long schedules; Izmailov et al. (2018), "Averaging Weights Leads to Wider Optima
-    and Better Generalization", for the mean.
+    teacher: str
+    num_views: int = 16
+    epochs: int = 6
+    tuned: float = 0.5
+    temperature: float = 1.0
+    feature_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class AlexNetRecipe:
+    """One way to train an AlexNet. The network sees `pixel * scale + offset`.
+
+    Without `teaching` every epoch has its own views, and the labels are the targets. `precision` is a dtype policy of
+    Keras to compute in, or "auto" for the fastest here. With `refit` a second network learns from training and
+    validation part. It is published with the first one's calibration. With `num_folds` the network learns from both
+    parts at once. Its calibration comes from as many networks of a cross-validation. `model_name` is the model's name
+    unless the caller gives another. `every_device` trains once on each device.
     """
 
     name: str
     network: str
-    epochs: int
-    batch_size: int
+    schedule: Schedule
     batch_norm: bool = False
     dropout: float = 0.2
-    learning_rate: float = 1e-3
-    warmup_epochs: float = 0.0
-    cosine: bool = False
-    weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    average_decay: float = 0.0
-    swa_share: float = 0.0
-    swa_learning_rate: float = 5e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
-    teacher: str = "none"
-    num_views: int = 16
-    teacher_epochs: int = 6
-    teacher_tuned: float = 0.5
-    teacher_temperature: float = 1.0
-    feature_weight: float = 0.0
+    teaching: Teaching | None = None
     scale: float = 1 / 255
     offset: float = 0.0
     precision: str = "auto"
-    """What training computes in: a dtype policy of Keras, or "auto" for the fastest here (`training/precision.py`)."""
     refit: bool = False
-    """Train a second network on training and validation part together and publish it, with the first's calibration."""
+    num_folds: int = 0
     model_name: str | None = None
-    """Published under this name unless the caller gives another."""
     every_device: bool = False
-    """Train once on each device there is, and end with a table."""
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe `name`: the value RECIPE of the module `service.training.recipes.<name>`.
+Recipe = AlexNetRecipe
+"""Any recipe."""
+
+_ORDER = (
+    "name", "network", "epochs", "batch_size", "batch_norm", "dropout", "learning_rate", "warmup_epochs", "cosine",
+    "weight_decay", "label_smoothing", "average_decay", "swa_share", "swa_learning_rate", "augmentation", "teacher",
+    "num_views", "teacher_epochs", "teacher_tuned", "teacher_temperature", "feature_weight", "scale", "offset",
+    "precision", "refit", "model_name", "every_device",
+)  # fmt: skip
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's values as metadata and run folders state them: names to numbers, words and flags."""
+    teaching = asdict(recipe.teaching or Teaching("none"))
+    teaching |= {f"teacher_{name}": teaching[name] for name in ("epochs", "tuned", "temperature")}
+    values = teaching | asdict(recipe) | asdict(recipe.schedule)
+    return {name: values[name] for name in _ORDER}
+
+
+def find_recipe(
+    name: str,
+    *,
+    network: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    teacher: str | None = None,
+) -> Recipe:
+    """Return the RECIPE of the module `service.training.recipes.<name>`. Other values, if given, replace its own.
 
     Raises:
-        SettingsError: there is none; the message lists those there are.
+        SettingsError: There is no such recipe, or a value is out of bounds. The message says what there is.
     """
     package = importlib.import_module("service.training.recipes")
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
@@ -98,4 +118,9 @@ def find_recipe(name: str) -> Recipe:
         raise SettingsError(f"there is no recipe {name!r}: take one of {', '.join(names)}")
     recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
     assert isinstance(recipe, Recipe)
-    return recipe
+    schedule = recipe.schedule
+    schedule = replace(schedule, epochs=epochs or schedule.epochs, batch_size=batch_size or schedule.batch_size)
+    teaching = recipe.teaching
+    if teacher is not None:
+        teaching = None if teacher == "none" else replace(teaching or Teaching(teacher), teacher=teacher)
+    return replace(recipe, network=network or recipe.network, schedule=schedule, teaching=teaching)

@@ -150,7 +150,7 @@ def test_the_version_of_the_program_is_asked_for_before_any_verb(capsys: pytest.
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("library", ["keras", "onnx"])
+@pytest.mark.parametrize("library", ["keras", "onnx", "tf2onnx"])
 def test_training_where_only_serving_is_installed_says_what_to_install(library: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules[{library!r}] = None; from service.cli.main import main\n"

@@ -1,11 +1,13 @@
 """`flowers train` asked wrongly or failing: one clear sentence, the right exit code, nothing half-written."""
 
 import json
+import os
 import resource
 import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ from support.drawing import draw_folder
 
 from service.cli.main import main
 from service.data.check import DataCheck, check_folder
+from service.data.dataset import Dataset
 from service.errors import DatasetError
 from service.evaluation.metrics import evaluate
 from service.training.checkpoint import Epoch
+from service.training.observer import Observer
+from service.training.recipe import Recipe
+from service.training.run import Run
 from service.training.train import Trained
 
+ANY = ("--seed", "2", "--device", "cpu")
 QUICK = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")
 
 
@@ -127,20 +134,36 @@ def test_a_name_that_the_store_could_not_hold_is_refused_before_the_folder_is_re
     assert_one_sentence(capsys.readouterr().err, "'../x' cannot be the name of a model: give it 1 to 64 letters")
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> list[tuple[Path, str]]:
-    """The folders and names that a training was begun with; none is done, and the data set is the drawn one."""
-    begun: list[tuple[Path, str]] = []
+@dataclass
+class Asked:
+    """What trainings were begun with. None is done, and each seems to end so."""
 
-    def begin(folder: Path, name: str, *_: object, device: str, **__: object) -> Trained:
-        begun.append((folder, name))
+    names: list[str] = field(default_factory=list)
+    recipes: list[Recipe] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    interrupted: bool = False
+    is_exported: bool = True
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
+    """The data set is the drawn one."""
+    asked = Asked()
+
+    def begin(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Trained | None:
+        asked.names.append(run.model)
+        asked.recipes.append(recipe)
+        asked.seeds.append(dataset.seed)
+        asked.folders.append(dataset.check.photographs[0].path.parent.parent)
         evaluation = evaluate(np.eye(2, dtype=np.float32), np.arange(2), ["daisy", "roses"])
-        epoch = Epoch(0, 1.0, 0.5, None, None, 1e-3, 2.0, 6.0)
-        return Trained(name, 1, device, folder, (epoch,), False, evaluation)
+        epoch = Epoch(39, 1.0, 0.5, None, None, 1e-3, 2.0, 6.0)
+        trained = Trained(run.model, 1, run.device, run.folder, (epoch,), asked.interrupted, evaluation)
+        return trained if asked.is_exported else None
 
     monkeypatch.setattr("service.training.train.train", begin)
     monkeypatch.setattr("service.data.fetch.fetch", lambda *_: drawn_folder)
-    return begun
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -152,18 +175,18 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> list[tuple[Pat
     ],
 )
 def test_a_model_is_named_after_its_folder_whatever_the_recipe(
-    flags: tuple[str, ...], name: str, asked: list[tuple[Path, str]], places: tuple[str, ...], drawn_folder: Path
+    flags: tuple[str, ...], name: str, asked: Asked, places: tuple[str, ...], drawn_folder: Path
 ) -> None:
-    assert main(["train", str(drawn_folder), *places, *flags, "--device", "cpu"]) == 0
-    assert asked == [(drawn_folder, name)]
+    assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
+    assert asked.names == [name]
 
 
 @pytest.mark.parametrize(("flags", "name"), [((), "flowers"), (("--recipe", "article"), "article")])
 def test_without_a_folder_the_recipe_names_the_model(
-    flags: tuple[str, ...], name: str, asked: list[tuple[Path, str]], places: tuple[str, ...], drawn_folder: Path
+    flags: tuple[str, ...], name: str, asked: Asked, places: tuple[str, ...], drawn_folder: Path
 ) -> None:
-    assert main(["train", *places, *flags, "--device", "cpu"]) == 0
-    assert asked == [(drawn_folder, name)]
+    assert main(["train", *places, *flags, *ANY]) == 0
+    assert (asked.names, asked.folders) == ([name], [drawn_folder])
 
 
 def test_training_keeps_the_limits_of_an_image(
@@ -177,7 +200,7 @@ def test_training_keeps_the_limits_of_an_image(
         found.extend(finding.detail for finding in result.findings if finding.kind == "image-too-large")
         raise DatasetError("enough")
 
-    monkeypatch.setattr("service.training.train.check_folder", check)
+    monkeypatch.setattr("service.data.dataset.check_folder", check)
     monkeypatch.setenv("FLOWERS_MAX_IMAGE_PIXELS", "1024")
     assert main(["train", str(drawn_folder), *places, "--device", "cpu", "--teacher", "none"]) == 2
     assert found
@@ -186,12 +209,76 @@ def test_training_keeps_the_limits_of_an_image(
 
 
 def test_the_table_is_not_cut_in_a_pipe(
-    asked: list[tuple[Path, str]], places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+    asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "a_garden_with_so_long_a_name_that_no_terminal_has_room_for_it"
-    assert main(["train", str(drawn_folder), *places, "--name", name, "--device", "cpu"]) == 0
+    assert main(["train", str(drawn_folder), *places, "--name", name, *ANY]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
     assert "100.00 % (2 of 2)" in row
+
+
+def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], drawn_folder: Path) -> None:
+    flags = (
+        "--network",
+        "alexnet_v1",
+        "--epochs",
+        "7",
+        "--batch-size",
+        "9",
+        "--teacher",
+        "none",
+        "--recipe",
+        "patient",
+    )
+    assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
+    (recipe,) = asked.recipes
+    assert (recipe.name, recipe.network, recipe.teaching) == ("patient", "alexnet_v1", None)
+    assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (7, 9)
+    assert asked.seeds == [2]
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_the_result_says_whether_the_training_was_interrupted(
+    interrupted: bool, asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked.interrupted = interrupted
+    assert main(["train", str(drawn_folder), *places, *ANY, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["interrupted"], row["epochs"], row["device"]) == (interrupted, 40, "cpu")
+    assert main(["train", str(drawn_folder), *places, *ANY]) == 0
+    assert ("(interrupted)" in capsys.readouterr().out) == interrupted
+
+
+def test_a_training_without_export_prints_no_version(
+    asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked.is_exported = False
+    assert main(["train", str(drawn_folder), *places, *ANY]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["train", str(drawn_folder), *places, *ANY, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "chosen", "recipe", "backend"),
+    [
+        ({"tensorflow"}, "jax", "patient", "tensorflow"),
+        ({"tensorflow", "jax"}, "jax", "patient", "jax"),
+        ({"tensorflow", "jax"}, "jax", "default", "tensorflow"),
+        ({"tensorflow", "jax"}, "", "patient", "tensorflow"),
+        ({"jax"}, "", "default", "jax"),
+        (set(), "torch", "default", "tensorflow"),
+    ],
+)
+def test_keras_computes_on_jax_where_it_is_wanted_or_alone(
+    installed: set[str], chosen: str, recipe: str, backend: str,
+    asked: Asked, places: tuple[str, ...], drawn_folder: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("service.cli.train.find_spec", lambda name: name in installed or None)
+    monkeypatch.setenv("KERAS_BACKEND", chosen)
+    flags = ("--recipe", recipe, "--teacher", "none")
+    assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
+    assert os.environ["KERAS_BACKEND"] == backend
 
 
 @pytest.mark.slow
@@ -217,7 +304,7 @@ def test_a_full_disk_ends_the_training_with_one_sentence_and_nothing_published(
 def test_a_broken_photograph_is_named_and_the_others_are_trained_on(
     tmp_path: Path, places: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.training.train._MIN_EPOCH", 1)  # a folder is seen once in an epoch, however small
+    monkeypatch.setattr("service.training.alexnet.MIN_EPOCH", 1)  # a folder is seen once in an epoch, however small
     monkeypatch.setenv("COLUMNS", "200")
     photos = draw_folder(tmp_path / "my_garden", photographs_per_class=12)
     (photos / "roses" / "broken.jpg").write_bytes((photos / "roses" / "000.jpg").read_bytes()[:2000])

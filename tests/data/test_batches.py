@@ -8,12 +8,12 @@ import pytest
 from support.drawing import draw_photograph, encode
 from support.icc import cmyk_profile, matrix_profile
 
-from service.data.batches import LabelledPixels, epoch_batches, load_squares, load_whole, made_ahead
+from service.data.batches import LabelledPixels, epoch_batches, load_full_images, load_squares, made_ahead
 from service.data.check import CheckedPhotograph
 from service.data.views import Batch, MakeView, Photographs, View, Views
 from service.errors import DatasetError, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
-from service.imaging.pixels import ImageLimits, ResizeRule
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.resize import resize_shorter_side
 
 NUM_PHOTOGRAPHS = 10
@@ -30,7 +30,7 @@ def noisy_view(photographs: Photographs, number: int, random: np.random.Generato
 
 def batches_of(make: MakeView, *, batch_size: int, epoch: int = 0, seed: int = 1, workers: int = 2) -> list[Batch]:
     views = Views(IMAGES, make, seed)
-    return list(epoch_batches(views, batch_size=batch_size, epoch=epoch, seed=seed, workers=workers))
+    return list(epoch_batches(views, batch_size=batch_size, epoch=epoch, workers=workers))
 
 
 def test_every_photograph_comes_once_an_epoch_and_says_which_it_is() -> None:
@@ -62,7 +62,7 @@ def test_a_counted_number_of_views_is_taken_in_turn() -> None:
     views = Views(IMAGES, noisy_view, 1, num_views=3)
     seen = set()
     for epoch in range(6):
-        for batch in epoch_batches(views, batch_size=5, epoch=epoch, seed=1):
+        for batch in epoch_batches(views, batch_size=5, epoch=epoch):
             seen |= set(zip(batch.photographs.tolist(), batch.views.tolist(), strict=True))
     assert seen == {(photograph, view) for photograph in range(NUM_PHOTOGRAPHS) for view in range(3)}
 
@@ -70,7 +70,7 @@ def test_a_counted_number_of_views_is_taken_in_turn() -> None:
 def test_repeated_photographs_keep_their_labels_and_have_views_of_their_own() -> None:
     pixels = LabelledPixels(IMAGES, np.arange(NUM_PHOTOGRAPHS)).repeated(3)
     np.testing.assert_array_equal([image[0, 0, 0] for image in pixels.images], pixels.class_indices)
-    (batch,) = epoch_batches(Views(pixels.images, noisy_view, 1), batch_size=30, epoch=0, seed=1)
+    (batch,) = epoch_batches(Views(pixels.images, noisy_view, 1), batch_size=30, epoch=0)
     assert len({batch.images[k].tobytes() for k in range(30)}) == 30
 
 
@@ -118,12 +118,21 @@ def test_loaded_photographs_have_the_pixels_of_serving_bit_for_bit(tmp_path: Pat
     rule, limits = ResizeRule(64, 72), ImageLimits()
     squares = load_squares(photographs, ("a", "b"), rule, limits)
     np.testing.assert_array_equal(squares.images, [decode_square(data, rule) for data in files.values()])
-    whole = load_whole(photographs, ("a", "b"), 72, limits)
+    whole = load_full_images(photographs, ("a", "b"), rule, limits)
     assert [image.shape for image in whole.images] == [(72, 96, 3)] * 3
     for image, data in zip(whole.images, files.values(), strict=True):
         np.testing.assert_array_equal(image, resize_shorter_side(decode_image(data), 72))
     assert (squares.images[0] != squares.images[1]).any()
     assert squares.class_indices.tolist() == [1, 1, 1]
+
+
+def test_a_photograph_s_class_index_is_its_place_among_the_names(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    for name in names:
+        (tmp_path / name).write_bytes(encode(draw_photograph(0, seed=3)))
+    photographs = [CheckedPhotograph(tmp_path / name, name, "", 0) for name in ("c", "a", "b")]
+    for load in (load_full_images, load_squares):
+        assert load(photographs, names, ResizeRule(), ImageLimits()).class_indices.tolist() == [2, 0, 1]
 
 
 def _cut(path: Path) -> None:
@@ -162,7 +171,7 @@ def test_a_photograph_that_changes_after_the_check_is_named(
     photographs = [CheckedPhotograph(path, "b", "", 0) for path in paths]
     spoil(paths[1])
     with pytest.raises(DatasetError) as of_whole:
-        load_whole(photographs, ("a", "b"), 72, ImageLimits())
+        load_full_images(photographs, ("a", "b"), ResizeRule(64, 72), ImageLimits())
     with pytest.raises(DatasetError) as of_squares:
         load_squares(photographs, ("a", "b"), ResizeRule(64, 72), ImageLimits())
     for message in (str(of_whole.value), str(of_squares.value)):
@@ -180,4 +189,4 @@ def test_want_of_memory_names_the_photograph_and_does_not_blame_it(
     (tmp_path / "1.jpg").write_bytes(b"x")
     monkeypatch.setattr("service.data.batches.decode_image", decode)
     with pytest.raises(OutOfMemory, match=r"1\.jpg: There is no memory"):
-        load_whole([CheckedPhotograph(tmp_path / "1.jpg", "a", "", 0)], ("a", "b"), 72, ImageLimits())
+        load_full_images([CheckedPhotograph(tmp_path / "1.jpg", "a", "", 0)], ("a", "b"), ResizeRule(), ImageLimits())

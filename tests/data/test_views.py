@@ -86,3 +86,17 @@ def test_a_view_that_one_thread_is_still_making_is_not_taken_for_made_by_another
         for batch in (mine, other.result(10)):
             np.testing.assert_array_equal(batch.images, expected.images)
             np.testing.assert_array_equal(batch.shares, expected.shares)
+
+
+def test_another_seed_makes_other_views() -> None:
+    one, same, other = (Views(IMAGES, noisy_view, seed).batch(ALL, ALL) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.images, same.images)
+    assert (one.images != other.images).any(axis=(1, 2, 3)).all()
+
+
+def test_views_made_elsewhere_are_kept_and_not_made_again() -> None:
+    views, made = views_of(PLENTY)
+    elsewhere = Views(IMAGES, noisy_view, 2).batch(ALL, np.full(10, 1))
+    views.keep(elsewhere)
+    np.testing.assert_array_equal(views.batch(ALL, np.full(10, 1)).images, elsewhere.images)
+    assert not made

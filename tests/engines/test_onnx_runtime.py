@@ -18,9 +18,8 @@ from service.errors import EngineFailed, InvalidVersion, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
 from service.store.layout import CPU_MODEL_FILES, Precision
-from service.training.export.light_model import ready_for_int8
-from service.training.export.onnx_graph import float32_model, int8_model
-from service.training.export.steps import read_network
+from service.training.export.int8 import int8_model
+from service.training.export.onnx_graph import float32_model
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
@@ -40,9 +39,10 @@ def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
 @pytest.fixture(scope="module", params=PRECISIONS)
 def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
-    steps = read_network(build_tiny_network(), scale=1 / 127.5, offset=-1.0, temperature=1.0)
+    network = build_tiny_network()
+    numbers: dict[str, Any] = {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
     float32 = request.param == "float32"
-    model = float32_model(steps) if float32 else int8_model(*ready_for_int8(steps, squares))
+    model = float32_model(network, **numbers) if float32 else int8_model(network, squares, **numbers)
     folder = tmp_path_factory.mktemp("untrained")
     write(folder, model, request.param)
     return load(folder, request.param)

@@ -38,6 +38,41 @@ def test_every_layer_has_the_shape_in_the_ledger(
         assert network.get_layer(layer).output.shape == (None, *shape), layer
 
 
+# Kind, size or width, stride and padding of each layer, as the article has it.
+FEATURE_LAYERS = [
+    ("ZeroPadding2D", ((1, 2), (1, 2)), None, None),
+    ("Conv2D", (11, 11), (4, 4), "valid"), ("ReLU", None, None, None), ("MaxPooling2D", (3, 3), (2, 2), "valid"),
+    ("Conv2D", (5, 5), (1, 1), "same"), ("ReLU", None, None, None), ("MaxPooling2D", (3, 3), (2, 2), "valid"),
+    ("Conv2D", (3, 3), (1, 1), "same"), ("ReLU", None, None, None),
+    ("Conv2D", (3, 3), (1, 1), "same"), ("ReLU", None, None, None),
+    ("Conv2D", (3, 3), (1, 1), "same"), ("ReLU", None, None, None), ("MaxPooling2D", (3, 3), (2, 2), "valid"),
+    ("Flatten", None, None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("alexnet_v1", (2048, 2048)), ("alexnet_v2", (1024, 128))])
+def test_every_layer_is_that_of_the_article(name: str, hidden: tuple[int, int]) -> None:
+    found = []
+    for layer in NETWORKS[name](5).layers[1:]:
+        kind = type(layer).__name__
+        size = getattr(layer, "kernel_size", getattr(layer, "pool_size", getattr(layer, "units", None)))
+        if kind == "ZeroPadding2D":
+            found.append((kind, layer.padding, None, None))
+        elif kind != "Dropout":
+            found.append((kind, size, getattr(layer, "strides", None), getattr(layer, "padding", None)))
+        if kind in ("Conv2D", "Dense"):
+            assert layer.activation.__name__ == "linear"
+    relu = ("ReLU", None, None, None)
+    classifier = [
+        ("Dense", hidden[0], None, None),
+        relu,
+        ("Dense", hidden[1], None, None),
+        relu,
+        ("Dense", 5, None, None),
+    ]
+    assert found == [*FEATURE_LAYERS, *classifier]
+
+
 @pytest.mark.parametrize("network", [alexnet_v1(3), alexnet_v2(3)], ids=["v1", "v2"])
 def test_dropout_of_a_fifth_stands_before_each_hidden_dense_layer(network: object) -> None:
     names = [layer.name for layer in network.layers]  # type: ignore[attr-defined]

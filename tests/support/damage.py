@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 from support.drawing import draw_photograph, encode, srgb_profile
 from support.handmade import png_chunk, run_length_bmp
 
-from service.imaging.pixels import ImageLimits
+from service.imaging.limits import ImageLimits
 
 LIMITS = ImageLimits(max_image_bytes=200_000, max_image_pixels=250_000)
 PICTURE = draw_photograph(1, 1, (48, 36))

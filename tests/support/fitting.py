@@ -9,38 +9,50 @@ from support.drawing import CLASS_NAMES, draw_photograph
 
 from service.data.batches import LabelledPixels
 from service.data.views import Views
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
 from service.training.augment import training_view
 from service.training.checkpoint import Epoch
 from service.training.fit import Fitted, fit
-from service.training.recipe import Augmentation, Recipe
-from service.training.teach import Lesson
+from service.training.observer import Observer
+from service.training.recipe import AlexNetRecipe, Augmentation
+from service.training.schedule import Schedule
+from service.training.targets import LabelTargets, Targets
+from service.training.trained_network import on_pixels
 
-RECIPE = Recipe(
+SEED = 11
+SCHEDULE = Schedule(epochs=3, batch_size=5, cosine=True, weight_decay=0.01, average_decay=0.5)
+RECIPE = AlexNetRecipe(
     name="test",
-    network="alexnet_v2",
-    epochs=3,
-    batch_size=5,
+    network="tiny",
+    schedule=SCHEDULE,
     batch_norm=True,
-    cosine=True,
-    weight_decay=0.01,
-    average_decay=0.5,
     augmentation=Augmentation(min_area=0.5, color=0.2, mixup=0.2),
+    precision="float32",
 )
 
 
-class Printer:
-    """Says aloud when an epoch is done, so that whoever kills us knows when."""
+def tiny_network(num_classes: int, *, batch_norm: bool = False, dropout: float = 0.2) -> keras.Model:
+    """AlexNet in small, as `networks.alexnet.NETWORKS` builds one: colours, and roughly where."""
 
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float) -> None:
-        print("step", epoch, step, flush=True)
+    def rectified(x: keras.KerasTensor, layer: keras.layers.Layer) -> keras.KerasTensor:
+        x = layer(x)
+        x = keras.layers.BatchNormalization(name=f"{layer.name}_norm")(x) if batch_norm else x
+        return keras.layers.ReLU(name=f"{layer.name}_relu")(x)
 
-    def epoch(self, result: Epoch) -> None:
-        print("epoch", result.epoch, flush=True)
+    images = keras.Input((224, 224, 3))
+    x = rectified(keras.layers.AveragePooling2D(8)(images), keras.layers.Conv2D(8, 1, name="conv1"))
+    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(7)(x))
+    x = rectified(keras.layers.Dropout(dropout)(x), keras.layers.Dense(16, name="dense6"))
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name="tiny")
 
-    def say(self, sentence: str) -> None:
-        print(sentence, flush=True)
+
+def learning_network(seed: int = SEED, num_features: int = 0, scale: float = 1 / 255) -> keras.Model:
+    """The tiny network as `fit` takes it."""
+    keras.utils.set_random_seed(seed)
+    network = tiny_network(len(CLASS_NAMES), batch_norm=True)
+    return on_pixels(network, scale, 0.0, hidden_layer="dense6_relu", num_features=num_features)
 
 
 def drawn_pixels(first_seed: int, per_class: int) -> LabelledPixels:
@@ -55,24 +67,38 @@ def drawn_pixels(first_seed: int, per_class: int) -> LabelledPixels:
 
 
 def fit_small(
-    checkpoint: Path, recipe: Recipe = RECIPE, lesson: Lesson | None = None, *, is_validated: bool = True
+    network: keras.Model,
+    checkpoint: Path | None,
+    schedule: Schedule = SCHEDULE,
+    *,
+    targets: Targets | None = None,
+    observer: Observer | None = None,
+    is_validated: bool = True,
+    keeps_best: bool = True,
 ) -> Fitted:
     """Ten photographs to train on, five to validate."""
     train = drawn_pixels(0, 2)
-    num_views = len(lesson.answers) if lesson else 0
+    targets = targets or LabelTargets(train.class_indices, len(CLASS_NAMES))
+    num_views = len(targets.answers) if not isinstance(targets, LabelTargets) else 0
+    views = Views(train.images, training_view(RECIPE.augmentation, ResizeRule()), SEED, num_views)
+    validation = drawn_pixels(100, 1) if is_validated else None
     with keras.device("cpu:0"):
         return fit(
-            recipe,
-            len(CLASS_NAMES),
-            Views(train.images, training_view(recipe, ResizeRule()), 11, num_views),
-            train.class_indices,
-            drawn_pixels(100, 1) if is_validated else None,
-            seed=11,
-            checkpoint=checkpoint,
-            watcher=Printer(),
-            lesson=lesson,
-        )
+            network, views, targets, schedule, checkpoint, observer or Observer(), validation, keeps_best=keeps_best
+        )  # fmt: skip
+
+
+class _Waiting(Observer):
+    """Says aloud when the second epoch is half done, and then waits to be killed."""
+
+    def step(self, epoch: int, step: int, *_: float) -> None:
+        if (epoch, step) == (1, 1):
+            print("half of the second epoch", flush=True)
+            sys.stdin.read()
+
+    def epoch(self, result: Epoch) -> None:
+        print("epoch", result.epoch, flush=True)
 
 
 if __name__ == "__main__":
-    fit_small(Path(sys.argv[1]))
+    fit_small(learning_network(), Path(sys.argv[1]), observer=_Waiting())

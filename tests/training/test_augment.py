@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from support.drawing import draw_photograph
 
-from service.imaging.pixels import ResizeRule
+from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
 from service.training.augment import augment_view, cutmix, mixed_view, mixup, training_view, unmixed_view
-from service.training.recipe import Augmentation, Recipe
+from service.training.recipe import Augmentation
 
 RULE = ResizeRule()
 PHOTOGRAPH = np.asarray(draw_photograph(2, seed=3, size=(340, 256)))
@@ -112,7 +112,7 @@ def test_a_view_is_alone_cut_or_blended_as_often_as_the_recipe_says(
     rule = ResizeRule(image_size=24, shorter_side=24)
     num_alone = num_cut = 0
     for seed in range(400):
-        view = mixed_view(photographs, 19, augmentation, rule, np.random.default_rng(seed))
+        view = mixed_view(photographs, 19, np.random.default_rng(seed), augmentation, rule)
         expected = view.share * 190 + (1 - view.share) * 10 * view.other
         assert view.pixels.mean() == pytest.approx(expected, abs=1.0)
         num_alone += view.share == 1 and view.other == 19
@@ -122,10 +122,10 @@ def test_a_view_is_alone_cut_or_blended_as_often_as_the_recipe_says(
 
 
 def test_the_teachers_own_view_is_the_same_before_it_is_mixed() -> None:
-    recipe = Recipe(name="test", network="alexnet_v2", epochs=1, batch_size=1, augmentation=replace(STRONG, cutmix=1.0))
+    augmentation = replace(STRONG, cutmix=1.0)
     photographs = [PHOTOGRAPH, 255 - PHOTOGRAPH]
     mixed, alone = (
-        make(recipe, RULE)(photographs, 0, np.random.default_rng(4)) for make in (training_view, unmixed_view)
+        make(augmentation, RULE)(photographs, 0, np.random.default_rng(4)) for make in (training_view, unmixed_view)
     )
     assert (alone.other, alone.share) == (0, 1.0)
     np.testing.assert_array_equal(alone.pixels, augment_view(PHOTOGRAPH, STRONG, RULE, np.random.default_rng(4)))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.training.calibrate import confidence_threshold, fit_temperature, softmax
+from service.training.calibrate import calibrate, confidence_threshold, fit_temperature, softmax
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
@@ -30,3 +30,14 @@ def test_the_threshold_keeps_the_share_of_photographs_that_was_asked_for() -> No
     top = probabilities.max(axis=1)
     threshold = confidence_threshold(probabilities, coverage=0.9)
     assert (top >= threshold).mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_95_of_100_photographs_reach_the_threshold() -> None:
+    random = np.random.default_rng(1)
+    logits, class_indices = random.normal(0, 3, (2000, 5)).astype(np.float32), random.integers(0, 5, 2000)
+    calibration = calibrate(logits, class_indices, "validation")
+    top = calibration.probabilities.max(axis=1)
+    assert (top >= calibration.confidence_threshold).mean() == pytest.approx(0.95, abs=0.001)
+    assert calibration.temperature == fit_temperature(logits, class_indices)
+    np.testing.assert_allclose(calibration.probabilities, softmax(logits, calibration.temperature), atol=1e-6)
+    assert calibration.part == "validation"

@@ -3,14 +3,22 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.errors import TrainingError
-from service.training.checkpoint import Epoch, Variables, load_checkpoint, read_arrays, save_checkpoint, write_arrays
+from service.training.checkpoint import (
+    Checkpoint,
+    Epoch,
+    Variables,
+    load_checkpoint,
+    read_arrays,
+    save_checkpoint,
+    write_arrays,
+)
 
 EPOCH = Epoch(0, 1.5, 0.4, 1.4, 0.5, 1e-3, 12.0, 80.0)
 STATE: Variables = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)]
@@ -18,12 +26,11 @@ BEST: Variables = [np.full(4, 0.5, np.float32)]
 
 
 def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "checkpoint.npz", [EPOCH], STATE, BEST)
+    save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint((EPOCH,), STATE, BEST))
     loaded = load_checkpoint(tmp_path / "checkpoint.npz")
     assert loaded is not None
-    history, state, best = loaded
-    assert history == [EPOCH]
-    for value, copy in zip([*STATE, *BEST], [*state, *best], strict=True):
+    assert loaded.history == (EPOCH,)
+    for value, copy in zip([*STATE, *BEST], [*loaded.state, *loaded.best], strict=True):
         np.testing.assert_array_equal(copy, value)
         assert copy.dtype == value.dtype
 
@@ -70,7 +77,7 @@ def with_sums(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_with_a_remedy(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
-    save_checkpoint(path, [EPOCH], STATE, BEST)
+    save_checkpoint(path, Checkpoint((EPOCH,), STATE, BEST))
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* remove it"):
         load_checkpoint(path)
@@ -85,10 +92,11 @@ def test_a_checkpoint_takes_no_more_memory_than_the_file_has_bytes(tmp_path: Pat
 @pytest.mark.parametrize(
     "history",
     ["", "5", "[5]", "[[]]", "[{}]", "[" * 5000, json.dumps([asdict(EPOCH) | {"loss": "low"}]),
-     json.dumps([asdict(EPOCH) | {"loss": None}]), json.dumps([asdict(EPOCH) | {"epoch": 3}])],
+     json.dumps([asdict(EPOCH) | {"loss": None}]), json.dumps([asdict(EPOCH) | {"epoch": 3}]),
+     json.dumps([asdict(EPOCH), asdict(EPOCH)])],
 )  # fmt: skip
 def test_a_history_that_is_none_is_refused_with_a_remedy(history: str, tmp_path: Path) -> None:
-    write_arrays(tmp_path / "checkpoint.npz", {"history": np.array(history)})
+    write_arrays(tmp_path / "checkpoint.npz", {"history": np.array(history), "state_0000": np.zeros(1)})
     with pytest.raises(TrainingError, match="remove it"):
         load_checkpoint(tmp_path / "checkpoint.npz")
 
@@ -100,13 +108,13 @@ def test_a_checkpoint_that_may_not_be_read_is_said_with_the_reason(tmp_path: Pat
 
 
 def test_a_folder_that_cannot_be_written_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "checkpoint.npz", [EPOCH], STATE, BEST)
+    save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint((EPOCH,), STATE, BEST))
     (tmp_path / "checkpoint.writing").mkdir()  # stands in the way of the draft, also for root
     with pytest.raises(TrainingError, match="could not be written"):
-        save_checkpoint(tmp_path / "checkpoint.npz", [EPOCH, EPOCH], STATE, BEST)
+        save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint((EPOCH, EPOCH), STATE, BEST))
     loaded = load_checkpoint(tmp_path / "checkpoint.npz")
     assert loaded is not None
-    assert loaded[0] == [EPOCH]
+    assert loaded.history == (EPOCH,)
 
 
 def test_a_full_disk_keeps_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +123,15 @@ def test_a_full_disk_keeps_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(TrainingError, match="No space left"):
-        save_checkpoint(tmp_path / "checkpoint.npz", [EPOCH], STATE, BEST)
+        save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint((EPOCH,), STATE, BEST))
     with pytest.raises(OSError, match="No space left"):
         write_arrays(tmp_path / "lesson.npz", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_training_may_leave_out_epochs(tmp_path: Path) -> None:
+    history = (replace(EPOCH, epoch=39), replace(EPOCH, epoch=79))
+    save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint(history, (), BEST))
+    loaded = load_checkpoint(tmp_path / "checkpoint.npz")
+    assert loaded is not None
+    assert (loaded.history, loaded.num_done, list(loaded.state)) == (history, 80, [])

@@ -1,186 +1,187 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-from support.fitting import RECIPE, drawn_pixels, fit_small
+from support.fitting import SCHEDULE, drawn_pixels, fit_small, learning_network, tiny_network
 
 from service.errors import TrainingError
-from service.training import fit as fit_module
-from service.training.checkpoint import Epoch, Variables, load_checkpoint, save_checkpoint
-from service.training.fit import normalise
-from service.training.teach import Lesson
+from service.training.checkpoint import Checkpoint, Epoch, Variables, load_checkpoint, save_checkpoint
+from service.training.fit import predict_logits, validate
+from service.training.observer import Observer
+from service.training.targets import TeacherTargets
+from service.training.trained_network import on_pixels
 
-FITTING = Path(__file__).parents[1] / "support" / "fitting.py"
+TESTS = Path(__file__).parents[1]
+FITTING = TESTS / "support" / "fitting.py"
+ONE = replace(SCHEDULE, epochs=1, cosine=False)
 
 
-def weights_of(checkpoint: Path) -> list[np.ndarray]:
+def read(checkpoint: Path) -> Checkpoint:
     loaded = load_checkpoint(checkpoint)
     assert loaded is not None
-    return [*loaded[1], *loaded[2]]
+    return loaded
+
+
+def assert_same(values: Variables, others: Variables) -> None:
+    for value, other in zip(values, others, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+class Interrupter(Observer):
+    """Presses Ctrl-C at the first step of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def step(self, epoch: int, *_: float) -> None:
+        if epoch == self._epoch:
+            raise KeyboardInterrupt
+
+
+class Recorder(Observer):
+    """Remembers the network's own weights at the end of each epoch."""
+
+    def __init__(self, network: keras.Model) -> None:
+        self._network = network
+        self.ends: list[list[np.ndarray]] = []
+
+    def epoch(self, result: Epoch) -> None:
+        self.ends.append(self._network.get_weights())
 
 
 @pytest.mark.slow
-def test_a_training_killed_and_run_again_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    fit_small(tmp_path / "whole.npz")
-    tests = str(FITTING.parent.parent)
-    process = subprocess.Popen(
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    fit_small(learning_network(), tmp_path / "whole.npz")
+    with subprocess.Popen(
         [sys.executable, str(FITTING), str(tmp_path / "killed.npz")],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": tests},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step 1 1"):  # in the middle of the second epoch
-            process.kill()
-            break
-    process.stdout.close()
-    assert process.wait() == -9
-    history, _, _ = load_checkpoint(tmp_path / "killed.npz") or ([], [], [])
-    assert [epoch.epoch for epoch in history] == [0]
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["epoch 0\n", "half of the second epoch\n"]
+        process.kill()
+    assert [epoch.epoch for epoch in read(tmp_path / "killed.npz").history] == [0]
 
-    resumed = fit_small(tmp_path / "killed.npz")
+    resumed = fit_small(learning_network(), tmp_path / "killed.npz")
 
     assert [epoch.epoch for epoch in resumed.history] == [0, 1, 2]
-    whole, killed = weights_of(tmp_path / "whole.npz"), weights_of(tmp_path / "killed.npz")
-    for value, again in zip(whole, killed, strict=True):
-        np.testing.assert_array_equal(again, value)
+    whole, killed = read(tmp_path / "whole.npz"), read(tmp_path / "killed.npz")
+    assert_same([*killed.state, *killed.best], [*whole.state, *whole.best])
 
 
-def test_a_checkpoint_of_another_training_is_refused_with_a_remedy(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
-    (epoch,) = fit_small(path, replace(RECIPE, epochs=1)).history
-    _, state, best = load_checkpoint(path) or ([], [], [])
-    others: list[tuple[list[Epoch], Variables, Variables]] = [
-        ([epoch], [np.zeros(3, np.float32)], [np.zeros(3, np.float32)]),
-        ([], state, best),
-        ([replace(epoch, validation_loss=None, validation_accuracy=None)], state, best),
+    (epoch,) = fit_small(learning_network(), path, ONE).history
+    saved = read(path)
+    others = [
+        Checkpoint((epoch,), [np.zeros(3, np.float32)], [np.zeros(3, np.float32)]),
+        replace(saved, history=()),
+        replace(saved, history=(replace(epoch, validation_loss=None, validation_accuracy=None),)),
     ]
-    for history, other_state, other_best in others:
-        save_checkpoint(path, history, other_state, other_best)
+    for other in others:
+        save_checkpoint(path, other)
         with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* remove it"):
-            fit_small(path, replace(RECIPE, epochs=1))
+            fit_small(learning_network(), path, ONE)
 
 
-@pytest.mark.slow
-def test_one_seed_trains_the_same_network_twice_and_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
-    first = fit_small(tmp_path / "first.npz")
-    second = fit_small(tmp_path / "second.npz")
-    again = fit_small(tmp_path / "first.npz")
-    for weight, other, same in zip(
-        first.model.get_weights(), second.model.get_weights(), again.model.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(other, weight)
-        np.testing.assert_array_equal(same, weight)
-    assert again.history == first.history
+def test_one_seed_trains_the_same_network_twice(tmp_path: Path) -> None:
+    first, second, again = learning_network(), learning_network(), learning_network()
+    done = fit_small(first, tmp_path / "first.npz")
+    fit_small(second, tmp_path / "second.npz")
+    assert_same(second.get_weights(), first.get_weights())
+    assert fit_small(again, tmp_path / "first.npz").history == done.history
+    assert_same(again.get_weights(), first.get_weights())
 
 
-@pytest.mark.slow
-def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = fit_small(tmp_path / "one.npz", replace(RECIPE, epochs=1, cosine=False)).model.get_weights()
-    run_epoch = fit_module._Trainer.run_epoch
+def test_a_finished_training_without_state_is_taken_up(tmp_path: Path) -> None:
+    first, again = learning_network(), learning_network(seed=12)
+    history = fit_small(first, None).history
+    kept = Checkpoint((history[1], history[2]), (), first.get_weights())
+    save_checkpoint(tmp_path / "checkpoint.npz", kept)
+    assert fit_small(again, tmp_path / "checkpoint.npz").history == kept.history
+    assert_same(again.get_weights(), first.get_weights())
 
-    def interrupted(trainer, epoch, *rest):  # type: ignore[no-untyped-def]
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return run_epoch(trainer, epoch, *rest)
 
-    monkeypatch.setattr(fit_module._Trainer, "run_epoch", interrupted)
-    fitted = fit_small(tmp_path / "stopped.npz", replace(RECIPE, epochs=3, cosine=False))
+def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path) -> None:
+    one, stopped = learning_network(), learning_network()
+    fit_small(one, tmp_path / "one.npz", ONE)
+    fitted = fit_small(stopped, tmp_path / "stopped.npz", replace(ONE, epochs=3), observer=Interrupter(1))
     assert fitted.interrupted
     assert len(fitted.history) == 1
-    for weight, value in zip(fitted.model.get_weights(), kept, strict=True):
-        np.testing.assert_array_equal(weight, value)
+    assert_same(stopped.get_weights(), one.get_weights())
 
 
-def test_ctrl_c_before_the_first_epoch_has_nothing_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit_module._Trainer, "run_epoch", interrupted)
+def test_ctrl_c_in_the_first_epoch_keeps_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit_small(tmp_path / "checkpoint.npz")
+        fit_small(learning_network(), tmp_path / "checkpoint.npz", observer=Interrupter(0))
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="learning rate"):
-        fit_small(tmp_path / "checkpoint.npz", replace(RECIPE, scale=float("nan")))
-
-
-def test_the_rate_warms_up_and_falls_to_zero_along_a_half_cosine() -> None:
-    recipe = replace(RECIPE, epochs=10, warmup_epochs=2, learning_rate=1.0)
-    rates = [fit_module.learning_rate(recipe, epoch) for epoch in (1.0, 2.0, 6.0, 10.0)]
-    np.testing.assert_allclose(rates, [0.5, 1.0, 0.5, 0.0], atol=1e-9)
-    assert fit_module.learning_rate(replace(recipe, cosine=False), 9.0) == 1.0
-    with_mean = replace(recipe, epochs=20, swa_share=0.5, swa_learning_rate=0.3)
-    rates = [fit_module.learning_rate(with_mean, epoch) for epoch in (6.0, 9.99, 10.0, 20.0)]
-    np.testing.assert_allclose(rates, [0.5, 0.0, 0.3, 0.3], atol=1e-4)
-
-
-def test_the_mean_of_the_last_epochs_weights_is_kept_and_a_resumed_training_has_it_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("second", "keeps_best", "kept"),
+    [((2.0, 0.5), True, 0), ((0.5, 0.9), True, 1), ((1.5, 0.9), True, 0), ((2.0, 0.5), False, 1)],
+    ids=["less accurate", "as accurate and surer", "as accurate and less sure", "the last is wanted"],
+)
+def test_the_network_ends_with_its_best_epoch(
+    second: tuple[float, float], keeps_best: bool, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(RECIPE, epochs=4, swa_share=0.5, swa_learning_rate=0.01)
-    ends: list[list[np.ndarray]] = []
-    kept: list[Variables] = []
-    run_epoch = fit_module._Trainer.run_epoch
+    figures: Iterator[tuple[float, float]] = iter([(1.0, 0.9), second])
+    monkeypatch.setattr("service.training.fit.validate", lambda *_: next(figures))
+    network = learning_network()
+    recorder = Recorder(network)
+    schedule = replace(ONE, epochs=2, average_decay=0.0)
+    fit_small(network, None, schedule, observer=recorder, keeps_best=keeps_best)
+    assert not np.array_equal(recorder.ends[0][0], recorder.ends[1][0])
+    assert_same(network.get_weights(), recorder.ends[kept])
 
-    def remembered(trainer, epoch, *rest):  # type: ignore[no-untyped-def]
-        if epoch == 3 and len(ends) == 3:
-            ends.append([])
-            raise KeyboardInterrupt  # in the middle of the mean
-        result = run_epoch(trainer, epoch, *rest)
-        ends.append(trainer._model.get_weights())
-        kept.append(result[1])
-        return result
 
-    monkeypatch.setattr(fit_module._Trainer, "run_epoch", remembered)
-    assert fit_small(tmp_path / "checkpoint.npz", recipe).interrupted
-    resumed = fit_small(tmp_path / "checkpoint.npz", recipe)
-    third, fourth = ends[2], ends[4]
-    for mean, one, other in zip(kept[-1], third, fourth, strict=True):
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="learning rate"):
+        fit_small(learning_network(scale=float("nan")), tmp_path / "checkpoint.npz")
+
+
+def test_a_resumed_training_keeps_the_mean_of_the_last_weights(tmp_path: Path) -> None:
+    schedule = replace(SCHEDULE, epochs=4, swa_share=0.5, swa_learning_rate=0.01)
+    path, first, second = tmp_path / "checkpoint.npz", learning_network(), learning_network()
+    before, after = Recorder(first), Recorder(second)
+    stop = Interrupter(3)
+    before.step = stop.step  # type: ignore[method-assign,assignment]  # in the middle of the mean
+    assert fit_small(first, path, schedule, observer=before).interrupted
+    resumed = fit_small(second, path, schedule, observer=after)
+    third, fourth = before.ends[2], after.ends[0]
+    for mean, one, other in zip(read(path).state[-len(third) :], third, fourth, strict=True):
         np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
     assert [epoch.learning_rate for epoch in resumed.history[2:]] == pytest.approx([0.01, 0.01])
     assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(third, fourth, strict=True))
 
 
-def test_after_a_validation_the_weights_go_on_where_they_were_those_of_the_features_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_validation_the_weights_go_on_where_they_were() -> None:
     answers = np.full((1, 10, 5), 0.2, np.float32)
     features = np.random.default_rng(0).standard_normal((1, 10, 4)).astype(np.float16)
-    seen: list[list[np.ndarray]] = []
-    averaged_weights = fit_module._Trainer._averaged
-
-    @contextmanager
-    def watched(trainer, epoch):  # type: ignore[no-untyped-def]
-        with averaged_weights(trainer, epoch):
-            seen.append(trainer._trained.get_weights())
-            yield
-
-    run_epoch = fit_module._Trainer.run_epoch
-
-    def compared(trainer, *rest):  # type: ignore[no-untyped-def]
-        result = run_epoch(trainer, *rest)
-        seen.append(trainer._trained.get_weights())
-        return result
-
-    monkeypatch.setattr(fit_module._Trainer, "_averaged", watched)
-    monkeypatch.setattr(fit_module._Trainer, "run_epoch", compared)
-    recipe = replace(RECIPE, epochs=1, average_decay=0.9, feature_weight=1.0)
-    fit_small(tmp_path / "checkpoint.npz", recipe, Lesson(answers, features, None))
-    averaged, own = seen
-    kernel = [weight.shape for weight in own].index((1024, 4))
-    assert not np.array_equal(averaged[kernel], own[kernel])
+    network = learning_network(num_features=4)
+    recorder = Recorder(network)
+    targets = TeacherTargets(answers, features, None)
+    fit_small(network, None, replace(ONE, average_decay=0.9), targets=targets, observer=recorder)
+    averaged, own = network.get_weights(), recorder.ends[0]
+    head = [weight.shape for weight in own].index((16, 4))
+    assert not np.array_equal(averaged[head], own[head])
 
 
-def test_normalising_is_pixel_times_scale_plus_offset() -> None:
-    images = np.asarray(drawn_pixels(0, 1).images)
-    inputs = normalise(images, replace(RECIPE, scale=1 / 127.5, offset=-1.0))
-    assert inputs.dtype == np.float32
-    np.testing.assert_allclose(inputs, images / 127.5 - 1, atol=1e-6)
+def test_logits_are_those_of_the_network_behind_its_normalisation() -> None:
+    squares = drawn_pixels(0, 14)  # more than one batch
+    network = tiny_network(5)
+    inputs = np.asarray(squares.images, np.float32) * np.float32(1 / 127.5) - np.float32(1)
+    expected = np.asarray(network.predict_on_batch(inputs))
+    logits = predict_logits(on_pixels(network, 1 / 127.5, -1.0), np.asarray(squares.images))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    loss, accuracy = validate(on_pixels(network, 1 / 127.5, -1.0), squares)
+    assert accuracy == (expected.argmax(axis=1) == squares.class_indices).mean()
+    chosen = np.exp(expected)[np.arange(70), squares.class_indices] / np.exp(expected).sum(axis=1)
+    assert loss == pytest.approx(-np.log(chosen).mean(), abs=1e-4)

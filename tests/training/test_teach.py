@@ -1,148 +1,193 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from support.drawing import CLASS_NAMES
-from support.fitting import RECIPE, drawn_pixels, fit_small
+from support.fitting import RECIPE, SEED, drawn_pixels, fit_small, learning_network
 
 from service.data.batches import epoch_batches
-from service.data.views import Batch, Views
+from service.data.views import Views
 from service.errors import TrainingError
-from service.imaging.pixels import Pixels, ResizeRule
-from service.networks.alexnet import alexnet_v2
+from service.imaging.limits import ResizeRule
+from service.imaging.pixels import Pixels
 from service.networks.backbones import Backbone, load_backbone
-from service.training import fit as fit_module
-from service.training import teach as teach_module
 from service.training.augment import training_view
-from service.training.checkpoint import write_arrays
-from service.training.recipe import Augmentation, Recipe
-from service.training.teach import Lesson, prepare_lesson, principal_features
+from service.training.checkpoint import read_arrays, write_arrays
+from service.training.observer import Observer
+from service.training.recipe import Teaching
+from service.training.targets import TeacherTargets
+from service.training.teach import principal_features, teach
 
-TAUGHT = replace(RECIPE, teacher="efficientnet_lite0", num_views=2, teacher_epochs=1)
-
-
-def silent(what: str, done: int, total: int) -> None:
-    pass
+TEACHING = Teaching("mean_color", num_views=2, epochs=1)
 
 
-def mean_color() -> tuple[Backbone, list[Pixels]]:
-    """A backbone whose features are an image's mean colour, and every batch of images that it has been shown."""
-    shown: list[Pixels] = []
+class Colours:
+    """A backbone of two layers whose features are an image's mean colour, and the images that it is shown."""
 
-    def prepare(images: Pixels) -> np.ndarray:
-        shown.append(images)
-        return images.astype(np.float32) / 255
+    def __init__(self) -> None:
+        self.shown: list[Pixels] = []
+        self.model: keras.Model | None = None
 
-    images = keras.Input((224, 224, 3))
-    return Backbone("mean_color", keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)), prepare), shown
+    def load(self, name: str) -> Backbone:
+        images = keras.Input((224, 224, 3))
+        lower = keras.layers.Dense(3, kernel_initializer="identity", name="lower")(images)
+        upper = keras.layers.Dense(3, kernel_initializer="identity", name="upper")(lower)
+        self.model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(upper))
+        return Backbone(name, self.model, lambda pixels: keras.ops.cast(pixels, "float32") / 255)
 
 
-def lesson_of(backbone: Backbone, cache: Path, recipe: Recipe = TAUGHT, repeats: int = 1) -> Lesson:
-    train = drawn_pixels(0, 2).repeated(repeats)
-    views = Views(train.images, training_view(recipe, ResizeRule()), 11, recipe.num_views)
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> Colours:
+    colours = Colours()
+    for name in ("train_on_batch", "predict_on_batch"):
+        real = getattr(keras.Model, name)
+
+        def watched(model, images, *given, real=real, **named):  # type: ignore[no-untyped-def]
+            colours.shown.append(np.asarray(images))
+            return real(model, images, *given, **named)
+
+        monkeypatch.setattr(keras.Model, name, watched)
+    return colours
+
+
+def own_views(num_views: int = 2, repeats: int = 1) -> Views:
+    photographs = drawn_pixels(0, 2).repeated(repeats)
+    return Views(photographs.images, training_view(RECIPE.augmentation, ResizeRule()), SEED, num_views)
+
+
+def taught(colours: Colours, cache: Path, teaching: Teaching = TEACHING) -> TeacherTargets:
     with keras.device("cpu:0"):
-        return prepare_lesson(
-            backbone, recipe, len(CLASS_NAMES), train, views, drawn_pixels(100, 2),
-            rule=ResizeRule(), seed=11, cache=cache, progress=silent,
+        return teach(
+            teaching, RECIPE.augmentation, len(CLASS_NAMES), drawn_pixels(0, 2), own_views(teaching.num_views),
+            drawn_pixels(100, 2), rule=ResizeRule(), cache=cache, observer=Observer(), load=colours.load,
         )  # fmt: skip
 
 
-def test_the_teacher_answers_the_very_views_that_the_student_sees(tmp_path: Path) -> None:
-    backbone, shown = mean_color()
-    lesson = lesson_of(backbone, tmp_path / "lesson.npz")
-    assert lesson.answers.shape == (2, 10, len(CLASS_NAMES))
-    np.testing.assert_allclose(lesson.answers.sum(axis=2), 1, atol=1e-5)
-    answered = np.concatenate(shown[-2:])  # view 0 of the ten photographs, then view 1
-    views = Views(drawn_pixels(0, 2).images, training_view(TAUGHT, ResizeRule()), 11, 2)
+def test_the_teacher_answers_the_views_that_the_student_sees(colours: Colours, tmp_path: Path) -> None:
+    targets = taught(colours, tmp_path / "lesson.npz")
+    assert targets.answers.shape == (2, 10, len(CLASS_NAMES))
+    np.testing.assert_allclose(targets.answers.sum(axis=2), 1, atol=1e-5)
+    answered = np.concatenate(colours.shown[-2:])  # view 0 of the ten photographs, then view 1
     for epoch in range(2):
-        (batch,) = epoch_batches(views, batch_size=10, epoch=epoch, seed=11)
+        (batch,) = epoch_batches(own_views(), batch_size=10, epoch=epoch)
         np.testing.assert_array_equal(answered[10 * batch.views + batch.photographs], batch.images)
         assert (batch.shares < 1).any(), "mixed as they are"
 
 
-@pytest.mark.parametrize("accuracy", [None, 0.0, 0.75])
-def test_a_lesson_is_kept_as_it_is(accuracy: float | None, tmp_path: Path) -> None:
-    lesson = Lesson(np.full((1, 2, 5), 0.2, np.float32), None, accuracy)
-    teach_module._save(tmp_path / "lesson.npz", lesson)
-    kept = teach_module._load(tmp_path / "lesson.npz", (1, 2, 5))
-    assert kept is not None
-    assert (kept.features, kept.accuracy) == (None, accuracy)
-    np.testing.assert_array_equal(kept.answers, lesson.answers)
+def test_the_teacher_learns_from_unmixed_views(colours: Colours, tmp_path: Path) -> None:
+    taught(colours, tmp_path / "lesson.npz", replace(TEACHING, epochs=2))
+    plain = replace(RECIPE.augmentation, mixup=0.0, cutmix=0.0)
+    views = Views(drawn_pixels(0, 2).images, training_view(plain, ResizeRule()), SEED)
+    for epoch in range(2):
+        (expected,) = epoch_batches(views, batch_size=10, epoch=epoch)
+        np.testing.assert_array_equal(colours.shown[epoch], expected.images)
+        assert (expected.shares == 1).all()
 
 
-def targets_told(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, **given: Any) -> list[tuple[Batch, dict[str, Any]]]:
-    """Every batch of a small training, and what the network was told to answer."""
-    told = []
-    targets = fit_module._Trainer._targets
-
-    def spied(trainer, batch):  # type: ignore[no-untyped-def]
-        told.append((batch, targets(trainer, batch)))
-        return told[-1][1]
-
-    monkeypatch.setattr(fit_module._Trainer, "_targets", spied)
-    fit_small(checkpoint, **given)
-    assert len(told) == 6
-    return told
+def test_only_the_upper_part_of_the_teacher_learns(colours: Colours, tmp_path: Path) -> None:
+    taught(colours, tmp_path / "lesson.npz", replace(TEACHING, epochs=4))
+    assert colours.model is not None
+    lower, upper = (colours.model.get_layer(name).get_weights()[0] for name in ("lower", "upper"))
+    np.testing.assert_array_equal(lower, np.eye(3, dtype=np.float32))
+    assert np.abs(upper - np.eye(3)).max() > 1e-6
 
 
-def test_the_student_is_told_the_answer_and_the_features_of_the_view_it_sees(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_teacher_is_the_mean_of_its_last_weights(
+    colours: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Answers and features that name their view and photograph in the first two places.
-    answers, features = np.zeros((3, 10, len(CLASS_NAMES)), np.float32), np.zeros((3, 10, 4), np.float16)
-    for values in (answers, features):
-        values[..., 0], values[..., 1] = np.arange(3)[:, None], np.arange(10)
-    for number, (batch, targets) in enumerate(
-        targets_told(monkeypatch, tmp_path / "checkpoint.npz", lesson=Lesson(answers, features, None))
-    ):
-        np.testing.assert_array_equal(batch.views, (number // 2 + batch.photographs) % 3)
-        for name in ("logits", "features"):
-            np.testing.assert_array_equal(targets[name][:, 0], batch.views)
-            np.testing.assert_array_equal(targets[name][:, 1], batch.photographs)
-
-
-def test_without_a_teacher_the_target_is_both_labels_by_their_shares(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class_indices = drawn_pixels(0, 2).class_indices
-    for batch, targets in targets_told(monkeypatch, tmp_path / "checkpoint.npz"):
-        for row, own, other, share in zip(
-            targets["logits"], batch.photographs, batch.others, batch.shares, strict=True
-        ):
-            expected = np.zeros(len(CLASS_NAMES))
-            expected[class_indices[own]] += share
-            expected[class_indices[other]] += 1 - share
-            np.testing.assert_allclose(row, expected, atol=1e-6)
-
-
-@pytest.mark.long
-def test_features_are_learned_by_the_network_that_is_left_as_it_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Two groups that cut across the classes, and answers that say nothing.
-    num_classes = len(CLASS_NAMES)
-    nothing = np.full((1, 10, num_classes), 1 / num_classes, np.float32)
-    features = np.eye(2, dtype=np.float16)[np.arange(10) % 2][None]
-    recipe = replace(RECIPE, epochs=20, feature_weight=1.0, augmentation=Augmentation(flip=False))
-    losses: list[float] = []
+    kernels: list[np.ndarray] = []
     step = keras.Model.train_on_batch
 
     def watched(model, *given, **named):  # type: ignore[no-untyped-def]
         results = step(model, *given, **named)
-        losses.append(float(results["features_loss"]))
+        assert colours.model is not None
+        kernels.append(colours.model.get_layer("upper").get_weights()[0])
         return results
 
     monkeypatch.setattr(keras.Model, "train_on_batch", watched)
-    taught = fit_small(tmp_path / "with.npz", recipe, Lesson(nothing, features, None), is_validated=False).model
-    assert np.mean(losses[-4:]) < np.mean(losses[:4]) / 2
-    monkeypatch.undo()
-    other = fit_small(tmp_path / "without.npz", recipe, Lesson(nothing, None, None), is_validated=False).model
-    assert taught.count_params() == alexnet_v2(num_classes, batch_norm=True).count_params()
-    kernel, other_kernel = (np.asarray(model.get_layer("conv1").kernel) for model in (taught, other))
-    assert np.abs(kernel - other_kernel).max() > 1e-3, "the features' error reaches the first layer"
+    taught(colours, tmp_path / "lesson.npz", replace(TEACHING, epochs=6))
+    assert colours.model is not None
+    averaged = kernels[0]
+    for kernel in kernels[1:]:
+        averaged = 0.98 * averaged + 0.02 * kernel
+    np.testing.assert_allclose(colours.model.get_layer("upper").get_weights()[0], averaged, atol=1e-6)
+    assert np.abs(averaged - kernels[-1]).max() > 1e-5
+
+
+@pytest.mark.parametrize("feature_weight", [0.0, 1.0])
+def test_a_resumed_training_asks_no_teacher(feature_weight: float, colours: Colours, tmp_path: Path) -> None:
+    wanted = replace(TEACHING, feature_weight=feature_weight)
+    first = taught(colours, tmp_path / "lesson.npz", wanted)
+    colours.shown.clear()
+    again = taught(colours, tmp_path / "lesson.npz", wanted)
+    assert not colours.shown
+    np.testing.assert_array_equal(again.answers, first.answers)
+    assert (again.accuracy, again.feature_weight) == (first.accuracy, feature_weight)
+    if first.features is None or again.features is None:
+        assert first.features is again.features
+    else:
+        np.testing.assert_array_equal(again.features, first.features)
+
+
+def test_features_have_a_variance_of_one_where_they_are_wanted(colours: Colours, tmp_path: Path) -> None:
+    assert taught(colours, tmp_path / "without.npz").features is None
+    features = taught(colours, tmp_path / "with.npz", replace(TEACHING, feature_weight=1.0)).features
+    assert features is not None
+    assert features.shape == (2, 10, 3)
+    assert features[0].astype(np.float64).var(axis=0).sum() == pytest.approx(1, abs=0.01)
+
+
+def test_a_higher_temperature_softens_the_answers_and_changes_no_winner(colours: Colours, tmp_path: Path) -> None:
+    sharp, soft = (
+        taught(colours, tmp_path / f"{temperature}.npz", replace(TEACHING, temperature=temperature))
+        for temperature in (1.0, 4.0)
+    )
+    np.testing.assert_array_equal(sharp.answers.argmax(axis=2), soft.answers.argmax(axis=2))
+    assert (soft.answers.max(axis=2) < sharp.answers.max(axis=2)).all()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of fewer photographs", "of other arrays"])
+def test_answers_that_cannot_be_used_are_named_with_a_remedy(damage: str, colours: Colours, tmp_path: Path) -> None:
+    path = tmp_path / "lesson.npz"
+    taught(colours, path)
+    arrays = dict(read_arrays(path) or {})
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "of fewer photographs":
+        write_arrays(path, arrays | {"answers": arrays["answers"][:, :3]})
+    else:
+        write_arrays(path, {"answers": arrays["answers"]})
+    with pytest.raises(TrainingError, match=r"lesson\.npz is damaged.* remove it"):
+        taught(colours, path)
+
+
+def test_ctrl_c_leaves_no_half_teacher(colours: Colours, tmp_path: Path) -> None:
+    class Impatient(Observer):
+        def teaching(self, what: str, done: int, total: int) -> None:
+            assert what == "mean_color learns"
+            if done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(
+            replace(TEACHING, epochs=3), RECIPE.augmentation, 5, drawn_pixels(0, 2), own_views(), None,
+            rule=ResizeRule(), cache=tmp_path / "lesson.npz", observer=Impatient(), load=colours.load,
+        )  # fmt: skip
+    assert not (tmp_path / "lesson.npz").exists()
+
+
+def test_the_features_error_reaches_the_first_layer() -> None:
+    # Two groups that cut across the classes, and answers that say nothing.
+    nothing = np.full((1, 10, len(CLASS_NAMES)), 1 / len(CLASS_NAMES), np.float32)
+    features = np.eye(2, dtype=np.float16)[np.arange(10) % 2][None]
+    with_features, without = learning_network(num_features=2), learning_network(num_features=2)
+    fit_small(with_features, None, targets=TeacherTargets(nothing, features, None), is_validated=False)
+    unweighted = TeacherTargets(nothing, features, None, feature_weight=0.0)
+    fit_small(without, None, targets=unweighted, is_validated=False)
+    kernel, other = (network.get_weights()[0] for network in (with_features, without))
+    assert not np.array_equal(kernel, other)
 
 
 def test_principal_features_keep_the_most_of_the_variance_and_scale_it_to_one() -> None:
@@ -156,51 +201,12 @@ def test_principal_features_keep_the_most_of_the_variance_and_scale_it_to_one() 
     assert principal_features(features, 100)(features).shape == (500, 6)
 
 
-def test_features_are_in_the_lesson_where_the_recipe_wants_them_and_read_again(tmp_path: Path) -> None:
-    wanted = replace(TAUGHT, feature_weight=1.0)
-    first, again = (lesson_of(mean_color()[0], tmp_path / "lesson.npz", wanted) for _ in range(2))
-    assert first.features is not None
-    assert first.features.shape == (2, 10, 3)
-    assert first.features[0].astype(np.float64).var(axis=0).sum() == pytest.approx(1, abs=0.01)
-    np.testing.assert_array_equal(again.features, first.features)
-    assert lesson_of(mean_color()[0], tmp_path / "other.npz").features is None
-    assert lesson_of(mean_color()[0], tmp_path / "other.npz").features is None
-
-
-def test_a_higher_temperature_softens_the_answers_and_changes_no_winner(tmp_path: Path) -> None:
-    sharp, soft = (
-        lesson_of(mean_color()[0], tmp_path / f"{temperature}.npz", replace(TAUGHT, teacher_temperature=temperature))
-        for temperature in (1.0, 4.0)
-    )
-    np.testing.assert_array_equal(sharp.answers.argmax(axis=2), soft.answers.argmax(axis=2))
-    assert (soft.answers.max(axis=2) < sharp.answers.max(axis=2)).all()
-
-
-def test_a_resumed_training_asks_no_teacher(tmp_path: Path) -> None:
-    first = lesson_of(mean_color()[0], tmp_path / "lesson.npz")
-    backbone, shown = mean_color()
-    again = lesson_of(backbone, tmp_path / "lesson.npz")
-    assert not shown
-    np.testing.assert_array_equal(again.answers, first.answers)
-    assert again.accuracy == first.accuracy
-
-
-@pytest.mark.parametrize("damage", ["cut off", "of fewer photographs", "of other arrays"])
-def test_answers_that_cannot_be_used_are_named_with_a_remedy(damage: str, tmp_path: Path) -> None:
-    answers = np.zeros((2, 3, len(CLASS_NAMES)), np.float32)
-    if damage == "of other arrays":
-        write_arrays(tmp_path / "lesson.npz", {"answers": answers})
-    else:
-        teach_module._save(tmp_path / "lesson.npz", Lesson(answers, None, None))
-    if damage == "cut off":
-        (tmp_path / "lesson.npz").write_bytes((tmp_path / "lesson.npz").read_bytes()[:200])
-    with pytest.raises(TrainingError, match=r"lesson\.npz is damaged.* remove it"):
-        lesson_of(mean_color()[0], tmp_path / "lesson.npz")
-
-
 @pytest.mark.long
 def test_a_pretrained_teacher_learns_drawn_flowers_from_two_of_each(tmp_path: Path) -> None:
-    recipe = replace(TAUGHT, num_views=1, teacher_epochs=4, teacher_tuned=0.2)
-    lesson = lesson_of(load_backbone("efficientnet_lite2"), tmp_path / "lesson.npz", recipe, repeats=32)
-    assert lesson.accuracy is not None
-    assert lesson.accuracy >= 0.8
+    teaching = Teaching("efficientnet_lite2", num_views=1, epochs=4, tuned=0.2)
+    targets = teach(
+        teaching, RECIPE.augmentation, len(CLASS_NAMES), drawn_pixels(0, 2).repeated(32), own_views(1, repeats=32),
+        drawn_pixels(100, 2), rule=ResizeRule(), cache=tmp_path / "lesson.npz", observer=Observer(), load=load_backbone,
+    )  # fmt: skip
+    assert targets.accuracy is not None
+    assert targets.accuracy >= 0.8

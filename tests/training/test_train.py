@@ -1,165 +1,207 @@
 """The whole training, on drawn flowers: what is published, and what it is said to be."""
 
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import MagicMock, Mock
+from typing import Any
 
-import numpy as np
+import keras
 import pytest
-import tensorflow as tf
-from PIL import Image
+from support.fitting import RECIPE, tiny_network
 
-from service.data.check import DataCheck
-from service.data.split import Split
-from service.evaluation.metrics import evaluate
-from service.store.layout import METADATA_FILE
+from service.data.dataset import Dataset, open_dataset
+from service.data.folder import read_folder
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineWish
+from service.errors import DeviceUnavailable, TrainingError
+from service.evaluation.folder import evaluate_folder, find_differences
+from service.imaging.limits import ImageLimits
+from service.networks.alexnet import NETWORKS
+from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
-from service.store.versions import list_versions
-from service.training.checkpoint import Epoch, load_checkpoint
-from service.training.recipe import find_recipe
-from service.training.train import publish_network, train
+from service.store.versions import list_stored, list_versions
+from service.training import alexnet, cross_validation
+from service.training import train as train_module
+from service.training.observer import Observer
+from service.training.recipe import AlexNetRecipe
+from service.training.run import Run, name_run, open_run
+from service.training.train import Trained, list_devices, train
+
+LIMITS = ImageLimits()
+SHIFTED = replace(RECIPE, scale=1 / 100, offset=-0.75)
 
 
-class Silent:
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
+    monkeypatch.setattr(alexnet, "MIN_EPOCH", 64)
+
+
+@pytest.fixture(scope="module")
+def dataset(drawn_folder: Path) -> Dataset:
+    return open_dataset(read_folder(drawn_folder), 2, LIMITS)
+
+
+class Listener(Observer):
+    """Remembers what is said."""
+
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def checking(self, done: int, total: int) -> None: ...
-    def found(self, check: DataCheck) -> None: ...
-    def checked(self, check: DataCheck, split: Split) -> None: ...
-    def teaching(self, what: str, done: int, total: int) -> None: ...
-    def taught(self, teacher: str, accuracy: float | None) -> None: ...
-    def stage(self, name: str) -> None: ...
-    def step(
-        self, epoch: int, step: int, num_steps: int, loss: float, accuracy: float, images_per_s: float
-    ) -> None: ...
-    def epoch(self, result: Epoch) -> None: ...
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
 
 
-@pytest.fixture
-def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few steps of one, too, tell the two networks apart."""
-    monkeypatch.setattr("service.training.train._MIN_EPOCH", 256)
+@contextmanager
+def running(dataset: Dataset, folder: Path, recipe: AlexNetRecipe = SHIFTED, *, again: bool = False) -> Iterator[Run]:
+    name = name_run("drawn", recipe, dataset, "cpu")
+    with open_run(folder / "runs", name, model="drawn", store=folder / "store", device="cpu", again=again) as run:
+        yield run
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("short_epochs")
-def test_a_refit_learns_from_both_parts_and_keeps_the_calibration_of_the_first(
-    drawn_folder: Path, tmp_path: Path
-) -> None:
-    recipe, observer = (
-        replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32"),
-        Silent(),
-    )
-    trained = train(
-        drawn_folder, "drawn", recipe,
-        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=observer,
-    )  # fmt: skip
-    (of_the_second,) = observer.said
-    assert "A second one now learns from training and validation photographs together" in of_the_second
-    first, second = (load_checkpoint(path / "checkpoint.npz") for path in (trained.run, trained.run / "refit"))
-    assert first is not None
-    assert second is not None
-    assert first[0][0].validation_accuracy is not None
-    assert second[0][0].validation_accuracy is None  # nothing was kept back to validate on
+def trained(
+    dataset: Dataset, folder: Path, recipe: AlexNetRecipe = SHIFTED, observer: Observer | None = None
+) -> Trained:
+    with running(dataset, folder, recipe) as run:
+        result = train(dataset, recipe, run, observer or Observer())
+    assert result is not None
+    return result
 
-    version = tmp_path / "store" / "drawn" / "1"
-    reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
-    shapes = reader.get_variable_to_shape_map()
-    (bias,) = [reader.get_tensor(name) for name, shape in shapes.items() if shape == [5] and "VARIABLE_VALUE" in name]
-    logits_bias = [[values for values in best if values.shape == (5,)] for _, _, best in (first, second)]
-    np.testing.assert_array_equal(bias, logits_bias[1][0])  # the second network is the one that is published
-    assert not np.array_equal(bias, logits_bias[0][0])
 
-    metadata = read_metadata(version / METADATA_FILE)
-    assert metadata.recipe["refit"] is True
-    stated = {metrics.part: metrics for metrics in metadata.metrics}
-    # On the validation part the first network was measured: the second has seen it.
-    assert stated["validation"].accuracy == pytest.approx(first[0][0].validation_accuracy, abs=0.02)
-    published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
-    assert published["test"]["accuracy"] == stated["test"].accuracy == trained.test.accuracy
+@pytest.mark.slow
+def test_the_metadata_state_what_was_trained_and_measured(dataset: Dataset, drawn_folder: Path, tmp_path: Path) -> None:
+    result = trained(dataset, tmp_path)
+    folder = tmp_path / "store" / "drawn" / "1"
+    metadata = read_metadata(folder / METADATA_FILE)
+    assert (metadata.preprocessing.scale, metadata.preprocessing.offset) == (1 / 100, -0.75)
+    assert (metadata.network.name, metadata.data_digest) == ("tiny", dataset.check.digest)
+    assert [metrics.part for metrics in metadata.metrics] == ["validation", "test"]
+    assert metadata.recipe["epochs_done"] == 3
+    stated = metadata.metrics[1]
+    assert stated.num_photographs == len(dataset.split.photographs["test"])
+    with closing(open_stored(tmp_path / "store", "drawn", EngineWish("savedmodel", "cpu"))) as local:
+        # The digest of the split list is checked here.
+        found = evaluate_folder(local, read_folder(drawn_folder), LIMITS, part="test")
+    assert not find_differences(stated, found.evaluation)
+    assert result.test.to_dict() == found.evaluation.to_dict()
+    published = json.loads((result.run / "published.json").read_text(encoding="utf-8"))
+    assert published["test"]["accuracy"] == stated.accuracy
+    assert published["finished"] is True
+    assert (result.run / "split.json").read_bytes() == (folder / SPLIT_FILE).read_bytes()
 
-    again = train(
-        drawn_folder, "drawn", recipe,
-        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=observer,
-    )  # fmt: skip
-    assert observer.said[1].startswith("This training is finished already: it published version 1 of drawn")
-    assert observer.said[1].endswith("Give --again to train it anew.")
-    assert (again.version, again.run, again.history) == (1, trained.run, trained.history)
-    assert again.test.to_dict() == trained.test.to_dict()
+
+@pytest.mark.slow
+def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
+    first, listener = trained(dataset, tmp_path), Listener()
+    again = trained(dataset, tmp_path, observer=listener)
+    (said,) = listener.said
+    assert said.startswith("This training is finished already: it published version 1 of drawn")
+    assert said.endswith("Give --again to train it anew.")
+    assert (again.version, again.run, again.history) == (1, first.run, first.history)
+    assert again.test.to_dict() == first.test.to_dict()
     assert list_versions(tmp_path / "store", "drawn") == [1]
+    (first.run / "history.json").write_text("[")
+    with pytest.raises(TrainingError, match="train it anew with --again"):
+        trained(dataset, tmp_path)
 
 
-class Leaving(Silent):
-    """Goes as soon as the run folder is there."""
+@pytest.mark.slow
+def test_without_tensorflow_a_training_ends_after_fit_and_resumes(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, listener = replace(SHIFTED, num_folds=2), Listener()
+    monkeypatch.setattr(train_module, "can_export", lambda: False)
+    with running(dataset, tmp_path, recipe) as run:
+        assert train(dataset, recipe, run, listener) is None
+        assert "`flowers train`" in listener.said[-1]
+        assert str(run.folder) in listener.said[-1]
+    assert not list_stored(tmp_path / "store", "drawn")
+    monkeypatch.undo()
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
+    monkeypatch.setattr(alexnet, "MIN_EPOCH", 64)
 
-    def stage(self, name: str) -> None:
-        raise KeyboardInterrupt
+    class Unwilling(Observer):
+        def step(self, *_: float) -> None:
+            raise AssertionError("trained again")
 
-
-def test_a_folder_split_by_sequence_has_a_run_of_its_own_once_its_files_are_renamed(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    scene = random.integers(30, 220, (48, 64, 3))
-    frames = [Image.fromarray((scene + random.normal(0, 4, scene.shape)).astype(np.uint8)) for _ in range(20)]
-    for folder, names in (("one", range(20)), ("two", range(20, 0, -1))):
-        for number, (name, frame) in enumerate(zip(names, frames, strict=True)):
-            path = tmp_path / folder / "ab"[number % 2] / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frame.save(path)
-    recipe = replace(find_recipe("default"), epochs=1, teacher="none")
-    for folder, num_runs in (("one", 1), ("one", 1), ("two", 2)):
-        with pytest.raises(KeyboardInterrupt):
-            train(
-                tmp_path / folder, "bench", recipe,
-                seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Leaving(),
-            )  # fmt: skip
-        assert len(list((tmp_path / "runs").iterdir())) == num_runs
-
-
-class Impatient(Silent):
-    """Presses Ctrl-C as soon as a second network learns."""
-
-    num_epochs = 0
-
-    def epoch(self, result: Epoch) -> None:
-        self.num_epochs += 1
-
-    def step(self, *_: object) -> None:
-        if self.num_epochs:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("short_epochs")
-def test_who_does_not_wait_for_the_refit_gets_the_first_network(drawn_folder: Path, tmp_path: Path) -> None:
-    recipe = replace(find_recipe("default"), epochs=1, teacher="none", refit=True, precision="float32")
-    trained = train(
-        drawn_folder, "drawn", recipe,
-        seed=2, device="cpu", store=tmp_path / "store", runs=tmp_path / "runs", observer=Impatient(),
-    )  # fmt: skip
-    assert load_checkpoint(trained.run / "refit" / "checkpoint.npz") is None
+    result = trained(dataset, tmp_path, recipe, Unwilling())
+    assert (result.version, result.run) == (1, run.folder)
     metadata = read_metadata(tmp_path / "store" / "drawn" / "1" / METADATA_FILE)
-    assert {metrics.part for metrics in metadata.metrics} == {"validation", "test"}
-    assert metadata.recipe["refit"] is False
-    published = json.loads((trained.run / "published.json").read_text(encoding="utf-8"))
-    assert published["finished"] is False, "the same command goes on with the second network"
+    assert metadata.metrics[0].part == "cross-validation"
+    assert metadata.recipe["folds"] == 2
 
 
+class Published(Exception):
+    """The files of a version would now be written."""
+
+
+def parts_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Parts in the order in which their pixels are asked for."""
+    seen: list[str] = []
+    for name in ("full_images", "squares"):
+        real = getattr(Dataset, name)
+
+        def watched(dataset: Dataset, *parts: Any, real: Any = real) -> Any:
+            seen.extend(parts)
+            return real(dataset, *parts)
+
+        monkeypatch.setattr(Dataset, name, watched)
+    return seen
+
+
+def test_nothing_of_the_test_part_is_seen_before_the_end(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = parts_seen(monkeypatch)
+
+    def publish(trained: Any, *_: object) -> None:
+        assert trained.held_out is dataset.squares("validation")
+        raise Published
+
+    monkeypatch.setattr(train_module, "publish_network", publish)
+    with pytest.raises(Published):
+        trained(dataset, tmp_path)
+    assert set(seen) == {"train", "validation"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ValueError("a $ too many"), KeyboardInterrupt()], ids=repr)
 def test_a_report_that_fails_fails_no_training(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluation = evaluate(np.eye(2, dtype=np.float32), np.arange(2), ["daisy", "roses"])
-    measured = Mock(evaluation=evaluation)
-    monkeypatch.setattr("service.training.train.publish_version", MagicMock())
-    monkeypatch.setattr("service.training.train.write_version", Mock(return_value=measured))
-    monkeypatch.setattr("service.training.train.write_published", Mock(side_effect=error))
-    said: list[str] = []
-    _, test = publish_network(Mock(), tmp_path, tmp_path, [], say=said.append)
-    assert test is evaluation
-    (sentence,) = said
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("service.training.run.draw_curves", fail)
+    listener = Listener()
+    assert trained(dataset, tmp_path, observer=listener).version == 1
+    (sentence,) = listener.said
     assert "is published, but its report" in sentence
     assert "`flowers evaluate FOLDER --report FILE` writes another" in sentence
+
+
+def test_a_recipe_with_folds_is_cross_validated(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str] = []
+
+    def fit(dataset: Dataset, recipe: AlexNetRecipe, run: Run, *_: object, **__: object) -> None:
+        folders.append(run.folder.name)
+        raise Published
+
+    monkeypatch.setattr(cross_validation, "fit_alexnet", fit)
+    recipe = replace(SHIFTED, num_folds=2)
+    with running(dataset, tmp_path, recipe) as run, pytest.raises(Published):
+        train(dataset, recipe, run, Observer())
+    assert folders == ["whole"]
+
+
+def test_devices_are_those_that_keras_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    assert (list_devices("auto"), list_devices("cpu")) == (["cpu"], ["cpu"])
+    with pytest.raises(DeviceUnavailable, match="no GPU"):
+        list_devices("gpu")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert (list_devices("auto"), list_devices("gpu")) == (["gpu", "cpu"], ["gpu"])

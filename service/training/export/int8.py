@@ -1,55 +1,111 @@
-"""Scale moved from each layer into the next, so that one scale for all its channels serves each of them in int8."""
+"""Networks in int8: their channels made alike in size, then quantised by ONNX Runtime.
+
+Weights are int8 with a scale per filter or unit. Activations are uint8 with a scale per tensor, from their extremes on
+training photographs. The last layer computes in float32.
+
+Source: Jacob et al. (2018), "Quantization and Training of Neural Networks", section 2, for the arithmetic.
+"""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from service.training.export.steps import Array, Convolution, Dense, Steps
+from service.imaging.pixels import Pixels
+from service.store.layout import INPUT
+from service.training.export.onnx_graph import export_graph
 
-Extremes = tuple[Array, Array]
-"""The least and the largest output of every channel or unit, each (channels,)."""
+_QUANTISED = ["Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Reshape", "Transpose"]
+_BATCH = 8  # images: all their feature maps are in memory
 
 
-def equalise(network: Steps, extremes: Mapping[str, Extremes]) -> tuple[Steps, dict[str, Extremes]]:
-    """The same function with its channels alike in size.
-
-    Between two layers are only ReLU, pooling and flattening, which leave a positive factor as it is: so the channel of
-    one may be divided by any, and the weights that read it multiplied by the same. Taken is the geometric mean of the
-    channel's largest output and the inverse of the largest of these weights, which leaves as many bits to the one as
-    to the other.
+def int8_model(
+    network: keras.Model,
+    calibration: Pixels,
+    *,
+    scale: float,
+    offset: float,
+    temperature: float,
+    with_dense_layers: bool = True,
+) -> onnx.ModelProto:
+    """Export a network with its convolutions in int8, and its hidden dense layers if they shall.
 
     Args:
-        network: as `read_network` gives it.
-        extremes: name of a step -> those of its output on some photographs, for all steps but the last.
+        network: as `float32_model` takes it, best as `equalise` gives it.
+        calibration: uint8, (N, image_size, image_size, 3), of the training part.
+        scale, offset, temperature: as of `float32_model`.
+        with_dense_layers: False leaves them in float32.
+    """
+    over_bytes, is_merged = _merge_pixels(network, scale, offset)
+    probabilities = keras.ops.softmax(over_bytes.output / temperature)
+    exported = export_graph(keras.Model(over_bytes.input, probabilities))
+    dense = [node.name for node in exported.graph.node if node.op_type in ("Gemm", "MatMul")]
+    first = next((node.input[0] for node in exported.graph.node if node.op_type == "Conv"), "")
+    one_each = {"scale": np.array(1, np.float32), "zero_point": np.array(_zero_byte(scale, offset), np.uint8)}
+    with tempfile.TemporaryDirectory(prefix="flowers-export-") as scratch:
+        path = Path(scratch, "int8.onnx")
+        quantize_static(
+            exported,
+            path,
+            _Batches(calibration),
+            op_types_to_quantize=_QUANTISED,
+            nodes_to_exclude=dense[-1:] if with_dense_layers else dense,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"TensorQuantOverrides": {first: [one_each]} if is_merged else {}},
+        )
+        quantised = onnx.load(path)
+    if is_merged:
+        _keep_bytes(quantised.graph)
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
+
+
+def equalise(network: keras.Model, calibration: Pixels, *, scale: float, offset: float) -> keras.Model:
+    """Copy the network with its channels alike in size, so that one scale serves all channels of a tensor.
+
+    Between two layers are only ReLU, pooling and flattening, which leave a positive factor as it is. So a channel of
+    the one may be divided by any, and the weights that read it multiplied by the same. Taken is the geometric mean of
+    the channel's largest output and the inverse of the largest of these weights. That leaves both as many bits.
+
+    Args:
+        network, scale, offset: as of `float32_model`.
+        calibration: as of `int8_model`.
 
     Returns:
-        The network, whose answers differ by rounding alone, and the extremes of its steps.
+        A network whose answers differ by rounding alone.
 
     Source: Xiao et al. (2023), "SmoothQuant", section 4, with a migration strength of 0.5, for the factor; Nagel et al.
     (2019), "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1, for the identity.
     """
-    steps, found = list(network.steps), dict(extremes)
-    layers = [number for number, step in enumerate(steps) if isinstance(step, Convolution | Dense)]
-    for number, following in itertools.pairwise(layers):
-        layer, reader = steps[number], steps[following]
-        assert isinstance(layer, Convolution | Dense)
-        assert isinstance(reader, Convolution | Dense)
-        if not layer.relu:
-            continue
-        factors = _factors(found[layer.name][1], _largest_weights(reader, len(layer.bias)))
-        steps[number] = replace(layer, kernel=_scaled_outputs(layer, 1 / factors), bias=layer.bias / factors)
-        steps[following] = replace(reader, kernel=_scaled_inputs(reader, factors))
-        for step in steps[number:following]:
-            low, high = found[step.name]
-            each = np.repeat(factors, len(high) // len(factors))  # flattened, a channel is many units
-            found[step.name] = low / each, high / each
-    return replace(network, steps=tuple(steps)), found
+    equalised = keras.models.clone_model(network)
+    equalised.set_weights(network.get_weights())
+    layers = [layer for layer in equalised.layers if layer.weights]
+    outputs = keras.Model(equalised.inputs[0], [layer.output for layer in layers[:-1]])
+    largest = [np.zeros(layer.bias.shape) for layer in layers[:-1]]
+    for start in range(0, len(calibration), _BATCH):
+        found = outputs(calibration[start : start + _BATCH].astype(np.float32) * scale + offset)
+        for high, output in zip(largest, keras.tree.flatten(found), strict=True):
+            np.maximum(high, np.asarray(output).reshape(-1, len(high)).max(axis=0), out=high)
+    for high, (layer, reader) in zip(largest, itertools.pairwise(layers), strict=True):
+        (kernel, bias), (read_by, reader_bias) = layer.get_weights(), reader.get_weights()
+        rows = read_by.reshape(-1, len(bias), read_by.shape[-1])  # (places, channels that are read, outputs)
+        factors = _factors(high, np.abs(rows).max(axis=(0, 2)))
+        layer.set_weights([kernel / factors, bias / factors])
+        reader.set_weights([(rows * factors[:, None]).reshape(read_by.shape), reader_bias])
+    return equalised
 
 
-def _factors(largest_outputs: Array, largest_weights: Array) -> Array:
-    """1 for a channel that never says anything or that nobody reads; else so that their geometric mean is 1."""
+def _factors(largest_outputs: NDArray[Any], largest_weights: NDArray[Any]) -> NDArray[Any]:
+    """1 for a channel that is always 0 or never read; else so that their geometric mean is 1."""
     is_used = (largest_outputs > 0) & (largest_weights > 0)
     factors = np.ones(len(largest_outputs))
     factors[is_used] = np.sqrt(largest_outputs[is_used] / largest_weights[is_used])
@@ -58,21 +114,82 @@ def _factors(largest_outputs: Array, largest_weights: Array) -> Array:
     return factors
 
 
-def _largest_weights(reader: Convolution | Dense, num_channels: int) -> Array:
-    """By channel that is read; a dense layer's rows come in the order of (C, H, W)."""
-    kernel = np.abs(reader.kernel)
-    if isinstance(reader, Convolution):
-        return np.asarray(kernel.max(axis=(0, 2, 3)))
-    return np.asarray(kernel.reshape(num_channels, -1).max(axis=1))
+def _merge_pixels(network: keras.Model, scale: float, offset: float) -> tuple[keras.Model, bool]:
+    """Take the pixels of a stride along a row for one with as many times the channels, from uint8 to logits.
+
+    Runtimes multiply bytes four channels at a time, and take a slower way for three. The sums are the same. The
+    normalisation goes into the first convolution, which so computes on the bytes themselves. Zeros are padded after
+    the normalisation. Here they are the nearest byte, which misses half a grey level at most.
+
+    A network that begins with anything but a convolution, padded by a layer of its own, is left as it is.
+
+    Returns:
+        The model, and whether it is merged.
+    """
+    skipped = keras.layers.InputLayer | keras.layers.Dropout
+    layers = [layer for layer in network.layers if not isinstance(layer, skipped)]
+    images = keras.Input(network.input_shape[1:], dtype="uint8")
+    zero = _zero_byte(scale, offset)
+    pixels = keras.ops.cast(images, "float32") - zero
+    offset += zero * scale
+    match [type(layer).__name__ for layer in layers[:2]]:
+        case ["ZeroPadding2D", "Conv2D"] if layers[1].padding == "valid":
+            is_merged = True
+            padding, convolution, *layers = layers
+            (top, bottom), (left, right) = padding.padding
+            kernel, bias = (np.asarray(weight, np.float64) for weight in convolution.get_weights())
+            (height, width, channels, filters), (row_stride, stride) = kernel.shape, convolution.strides
+            side, columns = network.input_shape[1], -(-width // stride)  # of a kernel
+            num_columns = (left + side + right - width) // stride + columns
+            added = num_columns * stride - left - side
+            if added < 0:  # the last pixels of a row are never read
+                pixels, added = pixels[:, :, :added], 0
+            x = keras.ops.pad(pixels, ((0, 0), (top, bottom), (left, added), (0, 0)))
+            x = keras.ops.reshape(x, (-1, top + side + bottom, num_columns, stride * channels))
+            merged = keras.layers.Conv2D(filters, (height, columns), (row_stride, 1), activation=convolution.activation)
+            x = merged(x)
+            bias += offset * kernel.sum(axis=(0, 1, 2))
+            kernel = np.pad(kernel * scale, ((0, 0), (0, columns * stride - width), (0, 0), (0, 0)))
+            merged.set_weights([kernel.reshape(height, columns, -1, filters), bias])
+        case _:
+            is_merged = False
+            x = pixels * scale + offset
+    for layer in layers:
+        # As Keras exports Flatten, it asks for the shape.
+        x = keras.ops.reshape(x, (-1, np.prod(x.shape[1:]))) if isinstance(layer, keras.layers.Flatten) else layer(x)
+    return keras.Model(images, x), is_merged
 
 
-def _scaled_outputs(layer: Convolution | Dense, factors: Array) -> Array:
-    if isinstance(layer, Convolution):
-        return np.asarray(layer.kernel * factors[:, None, None, None])
-    return np.asarray(layer.kernel * factors)
+def _zero_byte(scale: float, offset: float) -> int:
+    """Find the pixel that the normalisation brings nearest to 0."""
+    return int(np.clip(np.rint(-offset / scale), 0, 255))
 
 
-def _scaled_inputs(reader: Convolution | Dense, factors: Array) -> Array:
-    if isinstance(reader, Convolution):
-        return np.asarray(reader.kernel * factors[:, None, None])
-    return np.asarray(reader.kernel * np.repeat(factors, len(reader.kernel) // len(factors))[:, None])
+def _keep_bytes(graph: onnx.GraphProto) -> None:
+    """Drop what makes numbers of the bytes before they are padded and merged, and bytes of the numbers after that."""
+    quantise = next(node for node in graph.node if node.op_type == "QuantizeLinear")
+    before = list(itertools.takewhile(lambda node: node.op_type != "QuantizeLinear", graph.node))
+    numbers = [node for node in before if node.op_type in ("Cast", "Sub")]
+    renamed = {node.output[0]: INPUT for node in numbers} | {quantise.output[0]: quantise.input[0]}
+    for node in before:
+        if node.op_type == "Pad":
+            node.input[2:] = quantise.input[2:]  # the byte that stands for 0
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for node in (*numbers, quantise):
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    weights = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:], graph.value_info[:]  # these have the types of before
+    graph.initializer.extend(weights)
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
+    """The calibration images, a few at a time."""
+
+    def __init__(self, images: Pixels) -> None:
+        self._batches: Iterator[Pixels] = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        """Return the next batch by the input's name."""
+        return next(({INPUT: batch} for batch in self._batches), None)

@@ -6,7 +6,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from service.engines.engine import Probabilities
@@ -14,9 +13,8 @@ from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.layout import CPU_MODEL_FILES, Precision
 from service.store.metadata import CpuModel
-from service.training.export.int8 import Extremes, equalise
-from service.training.export.onnx_graph import INPUT_NAME, float32_model, int8_model
-from service.training.export.steps import Steps, read_network
+from service.training.export.int8 import equalise, int8_model
+from service.training.export.onnx_graph import float32_model
 
 NUM_CALIBRATION = 512
 """Training photographs that are enough to know the range of every activation."""
@@ -52,57 +50,29 @@ def export_cpu_models(
 
     Returns:
         What was found, and of a refused one why, for the metadata.
-
-    Raises:
-        PublishError: the network has layers that the light engine's cannot have.
     """
-    steps = read_network(network, scale=scale, offset=offset, temperature=temperature)
+    numbers = {"scale": scale, "offset": offset, "temperature": temperature}
 
     def export(model: onnx.ModelProto, precision: Precision, quantised: str = "") -> CpuModel:
         path = folder / CPU_MODEL_FILES[precision]
         path.parent.mkdir(exist_ok=True)
-        network = model.SerializeToString()
-        path.write_bytes(network)
-        engine = OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="the check of the export")
+        content = model.SerializeToString()
+        path.write_bytes(content)
+        engine = OnnxRuntimeEngine(content, version=folder.name, precision=precision, reason="the check of the export")
         compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:
             path.unlink()
         return compared
 
-    models = [export(float32_model(steps), "float32")]
-    equalised, ranges = ready_for_int8(steps, calibration)
+    models = [export(float32_model(network, **numbers), "float32")]
+    equalised = equalise(network, calibration, scale=scale, offset=offset)
     for with_dense_layers, quantised in ((True, "convolutions and hidden dense layers"), (False, "convolutions")):
-        models.append(export(int8_model(equalised, ranges, with_dense_layers=with_dense_layers), "int8", quantised))
+        model = int8_model(equalised, calibration, **numbers, with_dense_layers=with_dense_layers)
+        models.append(export(model, "int8", quantised))
         if not models[-1].refused:
             break
     return models
-
-
-def ready_for_int8(steps: Steps, calibration: Pixels) -> tuple[Steps, dict[str, tuple[float, float]]]:
-    """The network with its channels alike, and the extremes of its steps' outputs: what `int8_model` takes.
-
-    Args:
-        steps: as `read_network` gives them.
-        calibration: as of `export_cpu_models`.
-    """
-    equalised, extremes = equalise(steps, _measure_extremes(steps, calibration))
-    return equalised, {name: (float(low.min()), float(high.max())) for name, (low, high) in extremes.items()}
-
-
-def _measure_extremes(steps: Steps, calibration: Pixels) -> dict[str, Extremes]:
-    """The extremes of the outputs of all steps but the last, by channel or unit, on the calibration photographs."""
-    names = [step.name for step in steps.steps[:-1]]
-    session = onnxruntime.InferenceSession(float32_model(steps, show=names).SerializeToString())
-    extremes: dict[str, Extremes] = {}
-    for start in range(0, len(calibration), 8):  # few at a time: these are all the feature maps
-        outputs = session.run(names, {INPUT_NAME: calibration[start : start + 8]})
-        for name, output in zip(names, outputs, strict=True):
-            others = (0, *range(2, output.ndim))
-            found = output.min(axis=others), output.max(axis=others)
-            low, high = extremes.get(name, found)
-            extremes[name] = np.minimum(low, found[0]), np.maximum(high, found[1])
-    return extremes
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""A trained network becomes a SavedModel that anybody can serve: pixels in, probabilities out."""
+"""SavedModel of a trained network: pixels in, probabilities out."""
 
 import os
 import subprocess
@@ -14,23 +14,20 @@ from numpy.typing import NDArray
 from service.engines.engine import Probabilities
 from service.errors import PublishError
 from service.imaging.pixels import Pixels
-
-INPUT_NAME = "images"
-OUTPUT_NAME = "probabilities"
-SIGNATURE_NAME = "serving_default"
+from service.store.layout import INPUT, OUTPUT, SIGNATURE
 
 _TOLERANCE = 1e-5  # of a probability, and of the sum of all: float32 sums reorder with the batch size and the device
-# What a stranger does with the folder: nothing of this project is imported, so nothing of it can help.
+# A stranger's program. Nothing of this project is imported, so nothing of it can help.
 _STRANGER = f"""
 import sys
 import numpy as np
 import tensorflow as tf
 
 folder, examples, answers = sys.argv[1:]
-serving_default = tf.saved_model.load(folder).signatures["{SIGNATURE_NAME}"]
+serving_default = tf.saved_model.load(folder).signatures["{SIGNATURE}"]
 images = np.load(examples)
 by_size = {{
-    str(size): serving_default({INPUT_NAME}=tf.constant(images[:size]))["{OUTPUT_NAME}"].numpy()
+    str(size): serving_default({INPUT}=tf.constant(images[:size]))["{OUTPUT}"].numpy()
     for size in map(int, sys.stdin.read().split())
 }}
 np.savez(answers, **by_size)
@@ -40,34 +37,31 @@ np.savez(answers, **by_size)
 def export_saved_model(logits_model: Any, folder: Path, *, scale: float, offset: float, temperature: float) -> None:
     """Write `saved_model.pb` and `variables/` with one signature, `serving_default`, into `folder`.
 
-    The signature takes `images`, uint8 (N, image_size, image_size, 3), RGB, any N, and returns
-    `probabilities`, float32 (N, num_classes). Inside are the normalisation, the network without dropout, the
-    temperature and the softmax; no optimizer, and nothing of Keras, which loading therefore does not need.
+    The signature takes `images`, uint8 (N, image_size, image_size, 3), RGB, any N. It returns `probabilities`, float32
+    (N, num_classes). Normalisation, temperature and softmax are inside. Loading it does not need Keras.
 
     Args:
-        logits_model: keras.Model, float32 (N, image_size, image_size, 3) -> logits (N, num_classes).
-        folder: an existing or a new folder; other files in it are left alone.
-        scale: the network sees pixel * scale + offset.
-        offset: see `scale`.
-        temperature: logits are divided by it before the softmax.
+        logits_model: keras.Model from float32 (N, image_size, image_size, 3) to logits (N, num_classes).
+        folder: An existing or a new folder. Other files in it are left alone.
+        scale: Factor of a pixel. The network sees `pixel * scale + offset`.
+        offset: Summand after `scale`.
+        temperature: Divisor of the logits (Guo et al. 2017, "On calibration of modern neural networks").
 
     Raises:
-        PublishError: the folder cannot be written.
-
-    Source: Guo et al. 2017, "On calibration of modern neural networks", for the temperature.
+        PublishError: The folder cannot be written.
     """
 
     def serving_default(images: Any) -> dict[str, Any]:
         logits = logits_model(tf.cast(images, tf.float32) * scale + offset, training=False)
-        return {OUTPUT_NAME: tf.nn.softmax(tf.cast(logits, tf.float32) / temperature)}
+        return {OUTPUT: tf.nn.softmax(tf.cast(logits, tf.float32) / temperature)}
 
     batch_shape = (None, *logits_model.input_shape[1:])
-    signature = tf.function(serving_default, input_signature=[tf.TensorSpec(batch_shape, tf.uint8, INPUT_NAME)])
+    signature = tf.function(serving_default, input_signature=[tf.TensorSpec(batch_shape, tf.uint8, INPUT)])
     holder = tf.Module()
-    # The bare variables, not the model: all that hangs on it (optimizer, metrics) would be saved too.
+    # The bare variables. With the model, its optimizer and metrics would be saved, too.
     holder.weights = [weight.value for weight in logits_model.weights]
     try:
-        tf.saved_model.save(holder, str(folder), signatures={SIGNATURE_NAME: signature})
+        tf.saved_model.save(holder, str(folder), signatures={SIGNATURE: signature})
         (folder / "assets").rmdir()  # empty, as the network reads no files
     except (OSError, tf.errors.OpError) as error:
         raise PublishError(f"the SavedModel could not be written to {folder}: {error}") from error
@@ -76,16 +70,15 @@ def export_saved_model(logits_model: Any, folder: Path, *, scale: float, offset:
 def check_saved_model(folder: Path, images: Pixels, expected: Probabilities) -> None:
     """Load `folder` in a fresh process, as a stranger would, and compare its answers at three batch sizes.
 
-    The other process runs on the CPU, with plain `tf.saved_model.load` and without this project: what only
-    works thanks to something in this process is found out here.
+    The other process runs on the CPU, with plain `tf.saved_model.load` and without this project.
 
     Args:
-        folder: what `export_saved_model` wrote.
-        images: uint8, shape (N, image_size, image_size, 3), N >= 1; asked N, 1 and about N / 2 at a time.
-        expected: float32, shape (N, num_classes), computed with the network in this process.
+        folder: Folder that `export_saved_model` wrote.
+        images: uint8 (N, image_size, image_size, 3). N, 1 and about N / 2 are asked at a time.
+        expected: float32 (N, num_classes), computed with the network in this process.
 
     Raises:
-        PublishError: the other process could not load or run it, or its answers differ; says by how much.
+        PublishError: The other process could not load or run it, or its answers differ. The message says by how much.
     """
     num_images = len(images)
     sizes = sorted({1, (num_images + 1) // 2, num_images})
@@ -96,7 +89,7 @@ def check_saved_model(folder: Path, images: Pixels, expected: Probabilities) -> 
 
 
 def _compare(answer: NDArray[Any], expected: Probabilities) -> str:
-    """What is wrong with `answer`, or nothing."""
+    """Describe a wrong answer. Return an empty string for a right one."""
     if answer.dtype != np.float32 or answer.shape != expected.shape:
         return f"it answers {answer.dtype} {answer.shape}, expected float32 {expected.shape}"
     difference = float(np.max(np.abs(answer - expected)))

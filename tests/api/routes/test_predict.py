@@ -150,6 +150,7 @@ async def test_hostile_bytes_never_give_a_500(service: Running, file: bytes) -> 
     assert response.status_code in (200, 413, 415, 422), response.text
 
 
+@pytest.mark.slow
 async def test_no_request_fails_while_a_new_version_takes_over(tiny_version: Path, tmp_path: Path) -> None:
     store = tmp_path / "model_store"
     shutil.copytree(tiny_version, store)

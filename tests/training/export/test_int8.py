@@ -1,89 +1,71 @@
+import keras
 import numpy as np
+from keras import layers
 
+from service.imaging.pixels import Pixels
 from service.training.export.int8 import equalise
-from service.training.export.steps import Convolution, Dense, Flatten, Pool, Steps
 
-RANDOM = np.random.default_rng(0)
-CONVOLUTION = Convolution(
-    "first", RANDOM.standard_normal((4, 3, 2, 2)), RANDOM.standard_normal(4), (1, 1), (0, 0, 0, 0), relu=True
-)
-SECOND = Convolution(
-    "second", RANDOM.standard_normal((2, 4, 2, 2)), RANDOM.standard_normal(2), (1, 1), (0, 0, 0, 0), relu=True
-)
-HIDDEN = Dense("hidden", RANDOM.standard_normal((2 * 4, 5)), RANDOM.standard_normal(5), relu=True)
-LOGITS = Dense("logits", RANDOM.standard_normal((5, 3)), RANDOM.standard_normal(3))
-NETWORK = Steps(
-    7, 0.0, 1.0, (CONVOLUTION, Pool("pool", "MaxPool", (2, 2), (2, 2)), SECOND, Flatten("flatten"), HIDDEN, LOGITS)
-)
+SCALE, OFFSET = 1 / 127.5, -1.0
+IMAGES: Pixels = np.random.default_rng(0).integers(0, 256, (6, 7, 7, 3), np.uint8)
 
 
-def outputs(network: Steps, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every step's output in float64, by the definition: images (N, 3, 7, 7)."""
-    found, x = {}, images
-    for step in network.steps:
-        match step:
-            case Convolution():
-                windows = np.lib.stride_tricks.sliding_window_view(x, step.kernel.shape[2:], axis=(2, 3))
-                x = np.einsum("nchwij,ocij->nohw", windows, step.kernel) + step.bias[:, None, None]
-            case Pool():
-                windows = np.lib.stride_tricks.sliding_window_view(x, step.size, axis=(2, 3))[:, :, ::2, ::2]
-                x = windows.max(axis=(4, 5))
-            case Flatten():
-                x = x.reshape(len(x), -1)
-            case Dense():
-                x = x @ step.kernel + step.bias
-        if isinstance(step, Convolution | Dense) and step.relu:
-            x = np.maximum(x, 0)
-        found[step.name] = x
-    return found
+def network() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    built = keras.Sequential(
+        [
+            keras.Input((7, 7, 3)),
+            layers.Conv2D(4, 2, activation="relu", name="first"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(2, 2, name="second"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(5, activation="relu"),
+            layers.Dense(3),
+        ]
+    )
+    random = np.random.default_rng(4)
+    built.set_weights([random.standard_normal(weight.shape) for weight in built.get_weights()])
+    return built
 
 
-def extremes_of(found: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return {
-        name: (x.min(axis=(0, *range(2, x.ndim))), x.max(axis=(0, *range(2, x.ndim))))
-        for name, x in found.items()
-        if name != "logits"
-    }
+def with_first(scales: np.ndarray) -> keras.Model:
+    """The network with the filters of its first layer so many times as large."""
+    built = network()
+    kernel, bias = built.get_layer("first").get_weights()
+    built.get_layer("first").set_weights([kernel * scales, bias * scales])
+    return built
 
 
-IMAGES = RANDOM.uniform(0, 255, (6, 3, 7, 7))
+def answers(built: keras.Model) -> np.ndarray:
+    return np.asarray(built(IMAGES.astype(np.float32) * SCALE + OFFSET))
 
 
-def test_the_logits_stay_and_the_extremes_are_those_of_the_new_network() -> None:
-    before = outputs(NETWORK, IMAGES)
-    equalised, extremes = equalise(NETWORK, extremes_of(before))
-    after = outputs(equalised, IMAGES)
-    np.testing.assert_allclose(after["logits"], before["logits"], rtol=1e-9)
-    for name, (low, high) in extremes_of(after).items():
-        np.testing.assert_allclose(extremes[name][0], low, atol=1e-9)
-        np.testing.assert_allclose(extremes[name][1], high, rtol=1e-9)
+def largest_outputs(built: keras.Model, layer: str) -> np.ndarray:
+    part = keras.Model(built.inputs[0], built.get_layer(layer).output)
+    return np.asarray(answers(part).max(axis=(0, 1, 2)))
+
+
+def test_the_logits_stay_and_the_given_network_too() -> None:
+    built = network()
+    before, weights = answers(built), built.get_weights()
+    equalised = equalise(built, IMAGES, scale=SCALE, offset=OFFSET)
+    np.testing.assert_allclose(answers(equalised), before, rtol=1e-4, atol=1e-4)
+    for now, then in zip(built.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def test_channels_come_closer_to_each_other() -> None:
-    scales = np.array([100.0, 1.0, 0.01, 1.0])
-    lopsided = Convolution(
-        "first", CONVOLUTION.kernel * scales[:, None, None, None], CONVOLUTION.bias * scales, (1, 1), (0, 0, 0, 0), True
-    )
-    network = Steps(7, 0.0, 1.0, (lopsided, *NETWORK.steps[1:]))
-    before = extremes_of(outputs(network, IMAGES))
-    _, after = equalise(network, before)
-    for name in ("first", "pool"):
-        assert np.ptp(np.log(after[name][1])) < np.ptp(np.log(before[name][1])) - np.log(30)
+    built = with_first(np.array([100.0, 1.0, 0.01, 1.0]))
+    equalised = equalise(built, IMAGES, scale=SCALE, offset=OFFSET)
+    before, after = (np.ptp(np.log(largest_outputs(each, "first"))) for each in (built, equalised))
+    assert after < before - np.log(30)
 
 
 def test_a_channel_that_says_nothing_is_left_alone() -> None:
-    kernel, bias = CONVOLUTION.kernel.copy(), CONVOLUTION.bias.copy()
-    kernel[1], bias[1] = 0, -1
-    silent = Convolution("first", kernel, bias, (1, 1), (0, 0, 0, 0), relu=True)
-    network = Steps(7, 0.0, 1.0, (silent, *NETWORK.steps[1:]))
-    before = outputs(network, IMAGES)
-    equalised, _ = equalise(network, extremes_of(before))
-    np.testing.assert_array_equal(equalised.steps[0].bias[1], -1)  # type: ignore[union-attr]
-    np.testing.assert_allclose(outputs(equalised, IMAGES)["logits"], before["logits"], rtol=1e-9)
-
-
-def test_a_layer_without_relu_keeps_its_scale() -> None:
-    linear = Convolution("first", CONVOLUTION.kernel, CONVOLUTION.bias, (1, 1), (0, 0, 0, 0))
-    network = Steps(7, 0.0, 1.0, (linear, *NETWORK.steps[1:]))
-    equalised, _ = equalise(network, extremes_of(outputs(network, IMAGES)))
-    np.testing.assert_array_equal(equalised.steps[0].kernel, linear.kernel)  # type: ignore[union-attr]
+    built = network()
+    kernel, bias = built.get_layer("first").get_weights()
+    kernel[..., 1], bias[1] = 0, -1
+    built.get_layer("first").set_weights([kernel, bias])
+    equalised = equalise(built, IMAGES, scale=SCALE, offset=OFFSET)
+    assert equalised.get_layer("first").get_weights()[1][1] == -1
+    np.testing.assert_allclose(answers(equalised), answers(built), rtol=1e-4, atol=1e-4)

@@ -15,11 +15,11 @@ from support.exporting import (
 )
 
 from service.engines.engine import Probabilities
+from service.imaging.pixels import Pixels
 from service.store.layout import Precision, list_precisions
 from service.store.metadata import CpuModel
+from service.training.export.int8 import int8_model
 from service.training.export.light_model import compare, export_cpu_models
-from service.training.export.onnx_graph import int8_model
-from service.training.export.steps import Steps
 
 
 def rows(*best: float) -> Probabilities:
@@ -99,9 +99,9 @@ def test_refused_networks_are_not(tmp_path: Path) -> None:
 def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoilt(steps: Steps, ranges: Any, *, with_dense_layers: bool) -> Any:
-        narrow = dict.fromkeys(ranges, (0.0, 0.01))
-        return int8_model(steps, narrow if with_dense_layers else ranges, with_dense_layers=with_dense_layers)
+    def spoilt(network: keras.Model, calibration: Pixels, *, with_dense_layers: bool, **numbers: float) -> Any:
+        darkened = np.full_like(calibration, 127) if with_dense_layers else calibration  # all ranges are narrow
+        return int8_model(network, darkened, with_dense_layers=with_dense_layers, **numbers)
 
     monkeypatch.setattr("service.training.export.light_model.int8_model", spoilt)
     float32, coarse, good = export(trained_tiny_network(), tmp_path)

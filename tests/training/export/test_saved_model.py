@@ -119,6 +119,13 @@ def test_a_good_export_passes_the_check_in_a_fresh_process(
     check_saved_model(exported, squares, expected)
 
 
+def test_a_difference_of_more_than_a_hundred_thousandth_is_refused(
+    exported: Path, squares: Pixels, expected: Probabilities
+) -> None:
+    with pytest.raises(PublishError, match="at most 1e-05 is allowed"):
+        check_saved_model(exported, squares, expected + np.float32(5e-5))
+
+
 def test_changed_weights_are_found_and_the_difference_is_said(
     copy: Path, squares: Pixels, expected: Probabilities
 ) -> None:

@@ -1,0 +1,137 @@
+"""AlexNet's training: with labels or a teacher, then perhaps a second network on more photographs."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from service.data.batches import LabelledPixels
+from service.data.dataset import Dataset
+from service.data.views import Views
+from service.networks.alexnet import HIDDEN_LAYER, NETWORKS
+from service.training import fit_on_device
+from service.training.augment import training_view
+from service.training.calibrate import calibrate
+from service.training.checkpoint import Epoch
+from service.training.fit import fit, predict_logits
+from service.training.fold import fold_batch_norm
+from service.training.observer import Observer
+from service.training.precision import compute_precision, fastest_precision
+from service.training.recipe import AlexNetRecipe, recipe_values
+from service.training.run import Run
+from service.training.targets import Float32, LabelTargets, Targets
+from service.training.teach import teach
+from service.training.trained_network import TrainedNetwork, on_pixels
+from service.training.view_makers import make_views
+
+MIN_EPOCH = 1024
+"""Least number of views in an epoch. A smaller folder is repeated, so that an epoch is worth its validation."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedAlexNet:
+    """A trained AlexNet, with batch normalisation folded: float32 (N, 224, 224, 3) to logits.
+
+    `teacher_accuracy` is None without a teacher, or without photographs to measure it on.
+    """
+
+    network: keras.Model
+    history: tuple[Epoch, ...]
+    interrupted: bool
+    teacher_accuracy: float | None
+
+
+def train_alexnet(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observer) -> TrainedNetwork:
+    """Train a network on the training part. With `recipe.refit` a second one learns from both parts.
+
+    Ctrl-C during the second network keeps the first. Raises as `train`.
+    """
+    num_photographs = sum(len(dataset.split.photographs[part]) for part in ("train", "validation"))
+    observer.stage(f"decoding {num_photographs:,} photographs")
+    photographs, validation = dataset.full_images("train"), dataset.squares("validation")
+    first = fit_alexnet(dataset, recipe, run, observer, photographs, validation)
+    observer.stage("calibrating")
+    calibration = calibrate(answer(first.network, recipe, validation), validation.class_indices)
+    published, held_out = first, validation
+    if recipe.refit and not first.interrupted:
+        observer.say(
+            "The first network is trained. A second one now learns from training and validation photographs together, "
+            "and is published with the first one's calibration. Ctrl-C publishes the first."
+        )
+        with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
+            observer.stage(f"decoding {len(dataset.split.photographs['validation']):,} photographs")
+            both = dataset.full_images("train", "validation")
+            second = fit_alexnet(dataset, recipe, run.sub("refit"), observer, both, None)
+            if not second.interrupted:  # else it has learned less than the first
+                published, held_out = second, dataset.squares("test")
+    is_refitted = published is not first
+    values = {
+        **recipe_values(recipe), "refit": is_refitted, "seed": dataset.seed, "device": run.began_on,
+        "epochs_done": len(first.history), "teacher_accuracy": first.teacher_accuracy,
+    }  # fmt: skip
+    is_finished = is_refitted or not (recipe.refit or first.interrupted)
+    return TrainedNetwork(
+        published.network, recipe.scale, recipe.offset, calibration, held_out, values, first.history,
+        first.interrupted, is_finished,
+    )  # fmt: skip
+
+
+def answer(network: keras.Model, recipe: AlexNetRecipe, squares: LabelledPixels) -> Float32:
+    """Return the network's logits, float32 (N, num_classes), for N squares."""
+    return predict_logits(on_pixels(network, recipe.scale, recipe.offset), np.asarray(squares.images))
+
+
+def fit_alexnet(
+    dataset: Dataset,
+    recipe: AlexNetRecipe,
+    run: Run,
+    observer: Observer,
+    photographs: LabelledPixels,
+    validation: LabelledPixels | None,
+    *,
+    keeps_best: bool = True,
+) -> FittedAlexNet:
+    """Train one network, after its teacher if the recipe has one.
+
+    Args:
+        dataset: Class names, seed and rule.
+        recipe: Values of the training.
+        run: Run folder. A checkpoint and a teacher's answers that are there are taken up.
+        observer: Observer of the training.
+        photographs: Full images to learn from.
+        validation: Squares to measure on, or None.
+        keeps_best: As of `fit`.
+    """
+    run.make()
+    photographs = photographs.repeated(-(-MIN_EPOCH // len(photographs.images)))
+    num_classes, teaching = len(dataset.class_names), recipe.teaching
+    view, num_views = training_view(recipe.augmentation, dataset.rule), teaching.num_views if teaching else 0
+    # A training that is done has a checkpoint, which `fit` takes up on any machine.
+    is_on_device = recipe.num_folds > 0 and keras.backend.backend() == "jax" and not run.checkpoint.exists()
+    is_on_device = is_on_device and teaching is not None
+    targets: Targets = LabelTargets(photographs.class_indices, num_classes, recipe.label_smoothing)
+    with keras.device(f"{run.device}:0"):
+        if is_on_device:
+            observer.stage(f"making {num_views * len(photographs.images):,} views")
+        views = (make_views if is_on_device else Views)(photographs.images, view, dataset.seed, num_views)
+        if teaching:
+            targets = teach(
+                teaching, recipe.augmentation, num_classes, photographs, views, validation,
+                rule=dataset.rule, cache=run.folder / "lesson.npz", observer=observer,
+            )  # fmt: skip
+        observer.stage("building the network")
+        keras.utils.set_random_seed(dataset.seed)
+        fastest = "mixed_bfloat16" if is_on_device and run.device == "gpu" else fastest_precision()
+        build = NETWORKS[recipe.network]
+        with compute_precision(fastest if recipe.precision == "auto" else recipe.precision):
+            network = build(num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
+        learning = on_pixels(
+            network, recipe.scale, recipe.offset, hidden_layer=HIDDEN_LAYER, num_features=targets.num_features
+        )  # fmt: skip
+        parts = (learning, views, targets, recipe.schedule, run.checkpoint, observer, validation)
+        fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=keeps_best)
+    # On the CPU, as the check of the export computes. A GPU in TensorFloat-32 differs by 1e-3.
+    with keras.device("cpu:0"):
+        plain = fold_batch_norm(network, build(num_classes))
+    return FittedAlexNet(plain, fitted.history, fitted.interrupted, targets.accuracy)

@@ -1,0 +1,83 @@
+"""Files of a version, written for a small network that was really trained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.drawing import CLASS_NAMES
+from support.fitting import RECIPE, tiny_network
+
+from service.data.dataset import Dataset, open_dataset
+from service.data.folder import read_folder
+from service.errors import PublishError
+from service.imaging.limits import ImageLimits
+from service.store.layout import METADATA_FILE
+from service.training.calibrate import calibrate
+from service.training.export import saved_model, version
+from service.training.export.version import write_version
+from service.training.recipe import recipe_values
+from service.training.trained_network import TrainedNetwork
+
+
+@pytest.fixture(scope="module")
+def dataset(drawn_folder: Path) -> Dataset:
+    return open_dataset(read_folder(drawn_folder), 2, ImageLimits())
+
+
+@pytest.fixture
+def trained(dataset: Dataset) -> TrainedNetwork:
+    """Untrained, which no check of the export minds."""
+    held_out = dataset.squares("validation")
+    logits = np.random.default_rng(0).normal(0, 1, (len(held_out.images), 5)).astype(np.float32)
+    calibration = calibrate(logits, held_out.class_indices, "validation")
+    network = tiny_network(len(CLASS_NAMES))
+    return TrainedNetwork(network, 1 / 100, -0.75, calibration, held_out, recipe_values(RECIPE), ())
+
+
+class Exported(Exception):
+    """The light networks would now be written."""
+
+
+def test_int8_is_fitted_to_the_whole_training_part(
+    dataset: Dataset, trained: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def export(*_: object, **named: Any) -> None:
+        given.update(named)
+        raise Exported
+
+    monkeypatch.setattr(version, "export_cpu_models", export)
+    with pytest.raises(Exported):
+        write_version(tmp_path, "drawn", trained, dataset)
+    np.testing.assert_array_equal(given["calibration"], dataset.squares("train").images)
+    np.testing.assert_array_equal(given["images"], dataset.squares("validation").images)
+    assert (given["scale"], given["offset"]) == (1 / 100, -0.75)
+
+
+def test_int8_is_fitted_to_at_most_512_photographs(
+    dataset: Dataset, trained: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def sample(_: Dataset, part: str, number: int) -> None:
+        asked.append((part, number))
+        raise Exported
+
+    monkeypatch.setattr(Dataset, "sample_squares", sample)
+    with pytest.raises(Exported):
+        write_version(tmp_path, "drawn", trained, dataset)
+    assert asked == [("train", 512)]
+
+
+def test_a_savedmodel_that_answers_otherwise_is_refused(
+    dataset: Dataset, trained: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(network: Any, folder: Path, *, temperature: float, **numbers: float) -> None:
+        saved_model.export_saved_model(network, folder, temperature=temperature * 1.1, **numbers)
+
+    monkeypatch.setattr(version, "export_saved_model", export)
+    with pytest.raises(PublishError, match="differs from the trained network"):
+        write_version(tmp_path, "drawn", trained, dataset)
+    assert not (tmp_path / METADATA_FILE).exists()
