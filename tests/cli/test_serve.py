@@ -21,7 +21,7 @@ from support.serving import Served, served
 from support.versions import publish_example
 
 from service.api.app import create_app
-from service.cli.serve import _listen, make_config
+from service.cli.serve import listen, make_config
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
@@ -453,12 +453,12 @@ def test_an_address_that_cannot_be_had_is_explained(
 
     monkeypatch.setattr("socket.create_server", fail)
     with pytest.raises(FlowersError, match=sentence):
-        _listen("127.0.0.1", 80)
+        listen("127.0.0.1", 80)
 
 
 def test_what_no_host_can_be_called_is_explained() -> None:
     with pytest.raises(FlowersError, match=r"a\.\.b is no address of this machine"):
-        _listen("a..b", 0)
+        listen("a..b", 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])
@@ -466,7 +466,7 @@ def test_it_listens_on_every_kind_of_address(host: str) -> None:
     if ":" in host and not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     with ExitStack() as listeners:
-        listener = listeners.enter_context(_listen(host, 0))
+        listener = listeners.enter_context(listen(host, 0))
         assert listener.getsockname()[1] > 0
 
 

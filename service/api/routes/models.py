@@ -22,17 +22,11 @@ router = APIRouter(tags=["models"])
 async def models(request: Request) -> ModelList:
     """List every model of the store with its versions. The served model has a `live_version`."""
     live_model = service_of(request).live_model
-    listed = _models(live_model)
     summaries = []
-    for name in sorted(listed):
+    for name, listed in sorted(_models(live_model).items()):
         loaded = _loaded(live_model, name)
-        summaries.append(
-            ModelSummary(
-                name=name,
-                live_version=loaded.version if loaded else None,
-                versions=[version.version for version in listed[name].versions],
-            )
-        )
+        versions = [version.version for version in listed.versions]
+        summaries.append(ModelSummary(name=name, live_version=loaded.version if loaded else None, versions=versions))
     return ModelList(models=summaries)
 
 
@@ -47,7 +41,7 @@ async def model(request: Request, name: str) -> ModelDetails:
     refused = live_model.refused if name == live_model.model else {}
     return ModelDetails(
         name=name,
-        live=_describe(loaded) if loaded else None,
+        live=LiveVersion(version=loaded.version, **vars(loaded.engine.info)) if loaded else None,
         versions=[_summarise(version, loaded, refused.get(version.version)) for version in listed.versions],
         card=_card(listed, loaded, refused),
     )
@@ -69,10 +63,6 @@ def _loaded(live_model: LiveModel, name: str) -> ServedVersion | None:
     return loaded if loaded is not None and loaded.model == name else None
 
 
-def _describe(loaded: ServedVersion) -> LiveVersion:
-    return LiveVersion.model_validate({"version": loaded.version, **vars(loaded.engine.info)})
-
-
 def _card(listed: ListedModel, loaded: ServedVersion | None, refused: dict[int, str]) -> Metadata | None:
     """Return the card that was verified, where a version is live, else one that was not found damaged."""
     if loaded is not None:
@@ -89,10 +79,5 @@ def _summarise(listed: ListedVersion, loaded: ServedVersion | None, refused: str
     elif refused is not None:
         created, accuracy = None, None
     return VersionSummary(
-        version=listed.version,
-        live=is_live,
-        pinned=listed.pinned,
-        created=created,
-        accuracy=accuracy,
-        refused=refused,
+        version=listed.version, live=is_live, pinned=listed.pinned, created=created, accuracy=accuracy, refused=refused
     )
