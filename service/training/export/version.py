@@ -1,6 +1,7 @@
 """Files of a version: both forms of the network and its metadata. All figures are measured on these files."""
 
-from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,16 +28,9 @@ _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; od
 
 
 def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Dataset) -> FolderEvaluation:
-    """Write a version into `folder`, all but its digests.
+    """Write a version of `model` into `folder`, all but its digests.
 
-    Args:
-        folder: Folder of the draft.
-        model: Name of the model.
-        trained: The network, and what the metadata say of it.
-        dataset: The photographs and their parts.
-
-    Returns:
-        The evaluation on the test part, by the SavedModel in `folder`.
+    Return the evaluation of its SavedModel on the test part.
 
     Raises:
         PublishError: A file cannot be written, or does not answer as the trained network does.
@@ -66,9 +60,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     metadata = Metadata(
         model=model,
         class_names=list(class_names),
-        preprocessing=Preprocessing(
-            shorter_side=rule.shorter_side, image_size=rule.image_size, scale=trained.scale, offset=trained.offset
-        ),
+        preprocessing=Preprocessing(**asdict(rule), scale=trained.scale, offset=trained.offset),
         network=Network(name=network.name, num_classes=len(class_names), num_parameters=network.count_params()),
         recipe=dict(trained.recipe_values),
         data_digest=dataset.check.digest,
@@ -78,9 +70,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         temperature=calibration.temperature,
         confidence_threshold=calibration.confidence_threshold,
         created=datetime.now(UTC).replace(microsecond=0),
-        libraries=_library_versions(
-            ("keras", "tensorflow", "tensorflow-cpu", "onnx", "tf2onnx", "onnxruntime", "numpy", "pillow")
-        ),
+        libraries=_library_versions(),
     )
     (folder / SPLIT_FILE).parent.mkdir(exist_ok=True)
     (folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
@@ -88,11 +78,9 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     return FolderEvaluation(test, answers, ())
 
 
-def _library_versions(names: Sequence[str]) -> dict[str, str]:
+def _library_versions() -> dict[str, str]:
     found = {}
-    for name in names:
-        try:
+    for name in ("keras", "tensorflow", "tensorflow-cpu", "onnx", "tf2onnx", "onnxruntime", "numpy", "pillow"):
+        with suppress(PackageNotFoundError):  # tensorflow and tensorflow-cpu are never installed together
             found[name] = version(name)
-        except PackageNotFoundError:  # tensorflow and tensorflow-cpu are never installed together
-            continue
     return found
