@@ -39,7 +39,7 @@ from service.data.views import Views
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.networks.alexnet import alexnet_v1
 from service.training.augment import training_view
-from service.training.precision import compute_precision, fastest_precision
+from service.training.keras_settings import compute_precision, fastest_precision
 from service.training.recipe import find_recipe
 
 BATCH_SIZE = 32

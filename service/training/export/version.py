@@ -21,7 +21,7 @@ from service.store.metadata import Metadata, Network, Preprocessing
 from service.training.calibrate import softmax
 from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models
 from service.training.export.saved_model import check_saved_model, export_saved_model
-from service.training.fit import predict_logits
+from service.training.fit import predict
 from service.training.trained_network import TrainedNetwork, on_pixels
 
 _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
@@ -39,7 +39,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     images, calibration = np.asarray(trained.held_out.images), trained.calibration
     numbers = {"scale": trained.scale, "offset": trained.offset, "temperature": calibration.temperature}
     with keras.device("cpu:0"):  # as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3
-        logits = predict_logits(on_pixels(network, trained.scale, trained.offset), images)
+        logits = predict(on_pixels(network, trained.scale, trained.offset), images)["logits"]
     expected = softmax(logits, calibration.temperature).astype(np.float32)
     export_saved_model(network, folder, **numbers)
     check_saved_model(folder, images[:_NUM_CHECKED], expected[:_NUM_CHECKED])
