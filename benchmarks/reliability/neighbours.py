@@ -3,14 +3,17 @@
 import asyncio
 import io
 import multiprocessing
+import subprocess
+import sys
+import tempfile
 import time
 from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.hostile_files import LONG_BODY, hostile_files
 from benchmarks.reliability.replica import (
     Result,
     ask,
@@ -27,6 +30,7 @@ from service.bench.photographs import draw_flower
 
 NUM_LARGE = 200
 LARGE = (4000, 3000)
+LONG_BODY = "JPEG of 2,000 scans"  # 13 MB, refused as soon as they are there
 
 Answer = tuple[int, int, float]
 """Which request, the status, seconds."""
@@ -85,6 +89,14 @@ def _ask_beside(
     pipe.send(None)
     asyncio.run(ask_all())
     pipe.send(answers)
+
+
+def hostile_files() -> dict[str, bytes]:
+    """Return the hostile files of the tests, by what they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "support.hostile_files", folder]
+        subprocess.run(command, cwd=Path(__file__).parents[2] / "tests", check=True)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def send_large_photographs(url: str, num_photographs: int) -> tuple[list[Answer], list[Answer]]:

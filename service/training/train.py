@@ -15,9 +15,8 @@ from service.store.publish import publish_version
 from service.training.alexnet import train_alexnet
 from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.cross_validation import cross_validate
-from service.training.keras_settings import can_export
+from service.training.keras_settings import can_export, has_gpu
 from service.training.observer import Observer
-from service.training.precision import has_gpu
 from service.training.recipe import AlexNetRecipe, Recipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork
