@@ -28,13 +28,13 @@ train: $(VENV)/with-$(TRAIN_WITH)   ## train on FOLDER=my_garden, a folder of cl
 install-training: $(VENV)/with-$(TRAIN_WITH)   ## install the libraries for training
 
 check: lint types   ## run lint, types and fast tests in under a minute
-	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel" $(FAST)
+	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel and not onnxruntime" $(FAST)
 
 test: $(VENV)/dev   ## run every test that needs Python only, without the long ones
 	$(BIN)/pytest
 
-coverage: $(VENV)/dev   ## run `make test` and fail if the coverage of service/ fell
-	$(BIN)/coverage run -m pytest
+coverage: $(VENV)/dev   ## run the quicker tests and fail if they cover less of service/ than before
+	$(BIN)/coverage run -m pytest -m "not (slow or long or containers or clients or quiet or site)"
 	$(BIN)/coverage report
 
 quiet: $(VENV)/dev   ## check under strace that commands connect to nothing

@@ -150,6 +150,7 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
     import keras
     import tensorflow as tf
 
+    from service.engines.engine import EngineInfo
     from service.engines.savedmodel import SavedModelEngine
     from service.networks.alexnet import alexnet_v1
     from service.store.versions import resolve_version
@@ -179,19 +180,20 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ({"images": image[None]} for image in calibration)
         (tflite / FILES["litert", precision]).write_bytes(converter.convert())
-    expected = SavedModelEngine(folder, device="cpu", reason="the reference").run(images)
+    expected = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the reference")).run(images)
     np.savez(folder.with_name(f"{network}.npz"), expected=expected, class_indices=class_indices)
 
 
 def load_photographs(folder: Path, num_images: int) -> tuple[Any, Any, Any]:
     """Calibration squares of the training part; squares and class indices of the validation part."""
-    from service.data.split import read_split
+    from service.data.split import parse_split
     from service.imaging.decode import decode_image
     from service.imaging.resize import resize
     from service.store.layout import SPLIT_FILE
     from service.store.versions import resolve_version
 
-    split = read_split(resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE)
+    file = resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE
+    split = parse_split(file.read_bytes(), str(file))
 
     def squares(files: list[str]) -> Any:
         return np.stack([resize(decode_image((folder / file).read_bytes())) for file in files])

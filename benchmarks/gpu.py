@@ -39,11 +39,12 @@ ARTICLE_BATCH_SIZE = 32
 
 def measure_engine(device: Any, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
     """A row per batch size: images per second and the median time of a call."""
+    from service.engines.engine import EngineInfo
     from service.engines.savedmodel import SavedModelEngine
     from service.store.versions import resolve_version
 
     folder = resolve_version(REPOSITORY / "model_store", "flowers").folder
-    engine = SavedModelEngine(folder, device=device, reason="the benchmark")
+    engine = SavedModelEngine(folder, EngineInfo("savedmodel", device, "float32", "the benchmark"))
     engine.warm_up(max(batch_sizes))
     images = np.random.default_rng(0).integers(0, 256, (max(batch_sizes), 224, 224, 3), np.uint8)
     rows = []

@@ -12,6 +12,7 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
@@ -26,6 +27,9 @@ FLUSH_TIMEOUT_S = 0.5
 
 # A thread that wakes up for each line costs the event loop more than the line itself.
 _PAUSE_S = 0.02
+_LAST_RESORT = '{"event": "event without text", "level": "error"}'
+# In ASCII, so that no control character is left. NaN is no JSON.
+_to_json = json.JSONEncoder(default=repr, allow_nan=False).encode
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -41,11 +45,11 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     is_terminal = os.isatty(descriptor)
     is_console = log_format == "console" or (log_format == "auto" and is_terminal)
     writer = LogWriter(descriptor)
-    renderer = _ConsoleRenderer(colors=is_terminal) if is_console else _Renderer()
+    renderer = _Renderer(_console_encoder(colors=is_terminal) if is_console else _to_json)
     structlog.configure(
         processors=[renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: _EventLogger(writer),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Handler(renderer, writer)], level=logging.WARNING, force=True)
@@ -83,6 +87,8 @@ class LogWriter:
         except MemoryError:
             pass
         self._drop(1)
+
+    debug = info = warning = error = critical = write  # structlog's names
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Wait until the queued lines are written, but at most `timeout_s`."""
@@ -166,14 +172,11 @@ class LogStream(io.TextIOBase):
 
 
 class _Renderer:
-    """A processor of structlog, from event to line of JSON. It never raises."""
+    """A processor of structlog, from event to line. It never raises."""
 
-    last_resort = '{"event": "event without text", "level": "error"}'
-
-    def __init__(self) -> None:
+    def __init__(self, to_line: Callable[[EventDict], str]) -> None:
         self._add_time = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        # In ASCII, so that no control character is left. NaN is no JSON.
-        self._encode = json.JSONEncoder(default=repr, allow_nan=False).encode
+        self._to_line = to_line
 
     def __call__(self, _: object, level: str, event: EventDict) -> str:
         """Return the line of an event, of at most `MAX_LINE_LENGTH` characters."""
@@ -184,7 +187,7 @@ class _Renderer:
                 if "exc_info" in event:
                     event["exception"] = event.pop("exc_info")
                 return self._render(level, {key: _describe(value) for key, value in event.items()})
-        return self.last_resort
+        return _LAST_RESORT
 
     def _render(self, level: str, event: EventDict) -> str:
         event = self._add_time(None, level, structlog.processors.add_log_level(None, level, event))
@@ -197,31 +200,20 @@ class _Renderer:
             line = self._to_line(event)
         return _shorten(line, MAX_LINE_LENGTH)
 
-    def _to_line(self, event: EventDict) -> str:
-        return self._encode(event)
 
+def _console_encoder(*, colors: bool) -> Callable[[EventDict], str]:
+    """Return the encoder for people on a terminal. A client's text must not control the terminal."""
+    render = structlog.dev.ConsoleRenderer(colors=colors)
 
-class _ConsoleRenderer(_Renderer):
-    """The same for people on a terminal. A client's text must not control the terminal."""
-
-    def __init__(self, *, colors: bool) -> None:
-        super().__init__()
-        self._console = structlog.dev.ConsoleRenderer(colors=colors)
-
-    def _to_line(self, event: EventDict) -> str:
+    def to_line(event: EventDict) -> str:
         shown = {key: _escape(_shorten(_describe(value), MAX_LINE_LENGTH)) for key, value in event.items()}
         for key in ("exception", "stack"):  # these keep their lines, and an indent tells them from events
             if key in event:
                 lines = _shorten(_describe(event[key]), MAX_LINE_LENGTH).split("\n")
                 shown[key] = "\n".join(f"    {_escape(line)}" for line in lines)
-        return self._console(None, "", shown)
+        return render(None, "", shown)
 
-
-class _EventLogger:
-    """The methods that structlog calls with a rendered line."""
-
-    def __init__(self, writer: LogWriter) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = writer.write
+    return to_line
 
 
 class _Handler(logging.Handler):

@@ -16,8 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from service.bench.answers import find_error
-from service.bench.connection import Response, Target, parse_target
+from service.bench.connection import Response, Target, find_error, parse_target
 from service.bench.generator import Load, Question, load_target, run
 from service.bench.photographs import draw_flower
 from service.bench.summary import Summary, summarise

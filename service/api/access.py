@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,23 @@ PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 """Paths that are always open. An orchestrator has no key."""
 
 
-def read_keys(inline: SecretStr | None, file: Path | None) -> frozenset[bytes]:
-    """Return the digests of all keys. An empty set means that no keys are configured.
+@dataclass(frozen=True)
+class ApiKeys:
+    """Digests of at least one key."""
+
+    digests: frozenset[bytes]
+
+    def are_in(self, headers: Headers) -> bool:
+        """Return whether the headers hold one of the keys."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        sent = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+        # All digests are compared, and their length is equal. So the time tells nothing about a key.
+        matches = [hmac.compare_digest(_digest(key), known) for key in sent for known in self.digests]
+        return any(matches)
+
+
+def read_keys(inline: SecretStr | None, file: Path | None) -> ApiKeys | None:
+    """Return all keys. None means that no keys are configured.
 
     Args:
         inline: Keys separated by commas.
@@ -42,22 +58,7 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> frozenset[bytes]:
         )
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise SettingsError("an API key has characters that no header can carry: make one with `openssl rand -hex 32`")
-    return frozenset(map(_digest, keys))
-
-
-class ApiKeys:
-    """At least one key, as the digests of `read_keys`."""
-
-    def __init__(self, keys: frozenset[bytes]) -> None:
-        self._keys = keys
-
-    def are_in(self, headers: Headers) -> bool:
-        """Return whether the headers hold one of the keys."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
-        # All digests are compared, and their length is equal. So the time tells nothing about a key.
-        matches = [hmac.compare_digest(_digest(key), known) for key in sent for known in self._keys]
-        return any(matches)
+    return ApiKeys(frozenset(map(_digest, keys))) if keys else None
 
 
 def document_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:

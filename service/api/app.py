@@ -77,7 +77,7 @@ def create_app(
         watching_lag.cancel()
         await watchdog.stop()
         await live_model.stop()
-        predictor.close()
+        decoders.close()
         batcher.close()
         joiner.shutdown(wait=False, cancel_futures=True)
 
@@ -90,7 +90,7 @@ def create_app(
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is enough
     )
-    api_keys = _read_api_keys(settings)
+    api_keys = read_keys(settings.api_keys, settings.api_keys_file)
     app.state.service = Service(
         health=live_model.health,
         live_model=live_model,
@@ -109,11 +109,6 @@ def create_app(
     describe(app, live_model.model, _guard(app, settings, api_keys))
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
-
-
-def _read_api_keys(settings: ServeSettings) -> ApiKeys | None:
-    keys = read_keys(settings.api_keys, settings.api_keys_file)
-    return ApiKeys(keys) if keys else None
 
 
 def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> frozenset[str] | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -84,28 +85,26 @@ class Metrics:
             self.event_loop_lag.observe(max(0.0, loop.time() - due_at))
 
 
+@dataclass(eq=False)  # a registry holds it by its identity
 class ServiceCollector(Collector):
     """Facts that are read at each scrape."""
 
-    def __init__(
-        self, health: Health, admission: Admission, live_model: LiveModel, num_dropped_lines: Callable[[], int]
-    ) -> None:
-        self._health = health
-        self._admission = admission
-        self._live_model = live_model
-        self._num_dropped_lines = num_dropped_lines
+    health: Health
+    admission: Admission
+    live_model: LiveModel
+    num_dropped_lines: Callable[[], int]
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family per fact."""
-        admission, live_model = self._admission, self._live_model
+        admission, live_model = self.admission, self.live_model
         waiting = "Images waiting for a thread, or being decoded ahead of it."
-        yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self._health.is_ready))
+        yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self.health.is_ready))
         yield GaugeMetricFamily("flowers_queue_images", waiting, admission.num_waiting)
         yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", admission.max_waiting)
         yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", admission.num_bytes)
         yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", live_model.num_loaded)
         yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", live_model.num_refused)
-        yield CounterMetricFamily("flowers_log_dropped", "Log lines dropped.", self._num_dropped_lines())
+        yield CounterMetricFamily("flowers_log_dropped", "Log lines dropped.", self.num_dropped_lines())
         labels = ["name", "version", "engine", "device", "precision"]
         info = GaugeMetricFamily("flowers_model_info", "1 for the version in use.", labels=labels)
         if (loaded := live_model.current) is not None:

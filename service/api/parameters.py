@@ -1,6 +1,5 @@
 """Parameters of a prediction: in the query, in the headers, in the fields of a form."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,12 +12,12 @@ from service.errors import InvalidParameter
 
 TOP_K = "top_k"
 TIMEOUT_HEADER = "x-request-timeout-ms"
-MAX_TOP_K = 100_000
+TopK = Annotated[int, Field(ge=1, le=100_000)]
+TimeoutMs = Annotated[int, Field(ge=1)]
 _MAX_TIMEOUT_MS = 10**9  # a float holds it, and no server allows as much
-_QUERY = (TOP_K,)
 
-_to_top_k = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_TOP_K)]).validate_python
-_to_timeout_ms = TypeAdapter(Annotated[int, Field(ge=1)]).validate_python
+_to_top_k = TypeAdapter(TopK).validate_python
+_to_timeout_ms = TypeAdapter(TimeoutMs).validate_python
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,19 @@ def read_parameters(request: Request) -> Parameters:
     Raises:
         InvalidParameter: A parameter is unknown, out of range, or has two values.
     """
-    query: dict[str, str] = {}
+    top_k_text: str | None = None
     for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
-        if name not in _QUERY:
-            (nearest,) = difflib.get_close_matches(name.lower(), _QUERY, n=1, cutoff=0)
+        if name != TOP_K:
             raise InvalidParameter(
-                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {nearest!r}: write that, or "
+                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {TOP_K!r}: write that, or "
                 "leave it out."
             )
-        if query.setdefault(name, value) != value:
-            raise _contradiction(name, [query[name], value])
+        if top_k_text is not None and value != top_k_text:
+            raise _contradiction(top_k_text, value)
+        top_k_text = value
     top_k = timeout_s = None
-    if (text := query.get(TOP_K)) is not None:
-        top_k = _parse(TOP_K, text, _to_top_k, repr(text)[:80])
+    if top_k_text is not None:
+        top_k = _parse(TOP_K, top_k_text, _to_top_k, repr(top_k_text)[:80])
     if (text := request.headers.get(TIMEOUT_HEADER)) is not None:
         timeout_s = min(_parse(TIMEOUT_HEADER, text, _to_timeout_ms, repr(text)[:80]), _MAX_TIMEOUT_MS) / 1000
     return Parameters(top_k, timeout_s)
@@ -68,7 +67,7 @@ def join_top_k(of_query: int | None, of_form: Sequence[str]) -> int | None:
     for text in of_form:
         value = _parse(TOP_K, text, _to_top_k, repr(text[:40]))
         if top_k not in (None, value):
-            raise _contradiction(TOP_K, [str(top_k), text])
+            raise _contradiction(str(top_k), text)
         top_k = value
     return top_k
 
@@ -81,6 +80,5 @@ def _parse(name: str, text: str, to_number: Callable[[str], int], shown: str) ->
         raise InvalidParameter(f"{name} is {shown}: {reason}.") from None
 
 
-def _contradiction(name: str, values: Sequence[str]) -> InvalidParameter:
-    shown = " and ".join(repr(value[:40]) for value in values)
-    return InvalidParameter(f"{name} is given twice, as {shown}: give it once.")
+def _contradiction(first: str, second: str) -> InvalidParameter:
+    return InvalidParameter(f"{TOP_K} is given twice, as {first[:40]!r} and {second[:40]!r}: give it once.")

@@ -12,11 +12,9 @@ from starlette.types import Scope
 
 from service import errors
 from service.api.record import record_of
-from service.api.schemas import ProblemDetails, json_schema_ref
+from service.api.schemas import ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
-STATUS_HUNG_UP = 499
-"""nginx's number for a client that has left. It is for the log and the metrics only."""
 
 _NO_MEMORY = "The server has too little memory for this request now. Send it again after the seconds in Retry-After."
 _EXAMPLE_ID = "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47"
@@ -52,11 +50,13 @@ class Problem:
         """The identifier in the body, and the path that explains it."""
         return f"/problems/{self.name}"
 
-    @property
-    def meaning(self) -> str:
-        """Explanation at `GET /problems/<name>` and in OpenAPI."""
-        about = (self.kind and self.kind.__doc__) or ""
-        return " ".join(f"{about} {self.advice}".split())
+    def write(self, request_id: str, detail: str | None = None) -> ProblemDetails:
+        """Return the body of an answer. `detail` is about this occurrence. None means the kind's explanation."""
+        if detail is None:
+            detail = " ".join(f"{(self.kind and self.kind.__doc__) or ''} {self.advice}".split())
+        return ProblemDetails(
+            type=self.type, title=self.title, status=self.status, detail=detail, request_id=request_id
+        )
 
 
 NOT_FOUND = Problem(
@@ -117,10 +117,7 @@ def problem_response(request_id: str, problem: Problem, detail: str, headers: di
     """Return the answer of one problem. `detail` is about this occurrence."""
     if problem.retry_after_s is not None:
         headers = {"Retry-After": str(problem.retry_after_s), **(headers or {})}
-    body = ProblemDetails(
-        type=problem.type, title=problem.title, status=problem.status, detail=detail, request_id=request_id
-    )
-    return Response(body.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+    return Response(problem.write(request_id, detail).model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
 def error_response(scope: Scope, error: Exception, headers: dict[str, str] | None = None) -> Response:
@@ -129,13 +126,6 @@ def error_response(scope: Scope, error: Exception, headers: dict[str, str] | Non
     if problem is INTERNAL_ERROR:
         return _answer_unexpected(scope, error)
     return _respond(scope, problem, str(error), headers)
-
-
-def explain(problem: Problem, request_id: str) -> ProblemDetails:
-    """Return the answer of `GET /problems/<name>`."""
-    return ProblemDetails(
-        type=problem.type, title=problem.title, status=problem.status, detail=problem.meaning, request_id=request_id
-    )
 
 
 def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
@@ -153,8 +143,8 @@ def _document(problems: list[Problem]) -> dict[str, Any]:
         "description": "; ".join(problem.title for problem in problems),
         "content": {
             MEDIA_TYPE: {
-                "schema": json_schema_ref(ProblemDetails),
-                "examples": {kind.name: {"value": explain(kind, _EXAMPLE_ID).model_dump()} for kind in problems},
+                "schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"},
+                "examples": {kind.name: {"value": kind.write(_EXAMPLE_ID).model_dump()} for kind in problems},
             }
         },
     }
@@ -201,4 +191,4 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _answer_hung_up(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return Response(status_code=STATUS_HUNG_UP)
+    return Response(status_code=499)  # nginx's number for a client that has left, for the log and the metrics

@@ -14,7 +14,7 @@ from service.api.record import RequestRecord, take_request_id
 from service.api.routes.predict import PATH
 from service.api.service import Service
 from service.api.telemetry import SECURITY_HEADERS
-from service.wire.hooks import Fields
+from service.wire.heads import Fields
 
 _PREDICT = (PATH.encode(), f"{PATH}/".encode())
 _ID = b'"\\u0000"'  # stands for the request id. No text of ours has it.
@@ -36,14 +36,14 @@ class Refusals:
         """Return whether the service is shutting down."""
         return self._service.health.is_draining
 
-    def refuse(self, kind: type[errors.FlowersError], detail: str, fields: Fields) -> bytes:
+    def refuse(self, error: errors.FlowersError, fields: Fields) -> bytes:
         """Return the answer to a request that cannot be read. One of its fields may be its id."""
-        problem, request_id = problems.find(kind), take_request_id(fields)
+        problem, request_id = problems.find(type(error)), take_request_id(fields)
         metrics = self._service.metrics
         metrics.requests.labels("other", "unmatched", str(problem.status)).inc()
         metrics.problems.labels(problem.name).inc()
         log.info("request refused", request_id=request_id, problem=problem.name)
-        return _make_answer(problem, detail, request_id)
+        return _make_answer(problem, str(error), request_id)
 
     def admit(self, method: str, target: bytes, fields: Fields) -> bytes | None:
         """Return the refusal of a prediction that the queue has no room for, or None.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,10 +45,7 @@ class PredictionBody:
                 "label": "roses",
                 "probability": 0.941,
                 "confident": True,
-                "predictions": [
-                    {"label": "roses", "probability": 0.941},
-                    {"label": "tulips", "probability": 0.051},
-                ],
+                "predictions": [{"label": "roses", "probability": 0.941}, {"label": "tulips", "probability": 0.051}],
             }
         }
     )
@@ -125,8 +122,3 @@ class ModelDetails(_Body):
     live: LiveVersion | None
     versions: list[VersionSummary]
     card: Metadata | None = Field(description="Metadata of the live version, else of the newest readable one.")
-
-
-def json_schema_ref(body: type[BaseModel]) -> dict[str, Any]:
-    """Return a reference to a body's schema. A route of the same document must return that body."""
-    return {"$ref": f"#/components/schemas/{body.__name__}"}

@@ -34,10 +34,8 @@ class Service:
     async def drain(self, delay_s: float, timeout_s: float) -> int:
         """Turn unready at once, take requests for `delay_s` seconds more, then answer the accepted ones.
 
-        A request without an answer after `timeout_s` seconds is told that this replica drains.
-
-        Returns:
-            The number of images without an answer. An upload that has not ended does not count.
+        A request without an answer after `timeout_s` seconds is told that this replica drains. Return the number of
+        images without an answer. An upload that has not ended does not count.
         """
         self.health.is_draining = True
         await asyncio.sleep(delay_s)

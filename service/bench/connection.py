@@ -1,12 +1,13 @@
-"""Keep-alive HTTP/1.1 connection for prepared requests. Its parser is in C.
+"""Keep-alive HTTP/1.1 connection for prepared requests, and the kinds of its answers. Its parser is in C.
 
 A general client costs about a millisecond of processor time per request. A server on the same machine would lack it.
 This one costs a tenth of that. `benchmarks/serving` measures it in each run.
 """
 
 import asyncio
+import json
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -68,6 +69,23 @@ class Response:
     body: bytes = b""
     failure: str = ""
 
+    def read_problem(self) -> dict[str, Any]:
+        """Return the problem document (RFC 9457). It is empty for any other answer."""
+        try:
+            problem = json.loads(self.body) if self.media_type == "application/problem+json" else {}
+        except ValueError:
+            return {}
+        return problem if isinstance(problem, dict) else {}
+
+
+def find_error(response: Response) -> str:
+    """Return a failure, a problem type such as /problems/overloaded, or a status. It is empty for a prediction."""
+    if response.failure:
+        return response.failure
+    if response.status == 200:
+        return "" if b'"label"' in response.body else "not a prediction"
+    return str(response.read_problem().get("type", f"status {response.status}"))
+
 
 class Connection:
     """Connection that opens at need, and again after a loss. It takes one request at a time."""
@@ -81,7 +99,9 @@ class Connection:
         try:
             async with asyncio.timeout(timeout_s):
                 if self._wire is None or self._wire.is_closed:
-                    self._wire = await self._open()
+                    _, self._wire = await asyncio.get_running_loop().create_connection(
+                        _Wire, self._target.host, self._target.port, ssl=self._target.is_encrypted or None
+                    )
                 response = await self._wire.ask(request)
         except TimeoutError:
             response = Response(failure=TIMEOUT)
@@ -98,13 +118,6 @@ class Connection:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
-
-    async def _open(self) -> "_Wire":
-        target = self._target
-        _, wire = await asyncio.get_running_loop().create_connection(
-            _Wire, target.host, target.port, ssl=True if target.is_encrypted else None
-        )
-        return wire
 
 
 class _Wire(asyncio.Protocol):

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -71,23 +72,20 @@ def run(program: Coroutine[Any, Any, _Result]) -> _Result:
 
 async def ask_once(target: Target, request: bytes, timeout_s: float) -> Response:
     """Send one request on a connection of its own, and return its answer."""
-    connection = Connection(target)
-    try:
+    with closing(Connection(target)) as connection:
         return await connection.ask(request, timeout_s)
-    finally:
-        connection.close()
 
 
 async def load_target(target: Target, questions: Sequence[Question], load: Load) -> Observed:
     """Put a load on a target with the questions in turn. The last answers are awaited."""
-    run_of_load = _Run(target, questions, load)
+    generator = _Generator(target, questions, load)
     cpu_before = time.process_time()
-    await (run_of_load.closed_loop() if load.rate is None else run_of_load.open_loop(load.rate))
-    run_of_load.observed.client_cpu_s = time.process_time() - cpu_before
-    return run_of_load.observed
+    await (generator.closed_loop() if load.rate is None else generator.open_loop(load.rate))
+    generator.observed.client_cpu_s = time.process_time() - cpu_before
+    return generator.observed
 
 
-class _Run:
+class _Generator:
     def __init__(self, target: Target, questions: Sequence[Question], load: Load) -> None:
         self._target = target
         self._load = load
@@ -101,14 +99,13 @@ class _Run:
         await asyncio.gather(*(self._ask_on() for _ in range(self._load.connections)))
 
     async def _ask_on(self) -> None:
-        connection = Connection(self._target)
-        while (begun_at := time.perf_counter()) < self._ends_at:
-            question = next(self._questions)
-            response = await connection.ask(question.request, self._load.timeout_s)
-            self._note(begun_at, question, response)
-            if response.failure:
-                await asyncio.sleep(_AFTER_FAILURE_S)
-        connection.close()
+        with closing(Connection(self._target)) as connection:
+            while (begun_at := time.perf_counter()) < self._ends_at:
+                question = next(self._questions)
+                response = await connection.ask(question.request, self._load.timeout_s)
+                self._note(begun_at, question, response)
+                if response.failure:
+                    await asyncio.sleep(_AFTER_FAILURE_S)
 
     async def open_loop(self, rate: float) -> None:
         idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()

@@ -31,11 +31,7 @@ def draw_flower() -> bytes:
 
 
 def read_photographs(path: Path | None, suffixes: tuple[str, ...]) -> list[bytes]:
-    """Return a file, or up to 64 files below a folder, or the drawn flower.
-
-    Args:
-        path: File or folder. None means the drawn flower.
-        suffixes: Endings of the names of images, in lower case.
+    """Return a file, or up to 64 files below a folder with these suffixes, or without a path the drawn flower.
 
     Raises:
         InvalidParameter: The folder holds no image, or a file cannot be read.

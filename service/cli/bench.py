@@ -10,8 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from service.bench.answers import find_error, read_problem
-from service.bench.connection import Target, parse_target
+from service.bench.connection import Target, find_error, parse_target
 from service.bench.generator import Load, Question, ask_once, load_target, run
 from service.bench.photographs import as_form, read_photographs
 from service.bench.summary import PERCENTILES, Summary, summarise
@@ -83,7 +82,7 @@ def _check_answer(url: str, target: Target, request: bytes, timeout_s: float) ->
     if response.failure:
         raise ServiceError(f"no service answers at {url} ({response.failure}): start one with `flowers serve`")
     if error := find_error(response):
-        detail = read_problem(response).get("detail", "is this the address of the service?")
+        detail = response.read_problem().get("detail", "is this the address of the service?")
         raise ServiceError(f"{url} does not answer with a prediction ({error}): {detail}")
 
 

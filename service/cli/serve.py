@@ -55,7 +55,7 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     settings = settings or ServeSettings()
     log_writer = configure_logging(settings.log_format)
     on_loaded = tune_process(settings.engine_threads)
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     server = _Server(settings, log_writer, on_loaded)
     server.run(sockets=[listener])
     if isinstance(server.failure, EngineFailed):
@@ -72,12 +72,8 @@ def serve(*, settings: ServeSettings | None = None) -> int:
 def tune_process(engine_threads: int) -> Callable[[], None]:
     """Tune the interpreter and the scheduler for serving. Nothing else in the package changes the process.
 
-    Args:
-        engine_threads: Number of cores for the engine. 0 means all cores.
-
-    Returns:
-        A function to call when an engine is loaded. Its first call hides all objects so far from the collector. A
-        collection that passes over TensorFlow's objects would stop Python for 180 ms instead of 1 ms.
+    Return a function to call when an engine is loaded. Its first call hides all objects so far from the collector. A
+    collection that passes over TensorFlow's objects would stop Python for 180 ms instead of 1 ms.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -181,7 +177,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Return a bound socket. The kernel queues connections on it while the rest starts.
 
     Raises:

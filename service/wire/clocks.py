@@ -26,13 +26,7 @@ class State(enum.Enum):
 
 
 class Clock:
-    """Clock of one connection.
-
-    Args:
-        keep_alive_s: Time between two requests, in seconds.
-        is_draining: Returns whether the service is shutting down.
-        time: Returns the event loop's time in seconds.
-    """
+    """Clock of one connection. All times are in seconds, and `time` is the event loop's."""
 
     def __init__(self, keep_alive_s: float, is_draining: Callable[[], bool], time: Callable[[], float]) -> None:
         self._keep_alive_s = keep_alive_s
@@ -42,12 +36,7 @@ class Clock:
         self._since = 0.0
 
     def enter(self, state: State | None, message: int = 0) -> None:
-        """Start the clock of a state, unless it runs already. None stops it.
-
-        Args:
-            state: Of the connection.
-            message: Number of the request on it. Each one has a clock of its own.
-        """
+        """Start the clock of a state, unless it runs already for the request of this number. None stops it."""
         running = None if state is None else (state, message)
         if running != self._running:
             self._running, self._since = running, self._time()

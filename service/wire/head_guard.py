@@ -11,8 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.errors import BodyTooSlow, FlowersError, MalformedRequest, OutOfMemory, is_out_of_memory
 from service.wire import heads
 from service.wire.clocks import HEAD_TIMEOUT_S, Clock, State
-from service.wire.heads import MAX_HEAD_BYTES, Refused, too_large, unreadable
-from service.wire.hooks import Hooks
+from service.wire.heads import MAX_HEAD_BYTES, Hooks, too_large, unreadable
 from service.wire.linger import SKIPPED_BYTES, linger_s
 from service.wire.send_limits import UnsentClock
 
@@ -53,15 +52,12 @@ class HeadGuard(HttpToolsProtocol):
     The parser judges every byte. The guard knows the end of each part, so it can count it. Where both disagree on the
     end of a message, the connection ends. A request waits unparsed until the one before it is answered. So a refusal
     never overtakes an answer, and waiting bytes are bounded.
-
     An offer to upgrade is taken out of the head, and its body is read. Trailers are checked and thrown away.
 
     Source: nginx, `large_client_header_buffers`. RFC 9112, section 7. RFC 9110, section 6.5.1.
     """
 
-    hooks: Hooks
-    """Set by `behind`."""
-
+    hooks: Hooks  # set by `behind`
     _part = _Part.HEAD
     _unfed = b""
     _is_feeding = False
@@ -83,11 +79,6 @@ class HeadGuard(HttpToolsProtocol):
         self.unsent = UnsentClock(transport)
         self._clock = Clock(self.timeout_keep_alive, self.hooks.is_draining, self.loop.time)
         self._clock.enter(State.HEAD)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._clock.enter(None)
-        self._unfed = b""
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self._is_refused:
@@ -121,8 +112,8 @@ class HeadGuard(HttpToolsProtocol):
                     break
                 position += num_bytes
                 num_parts += 1
-        except Refused as refused:
-            self._refuse(refused.kind, refused.detail, data[position : position + MAX_HEAD_BYTES])
+        except FlowersError as error:
+            self._refuse(error, data[position : position + MAX_HEAD_BYTES])
             return
         finally:
             self._is_feeding = False
@@ -154,7 +145,9 @@ class HeadGuard(HttpToolsProtocol):
             return self._feed_head(data, start)
         if self._part in (_Part.BODY, _Part.CHUNK):
             return self._feed_data(data, start)
-        is_size = self._part is _Part.CHUNK_SIZE
+        return self._feed_line(data, start, is_size=self._part is _Part.CHUNK_SIZE)
+
+    def _feed_line(self, data: bytes, start: int, *, is_size: bool) -> int:
         end = data.find(b"\n", start) + 1
         num_bytes = (end or len(data)) - start
         num_framing = self._num_framing + max(0, num_bytes - _PLAIN_CHUNK_BYTES * is_size)
@@ -163,10 +156,7 @@ class HeadGuard(HttpToolsProtocol):
         if not end:
             return 0
         self._num_framing = num_framing
-        self._feed_line(data[start:end], is_size=is_size)
-        return num_bytes
-
-    def _feed_line(self, line: bytes, *, is_size: bool) -> None:
+        line = data[start:end]
         is_end = not is_size and line == b"\r\n"
         if is_size or is_end:
             self._parse(line)
@@ -178,6 +168,7 @@ class HeadGuard(HttpToolsProtocol):
             self._part = _Part.CHUNK if size else _Part.TRAILERS
             self._num_left = size + len(b"\r\n")
             self._num_framing = self._num_framing if size else 0
+        return num_bytes
 
     def _feed_head(self, data: bytes, start: int) -> int:
         """Parse a head when all of it has come."""
@@ -187,7 +178,7 @@ class HeadGuard(HttpToolsProtocol):
         self._is_turned_away = False
         try:
             self._parse(heads.drop_upgrade(data[begin:end]))
-        except Refused:
+        except FlowersError:
             self._part = _Part.HEAD
             raise
         if not self._has_head_end:
@@ -210,10 +201,10 @@ class HeadGuard(HttpToolsProtocol):
             self.parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__  # what a method below has raised
-            if isinstance(cause, Refused):
+            if isinstance(cause, FlowersError):
                 raise cause from None
             if is_out_of_memory(cause):
-                raise Refused(OutOfMemory, _NO_MEMORY) from None
+                raise OutOfMemory(_NO_MEMORY) from None
             raise unreadable() from None
 
     def _end_part(self, *, is_end: bool) -> None:
@@ -229,7 +220,7 @@ class HeadGuard(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_head_end = True
         if self.parser.should_upgrade():
-            raise Refused(MalformedRequest, _NO_TUNNEL)
+            raise MalformedRequest(_NO_TUNNEL)
         is_1_0 = self.parser.get_http_version() == "1.0"
         self._num_left, is_chunked = heads.check_fields(self.headers, is_1_0=is_1_0)
         if is_chunked:
@@ -266,31 +257,28 @@ class HeadGuard(HttpToolsProtocol):
 
     # Refusals.
 
-    def _refuse(self, kind: type[FlowersError], detail: str, unparsed: bytes) -> None:
-        """Refuse the request at hand. Further bytes are thrown away for a while."""
+    def _refuse(self, error: FlowersError, unparsed: bytes) -> None:
+        """Refuse the request at hand. Further bytes are thrown away for a while.
+
+        Unless an answer of the app has begun, the app sees the client leave.
+        """
         self._is_refused, self._unfed = True, b""
         self._clock.enter(None)
         self._hold(False)
         self.flow.resume_reading()
         self.loop.call_later(linger_s(is_draining=self.hooks.is_draining()), self.transport.close)
-        if not self._is_answered():
-            self._refuse_body(kind, detail)
-        elif self._part is _Part.HEAD:
-            is_head = unparsed.lstrip(b"\r\n").startswith(b"HEAD ")
-            self._write_last(self.hooks.refuse(kind, detail, heads.read_fields(unparsed)), has_body=not is_head)
-
-    def _refuse_body(self, kind: type[FlowersError], detail: str) -> None:
-        """Refuse a request that the app is at. Unless its answer has begun, the app sees the client leave."""
-        if self.cycle.response_started:
-            return
-        is_head = self.cycle.scope["method"] == "HEAD"
-        self._write_last(self.hooks.refuse(kind, detail, self.headers), has_body=not is_head)
-        self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
-        self.cycle.message_event.set()
-
-    def _write_last(self, answer: bytes, *, has_body: bool) -> None:
-        head, end, body = answer.partition(b"\r\n\r\n")
-        self.transport.write(head + b"\r\nConnection: close" + end + (body if has_body else b""))
+        if self._is_answered():
+            if self._part is not _Part.HEAD:
+                return
+            is_head, fields = unparsed.lstrip(b"\r\n").startswith(b"HEAD "), heads.read_fields(unparsed)
+        else:
+            if self.cycle.response_started:
+                return
+            is_head, fields = self.cycle.scope["method"] == "HEAD", self.headers
+            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
+            self.cycle.message_event.set()
+        head, end, body = self.hooks.refuse(error, fields).partition(b"\r\n\r\n")
+        self.transport.write(head + b"\r\nConnection: close" + end + (b"" if is_head else body))
 
     # Clocks.
 
@@ -307,6 +295,6 @@ class HeadGuard(HttpToolsProtocol):
         if self.transport.is_closing() or not self._clock.has_run_out(now):
             return
         if self._part is _Part.HEAD and self._unfed.strip(b"\r\n"):
-            self._refuse(BodyTooSlow, _HEAD_TOO_SLOW, self._unfed)
+            self._refuse(BodyTooSlow(_HEAD_TOO_SLOW), self._unfed)
         else:
             self.transport.close()

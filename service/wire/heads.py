@@ -1,13 +1,16 @@
-"""Rules of a request's head: its end, its lines, its host and the framing of its body.
+"""Heads of requests: rules of their end, lines, host and framing, and the service that judges them.
 
 Source: RFC 9112, sections 2.2, 3.2 and 6. RFC 9110, section 7.8.
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from service.errors import FlowersError, HeadTooLarge, MalformedRequest
-from service.wire.hooks import Fields
+
+Fields = Sequence[tuple[bytes, bytes]]
+"""Header fields in their order, names in lower case."""
 
 MAX_HEAD_BYTES = 32 * 1024
 """Size of a request line and its fields, and of all trailer fields. nginx takes as much for a head."""
@@ -32,22 +35,27 @@ _UNKNOWN_CODING = (
 )
 
 
-class Refused(Exception):
-    """The way out of the parser for a request that is refused."""
+class Hooks(Protocol):
+    """The service behind the wire. It makes whole HTTP/1.1 answers without a Connection field."""
 
-    def __init__(self, kind: type[FlowersError], detail: str) -> None:
-        super().__init__(detail)
-        self.kind, self.detail = kind, detail
+    def refuse(self, error: FlowersError, fields: Fields) -> bytes:
+        """Make and count the answer to a request that the app never sees. Its fields may be incomplete."""
+
+    def admit(self, method: str, target: bytes, fields: Fields) -> bytes | None:
+        """Make the answer to a plain request that there is no room for, or return None."""
+
+    def is_draining(self) -> bool:
+        """Return whether the service is shutting down."""
 
 
-def unreadable() -> Refused:
+def unreadable() -> MalformedRequest:
     """Return the refusal of a request that is no HTTP/1.1."""
-    return Refused(MalformedRequest, _UNREADABLE)
+    return MalformedRequest(_UNREADABLE)
 
 
-def too_large() -> Refused:
+def too_large() -> HeadTooLarge:
     """Return the refusal of fields above `MAX_HEAD_BYTES`."""
-    return Refused(HeadTooLarge, _HEAD_TOO_LARGE)
+    return HeadTooLarge(_HEAD_TOO_LARGE)
 
 
 class Framing(NamedTuple):
@@ -63,7 +71,7 @@ def find_head(data: bytes, start: int) -> tuple[int, int] | None:
     Empty lines before a head count to its size.
 
     Raises:
-        Refused: It is too large, or it begins like no request.
+        HeadTooLarge, MalformedRequest: It is too large, or it begins like no request.
     """
     empty = _LINE_ENDS.match(data, start)
     begin = empty.end() if empty else start
@@ -85,24 +93,24 @@ def check_fields(fields: list[tuple[bytes, bytes]], *, is_1_0: bool) -> Framing:
     """Check the host, and find the length of the body. A Content-Length becomes digits that any `int` reads.
 
     Raises:
-        Refused: There is not one valid host, or the body has a coding that is not served.
+        MalformedRequest: There is not one valid host, or the body has a coding that is not served.
     """
     num_bytes = num_hosts = num_codings = 0
     for index, (name, value) in enumerate(fields):
         if name == b"host":
             num_hosts += 1
             if num_hosts > 1 or not _HOST.fullmatch(value):
-                raise Refused(MalformedRequest, _NOT_ONE_HOST)
+                raise MalformedRequest(_NOT_ONE_HOST)
         elif name == b"transfer-encoding":
             num_codings += 1
             if num_codings > 1 or is_1_0 or value.strip().lower() != b"chunked":
-                raise Refused(MalformedRequest, _UNKNOWN_CODING)
+                raise MalformedRequest(_UNKNOWN_CODING)
         elif name == b"content-length":
             digits = value.strip().lstrip(b"0") or b"0"  # the parser lets no more than 2**64 through
             fields[index] = (name, digits)
             num_bytes = int(digits)
     if not num_hosts and not is_1_0:
-        raise Refused(MalformedRequest, _NOT_ONE_HOST)
+        raise MalformedRequest(_NOT_ONE_HOST)
     return Framing(num_bytes, is_chunked=bool(num_codings))
 
 

@@ -363,4 +363,4 @@ async def test_the_type_of_a_problem_explains_it(service: Running) -> None:
     for name, problem in PROBLEMS.items():
         response = await service.client.get(f"/problems/{name}")
         assert response.json()["title"] == problem.title
-        assert response.json()["detail"] == problem.meaning
+        assert response.json()["detail"].endswith(problem.advice)

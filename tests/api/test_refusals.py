@@ -36,7 +36,7 @@ async def lines_of(service: Running) -> list[str]:
 
 
 async def test_an_unreadable_request_counts_once(service: Running) -> None:
-    answer = Refusals(service.service).refuse(HeadTooLarge, "Too long.", [(b"x-request-id", b"mine")])
+    answer = Refusals(service.service).refuse(HeadTooLarge("Too long."), [(b"x-request-id", b"mine")])
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")

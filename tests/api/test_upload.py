@@ -20,14 +20,22 @@ from support.fakes import Loader
 from support.running import Running, running
 from support.tickets import open_ticket
 
-from service.api import bodies, upload
-from service.api.bodies import Upload
-from service.api.upload import UploadLimits, read_image
-from service.errors import FlowersError, RequestError
+from service.api import upload
+from service.api.upload import Form, Pieces, Upload, UploadLimits, read_image
+from service.errors import (
+    FlowersError,
+    ImageBytesTooLarge,
+    MalformedRequest,
+    MissingImage,
+    RequestError,
+    TooManyImages,
+)
 
 pytestmark = pytest.mark.anyio
 
 PHOTO = encode(draw_photograph(0, seed=1))
+PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+END = b"--b--\r\n"
 
 
 @pytest.fixture
@@ -99,13 +107,13 @@ async def test_a_large_body_pauses_between_pieces(
 async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> None:
     """Its 13 MB would take milliseconds, in which nobody gets an answer."""
     threads = []
-    join = bodies.Pieces.join
+    finish = Pieces.finish
 
-    def watched(pieces: bodies.Pieces) -> bytes:
+    def watched(pieces: Pieces) -> Upload:
         threads.append(threading.current_thread())
-        return join(pieces)
+        return finish(pieces)
 
-    with patch.object(bodies.Pieces, "join", watched):
+    with patch.object(Pieces, "finish", watched):
         for num_mebibytes in (13, 1):
             image = bytes(num_mebibytes * 1024 * 1024)
             body = multipart(('name="file"', image)) if is_form else image
@@ -117,14 +125,14 @@ async def test_a_large_body_is_joined_beside_the_event_loop(is_form: bool) -> No
 async def test_one_thread_joins_large_bodies(store: Path, loader: Loader) -> None:
     """Not by those that list the store, which may hang; and one at a time, as each takes twice its memory."""
     threads = set()
-    join = bodies.Pieces.join
+    finish = Pieces.finish
 
-    def watched(pieces: bodies.Pieces) -> bytes:
+    def watched(pieces: Pieces) -> Upload:
         threads.add(threading.current_thread().name)
-        return join(pieces)
+        return finish(pieces)
 
     async with running(store, loader) as service:
-        with patch.object(bodies.Pieces, "join", watched):
+        with patch.object(Pieces, "finish", watched):
             sent = [service.client.post("/predict", content=pieces_of(6)) for _ in range(4)]
             assert {response.status_code for response in await asyncio.gather(*sent)} == {415}
     assert threads == {"join_0"}
@@ -199,7 +207,7 @@ async def test_every_content_encoding_is_refused(service: Running, encoding: str
     assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-encoding")
 
 
-@pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x"])
+@pytest.mark.parametrize("form", [b"a=b", b"file=" + b"%FF%D8" * 1000, b"x", b"x" * 512 + b"\n"])
 async def test_a_url_encoded_form_is_no_image(service: Running, form: bytes) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     response = await service.client.post("/predict", content=form, headers=headers)
@@ -227,7 +235,7 @@ async def test_top_k_may_be_a_field_of_the_form(service: Running, is_first: bool
 async def test_a_field_is_whole_in_chunks_of_any_size(size: int) -> None:
     body = multipart(('name="top_k"', b"12345"), ('name="file"', b"image"), ('name="top_k"', b"9" * 5000))
     upload = await read_all(body, "multipart/form-data; boundary=b", [size])
-    assert (upload.image, upload.parameters) == (b"image", {"top_k": ["12345", "9" * 64]})
+    assert upload == Upload(b"image", ("12345", "9" * 64))
 
 
 async def test_a_path_may_end_with_a_slash(service: Running) -> None:
@@ -281,7 +289,10 @@ async def test_every_way_to_end_a_form_is_taken(end: bytes) -> None:
     assert await read(body, "multipart/form-data; boundary=b", [1000]) == PHOTO
 
 
-@pytest.mark.parametrize("before", [b"", b"A message in several parts.\r\n", b"one\r\ntwo--b\r\n--\r\n\r\n"])
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"\r\n", b"A message in several parts.\r\n", b"one\r\ntwo--b\r\n--\r\n\r\n", b"\r\n--bx\r\n", b"--b:\r\n"],
+)
 @pytest.mark.parametrize("padding", [b"", b" \t "])
 async def test_text_before_and_blanks_behind_boundaries_are_passed_over(before: bytes, padding: bytes) -> None:
     """RFC 2046, section 5.1.1."""
@@ -316,3 +327,62 @@ def test_any_broken_form_is_answered_with_a_problem(noise: bytes, header: bytes)
 async def test_forms_made_to_waste_time_are_malformed(form: bytes) -> None:
     with pytest.raises(RequestError, match=r"form|multipart"):
         await read(form, "multipart/form-data; boundary=b", [1000])
+
+
+@pytest.mark.parametrize("sizes", [[1], [4095, 4096, 1], [10_000]])
+def test_pieces_keep_their_order(sizes: list[int]) -> None:
+    pieces, expected = Pieces(), b""
+    for number, size in enumerate(sizes * 3):
+        piece = bytes([number]) * size
+        pieces.write(piece)
+        expected += piece
+    assert pieces.num_bytes == len(expected)
+    assert pieces.finish() == Upload(expected)
+
+
+def test_a_form_has_an_image_and_parameters() -> None:
+    form = Form(b"b", 100)
+    for byte in PART % (b"top_k", b"2") + PART % (b"note", b"x") + PART % (b"file", b"image") + END:
+        form.write(bytes([byte]))
+    assert form.finish() == Upload(b"image", ("2",))
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (PART % (b"file", b"x" * 101) + END, ImageBytesTooLarge),
+        (PART % (b"file", b"x") * 2 + END, TooManyImages),
+        (PART % (b"note", b"x") * 33 + END, MalformedRequest),
+        (PART % (b"file", b"x"), MalformedRequest),
+        (PART % (b"note", b"x") + END, MissingImage),
+    ],
+    ids=["large", "two images", "many parts", "cut short", "no image"],
+)
+def test_a_wrong_form_is_refused(body: bytes, error: type[Exception]) -> None:
+    form = Form(b"b", 100)
+
+    def parse() -> None:
+        form.write(body)
+        form.finish()
+
+    with pytest.raises(error):
+        parse()
+
+
+@pytest.mark.parametrize("boundary", [b"", b"x" * 1000])
+def test_a_wrong_boundary_is_refused(boundary: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="Content-Type"):
+        Form(boundary, 100)
+
+
+def test_text_before_the_first_delimiter_takes_no_memory() -> None:
+    form = Form(b"b", 100)
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            form.write(b"\r\n--bX no delimiter\r\n" * 10_000)
+        assert tracemalloc.get_traced_memory()[0] < 10_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(MalformedRequest, match="closing boundary"):
+        form.finish()

@@ -4,7 +4,17 @@ import socket
 import pytest
 from support.scripted_server import ScriptedServer, http, scripted_server
 
-from service.bench.connection import NOT_HTTP, REFUSED, RESET, TIMEOUT, Connection, Response, Target, parse_target
+from service.bench.connection import (
+    NOT_HTTP,
+    REFUSED,
+    RESET,
+    TIMEOUT,
+    Connection,
+    Response,
+    Target,
+    find_error,
+    parse_target,
+)
 from service.bench.generator import run
 from service.errors import InvalidParameter
 
@@ -117,3 +127,26 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 def test_an_ipv6_address_is_bracketed_in_the_host_header() -> None:
     assert b"\r\nHost: [::1]:8000\r\n" in Target("::1", 8000, "/").post(b"", "text/plain")
+
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (Response(200, "application/json", b'{"label": "roses"}'), ""),
+        (Response(200, "text/html", b"<html>"), "not a prediction"),
+        (Response(503, PROBLEM_TYPE, b'{"type": "/problems/draining"}'), "/problems/draining"),
+        (Response(502, "text/html", b"<html>"), "status 502"),
+        (Response(500, PROBLEM_TYPE, b"no JSON"), "status 500"),
+        (Response(500, PROBLEM_TYPE, b"[]"), "status 500"),
+        (Response(failure="timeout"), "timeout"),
+    ],
+)
+def test_an_answer_that_is_no_prediction_has_a_kind(response: Response, error: str) -> None:
+    assert find_error(response) == error
+
+
+def test_a_problem_keeps_its_detail() -> None:
+    assert Response(429, PROBLEM_TYPE, b'{"detail": "wait"}').read_problem() == {"detail": "wait"}

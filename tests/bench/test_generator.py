@@ -2,8 +2,7 @@ import asyncio
 
 from support.scripted_server import Script, ScriptedServer, http, scripted_server
 
-from service.bench.answers import find_error
-from service.bench.connection import TIMEOUT, Target
+from service.bench.connection import TIMEOUT, Target, find_error
 from service.bench.generator import Load, Observed, Question, load_target, run
 
 PROBLEM = http(429, b'{"type": "/problems/overloaded"}', "application/problem+json")

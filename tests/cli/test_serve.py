@@ -21,7 +21,7 @@ from support.serving import Served, served
 from support.versions import publish_example
 
 from service.api.app import create_app
-from service.cli.serve import _listen, make_config
+from service.cli.serve import listen, make_config
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
@@ -250,7 +250,7 @@ def test_a_stop_waits_for_no_idle_reader(tmp_path: Path) -> None:
         assert service.process.stderr is not None
         events = [json.loads(line) for line in service.process.stderr]
         assert service.process.wait() == 0
-        assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
+        assert {event["event"] for event in events if event["level"] != "info"} <= {"model missing"}
 
 
 def test_a_stop_ends_sending_connections_without_an_error(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_stop_ends_sending_connections_without_an_error(tmp_path: Path) -> Non
         assert service.process.stderr is not None
         events = [json.loads(line) for line in service.process.stderr]
         assert service.process.wait() == 0
-        assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
+        assert {event["event"] for event in events if event["level"] != "info"} <= {"model missing"}
 
 
 def test_open_connections_are_told_of_the_drain(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_missing_device_ends_the_service_with_1(tiny_version: Path, tmp_path: 
 def test_a_new_version_makes_the_service_ready(tiny_version: Path, tmp_path: Path) -> None:
     store = tmp_path / "model_store"
     with served(store, "--reload-interval-s", "0.05") as service:
-        service.wait_for("no model in the store")
+        service.wait_for("model missing")
         shutil.copytree(tiny_version / "flowers" / "1", store / "flowers" / ".publishing-1")
         (store / "flowers" / ".publishing-1").rename(store / "flowers" / "1")
         service.wait_for("model loaded")
@@ -453,12 +453,12 @@ def test_an_address_that_cannot_be_had_is_explained(
 
     monkeypatch.setattr("socket.create_server", fail)
     with pytest.raises(FlowersError, match=sentence):
-        _listen("127.0.0.1", 80)
+        listen("127.0.0.1", 80)
 
 
 def test_what_no_host_can_be_called_is_explained() -> None:
     with pytest.raises(FlowersError, match=r"a\.\.b is no address of this machine"):
-        _listen("a..b", 0)
+        listen("a..b", 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])
@@ -466,7 +466,7 @@ def test_it_listens_on_every_kind_of_address(host: str) -> None:
     if ":" in host and not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     with ExitStack() as listeners:
-        listener = listeners.enter_context(_listen(host, 0))
+        listener = listeners.enter_context(listen(host, 0))
         assert listener.getsockname()[1] > 0
 
 
@@ -490,7 +490,7 @@ def test_pipes_in_the_store_delay_nothing(tmp_path: Path) -> None:
         os.mkfifo(path)
     os.mkfifo(store / "flowers" / "PINNED")
     with served(store, "--reload-interval-s", "0.05") as service:
-        service.wait_for("no model in the store")
+        service.wait_for("model missing")
         for _ in range(8):
             assert len(httpx.get(f"{service.url}/models/flowers", timeout=10).json()["versions"]) == 2
         (store / "flowers" / "PINNED").unlink()

@@ -281,7 +281,7 @@ async def test_a_refusal_never_overtakes_an_answer(wire: Wire) -> None:
     """Two requests in one write: the second may not overtake the first, which has room."""
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     admission = wire.service.service.admission
-    with patch.object(type(admission), "_check_not_full", side_effect=[None, None, QueueFull("full")]):
+    with patch.object(admission, "expect", side_effect=[None, QueueFull("full")]):
         writer.write(predict() + predict())
         first, second = await read_answer(reader), await read_answer(reader)
     assert first[1]["type"] == "/problems/missing-image"

@@ -19,11 +19,7 @@ from service.api.schemas import ProblemDetails
 
 router = APIRouter(tags=["documentation"])
 
-_ASSETS = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
-}
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 
 
 @router.get("/openapi.json", include_in_schema=False)
@@ -63,7 +59,7 @@ async def problem(
     """Explain a kind of problem. Its `type` is this path."""
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
-    return problems.explain(problems.PROBLEMS[name], record_of(request.scope).request_id)
+    return problems.PROBLEMS[name].write(record_of(request.scope).request_id)
 
 
 @cache  # one copy for all clients

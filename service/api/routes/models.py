@@ -13,7 +13,7 @@ from service.api.service import service_of
 from service.engines.open_version import ServedVersion
 from service.inference.live_model import LiveModel
 from service.store.metadata import Metadata
-from service.store.snapshot import ListedModel, ListedVersion, StoreSnapshot
+from service.store.snapshot import ListedModel, ListedVersion
 
 router = APIRouter(tags=["models"])
 
@@ -22,17 +22,11 @@ router = APIRouter(tags=["models"])
 async def models(request: Request) -> ModelList:
     """List every model of the store with its versions. The served model has a `live_version`."""
     live_model = service_of(request).live_model
-    listed = _models(live_model)
     summaries = []
-    for name in sorted(listed):
+    for name, listed in sorted(_models(live_model).items()):
         loaded = _loaded(live_model, name)
-        summaries.append(
-            ModelSummary(
-                name=name,
-                live_version=loaded.version if loaded else None,
-                versions=[version.version for version in listed[name].versions],
-            )
-        )
+        versions = [version.version for version in listed.versions]
+        summaries.append(ModelSummary(name=name, live_version=loaded.version if loaded else None, versions=versions))
     return ModelList(models=summaries)
 
 
@@ -47,7 +41,7 @@ async def model(request: Request, name: str) -> ModelDetails:
     refused = live_model.refused if name == live_model.model else {}
     return ModelDetails(
         name=name,
-        live=_describe(loaded) if loaded else None,
+        live=LiveVersion(version=loaded.version, **vars(loaded.engine.info)) if loaded else None,
         versions=[_summarise(version, loaded, refused.get(version.version)) for version in listed.versions],
         card=_card(listed, loaded, refused),
     )
@@ -58,7 +52,7 @@ def _models(live_model: LiveModel) -> dict[str, ListedModel]:
     snapshot = live_model.snapshot
     if snapshot is None and live_model.current is None:
         raise errors.NotReady("The model store has not been read yet: ask again after the seconds in Retry-After.")
-    listed = dict((snapshot or StoreSnapshot()).models)
+    listed = dict(snapshot or {})
     if live_model.current is not None:
         listed.setdefault(live_model.current.model, ListedModel())
     return listed
@@ -67,10 +61,6 @@ def _models(live_model: LiveModel) -> dict[str, ListedModel]:
 def _loaded(live_model: LiveModel, name: str) -> ServedVersion | None:
     loaded = live_model.current
     return loaded if loaded is not None and loaded.model == name else None
-
-
-def _describe(loaded: ServedVersion) -> LiveVersion:
-    return LiveVersion.model_validate({"version": loaded.version, **vars(loaded.engine.info)})
 
 
 def _card(listed: ListedModel, loaded: ServedVersion | None, refused: dict[int, str]) -> Metadata | None:
@@ -89,10 +79,5 @@ def _summarise(listed: ListedVersion, loaded: ServedVersion | None, refused: str
     elif refused is not None:
         created, accuracy = None, None
     return VersionSummary(
-        version=listed.version,
-        live=is_live,
-        pinned=listed.pinned,
-        created=created,
-        accuracy=accuracy,
-        refused=refused,
+        version=listed.version, live=is_live, pinned=listed.pinned, created=created, accuracy=accuracy, refused=refused
     )

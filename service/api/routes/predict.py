@@ -1,15 +1,16 @@
 """`POST /predict`: one image in, its scores out."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from pydantic import TypeAdapter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from service import errors
-from service.api.hang_up import unless_hung_up
-from service.api.parameters import TOP_K, join_top_k, read_parameters
+from service.api.parameters import join_top_k, read_parameters
 from service.api.record import RequestRecord, record_of
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.service import service_of
@@ -18,6 +19,7 @@ from service.inference.predictor import Classified
 from service.ranking import Ranking, check_top_k, rank
 
 PATH = "/predict"
+T = TypeVar("T")
 _to_json = TypeAdapter(PredictionBody).dump_json
 
 
@@ -35,7 +37,7 @@ async def predict(request: Request) -> Response:
                 upload = await read_image(request, ticket, service.upload_limits)
         except TimeoutError:
             raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
-        top_k = join_top_k(parameters.top_k, upload.parameters.get(TOP_K, ()))
+        top_k = join_top_k(parameters.top_k, upload.top_k)
         check_top_k(top_k, len(class_names))
         # The server's own limit counts from the end of the upload, which has a limit of its own.
         deadline = clock() + service.request_timeout_s
@@ -48,6 +50,34 @@ async def predict(request: Request) -> Response:
     ranking = rank(classified.probabilities, metadata.class_names, top_k, metadata.confidence_threshold)
     record.classified, record.best = classified, ranking.scores[0]
     return _answer(record, classified, ranking)
+
+
+async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of `work`. Cancel it when the client hangs up. The body must have been read.
+
+    Raises:
+        ClientDisconnect: The client has hung up.
+    """
+    working = asyncio.current_task()
+    assert working is not None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if is_gone and not working.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def _answer(record: RequestRecord, classified: Classified, ranking: Ranking) -> Response:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from service.engines.engine import Probabilities
+from service.engines.engine import EngineInfo, Probabilities
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.layout import CPU_MODEL_FILES, Precision
@@ -57,7 +57,8 @@ def export_cpu_models(
         path.parent.mkdir(exist_ok=True)
         content = model.SerializeToString()
         path.write_bytes(content)
-        engine = OnnxRuntimeEngine(content, version=folder.name, precision=precision, reason="the check of the export")
+        choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
+        engine = OnnxRuntimeEngine(content, choice, version=folder.name)
         compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:

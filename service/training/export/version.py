@@ -11,6 +11,7 @@ import numpy as np
 
 from service.data.dataset import Dataset
 from service.data.split import split_to_json
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine
 from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
@@ -43,7 +44,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     expected = softmax(logits, calibration.temperature).astype(np.float32)
     export_saved_model(network, folder, **numbers)
     check_saved_model(folder, images[:_NUM_CHECKED], expected[:_NUM_CHECKED])
-    engine = SavedModelEngine(folder, device="cpu", reason="the check of the export")
+    engine = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the check of the export"))
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from starlette.requests import ClientDisconnect, Request
 from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
 from support.fakes import Loader
 from support.running import Running, running
 
+from service.api.routes.predict import unless_hung_up
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
 from service.inference.predictor import Classified, Timings
@@ -114,7 +116,7 @@ ORIENTED = (
     None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270,
 )  # fmt: skip
-"""How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright picture."""
+"""How a camera that writes orientation 1, 2, ... 8 into its notes has stored an upright photograph."""
 
 
 async def test_all_eight_orientations_score_alike(service: Running) -> None:
@@ -148,6 +150,7 @@ async def test_hostile_bytes_never_give_a_500(service: Running, file: bytes) -> 
     assert response.status_code in (200, 413, 415, 422), response.text
 
 
+@pytest.mark.slow
 async def test_no_request_fails_while_a_new_version_takes_over(tiny_version: Path, tmp_path: Path) -> None:
     store = tmp_path / "model_store"
     shutil.copytree(tiny_version, store)
@@ -199,3 +202,60 @@ async def test_server_timing_tells_waiting_from_computing(
             response = await service.client.post("/predict", content=PHOTOS[0], headers=JPEG)
     assert response.headers["server-timing"] == "decode;dur=1.0, queue;dur=20.0, infer;dur=300.0"
     assert [(event["decode_ms"], event["queue_ms"], event["infer_ms"]) for event in events] == [(1.0, 20.0, 300.0)]
+
+
+class Client:
+    """A client that stays until `left` is set. It may send a late piece first."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.request = Request({"type": "http", "headers": []}, self._receive)
+        self._messages: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop()
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def test_the_result_is_returned_to_a_client_that_stays() -> None:
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    assert await unless_hung_up(Client().request, work()) == 7
+
+
+async def test_an_error_of_the_work_is_raised() -> None:
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await unless_hung_up(Client().request, work())
+
+
+async def test_the_work_is_cancelled_when_the_client_leaves() -> None:
+    client, was_cancelled = Client(), asyncio.Event()
+
+    async def work() -> None:
+        client.left.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
+
+    with pytest.raises(ClientDisconnect):
+        await unless_hung_up(client.request, work())
+    assert was_cancelled.is_set()
+    await asyncio.sleep(0)  # the task goes on
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    client = Client()
+    task = asyncio.ensure_future(unless_hung_up(client.request, asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
