@@ -14,14 +14,14 @@ from PIL import Image, ImageCms, features
 from support.drawing import encode, profile_with_red_and_green_exchanged
 from support.formats_and_modes import CMYK, COLOUR_PIXELS, GREY, RGB, ROWS, palette
 from support.handmade import png, png_chunk
-from support.memory import forget_peak, growth_bytes
-
-from benchmarks.reliability.hostile_files import (
+from support.hostile_files import (
     chained_profile,
     profile_of,
     profile_of_colours,
     profile_of_names,
 )
+from support.memory import forget_peak, growth_bytes
+
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
 from service.imaging.profiles import to_srgb

@@ -14,9 +14,9 @@ import pytest
 from PIL import ExifTags, Image
 from support.drawing import encode
 from support.handmade import jpeg_segment, png_chunk, run_length_bmp, with_segments
+from support.hostile_files import tiff, tiff_with_notes
 from support.odd_files import BOMBS, HOSTILE, JPEG, PICTURE, REAL, TIFF_ENTRIES, black_png, png_with, with_size_at
 
-from benchmarks.reliability.hostile_files import tiff, tiff_with_notes
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
 from service.imaging.header import announced_pixels

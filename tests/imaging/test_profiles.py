@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.hostile_files import chained_profile
 from support.icc import cmyk_profile, grey_profile, matrix_profile, table_profile
 
-from benchmarks.reliability.hostile_files import chained_profile
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.limits import ResizeRule

@@ -3,8 +3,8 @@
 import struct
 
 import pytest
+from support.hostile_files import tiff
 
-from benchmarks.reliability.hostile_files import tiff
 from service.errors import InvalidImage
 from service.imaging.tiff_directory import Tag, read_page
 

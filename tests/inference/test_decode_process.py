@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.hostile_files import fax, larger_inside, webp_of_tables
 from support.icc import cmyk_profile, matrix_profile
 from support.memory import memory_bytes
 from support.processes import children, is_gone, wait_until
 
-from benchmarks.reliability.hostile_files import fax, larger_inside, webp_of_tables
 from service.errors import FlowersError, InvalidImage, OutOfMemory
 from service.imaging.decode import decode_square
 from service.imaging.inspection import inspect
