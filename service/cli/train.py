@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,10 +61,12 @@ def train(
         raise error if name else InvalidParameter(f"{error}: name it with --name") from None
     with open_messages() as messages, ProgressObserver(open_console(messages)) as observer:
         with captured_messages():
-            from service.training.keras_settings import reset_keras_settings
+            from service.training.keras_settings import can_export, reset_keras_settings
             from service.training.train import list_devices
 
             reset_keras_settings()
+            if can_export():  # a library that is missing is missed now
+                import_module("service.training.export.version")
             devices = list_devices(settings.device)
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
         sys.dont_write_bytecode = True

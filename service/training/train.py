@@ -1,6 +1,5 @@
 """Training from photographs to a published version."""
 
-import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +70,6 @@ def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Tra
     """
     if run.published:
         return _read_finished(run, run.published, observer)
-    if can_export():
-        importlib.import_module("service.training.export.version")  # a library that is missing is missed now
     run.describe(recipe, dataset)
     match recipe:
         case AlexNetRecipe(num_folds=0):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from support.drawing import draw_photograph, encode
+from support.drawing import draw_folder, draw_photograph, encode, srgb_profile
 from support.icc import matrix_profile
 
 from benchmarks.serving.environments import PEERS
@@ -233,8 +233,10 @@ def test_the_documents_hold_the_kept_results(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_smoke_form_compares_two_servers_and_finds_both_right(tiny_version: Path, tmp_path: Path) -> None:
-    output = tmp_path / "serving.json"
-    command = [sys.executable, "-m", "benchmarks.serving", "--smoke", "--model-store", str(tiny_version)]
+    output, drawn = tmp_path / "serving.json", draw_folder(tmp_path / "drawn", 40, size=(500, 333))
+    for path in drawn.glob("*/*.jpg"):
+        path.write_bytes(with_profile(path.read_bytes(), srgb_profile()))
+    command = [sys.executable, "-m", "benchmarks.serving", str(drawn), "--smoke", "--model-store", str(tiny_version)]
     done = subprocess.run([*command, "--output", str(output)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads(output.read_text(encoding="utf-8"))
