@@ -52,13 +52,20 @@ def holders() -> Iterator[set[str]]:
         threading.setprofile(None)
 
 
+PHOTOGRAPH = encode(draw_photograph(0, seed=1), "JPEG")
+
+
 @pytest.mark.anyio
-async def test_ten_files_hold_a_small_image() -> None:
-    photograph = encode(draw_photograph(0, seed=1), "JPEG")
+@pytest.mark.parametrize(
+    "body",
+    [{"content": PHOTOGRAPH, "headers": {"Content-Type": "image/jpeg"}}, {"files": {"file": ("a.jpg", PHOTOGRAPH)}}],
+    ids=["whole body", "form"],
+)
+async def test_ten_files_hold_a_small_image(body: dict[str, Any]) -> None:
     with holders() as files:
         async with running(STORE, precision="float32") as service:
             files.clear()
-            answer = await service.client.post("/predict", content=photograph, headers={"Content-Type": "image/jpeg"})
+            answer = await service.client.post("/predict", **body)
     assert answer.status_code == 200
     assert {"inference/batcher.py", "imaging/decode.py", "engines/onnx_runtime.py"} <= files  # those of the lane, too
     assert len(files) <= 10, sorted(files)

@@ -20,10 +20,7 @@ from service.evaluation.score import score_each
 from service.ranking import check_top_k, rank
 from service.settings import EngineSettings
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp"),
-    *(".gif", ".bmp", ".tif", ".tiff", ".avif"),
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """Suffixes of the files that are taken from a folder. A file that is named is taken with any suffix."""
 
 

@@ -29,7 +29,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection
 from service.imaging.limits import PIXEL_BYTES, ResizeRule
 from service.imaging.pixels import Pixels
-from service.machine import can_allocate
+from service.machine import can_allocate, data_bytes
 
 COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: nothing from the current folder
 MARGIN_BYTES = 64 * 1024 * 1024  # that a process may take beside pixels and file: stacks, tables
@@ -217,13 +217,6 @@ def _read(requests: IO[bytes], num_bytes: int) -> bytes:
     if len(data) < num_bytes:
         raise EOFError
     return data
-
-
-def data_bytes() -> int:
-    """Return the process's memory that counts against RLIMIT_DATA. 0 means that it cannot be told (not on Linux)."""
-    with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    return 0
 
 
 def bound_memory(num_bytes: int) -> bool:
