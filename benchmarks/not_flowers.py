@@ -80,10 +80,10 @@ def main() -> None:
     result = {}
     with closing(open_stored(asked.model_store, "flowers", EngineWish())) as local:
         threshold = local.metadata.confidence_threshold
-        for source, pictures in (("drawn", drawn()), ("carried by packages", carried())):
-            squares = np.stack([resize(image, local.rule) for _, image in pictures])
+        for source, images in (("drawn", drawn()), ("carried by packages", carried())):
+            squares = np.stack([resize(image, local.rule) for _, image in images])
             top1 = local.engine.run(squares).max(axis=1)
-            result[source] = {"pictures": len(top1), "flagged": float((top1 < threshold).mean())}
+            result[source] = {"images": len(top1), "flagged": float((top1 < threshold).mean())}
             print(f"{source}: {result[source]['flagged']:.0%} of {len(top1)} flagged", file=sys.stderr)
         document = {"version": local.version, "confidence_threshold": threshold, "not_flowers": result}
     (RESULTS / "not_flowers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -197,7 +197,7 @@ def _report(results: dict[str, Any], output: Path) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("photographs", nargs="?", type=Path, help="folder of class folders; default: drawn pictures")
+    parser.add_argument("photographs", nargs="?", type=Path, help="folder of class folders; default: drawn images")
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument("--quick", action="store_true", help="AlexNet v1 alone, two rounds: about 8 minutes")
     how_much.add_argument(

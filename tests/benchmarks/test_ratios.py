@@ -23,7 +23,7 @@ def ratios(*runs: dict[str, Any], limits: tuple[tuple[int, str, float], ...] = (
     return dict(line.strip("| ").split(" | ") for line in table.splitlines()[2:])
 
 
-def test_the_best_peer_is_that_of_the_round_and_none_with_our_engine() -> None:
+def test_the_best_peer_is_that_of_the_round() -> None:
     found = ratios(
         run(0, AUTO, 100), run(1, AUTO, 300), run(2, AUTO, 200),
         run(0, LITSERVE, 50), run(1, LITSERVE, 75), run(1, FASTAPI_DEF, 100),
@@ -42,7 +42,7 @@ def test_each_precision_has_the_limit_of_its_own() -> None:
     }
 
 
-def test_latency_memory_and_start_are_beside_the_peers_that_the_goals_name() -> None:
+def test_latency_memory_and_start_are_beside_the_named_peers() -> None:
     found = ratios(run(0, AUTO, 1, p50=4), run(0, FASTAPI_DEF, 1, p50=8), run(0, LITSERVE, 1, p50=20))
     assert found["ours / FastAPI def, p50 of a lone client"].startswith("0.50 ")
     assert found["ours / LitServe, memory"].startswith("0.20 ")
@@ -56,7 +56,7 @@ def test_photographs_with_profiles_are_beside_the_same_without() -> None:
     assert ratios(profiled) == {name: "0.90 (0.90 to 0.90)"}
 
 
-def test_who_was_wrong_in_one_round_has_no_figure_of_any_and_one_without_answers_no_ratio() -> None:
+def test_a_server_that_was_wrong_once_has_no_figure() -> None:
     assert not ratios(run(0, AUTO, 100), run(0, LITSERVE, 500), run(1, LITSERVE, 500, counts=False))
     found = ratios(run(0, AUTO, 100), run(0, LITSERVE, 0))
     assert "ours / the best peer, answers a second at 32 connections" not in found

@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def test_a_peer_that_is_right_counts_and_is_weighed_with_all_its_processes() -> None:
+def test_a_right_peer_is_weighed_with_all_its_processes() -> None:
     result = run_peer(peer("roses"), ROSE)
     (cell,) = result["cells"]
     assert cell["counts"]
@@ -69,7 +69,7 @@ def test_a_peer_that_is_right_counts_and_is_weighed_with_all_its_processes() -> 
     assert 0 < result["memory"]["pss_mb"] < result["memory"]["rss_mb"]
 
 
-def test_a_peer_that_says_the_same_of_every_photograph_is_caught() -> None:
+def test_a_peer_with_one_answer_for_all_is_caught() -> None:
     (cell,) = run_peer(peer("roses"), ROSE, TULIP)["cells"]
     assert not cell["counts"]
     assert cell["wrong_answers"] == cell["errors"][WRONG] >= cell["num_answers"] - 2 > 0
@@ -88,7 +88,7 @@ def test_one_wrong_answer_among_thousands_is_one_too_many() -> None:
     assert not does_count(num_right=0, num_errors=0, num_wrong=0)
 
 
-def test_a_slow_peer_shows_its_latency_and_no_answers_that_came_after_the_end() -> None:
+def test_a_slow_peer_shows_no_answers_after_the_end() -> None:
     (cell,) = run_peer(peer("roses", pause_s=0.4), ROSE)["cells"]
     assert cell["counts"]
     assert cell["latency_ms"]["p50"] >= 400
@@ -98,13 +98,13 @@ def test_a_slow_peer_shows_its_latency_and_no_answers_that_came_after_the_end() 
 @pytest.mark.parametrize(
     ("label", "pause_s", "error"), [("tulips", 0, WRONG), ("", 0, UNREADABLE), ("roses", 3, "timeout")]
 )
-def test_a_peer_that_is_never_right_fails_with_the_reason(label: str, pause_s: float, error: str) -> None:
+def test_a_peer_that_is_never_right_fails_with_reason(label: str, pause_s: float, error: str) -> None:
     with pytest.raises(ServerFailed, match=error):
         run_peer(peer(label, pause_s), ROSE, timing=replace(TIMING, timeout_s=0.5, start_timeout_s=3))
     assert not processes_of_script()
 
 
-def test_a_peer_that_does_not_start_fails_at_once_with_its_log() -> None:
+def test_a_peer_that_does_not_start_fails_with_log() -> None:
     broken = replace(peer("roses"), command=lambda python, *_: [python, "-c", "raise SystemExit('no such module')"])
     begun_at = time.monotonic()
     with pytest.raises(ServerFailed, match="no such module"):
@@ -112,13 +112,13 @@ def test_a_peer_that_does_not_start_fails_at_once_with_its_log() -> None:
     assert time.monotonic() - begun_at < 30
 
 
-def test_nothing_of_a_peer_is_left_not_even_a_child_that_has_left_it() -> None:
+def test_no_child_of_a_peer_is_left_behind() -> None:
     run_peer(peer("roses"), ROSE)
     assert not processes_of_script()
 
 
 @pytest.mark.parametrize("folder", sorted({server.environment for server in SERVERS if server.environment}))
-def test_every_peer_is_locked_by_hash_and_names_no_registry(folder: str) -> None:
+def test_every_peer_is_locked_by_hash_without_a_registry(folder: str) -> None:
     lock = (PEERS / folder / "requirements.txt").read_text(encoding="utf-8")
     assert lock.count("--hash=sha256:") > 20
     assert "://" not in lock
@@ -137,7 +137,7 @@ EMPTY: dict[str, Any] = {
 }
 
 
-def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: Path) -> None:
+def test_the_report_has_medians_of_servers_that_were_right(tmp_path: Path) -> None:
     def cell(connections: int, per_s: float, *, counts: bool = True) -> dict[str, Any]:
         latencies = {"p50": 10.0, "p99": 30.0}
         wrong = 0 if counts else 7
@@ -167,7 +167,7 @@ def test_the_report_has_medians_and_shows_no_figure_of_who_was_wrong(tmp_path: P
     assert "<svg" in (tmp_path / "serving-flowers.svg").read_text(encoding="utf-8")
 
 
-def test_photographs_with_profiles_are_found_and_are_the_same_without(tmp_path: Path) -> None:
+def test_photographs_with_profiles_are_the_same_without_them(tmp_path: Path) -> None:
     bare = [encode(draw_photograph(2, seed, (40, 30))) for seed in range(4)]
     (tmp_path / "roses").mkdir()
     for number, data in enumerate(bare):
@@ -188,13 +188,13 @@ def test_the_document_says_what_profiles_cost() -> None:
     assert "{} times the answers in int8 ({} to {} in three rounds)".format(*ratio) in text
 
 
-def test_photographs_are_alike_if_one_answer_is_right_for_both() -> None:
+def test_photographs_are_alike_if_one_answer_suits_both() -> None:
     assert ROSE.is_like(replace(ROSE, probability=0.95))
     assert not ROSE.is_like(replace(ROSE, probability=0.93))
     assert not ROSE.is_like(TULIP)
 
 
-def test_the_report_has_a_column_of_profiles_where_they_were_asked(tmp_path: Path) -> None:
+def test_the_report_has_a_column_of_measured_profiles(tmp_path: Path) -> None:
     def cell(size: str, per_s: float) -> dict[str, Any]:
         shared = {"latency_ms": {"p50": 10.0, "p99": 30.0}, "counts": True, "wrong_answers": 0, "errors": {}}
         return {"size": size, "connections": 32, "answers_per_s": per_s, **shared}
@@ -232,7 +232,7 @@ def test_the_documents_hold_the_kept_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_smoke_form_compares_two_servers_and_finds_both_right(tiny_version: Path, tmp_path: Path) -> None:
+def test_the_smoke_form_finds_two_servers_right(tiny_version: Path, tmp_path: Path) -> None:
     output, drawn = tmp_path / "serving.json", draw_folder(tmp_path / "drawn", 40, size=(500, 333))
     for path in drawn.glob("*/*.jpg"):
         path.write_bytes(with_profile(path.read_bytes(), srgb_profile()))

@@ -19,7 +19,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("num_views", [0, 2])
-def test_the_batches_that_are_timed_are_those_of_a_training(num_views: int) -> None:
+def test_the_timed_batches_are_those_of_a_training(num_views: int) -> None:
     training = importlib.import_module("benchmarks.training")
     batches = list(islice(training.forever(drawn_pixels(0, 8), num_views), 3))
     for images, labels in batches:

@@ -75,7 +75,7 @@ def test_an_empty_class_is_asked_wrongly_and_named(
 HEIC = struct.pack(">I4s4sI4s", 24, b"ftyp", b"heic", 0, b"mif1") + b"\0" * 500
 
 
-def test_photographs_that_cannot_be_read_are_named_before_the_error_and_in_it(
+def test_unreadable_photographs_are_named_before_and_in_the_error(
     tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(drawn_folder / "roses", tmp_path / "photos" / "roses")
@@ -88,7 +88,7 @@ def test_photographs_that_cannot_be_read_are_named_before_the_error_and_in_it(
     assert all(f"not-an-image: tulips/{number}.HEIC: " in error for number in range(3))
 
 
-def test_an_error_of_the_split_says_which_photographs_were_lost(
+def test_an_error_of_the_split_names_lost_photographs(
     tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(drawn_folder, tmp_path / "photos")
@@ -101,7 +101,7 @@ def test_an_error_of_the_split_says_which_photographs_were_lost(
     assert "not-an-image: tulips/001.jpg: " in error
 
 
-def test_a_store_that_cannot_be_written_fails_before_the_training(
+def test_an_unwritable_store_fails_before_the_training(
     tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "store").write_text("a file where the store should be")
@@ -111,7 +111,7 @@ def test_a_store_that_cannot_be_written_fails_before_the_training(
     assert "epoch 1" not in error
 
 
-def test_a_gpu_that_is_not_there_fails_with_the_reason(
+def test_a_missing_gpu_fails_with_the_reason(
     places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if shutil.which("nvidia-smi"):
@@ -120,14 +120,14 @@ def test_a_gpu_that_is_not_there_fails_with_the_reason(
     assert_one_sentence(capsys.readouterr().err, "GPU")
 
 
-def test_a_teacher_that_nobody_knows_is_refused_before_the_photographs_are_checked(
+def test_an_unknown_teacher_is_refused_before_the_check(
     places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(drawn_folder), *places, "--device", "cpu", "--teacher", "foo"]) == 2
     assert capsys.readouterr().err.startswith("flowers: there is no teacher 'foo'")  # and no bar before it
 
 
-def test_a_name_that_the_store_could_not_hold_is_refused_before_the_folder_is_read(
+def test_an_unfit_name_is_refused_before_the_reading(
     tmp_path: Path, places: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(tmp_path / "nowhere"), *places, "--name", "../x"]) == 2
@@ -174,7 +174,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
         (("--recipe", "article", "--name", "garden"), "garden"),
     ],
 )
-def test_a_model_is_named_after_its_folder_whatever_the_recipe(
+def test_a_model_is_named_after_its_folder_not_recipe(
     flags: tuple[str, ...], name: str, asked: Asked, places: tuple[str, ...], drawn_folder: Path
 ) -> None:
     assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
@@ -270,7 +270,7 @@ def test_a_training_without_export_prints_no_version(
         (set(), "torch", "default", "tensorflow"),
     ],
 )
-def test_keras_computes_on_jax_where_it_is_wanted_or_alone(
+def test_keras_computes_on_jax_if_wanted_or_alone(
     installed: set[str], chosen: str, recipe: str, backend: str,
     asked: Asked, places: tuple[str, ...], drawn_folder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -282,7 +282,7 @@ def test_keras_computes_on_jax_where_it_is_wanted_or_alone(
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_training_with_one_sentence_and_nothing_published(
+def test_a_full_disk_ends_the_training_with_one_sentence(
     tmp_path: Path, places: tuple[str, ...], drawn_folder: Path
 ) -> None:
     def fill_disk() -> None:  # no file of this process may pass 2 MB, as on a disk that fills up
@@ -301,7 +301,7 @@ def test_a_full_disk_ends_the_training_with_one_sentence_and_nothing_published(
 
 
 @pytest.mark.slow
-def test_a_broken_photograph_is_named_and_the_others_are_trained_on(
+def test_a_broken_photograph_is_named_and_left_out(
     tmp_path: Path, places: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.training.alexnet.MIN_EPOCH", 1)  # a folder is seen once in an epoch, however small

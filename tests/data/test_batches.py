@@ -33,7 +33,7 @@ def batches_of(make: MakeView, *, batch_size: int, epoch: int = 0, seed: int = 1
     return list(epoch_batches(views, batch_size=batch_size, epoch=epoch, workers=workers))
 
 
-def test_every_photograph_comes_once_an_epoch_and_says_which_it_is() -> None:
+def test_every_photograph_comes_once_an_epoch_with_its_number() -> None:
     batches = batches_of(plain_view, batch_size=5)
     photographs = np.concatenate([batch.photographs for batch in batches])
     assert sorted(photographs) == list(range(NUM_PHOTOGRAPHS))
@@ -42,7 +42,7 @@ def test_every_photograph_comes_once_an_epoch_and_says_which_it_is() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_an_epoch_depends_on_seed_and_number_alone_not_on_threads(workers: int) -> None:
+def test_an_epoch_depends_on_seed_and_number_alone(workers: int) -> None:
     reference = batches_of(noisy_view, batch_size=3, epoch=2)
     again = batches_of(noisy_view, batch_size=3, epoch=2, workers=workers)
     assert len(reference) == 3  # the tenth is left out
@@ -67,7 +67,7 @@ def test_a_counted_number_of_views_is_taken_in_turn() -> None:
     assert seen == {(photograph, view) for photograph in range(NUM_PHOTOGRAPHS) for view in range(3)}
 
 
-def test_repeated_photographs_keep_their_labels_and_have_views_of_their_own() -> None:
+def test_repeated_photographs_have_views_of_their_own() -> None:
     pixels = LabelledPixels(IMAGES, np.arange(NUM_PHOTOGRAPHS)).repeated(3)
     np.testing.assert_array_equal([image[0, 0, 0] for image in pixels.images], pixels.class_indices)
     (batch,) = epoch_batches(Views(pixels.images, noisy_view, 1), batch_size=30, epoch=0)
@@ -88,7 +88,7 @@ def test_a_view_that_fails_fails_the_epoch() -> None:
         batches_of(broken, batch_size=5)
 
 
-def test_what_is_made_ahead_comes_in_order_and_an_error_in_its_place() -> None:
+def test_items_made_ahead_come_in_order_with_errors() -> None:
     is_made = [threading.Event() for _ in range(8)]
 
     def make(number: int) -> int:
@@ -105,7 +105,7 @@ def test_what_is_made_ahead_comes_in_order_and_an_error_in_its_place() -> None:
         next(made)
 
 
-def test_loaded_photographs_have_the_pixels_of_serving_bit_for_bit(tmp_path: Path) -> None:
+def test_loaded_photographs_have_the_exact_pixels_of_serving(tmp_path: Path) -> None:
     files = {
         "plain": encode(draw_photograph(2, seed=3)),
         "rgb": encode(draw_photograph(2, seed=3), icc_profile=matrix_profile(2.2)),
@@ -126,7 +126,7 @@ def test_loaded_photographs_have_the_pixels_of_serving_bit_for_bit(tmp_path: Pat
     assert squares.class_indices.tolist() == [1, 1, 1]
 
 
-def test_a_photograph_s_class_index_is_its_place_among_the_names(tmp_path: Path) -> None:
+def test_a_class_index_is_its_place_among_names(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     for name in names:
         (tmp_path / name).write_bytes(encode(draw_photograph(0, seed=3)))
@@ -180,9 +180,7 @@ def test_a_photograph_that_changes_after_the_check_is_named(
         assert message.endswith("Put it back, and give the command again.")
 
 
-def test_want_of_memory_names_the_photograph_and_does_not_blame_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_want_of_memory_names_the_photograph_without_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object) -> None:
         raise OutOfMemory("There is no memory.")
 

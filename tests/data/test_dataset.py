@@ -41,7 +41,7 @@ def test_the_check_is_reported_before_the_split(drawn_folder: Path, tmp_path: Pa
     assert done[-1] == (13, 13)
 
 
-def test_the_pixels_of_a_part_are_those_of_its_photographs(dataset: Dataset) -> None:
+def test_a_part_has_the_pixels_of_its_photographs(dataset: Dataset) -> None:
     for part in PARTS:
         photographs = dataset.split.photographs[part]
         labels = [dataset.class_names.index(photograph.label) for photograph in photographs]

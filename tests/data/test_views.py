@@ -29,7 +29,7 @@ def views_of(free_bytes: int, num_views: int = 3) -> tuple[Views, list[int]]:
     return views, made
 
 
-def test_views_that_are_kept_are_those_that_are_made_anew() -> None:
+def test_kept_views_are_those_made_anew() -> None:
     kept, anew = (views_of(free_bytes)[0] for free_bytes in (PLENTY, NOTHING))
     assert kept.is_keeping
     assert not anew.is_keeping
@@ -58,7 +58,7 @@ def test_what_is_kept_is_not_what_was_handed_out() -> None:
 
 
 @pytest.mark.parametrize(("free_bytes", "is_keeping"), [(2 * 3 * 10 * 48, True), (2 * 3 * 10 * 48 - 1, False)])
-def test_views_are_kept_in_no_more_than_half_of_the_memory_that_is_free(free_bytes: int, is_keeping: bool) -> None:
+def test_views_are_kept_in_half_of_the_free_memory(free_bytes: int, is_keeping: bool) -> None:
     assert views_of(free_bytes)[0].is_keeping is is_keeping
 
 
@@ -66,7 +66,7 @@ def test_views_without_number_are_not_kept() -> None:
     assert not views_of(PLENTY, num_views=0)[0].is_keeping
 
 
-def test_a_view_that_one_thread_is_still_making_is_not_taken_for_made_by_another() -> None:
+def test_a_view_in_the_making_is_not_taken() -> None:
     is_begun, may_end = threading.Event(), threading.Event()
 
     def slow(photographs: Photographs, number: int, random: np.random.Generator) -> View:

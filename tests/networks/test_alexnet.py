@@ -74,7 +74,7 @@ def test_every_layer_is_that_of_the_article(name: str, hidden: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("network", [alexnet_v1(3), alexnet_v2(3)], ids=["v1", "v2"])
-def test_dropout_of_a_fifth_stands_before_each_hidden_dense_layer(network: object) -> None:
+def test_dropout_stands_before_each_hidden_dense_layer(network: object) -> None:
     names = [layer.name for layer in network.layers]  # type: ignore[attr-defined]
     for dropout, dense in (("dropout6", "dense6"), ("dropout7", "dense7")):
         assert names.index(dense) == names.index(dropout) + 1

@@ -63,7 +63,7 @@ def test_networks_of_keras_applications_come_with_their_own_preprocessing(name: 
     np.testing.assert_allclose(np.asarray(whole.predict_on_batch(images)), features, rtol=1e-3, atol=1e-5)
 
 
-def test_a_lite_network_sees_pixels_as_it_was_pretrained_on_them() -> None:
+def test_a_lite_network_sees_pixels_as_in_pretraining() -> None:
     prepared = np.asarray(load_backbone("efficientnet_lite0", weights=None).prepare(np.array([0, 127, 255], np.uint8)))
     assert prepared.dtype == np.float32
     assert prepared.tolist() == [-127 / 128, 0, 1]

@@ -106,6 +106,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_pytorch_weights(tmp_path / "missing.pth")
 
 
-def test_a_storage_of_another_length_than_its_tensor_says_is_refused(tmp_path: Path) -> None:
+def test_a_storage_of_another_length_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="12 numbers"):
         read(weights_file({"weight": tensor("7", 11, (11,), (1,))}, {"7": NUMBERS}), tmp_path)

@@ -1,4 +1,4 @@
-"""Drawn photographs: five kinds of picture that a small network can tell apart; no test needs anybody's photos."""
+"""Drawn photographs of five kinds that a small network can tell apart."""
 
 import io
 import math

@@ -19,7 +19,7 @@ def test_without_augmentation_the_view_is_what_serving_sees() -> None:
     np.testing.assert_array_equal(view, resize(PHOTOGRAPH, RULE))
 
 
-def test_a_flip_alone_gives_the_view_or_its_mirror_image() -> None:
+def test_a_flip_gives_the_view_or_its_mirror_image() -> None:
     straight = resize(PHOTOGRAPH, RULE)
     mirrored = 0
     for seed in range(20):
@@ -37,7 +37,7 @@ def test_one_seed_gives_one_view_and_another_seed_another() -> None:
 
 
 @pytest.mark.parametrize("size", [(340, 256), (256, 256), (256, 1024), (1024, 256)])
-def test_every_view_is_a_uint8_square_whatever_the_shape_of_the_photograph(size: tuple[int, int]) -> None:
+def test_every_view_is_a_uint8_square(size: tuple[int, int]) -> None:
     photograph = np.asarray(draw_photograph(0, seed=1, size=size))
     for seed in range(10):
         view = augment_view(photograph, STRONG, RULE, np.random.default_rng(seed))
@@ -56,7 +56,7 @@ def test_colour_changes_brightness_within_its_bounds() -> None:
     assert all(74 <= mean <= 126 for mean in means)
 
 
-def test_colour_is_one_affine_map_of_brightness_contrast_and_saturation() -> None:
+def test_colour_is_an_affine_map() -> None:
     view = augment_view(PHOTOGRAPH, Augmentation(flip=False, color=0.3), RULE, np.random.default_rng(5))
     plain = resize(PHOTOGRAPH, RULE).astype(np.float64)
     brightness, contrast, saturation = np.random.default_rng(5).uniform(0.7, 1.3, size=3)
@@ -70,7 +70,7 @@ def filled(value: int) -> np.ndarray:
     return np.full((20, 30, 3), value, np.uint8)
 
 
-def test_mixup_blends_two_images_by_the_share_that_it_tells() -> None:
+def test_mixup_blends_two_images_by_its_share() -> None:
     shares = []
     for seed in range(40):
         mixed, share = mixup(filled(200), filled(0), 1.0, np.random.default_rng(seed))
@@ -80,7 +80,7 @@ def test_mixup_blends_two_images_by_the_share_that_it_tells() -> None:
     assert max(shares) > 0.8
 
 
-def test_cutmix_pastes_a_rectangle_and_tells_the_area_that_is_left() -> None:
+def test_cutmix_pastes_a_rectangle_and_returns_the_rest() -> None:
     shares = []
     for seed in range(40):
         own = filled(200)
@@ -105,9 +105,7 @@ def test_cutmix_pastes_a_rectangle_and_tells_the_area_that_is_left() -> None:
         (Augmentation(flip=False, cutmix=0.5), 0.5, 0.5),
     ],
 )
-def test_a_view_is_alone_cut_or_blended_as_often_as_the_recipe_says(
-    augmentation: Augmentation, alone: float, cut: float
-) -> None:
+def test_views_are_mixed_as_often_as_the_recipe_says(augmentation: Augmentation, alone: float, cut: float) -> None:
     photographs = [np.full((24, 24, 3), 10 * number, np.uint8) for number in range(20)]
     rule = ResizeRule(image_size=24, shorter_side=24)
     num_alone = num_cut = 0
@@ -121,7 +119,7 @@ def test_a_view_is_alone_cut_or_blended_as_often_as_the_recipe_says(
     assert num_cut / 400 == pytest.approx(cut, abs=0.1)
 
 
-def test_the_teachers_own_view_is_the_same_before_it_is_mixed() -> None:
+def test_the_teachers_view_is_the_same_but_unmixed() -> None:
     augmentation = replace(STRONG, cutmix=1.0)
     photographs = [PHOTOGRAPH, 255 - PHOTOGRAPH]
     mixed, alone = (

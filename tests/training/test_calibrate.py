@@ -19,12 +19,12 @@ def test_all_right_and_all_wrong_stay_within_the_bounds() -> None:
     assert fit_temperature(logits, np.array([1, 2, 3, 0])) == pytest.approx(20, rel=0.01)
 
 
-def test_softmax_of_huge_logits_is_finite_and_sums_to_one() -> None:
+def test_softmax_of_huge_logits_sums_to_one() -> None:
     probabilities = softmax(np.array([[1e4, 0.0, -1e4]]))
     np.testing.assert_allclose(probabilities, [[1, 0, 0]], atol=1e-12)
 
 
-def test_the_threshold_keeps_the_share_of_photographs_that_was_asked_for() -> None:
+def test_the_threshold_keeps_the_wanted_share() -> None:
     top = np.linspace(0.21, 0.99, 200)
     probabilities = np.column_stack([top, 1 - top])
     top = probabilities.max(axis=1)

@@ -40,7 +40,7 @@ def test_no_checkpoint_yet_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
-def test_a_file_that_is_no_checkpoint_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.npz").write_bytes(content)
     with pytest.raises(TrainingError, match="remove it"):
         load_checkpoint(tmp_path / "checkpoint.npz")
@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy(damage: str, tmp_path: Pa
         load_checkpoint(path)
 
 
-def test_a_checkpoint_takes_no_more_memory_than_the_file_has_bytes(tmp_path: Path) -> None:
+def test_a_checkpoint_takes_no_more_memory_than_bytes(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "checkpoint.npz", state_0000=np.zeros(10_000_000, np.uint8))
     with pytest.raises(TrainingError, match="remove it"):
         read_arrays(tmp_path / "checkpoint.npz")
@@ -95,19 +95,19 @@ def test_a_checkpoint_takes_no_more_memory_than_the_file_has_bytes(tmp_path: Pat
      json.dumps([asdict(EPOCH) | {"loss": None}]), json.dumps([asdict(EPOCH) | {"epoch": 3}]),
      json.dumps([asdict(EPOCH), asdict(EPOCH)])],
 )  # fmt: skip
-def test_a_history_that_is_none_is_refused_with_a_remedy(history: str, tmp_path: Path) -> None:
+def test_another_history_is_refused_with_a_remedy(history: str, tmp_path: Path) -> None:
     write_arrays(tmp_path / "checkpoint.npz", {"history": np.array(history), "state_0000": np.zeros(1)})
     with pytest.raises(TrainingError, match="remove it"):
         load_checkpoint(tmp_path / "checkpoint.npz")
 
 
-def test_a_checkpoint_that_may_not_be_read_is_said_with_the_reason(tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.npz").mkdir()
     with pytest.raises(TrainingError, match="cannot be read: Is a directory"):
         load_checkpoint(tmp_path / "checkpoint.npz")
 
 
-def test_a_folder_that_cannot_be_written_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+def test_an_unwritable_folder_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint((EPOCH,), STATE, BEST))
     (tmp_path / "checkpoint.writing").mkdir()  # stands in the way of the draft, also for root
     with pytest.raises(TrainingError, match="could not be written"):

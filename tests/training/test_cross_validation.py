@@ -47,7 +47,7 @@ def test_too_few_photographs_for_the_folds_are_refused(dataset: Dataset) -> None
         assign_folds(dataset, 500)
 
 
-def test_each_fold_is_answered_by_the_network_that_has_not_learned_it(
+def test_each_fold_is_answered_by_a_network_without_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned: list[set[int]] = []
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_a_cross_validation(dataset: Dataset, tmp_path: Path) -> Non
     assert not (tmp_path / "run" / "fold-0").exists()
 
 
-def test_the_mean_of_an_epoch_is_that_of_its_figures() -> None:
+def test_the_mean_of_an_epoch_is_of_its_figures() -> None:
     one = Epoch(4, 1.0, 0.5, 1.0, 0.25, 1e-3, 2.0, 10.0)
     assert mean_epoch([one, replace(one, loss=3.0, validation_accuracy=0.75)]) == replace(
         one, loss=2.0, validation_accuracy=0.5

@@ -147,7 +147,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
         fit_small(learning_network(scale=float("nan")), tmp_path / "checkpoint.npz")
 
 
-def test_a_resumed_training_keeps_the_mean_of_the_last_weights(tmp_path: Path) -> None:
+def test_a_resumed_training_keeps_the_mean_of_weights(tmp_path: Path) -> None:
     schedule = replace(SCHEDULE, epochs=4, swa_share=0.5, swa_learning_rate=0.01)
     path, first, second = tmp_path / "checkpoint.npz", learning_network(), learning_network()
     before, after = Recorder(first), Recorder(second)
@@ -162,7 +162,7 @@ def test_a_resumed_training_keeps_the_mean_of_the_last_weights(tmp_path: Path) -
     assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(third, fourth, strict=True))
 
 
-def test_after_a_validation_the_weights_go_on_where_they_were() -> None:
+def test_a_validation_leaves_the_weights_as_they_were() -> None:
     answers = np.full((1, 10, 5), 0.2, np.float32)
     features = np.random.default_rng(0).standard_normal((1, 10, 4)).astype(np.float16)
     network = learning_network(num_features=4)

@@ -7,7 +7,7 @@ from service.training.fold import fold_batch_norm
 
 
 @pytest.mark.parametrize("name", ["alexnet_v1", "alexnet_v2"])
-def test_the_folded_network_gives_the_same_logits_with_the_plain_parameters(name: str) -> None:
+def test_the_folded_network_gives_the_same_logits(name: str) -> None:
     keras.utils.set_random_seed(1)
     random = np.random.default_rng(1)
     trained = NETWORKS[name](5, batch_norm=True)
@@ -24,7 +24,7 @@ def test_the_folded_network_gives_the_same_logits_with_the_plain_parameters(name
     assert plain.count_params() == NETWORKS[name](5).count_params()
 
 
-def test_a_network_without_batch_norm_is_copied_as_it_is() -> None:
+def test_a_network_without_batch_norm_is_copied() -> None:
     trained = NETWORKS["alexnet_v2"](3)
     plain = fold_batch_norm(trained, NETWORKS["alexnet_v2"](3))
     for weight, copy in zip(trained.get_weights(), plain.get_weights(), strict=True):

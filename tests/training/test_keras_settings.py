@@ -21,7 +21,7 @@ print(keras.backend.backend(), keras.config.image_data_format(), keras.config.fl
 """
 
 
-def test_no_backend_and_no_axes_of_the_user_reach_a_training(tmp_path: Path) -> None:
+def test_no_keras_settings_of_the_user_reach_a_training(tmp_path: Path) -> None:
     settings = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float16", "epsilon": 1e-3}
     (tmp_path / "keras.json").write_text(json.dumps(settings), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
@@ -59,7 +59,7 @@ def test_where_no_flags_are_listed_it_is_float32(tmp_path: Path) -> None:
     assert fastest_precision(tmp_path / "missing") == "float32"
 
 
-def test_a_network_built_for_bfloat16_keeps_its_weights_and_answers_in_float32() -> None:
+def test_a_bfloat16_network_has_float32_weights_and_answers() -> None:
     with compute_precision("mixed_bfloat16"):
         network = alexnet_v2(5, batch_norm=True)
     assert keras.config.dtype_policy().name == "float32"

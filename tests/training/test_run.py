@@ -39,7 +39,7 @@ def finish(folder: Path, **more: object) -> None:
     (folder / "published.json").write_text(json.dumps({"model": "garden", "version": 3, **more}), encoding="utf-8")
 
 
-def test_a_second_training_is_refused_with_a_sentence_until_the_first_is_killed(tmp_path: Path) -> None:
+def test_a_second_training_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:
@@ -57,7 +57,7 @@ def test_a_second_training_is_refused_with_a_sentence_until_the_first_is_killed(
         assert (run.folder / "lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_a_finished_training_is_found_and_trained_again_only_on_request(tmp_path: Path) -> None:
+def test_a_finished_training_is_repeated_only_on_request(tmp_path: Path) -> None:
     finish(tmp_path / "garden")
     with opened(tmp_path) as run:
         assert run.folder == tmp_path / "garden"
@@ -69,7 +69,7 @@ def test_a_finished_training_is_found_and_trained_again_only_on_request(tmp_path
         assert (run.folder, run.published) == (tmp_path / "garden-2", None), "it was begun, and goes on"
 
 
-def test_a_finished_training_whose_version_was_removed_is_trained_anew(tmp_path: Path) -> None:
+def test_a_training_without_its_version_is_trained_anew(tmp_path: Path) -> None:
     finish(tmp_path / "garden")
     shutil.rmtree(tmp_path / "store")
     with opened(tmp_path) as run:
@@ -83,7 +83,7 @@ def test_a_training_that_published_when_interrupted_goes_on(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", ["", "[]", "5", "{}", '{"model": "garden", "version": "x"}'])
-def test_a_damaged_list_of_what_was_published_is_named_with_a_remedy(content: str, tmp_path: Path) -> None:
+def test_a_damaged_published_file_is_named_with_a_remedy(content: str, tmp_path: Path) -> None:
     (tmp_path / "garden").mkdir()
     (tmp_path / "garden" / "published.json").write_text(content)
     with pytest.raises(TrainingError, match=r"published\.json cannot be read, or is damaged: remove"):
@@ -114,7 +114,7 @@ def test_the_name_depends_on_all_that_shapes_the_result(drawn_folder: Path, tmp_
     assert name_run("garden", article, dataset, "gpu") != name_run("garden", article, dataset, "cpu")
 
 
-def test_the_name_of_a_sequence_depends_on_its_file_names(tmp_path: Path) -> None:
+def test_the_name_depends_on_a_sequences_file_names(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     scene = random.integers(30, 220, (48, 64, 3))
     frames = [Image.fromarray((scene + random.normal(0, 4, scene.shape)).astype(np.uint8)) for _ in range(20)]

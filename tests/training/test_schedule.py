@@ -11,7 +11,7 @@ from service.training.schedule import Schedule, TeacherSchedule, add_to_mean
 TEN = Schedule(epochs=10, batch_size=5, learning_rate=1.0, warmup_epochs=2, cosine=True)
 
 
-def test_the_rate_warms_up_and_falls_along_a_half_cosine() -> None:
+def test_the_rate_warms_up_and_falls_as_cosine() -> None:
     np.testing.assert_allclose([TEN.rate(epoch) for epoch in (1.0, 2.0, 6.0, 10.0)], [0.5, 1.0, 0.5, 0.0], atol=1e-9)
     assert replace(TEN, cosine=False).rate(9.0) == 1.0
 

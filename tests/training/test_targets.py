@@ -25,7 +25,7 @@ def test_a_mixed_view_has_both_labels_by_their_shares() -> None:
     np.testing.assert_allclose(smooth, 0.9 * expected + 0.02, atol=1e-6)
 
 
-def test_a_teacher_s_targets_belong_to_the_views_of_the_batch() -> None:
+def test_a_teachers_targets_belong_to_the_batchs_views() -> None:
     # Answers and features that name their view and photograph in the first two places.
     answers, features = np.zeros((3, 10, 5), np.float32), np.zeros((3, 10, 4), np.float16)
     for values in (answers, features):

@@ -131,7 +131,7 @@ def test_a_resumed_training_asks_no_teacher(feature_weight: float, colours: Colo
         np.testing.assert_array_equal(again.features, first.features)
 
 
-def test_features_have_a_variance_of_one_where_they_are_wanted(colours: Colours, tmp_path: Path) -> None:
+def test_wanted_features_have_a_variance_of_one(colours: Colours, tmp_path: Path) -> None:
     assert taught(colours, tmp_path / "without.npz").features is None
     features = taught(colours, tmp_path / "with.npz", replace(TEACHING, feature_weight=1.0)).features
     assert features is not None
@@ -139,7 +139,7 @@ def test_features_have_a_variance_of_one_where_they_are_wanted(colours: Colours,
     assert features[0].astype(np.float64).var(axis=0).sum() == pytest.approx(1, abs=0.01)
 
 
-def test_a_higher_temperature_softens_the_answers_and_changes_no_winner(colours: Colours, tmp_path: Path) -> None:
+def test_a_higher_temperature_softens_the_answers(colours: Colours, tmp_path: Path) -> None:
     sharp, soft = (
         taught(colours, tmp_path / f"{temperature}.npz", replace(TEACHING, temperature=temperature))
         for temperature in (1.0, 4.0)
@@ -149,7 +149,7 @@ def test_a_higher_temperature_softens_the_answers_and_changes_no_winner(colours:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "of fewer photographs", "of other arrays"])
-def test_answers_that_cannot_be_used_are_named_with_a_remedy(damage: str, colours: Colours, tmp_path: Path) -> None:
+def test_unusable_answers_are_named_with_a_remedy(damage: str, colours: Colours, tmp_path: Path) -> None:
     path = tmp_path / "lesson.npz"
     taught(colours, path)
     arrays = dict(read_arrays(path) or {})
@@ -190,7 +190,7 @@ def test_the_features_error_reaches_the_first_layer() -> None:
     assert not np.array_equal(kernel, other)
 
 
-def test_principal_features_keep_the_most_of_the_variance_and_scale_it_to_one() -> None:
+def test_principal_features_keep_the_most_of_the_variance() -> None:
     random = np.random.default_rng(0)
     features = (random.standard_normal((500, 6)) * [5, 0.1, 3, 0.1, 0.1, 0.1] + 7).astype(np.float32)
     reduced = principal_features(features, 2)(features)
@@ -202,7 +202,7 @@ def test_principal_features_keep_the_most_of_the_variance_and_scale_it_to_one() 
 
 
 @pytest.mark.long
-def test_a_pretrained_teacher_learns_drawn_flowers_from_two_of_each(tmp_path: Path) -> None:
+def test_a_pretrained_teacher_learns_from_two_of_each(tmp_path: Path) -> None:
     teaching = Teaching("efficientnet_lite2", num_views=1, epochs=4, tuned=0.2)
     targets = teach(
         teaching, RECIPE.augmentation, len(CLASS_NAMES), drawn_pixels(0, 2).repeated(32), own_views(1, repeats=32),

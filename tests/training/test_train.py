@@ -151,7 +151,7 @@ def parts_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_nothing_of_the_test_part_is_seen_before_the_end(
+def test_the_test_part_is_not_seen_before_the_end(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = parts_seen(monkeypatch)

@@ -96,9 +96,7 @@ def test_refused_networks_are_not(tmp_path: Path) -> None:
     assert precisions_in(tmp_path) == ()
 
 
-def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_convolutions_alone_are_taken_for_coarse_dense_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(network: keras.Model, calibration: Pixels, *, with_dense_layers: bool, **numbers: float) -> Any:
         darkened = np.full_like(calibration, 127) if with_dense_layers else calibration  # all ranges are narrow
         return int8_model(network, darkened, with_dense_layers=with_dense_layers, **numbers)
@@ -110,7 +108,7 @@ def test_convolutions_alone_are_taken_where_dense_layers_are_too_coarse(
     assert precisions_in(tmp_path) == ("float32", "int8")
 
 
-def test_channels_of_very_different_size_are_made_alike_before_they_share_a_scale(tmp_path: Path) -> None:
+def test_channels_of_different_size_are_made_alike(tmp_path: Path) -> None:
     # The same function: each filter many times as large as the one before, and read by weights as much smaller.
     network = trained_tiny_network()
     lopsided = build_tiny_network()

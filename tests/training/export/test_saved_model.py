@@ -57,7 +57,7 @@ def test_a_stranger_loads_the_version_with_plain_tensorflow(
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
-def test_the_signature_takes_pixels_of_the_networks_size_and_any_number_of_them(tmp_path: Path) -> None:
+def test_the_signature_takes_any_number_of_squares(tmp_path: Path) -> None:
     network = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(), keras.layers.Dense(7)])
     export_saved_model(network, tmp_path / "1", scale=1.0, offset=0.0, temperature=1.0)
     signature = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
@@ -107,21 +107,17 @@ def test_files_that_lie_in_the_folder_stay(tmp_path: Path) -> None:
     assert (tmp_path / "assets.extra" / "metadata.json").read_text() == "{}"
 
 
-def test_a_folder_that_cannot_be_written_is_a_publish_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_a_publish_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PublishError, match="could not be written"):
         export_saved_model(build_tiny_network(), tmp_path / "file" / "1", scale=1.0, offset=0.0, temperature=1.0)
 
 
-def test_a_good_export_passes_the_check_in_a_fresh_process(
-    exported: Path, squares: Pixels, expected: Probabilities
-) -> None:
+def test_a_good_export_passes_in_a_fresh_process(exported: Path, squares: Pixels, expected: Probabilities) -> None:
     check_saved_model(exported, squares, expected)
 
 
-def test_a_difference_of_more_than_a_hundred_thousandth_is_refused(
-    exported: Path, squares: Pixels, expected: Probabilities
-) -> None:
+def test_a_difference_above_the_tolerance_is_refused(exported: Path, squares: Pixels, expected: Probabilities) -> None:
     with pytest.raises(PublishError, match="at most 1e-05 is allowed"):
         check_saved_model(exported, squares, expected + np.float32(5e-5))
 
@@ -136,9 +132,7 @@ def test_changed_weights_are_found_and_the_difference_is_said(
         check_saved_model(copy, squares, expected)
 
 
-def test_a_difference_in_one_picture_only_is_found_at_the_batch_size_that_holds_it(
-    exported: Path, squares: Pixels, expected: Probabilities
-) -> None:
+def test_a_difference_in_one_image_is_found(exported: Path, squares: Pixels, expected: Probabilities) -> None:
     other = expected.copy()
     other[-1] = other[-1][::-1]
     with pytest.raises(PublishError, match=f"batch size {len(squares)}: it differs"):
@@ -150,9 +144,7 @@ def test_another_number_of_classes_is_found(exported: Path, squares: Pixels, exp
         check_saved_model(exported, squares, expected[:, :4])
 
 
-def test_damaged_files_are_one_sentence_with_the_other_process_words_as_a_note(
-    copy: Path, squares: Pixels, expected: Probabilities
-) -> None:
+def test_damaged_files_are_one_sentence_with_a_note(copy: Path, squares: Pixels, expected: Probabilities) -> None:
     (copy / "variables" / "variables.data-00000-of-00001").write_bytes(b"short")
     with pytest.raises(PublishError, match="does not load and run in a fresh process") as caught:
         check_saved_model(copy, squares, expected)
