@@ -1,9 +1,11 @@
-"""What each part of the recipe is worth: `python benchmarks/accuracy.py FOLDER [--seeds 0 1] [--rungs NAME...]`.
+"""Accuracy that each part of the recipe gains.
 
-Every rung is the rung below with one thing changed, trained for the same number of epochs on the training part, with
-each seed (of weights, order, views; the split stays), and measured on the validation part: plain, and averaged with its
-mirror image. The test part is not touched. Takes hours; what is done is kept in `--runs`, and the same command goes on.
-Writes `benchmarks/results/accuracy.json` and, from all that is in it and in `in_memory.json`, `benchmarks/accuracy.md`.
+    python benchmarks/accuracy.py FOLDER [--seeds 0 1] [--rungs NAME...]
+
+Every rung changes one thing of the rung below. It learns the training part for the same number of epochs, with each
+seed of weights, order and views. It is measured on the validation part, plain and averaged with its mirror image. The
+test part is not touched. This takes hours. The same command goes on from `--runs`. It writes
+`benchmarks/results/accuracy.json`, and from that and `in_memory.json` it writes `benchmarks/accuracy.md`.
 """
 
 import argparse
@@ -46,7 +48,7 @@ PIXEL_SCALE = 127.5  # so many times smaller are the pixels here than the paper'
 
 
 def local_response_norm(x: Any) -> Any:
-    """Activations (N, H, W, C), divided by those of five channels around each (Krizhevsky et al. 2012, sec. 3.3)."""
+    """Divide activations (N, H, W, C) by those of five channels around each (Krizhevsky et al. 2012, sec. 3.3)."""
     squares = keras.ops.square(keras.ops.cast(x, "float32"))
     padded = keras.ops.pad(squares, ((0, 0), (0, 0), (0, 0), (2, 2)))
     total = sum(padded[..., place : place + x.shape[-1]] for place in range(5))
@@ -54,7 +56,7 @@ def local_response_norm(x: Any) -> Any:
 
 
 def alexnet_v2_lrn(num_classes: int, **options: Any) -> keras.Model:
-    """AlexNet v2 with local response normalisation where the paper has it: after the first two ReLUs."""
+    """Build AlexNet v2 with local response normalisation after the first two ReLUs, as in the paper."""
 
     def call(layer: keras.layers.Layer, x: Any, **given: Any) -> Any:
         x = layer(x, **given)
@@ -130,7 +132,7 @@ LADDER = (
 
 
 def recipe_of(name: str) -> AlexNetRecipe:
-    """The rung's recipe: its own changes on top of those of all rungs below."""
+    """Return the rung's recipe. It has the changes of all rungs below, too."""
     (rung,) = [rung for rung in LADDER if rung.name == name]
     if rung.below is None:
         return AlexNetRecipe(
@@ -142,13 +144,13 @@ def recipe_of(name: str) -> AlexNetRecipe:
 
 
 def lesson_of(recipe: AlexNetRecipe, seed: int, runs: Path) -> Path:
-    """Path of the teacher's answers. Rungs that ask the same teacher about the same views share them."""
+    """Return the path of the teacher's answers. Rungs that ask the same teacher about the same views share them."""
     asked = repr((recipe.teaching, recipe.augmentation, seed))
     return runs / f"lesson-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.npz"
 
 
 class Log(Observer):
-    """One line per tenth epoch."""
+    """Observer that prints every tenth epoch."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -165,7 +167,7 @@ class Log(Observer):
 
 
 def measure(network: keras.Model, validation: LabelledPixels, recipe: AlexNetRecipe) -> dict[str, float]:
-    """Accuracy on the validation part: as serving asks, and averaged with the mirror image."""
+    """Measure the accuracy on the validation part, plain and averaged with the mirror image."""
     mirrored = LabelledPixels(np.asarray(validation.images)[:, :, ::-1], validation.class_indices)
     plain, other = (answer(network, recipe, squares) for squares in (validation, mirrored))
     return {
@@ -197,7 +199,7 @@ def train(dataset: Dataset, name: str, seed: int, runs: Path) -> dict[str, Any]:
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """The table, for people; a rung's gain is against the rung that it changes."""
+    """Return the table. A rung's gain is against the rung that it changes."""
     means = {name: statistics.mean(run["accuracy"] for run in runs) for name, runs in document["rungs"].items()}
     lines = [
         "# What each part of the recipe is worth",
@@ -225,7 +227,7 @@ def to_markdown(document: dict[str, Any]) -> str:
 
 
 def in_memory_markdown() -> str:
-    """The table of the trainings in a GPU's memory, for people."""
+    """Return the table of the trainings in a GPU's memory."""
     document = json.loads((RESULTS / "in_memory.json").read_text(encoding="utf-8"))
     lines = [
         "",

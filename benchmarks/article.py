@@ -1,7 +1,9 @@
-"""The article's experiment on this machine, and its table: `python benchmarks/article.py FOLDER`.
+"""The article's experiment on this machine.
 
-Runs `flowers train --recipe article` on each device there is, into a store and run folders of its own. It writes
-`benchmarks/results/article.json`: device, seconds per epoch, accuracy on the test part, and the machine in words.
+    python benchmarks/article.py FOLDER
+
+It runs `flowers train --recipe article` on each device there is, into a store and run folders of its own. It writes
+device, seconds per epoch, accuracy on the test part and machine into `benchmarks/results/article.json`.
 
 With another backend of Keras, such as `KERAS_BACKEND=jax`, nothing can be exported. The same training then runs on
 Keras's first device, and the network is evaluated as it stands. The result is `article-<backend>.json`. That in the

@@ -1,9 +1,11 @@
-"""What colour profiles cost, and what their late conversion changes: `python -m benchmarks.colour FOLDER`.
+"""Cost of colour profiles, and the effect of their late conversion.
+
+    python -m benchmarks.colour FOLDER
 
 FOLDER holds one folder of JPEGs per class, such as the unpacked flower_photos. Each photograph with a profile is made a
-square in three ways, in turns, on one thread: as the service does it, without its profile, and as it was done before
-(colours first, the conversion made anew for each photograph). Then the squares are compared, and the answers of the
-served version to those of the test part. Writes `benchmarks/results/colour.json`.
+square in three ways, in turns, on one thread. The first is the service's way. The second leaves the profile out. The
+third is the former way. It converts the colours first, anew for each photograph. The squares are compared. So are the
+served version's answers on the test part. The results go to `benchmarks/results/colour.json`.
 """
 
 import argparse
@@ -38,7 +40,7 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one photograph: the least milliseconds of each way, and the mean difference that the order makes (levels)."""
+    """Least milliseconds of each way for one photograph, and the mean difference of the order in levels."""
 
     is_converted: bool
     as_served_ms: float
@@ -48,7 +50,7 @@ class Cost:
 
 
 def convert_first(data: bytes) -> Pixels:
-    """The square, as it was made before: nothing is kept from one photograph to the next."""
+    """Make the square in the former way. It keeps nothing from one photograph to the next."""
     decoded = decode_image(data)
     if not decoded.profile:
         return resize(decoded)
@@ -62,14 +64,14 @@ def convert_first(data: bytes) -> Pixels:
 
 
 def milliseconds(way: Callable[[], Pixels]) -> float:
-    """How long one call takes."""
+    """Return the time of one call."""
     begun = time.perf_counter()
     way()
     return 1e3 * (time.perf_counter() - begun)
 
 
 def measure(data: bytes, rounds: int) -> Cost:
-    """The three ways in turns, so many times."""
+    """Measure the three ways in turns, so many times."""
     bare = without_profile(data)
     ways: tuple[Callable[[], Pixels], ...] = (
         lambda: decode_square(data, _RULE),
@@ -87,7 +89,7 @@ def measure(data: bytes, rounds: int) -> Cost:
 
 
 def summarise(costs: Sequence[Cost], num_photographs: int, bare_ms_of_others: float) -> dict[str, Any]:
-    """Means over the photographs; of the whole folder, too, where the others have no profile."""
+    """Return means over the photographs with a profile, and over the whole folder."""
 
     def times(some: Sequence[Cost], more_photographs: int = 0, more_ms: float = 0.0) -> dict[str, float]:
         count = len(some) + more_photographs
@@ -131,7 +133,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def compare_answers(folder: Path, store: Path) -> dict[str, Any]:
-    """The served version on its test part, with the colours converted last, first and not at all."""
+    """Ask the served version about its test part, with the colours converted last, first and not at all."""
     result: dict[str, Any] = {}
     choices: tuple[tuple[EngineName, PrecisionWish], ...] = (("savedmodel", "float32"), ("onnxruntime", "int8"))
     for engine, precision in choices:

@@ -1,6 +1,8 @@
-"""Size of the CPU image, and time from `docker run` to the first answer: `python benchmarks/containers.py`.
+"""Size of the CPU image, and time from `docker run` to the first answer.
 
-Needs the image `flowers:cpu` and an engine that answers; writes `benchmarks/results/containers.json`.
+    python benchmarks/containers.py
+
+It needs the image `flowers:cpu` and an engine that answers. It writes `benchmarks/results/containers.json`.
 """
 
 import json
@@ -18,12 +20,12 @@ RUNS = 5
 
 
 def docker(*arguments: str) -> str:
-    """Standard output of one docker command."""
+    """Return the standard output of one docker command."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def time_to_first_answer_s(photo: bytes) -> float:
-    """Seconds from `docker run` until a photograph is answered with 200."""
+    """Return the seconds from `docker run` until a photograph is answered with 200."""
     begun = time.monotonic()
     container = docker("run", "--detach", "--read-only", "--tmpfs", "/tmp", IMAGE)  # noqa: S108 - the container's own
     try:

@@ -1,7 +1,9 @@
-"""What one replica answers on more and more cores: `python -m benchmarks.cores [--cores 1 2 4 8]`, on Linux.
+"""Throughput of one replica on more and more cores, on Linux.
 
-The service is held to so many cores, the shipped model in what `auto` takes; four generators ask on the last four
-cores of the machine, in closed loops, sixteen connections in all for each core of the service.
+    python -m benchmarks.cores [--cores 1 2 4 8]
+
+The service is held to so many cores. It has the shipped model on the engine that `auto` takes. Four generators ask on
+the last four cores of the machine, in closed loops. They have sixteen connections for each core of the service.
 `benchmarks/results/cores.json` gets answers per second and latencies.
 """
 
@@ -21,7 +23,7 @@ NUM_GENERATORS, CONNECTIONS_PER_CORE = 4, 16
 
 
 def measure(num_cores: int, seconds: float, image: Path | None) -> dict[str, Any]:
-    """A row: answers per second of all generators, the worst of their latencies in ms, and errors by kind."""
+    """Return answers per second of all generators, their worst latencies in ms, and errors by kind."""
     every = sorted(os.sched_getaffinity(0))
     connections = num_cores * CONNECTIONS_PER_CORE // NUM_GENERATORS
     flags = ["--connections", str(connections), "--duration-s", str(seconds), "--warm-up-s", "1", "--json"]

@@ -1,8 +1,9 @@
-"""What decoding large JPEGs at a fraction of their size saves and costs: `python benchmarks/decoding.py FOLDER`.
+"""Gain and cost of decoding large JPEGs at a fraction of their size.
 
-Enlarges 500 photographs to 12 megapixels with a camera's noise, decodes each whole and as the service does, in one
-thread, in turns; compares time, the squares, and the answers of the served version.
-Writes `benchmarks/results/decoding.json`.
+    python benchmarks/decoding.py FOLDER
+
+It enlarges 500 photographs to 12 megapixels with a camera's noise. One thread decodes each whole and as the service
+does, in turns. Time, squares and the served version's answers are compared in `benchmarks/results/decoding.json`.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from service.imaging.resize import resize
 
 
 def enlarge(path: Path, seed: int) -> bytes:
-    """The photograph as a camera of 12 megapixels would have written it, roughly."""
+    """Return the photograph as a camera of 12 megapixels would have written it, roughly."""
     with Image.open(path) as image:
         scale = (12_000_000 / (image.width * image.height)) ** 0.5
         size = (round(image.width * scale), round(image.height * scale))
@@ -38,13 +39,13 @@ def enlarge(path: Path, seed: int) -> bytes:
 
 
 def decode_whole(data: bytes) -> np.ndarray:
-    """The square of the picture at full size."""
+    """Return the square of the photograph at full size."""
     with Image.open(io.BytesIO(data)) as image:
         return resize(Decoded(image.convert("RGB")))
 
 
 def decode_scaled(data: bytes) -> np.ndarray:
-    """The square as the service makes it."""
+    """Return the square as the service makes it."""
     return decode_square(data, ResizeRule())
 
 

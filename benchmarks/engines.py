@@ -1,9 +1,12 @@
-"""The CPU engines side by side: `python benchmarks/engines.py [--smoke]`; writes `benchmarks/results/engines.json`.
+"""CPU engines side by side.
 
-TensorFlow, ONNX Runtime and LiteRT run the shipped network and AlexNet v1 (untrained, for its size), in float32 and
-int8: images/s by batch size and lanes, memory, import and load time, installed size, agreement with the SavedModel.
-Each has a process of its own; they take turns, round after round, so that a change of the machine hits all alike.
-LiteRT needs `pip install ai-edge-litert`; its files are made here from the SavedModel by TensorFlow's converter.
+    python benchmarks/engines.py [--smoke]
+
+TensorFlow, onnxruntime and LiteRT run the shipped network and an untrained AlexNet v1, in float32 and int8. Measured
+are images per second by batch size and lanes, memory, import and load time, installed size and agreement with the
+SavedModel. Each has a process of its own. They take turns, so a change of the machine hits all alike. LiteRT needs
+`pip install ai-edge-litert`. TensorFlow's converter makes its files here. The results go to
+`benchmarks/results/engines.json`.
 """
 
 import argparse
@@ -41,7 +44,7 @@ Run = Callable[[Any], Any]
 
 # ---- in the process of one engine ------------------------------------------------------------------------------------
 def open_tensorflow(folder: Path, _: str, threads: int, lanes: int) -> Callable[[], list[Run]]:
-    """The signature, called from every lane; `threads` must be set before anything runs."""
+    """Open the signature for all lanes. `threads` must be set before anything runs."""
     import tensorflow as tf
 
     if lanes > 1:
@@ -60,7 +63,7 @@ def open_tensorflow(folder: Path, _: str, threads: int, lanes: int) -> Callable[
 
 
 def open_onnxruntime(folder: Path, precision: str, threads: int, lanes: int) -> Callable[[], list[Run]]:
-    """One session for all lanes, set up as `OnnxRuntimeEngine` does but for the number of threads."""
+    """Open one session for all lanes, as `OnnxRuntimeEngine` does but for the number of threads."""
     import onnxruntime
 
     def load() -> list[Run]:
@@ -76,7 +79,7 @@ def open_onnxruntime(folder: Path, precision: str, threads: int, lanes: int) -> 
 
 
 def open_litert(folder: Path, precision: str, threads: int, lanes: int) -> Callable[[], list[Run]]:
-    """An interpreter per lane and batch size, since resizing one costs more than a call."""
+    """Open an interpreter per lane and batch size, as resizing one costs more than a call."""
     from ai_edge_litert.interpreter import Interpreter
 
     def make_lane() -> Run:
@@ -99,7 +102,7 @@ def open_litert(folder: Path, precision: str, threads: int, lanes: int) -> Calla
 
 
 def work(engine: str, folder: Path, precision: str, threads: int, lanes: int, photographs: Path) -> None:
-    """Load, then obey the lines on standard input: {"batch_size", "seconds"} or "answer"; one line of JSON for each."""
+    """Load, then answer each line of standard input, `{"batch_size", "seconds"}` or `"answer"`, with a line of JSON."""
     begun = time.perf_counter()
     load = globals()[f"open_{engine}"](folder, precision, threads, lanes)
     imported = time.perf_counter()
@@ -120,7 +123,7 @@ def work(engine: str, folder: Path, precision: str, threads: int, lanes: int, ph
 
 
 def measure_rate(runs: list[Run], batch: Any, seconds: float) -> float:
-    """Images per second of all lanes together, each in a thread that calls without a pause."""
+    """Return images per second of all lanes. Each is a thread that calls without a pause."""
     counts = [0] * len(runs)
     for run in runs:
         run(batch)
@@ -140,16 +143,17 @@ def measure_rate(runs: list[Run], batch: Any, seconds: float) -> float:
 
 
 def resident_mb() -> float:
-    """Memory of this process at this moment."""
+    """Return the memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 # ---- the files that are compared -------------------------------------------------------------------------------------
 def prepare(network: str, folder: Path, calibration: Any, images: Any, class_indices: Any) -> None:
-    """Into `folder`: SavedModel, ONNX and LiteRT files of the shipped network, or of an untrained AlexNet v1."""
+    """Write SavedModel, ONNX and LiteRT files of the shipped network, or of an untrained AlexNet v1, into `folder`."""
     import keras
     import tensorflow as tf
 
+    from service.engines.engine import EngineInfo
     from service.engines.savedmodel import SavedModelEngine
     from service.networks.alexnet import alexnet_v1
     from service.store.versions import resolve_version
@@ -179,19 +183,20 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ({"images": image[None]} for image in calibration)
         (tflite / FILES["litert", precision]).write_bytes(converter.convert())
-    expected = SavedModelEngine(folder, device="cpu", reason="the reference").run(images)
+    expected = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the reference")).run(images)
     np.savez(folder.with_name(f"{network}.npz"), expected=expected, class_indices=class_indices)
 
 
 def load_photographs(folder: Path, num_images: int) -> tuple[Any, Any, Any]:
-    """Calibration squares of the training part; squares and class indices of the validation part."""
-    from service.data.split import read_split
+    """Return calibration squares of the training part, and squares and class indices of the validation part."""
+    from service.data.split import parse_split
     from service.imaging.decode import decode_image
     from service.imaging.resize import resize
     from service.store.layout import SPLIT_FILE
     from service.store.versions import resolve_version
 
-    split = read_split(resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE)
+    file = resolve_version(REPOSITORY / "model_store", "flowers").folder / SPLIT_FILE
+    split = parse_split(file.read_bytes(), str(file))
 
     def squares(files: list[str]) -> Any:
         return np.stack([resize(decode_image((folder / file).read_bytes())) for file in files])
@@ -208,7 +213,7 @@ def load_photographs(folder: Path, num_images: int) -> tuple[Any, Any, Any]:
 def compare(
     scratch: Path, rounds: int, seconds: float, cores: int, batch_sizes: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """A row per network, engine, precision and lanes."""
+    """Return a row per network, engine, precision and lanes."""
     rows = []
     for network in ("shipped", "alexnet_v1"):
         workers: list[tuple[dict[str, Any], subprocess.Popen[str]]] = []
@@ -241,7 +246,7 @@ def compare(
 
 
 def describe_agreement(found: Any, expected: Any, class_indices: Any) -> dict[str, float]:
-    """With the SavedModel, over the photographs."""
+    """Describe the agreement with the SavedModel on the photographs."""
     expected, class_indices = expected[: len(found)], class_indices[: len(found)]
     differences = np.abs(found - expected).max(axis=1)
     return {
@@ -254,7 +259,7 @@ def describe_agreement(found: Any, expected: Any, class_indices: Any) -> dict[st
 
 
 def read_answer(process: "subprocess.Popen[str]") -> Any:
-    """The next line of a worker."""
+    """Read the next line of a worker."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -271,7 +276,7 @@ def ask(process: "subprocess.Popen[str]", command: Any) -> Any:
 
 
 def installed_mb(library: str, seen: set[str] | None = None) -> float:
-    """Of a library and all that it requires."""
+    """Return the size of a library and all that it requires."""
     seen = set() if seen is None else seen
     try:
         found = distribution(library)
@@ -321,7 +326,7 @@ def main() -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """The results as Markdown."""
+    """Print the results as Markdown."""
     sizes = list(rows[0]["images_per_s"])
     print(
         "| network | engine | precision | lanes x threads | MB | import + load s | same top-1 | p99 of differences |",

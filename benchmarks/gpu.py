@@ -1,14 +1,16 @@
-"""What a GPU gives: `python -m benchmarks.gpu [--smoke]`; writes `benchmarks/results/device-gpu.json`.
+"""Engine, service and training on a GPU.
 
-* engine: the shipped SavedModel on TensorFlow, images per second and milliseconds a call, by batch size.
-* service: `flowers serve` with it: time to ready, answers per second and latency by connections, memory of the process
-  and of the GPU.
-* training: seconds for an epoch of AlexNet v1 on the training part of flower_photos, its batches in memory already, at
-  the article's batch size and at larger ones; the article says 2 s on its GPU and 9 s on its CPU.
+    python -m benchmarks.gpu [--smoke] [--device cpu]
 
-Where the Keras backend is JAX, for want of a TensorFlow for the GPU, the engine is the networks of this project as JAX
-compiles them, with random weights, and there is no service; the result names the backend. `--device cpu` is the same on
-the CPU, to compare with and to try the script; `--smoke` takes a minute and writes nothing.
+* The engine is the shipped SavedModel on TensorFlow. Measured are images per second and milliseconds a call.
+* The service is `flowers serve` with it. Measured are time to ready, answers per second, latency, and the memory of
+  process and GPU.
+* The training is an epoch of AlexNet v1 on the training part of flower_photos, with its batches in memory. The article
+  says 2 s on its GPU and 9 s on its CPU, at its batch size.
+
+Where the Keras backend is JAX, the engine is this project's networks with random weights, as JAX compiles them. There
+is no service then. The result names the backend. `--device cpu` measures the same on the CPU. `--smoke` takes a minute
+and writes nothing. The results go to `benchmarks/results/device-gpu.json`.
 """
 
 import argparse
@@ -38,12 +40,13 @@ ARTICLE_BATCH_SIZE = 32
 
 
 def measure_engine(device: Any, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
-    """A row per batch size: images per second and the median time of a call."""
+    """Return images per second and the median time of a call for each batch size."""
+    from service.engines.engine import EngineInfo
     from service.engines.savedmodel import SavedModelEngine
     from service.store.versions import resolve_version
 
     folder = resolve_version(REPOSITORY / "model_store", "flowers").folder
-    engine = SavedModelEngine(folder, device=device, reason="the benchmark")
+    engine = SavedModelEngine(folder, EngineInfo("savedmodel", device, "float32", "the benchmark"))
     engine.warm_up(max(batch_sizes))
     images = np.random.default_rng(0).integers(0, 256, (max(batch_sizes), 224, 224, 3), np.uint8)
     rows = []
@@ -61,7 +64,7 @@ def measure_engine(device: Any, batch_sizes: list[int], seconds: float) -> list[
 
 
 def measure_networks(device: str, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
-    """Pixels in the machine's memory to probabilities there, compiled by JAX: rows as of `measure_engine`."""
+    """Measure the networks as JAX compiles them, from pixels to probabilities. The rows are as of `measure_engine`."""
     import jax
 
     images = np.random.default_rng(0).integers(0, 256, (max(batch_sizes), 224, 224, 3), np.uint8)
@@ -101,7 +104,7 @@ def measure_networks(device: str, batch_sizes: list[int], seconds: float) -> lis
 
 
 def measure_service(device: str, connections: list[int], seconds: float) -> dict[str, Any]:
-    """`flowers serve` as a process, asked in a closed loop."""
+    """Ask `flowers serve`, a process, in a closed loop."""
     from benchmarks.reliability.replica import Replica, ask, store_of_its_own
     from service.bench.generator import Load
 
@@ -122,7 +125,7 @@ def measure_service(device: str, connections: list[int], seconds: float) -> dict
 
 
 def measure_training(device: str, batch_sizes: list[int], seconds: float) -> list[dict[str, Any]]:
-    """A row per batch size and precision: seconds that an epoch of AlexNet v1 takes, at the median step."""
+    """Return the seconds of an epoch of AlexNet v1, at the median step, for each batch size and precision."""
     rows = []
     for policy in ("float32", "mixed_bfloat16"):
         for size in batch_sizes:
@@ -141,7 +144,7 @@ def measure_training(device: str, batch_sizes: list[int], seconds: float) -> lis
 
 
 def durations(call: Callable[[], Any], seconds: float) -> Iterator[float]:
-    """What each of the calls took that fit into so many seconds, two at least; in seconds."""
+    """Return the seconds of each call that fits into so many seconds, and of two at least."""
     until, num_calls = time.perf_counter() + seconds, 0
     while time.perf_counter() < until or num_calls < 2:
         begun_at = time.perf_counter()
@@ -151,7 +154,7 @@ def durations(call: Callable[[], Any], seconds: float) -> Iterator[float]:
 
 
 def gpu_memory_mb() -> int | None:
-    """Memory that is in use on the first GPU, as its driver says; None without one."""
+    """Return the used memory of the first GPU, as its driver says, or None without one."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout

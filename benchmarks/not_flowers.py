@@ -1,9 +1,10 @@
-"""How often a picture that is no flower is flagged as not confident: `python benchmarks/not_flowers.py`.
+"""Share of images without a flower that are answered as not confident.
 
-Asks the served version about drawn pictures and about every picture of a hundred pixels or more that the installed
-packages carry (photographs, logos, diagrams), and prints the share with `confident` false, beside the share of the
-flowers that the threshold was chosen for. Nothing is promised: a network with five answers gives one of them.
-Writes `benchmarks/results/not_flowers.json`.
+    python benchmarks/not_flowers.py
+
+The served version is asked about drawn images. It is asked about every image of a hundred pixels or more in the
+installed packages, too. Printed is the share with `confident` false, beside the share of flowers that the threshold was
+chosen for. Nothing is promised. The results go to `benchmarks/results/not_flowers.json`.
 """
 
 import argparse
@@ -30,7 +31,7 @@ SIZE = 256
 
 
 def drawn() -> Iterator[tuple[str, Pixels]]:
-    """Two hundred pictures of nothing: noise, gradients, stripes, boards, discs and letters."""
+    """Draw two hundred images of noise, gradients, stripes, boards, discs and letters."""
     for seed in range(200):
         random = np.random.default_rng(seed)
         kind = ("noise", "gradient", "stripes", "board", "discs", "letters")[seed % 6]
@@ -59,7 +60,7 @@ def drawn() -> Iterator[tuple[str, Pixels]]:
 
 
 def carried() -> Iterator[tuple[str, Decoded]]:
-    """Pictures that come with the installed packages."""
+    """Yield images of the installed packages."""
     for root in site.getsitepackages():
         for path in sorted(Path(root).rglob("*")):
             if path.suffix.lower() in (".jpg", ".jpeg", ".png"):

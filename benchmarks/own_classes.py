@@ -1,9 +1,10 @@
-"""Three classes of sixty photographs each, with and without a teacher: `python benchmarks/own_classes.py FOLDER`.
+"""Training on three classes of sixty photographs each, with and without a teacher.
 
-What somebody with a few photographs of their own gets. The photographs are drawn from the data set; the version is
-measured on all others of these classes, which no part of its training has seen. With the recipe's own epochs a seed
-takes about two hours on two cores. `benchmarks/results/own_classes.json` gets a row after each training; those of other
-seeds and lengths stay there.
+    python benchmarks/own_classes.py FOLDER
+
+The photographs are drawn from the data set. The version is measured on all others of these classes, which its training
+has not seen. With the recipe's own epochs a seed takes about two hours on two cores. Each training adds a row to
+`benchmarks/results/own_classes.json`. Rows of other seeds and lengths stay there.
 """
 
 import argparse
@@ -33,13 +34,13 @@ def share_out(source: Path, mine: Path, others: Path, seed: int) -> None:
 
 
 def flowers(*words: str) -> Any:
-    """What a command prints as JSON. An evaluation that left out an unreadable photograph ends with 1, and counts."""
+    """Return the JSON that a command prints. Exit code 1 counts, as a photograph may be unreadable."""
     command = [sys.executable, "-m", "service", *words, "--json"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
 
 
 def main() -> None:
-    """Train and evaluate with the teacher and without; print, write."""
+    """Train and evaluate with the teacher and without. Print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
     parser.add_argument("--epochs", type=int, default=320, help="the recipe `default` has 320")
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def keep(row: dict[str, Any]) -> None:
-    """Add it to the figures, in the place of the like of it."""
+    """Add a row to the figures, in place of a like one."""
     file = RESULTS / "own_classes.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else []
     others = [other for other in rows if any(other[key] != row[key] for key in ("teacher", "epochs", "seed"))]

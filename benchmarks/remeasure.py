@@ -1,8 +1,10 @@
-"""Publish the served version anew, its test part measured again: `python -m benchmarks.remeasure FOLDER`.
+"""New version of the served network with its test part measured again.
 
-For when pixels have changed and weights have not. Every file but `metadata.json` and `SHA256SUMS` is copied byte for
-byte. Measured again are the figures of the test part and those of the light networks beside the SavedModel; the part
-that temperature and threshold come from belongs to other networks, which are not in the version.
+    python -m benchmarks.remeasure FOLDER
+
+It is for pixels that have changed under weights that have not. Every file but `metadata.json` and `SHA256SUMS` is
+copied byte for byte. Measured again are the figures of the test part, and those of the networks for onnxruntime beside
+the SavedModel. Temperature and threshold stay. They come from other networks, which are not in the version.
 """
 
 import argparse
@@ -28,7 +30,7 @@ LIMITS = ImageLimits()
 
 
 def measure(folder: Path, store: Path, model: str) -> tuple[Path, Metadata]:
-    """The served version's folder, and its metadata as they are to be."""
+    """Return the served version's folder and its new metadata."""
     with closing(open_stored(store, model, EngineWish("savedmodel", "cpu"))) as local:
         version, metadata = local.verified.folder, local.metadata
         test = evaluate_folder(local, read_folder(folder), LIMITS, part="test")

@@ -1,16 +1,17 @@
-"""How fast AlexNet v1 trains here, and what holds it back: `python benchmarks/training.py FOLDER`.
+"""Speed of AlexNet v1's training here, and its limits.
 
-Images per second at batch 32, in float32 and, where the CPU has the instructions, in bfloat16:
+    python benchmarks/training.py FOLDER
 
-* article: the article's kind of pipeline. Keras loads and decodes the JPEGs in every epoch, flips, `model.fit`, Adam.
-* anew: photographs decoded once; the views of the recipe `default`, mixtures included, made by threads ahead of the
-  step, each for the first time.
-* kept: the same views once they have been made, as all but the first sixteen epochs of a taught training find them.
-* step: the same step on a batch that lies in memory: no pipeline can do better.
-* arithmetic: the rate of a large matrix product over the 1.85 GFLOP that an image and a step need.
+Measured are images per second at batch 32, in float32 and, where the CPU has the instructions, in bfloat16.
 
-The five take turns, several rounds; the figures are medians with the least and the most. Run it when nothing else does.
-Writes `benchmarks/results/training.json`.
+* `article` is the article's kind of pipeline. Keras loads, decodes and flips the JPEGs in every epoch of `model.fit`.
+* `anew` decodes photographs once. Threads make the views of the recipe `default` ahead of the step.
+* `kept` takes the same views once they are made. All but the first epochs of a taught training find them so.
+* `step` takes a batch that lies in memory. No pipeline can do better.
+* `arithmetic` is the rate of a large matrix product over the 1.85 GFLOP of an image and a step.
+
+The five take turns for several rounds. The figures are medians with the least and the most. Run it when nothing else
+runs. The results go to `benchmarks/results/training.json`.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from service.data.views import Views
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.networks.alexnet import alexnet_v1
 from service.training.augment import training_view
-from service.training.precision import compute_precision, fastest_precision
+from service.training.keras_settings import compute_precision, fastest_precision
 from service.training.recipe import find_recipe
 
 BATCH_SIZE = 32
@@ -47,7 +48,7 @@ GFLOP_PER_IMAGE_AND_STEP = 1.85
 
 
 def build(policy: str) -> keras.Model:
-    """The article's network and optimizer, from uint8 images or from floats that are normalised alike."""
+    """Build the article's network and optimizer, for uint8 images or for floats that are normalised alike."""
     with compute_precision(policy):
         network = alexnet_v1(5)
     pixels = keras.Input((224, 224, 3))
@@ -57,7 +58,7 @@ def build(policy: str) -> keras.Model:
 
 
 def article_rate(model: keras.Model, folder: Path, steps: int) -> float:
-    """Images per second of `model.fit` on files; one `fit` before warms up."""
+    """Return images per second of `model.fit` on files. One `fit` before warms up."""
     data = keras.utils.image_dataset_from_directory(
         folder, image_size=(224, 224), batch_size=BATCH_SIZE, label_mode="categorical", seed=0, verbose=False
     )
@@ -70,7 +71,7 @@ def article_rate(model: keras.Model, folder: Path, steps: int) -> float:
 
 
 def rate(model: keras.Model, batches: Iterator[tuple[Any, Any]], steps: int) -> float:
-    """Images per second of `train_on_batch`, after two steps of warm-up."""
+    """Return images per second of `train_on_batch`, after two steps of warm-up."""
     for _ in range(2):
         model.train_on_batch(*next(batches))
     begun = time.perf_counter()
@@ -80,7 +81,7 @@ def rate(model: keras.Model, batches: Iterator[tuple[Any, Any]], steps: int) -> 
 
 
 def forever(photographs: LabelledPixels, num_views: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Batches as a training makes them, epoch after epoch; a number of views that are kept is made beforehand."""
+    """Yield batches as a training makes them, epoch after epoch. Kept views are made beforehand."""
     recipe = find_recipe("default")
     labels = np.eye(5, dtype=np.float32)[photographs.class_indices]
     views = Views(photographs.images, training_view(recipe.augmentation, ResizeRule()), 0, num_views)
@@ -94,12 +95,12 @@ def forever(photographs: LabelledPixels, num_views: int = 0) -> Iterator[tuple[A
 
 
 def arithmetic_rate(policy: str) -> float:
-    """Images per second if a step were nothing but its matrix products."""
+    """Return images per second if a step were nothing but its matrix products."""
     return matrix_gflop_per_s(policy) / GFLOP_PER_IMAGE_AND_STEP
 
 
 def matrix_gflop_per_s(policy: str, size: int = 2048, repeats: int = 10) -> float:
-    """The rate of one large matrix product, as the backend computes it."""
+    """Return the rate of one large matrix product, as the backend computes it."""
     dtype = "bfloat16" if policy == "mixed_bfloat16" else "float32"
     a = keras.ops.cast(np.random.default_rng(0).standard_normal((size, size)), dtype)
     _wait_for(keras.ops.matmul(a, a))
@@ -111,7 +112,7 @@ def matrix_gflop_per_s(policy: str, size: int = 2048, repeats: int = 10) -> floa
 
 
 def _wait_for(product: Any) -> None:
-    """A backend may compute later than it is asked to; NumPy has no bfloat16."""
+    """Wait for a backend that computes later than it is asked to. NumPy has no bfloat16."""
     keras.ops.convert_to_numpy(keras.ops.cast(product[0, 0], "float32"))
 
 

@@ -1,13 +1,4 @@
-"""Errors of the service, as one tree.
-
-FlowersError
-├── UsageError: SettingsError, DatasetError, InvalidParameter
-├── ImageError: MissingImage, ImageBytesTooLarge, ImageTooLarge, TooManyImages, UnsupportedImageFormat, InvalidImage
-├── RequestError: MalformedRequest, HeadTooLarge, UnsupportedMediaType, UnsupportedEncoding, BodyTooSlow, Unauthorized
-├── ServiceError: QueueFull, NotReady, Draining, DeadlineExceeded, OutOfMemory, EngineFailed
-├── StoreError: ModelNotFound, VersionNotFound, PublishError, InvalidVersion (and its ChangedVersion)
-└── DeviceUnavailable, DownloadError, WeightsError, TrainingError
-"""
+"""Errors of the service, as one tree."""
 
 import errno
 import re

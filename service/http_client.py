@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,24 +30,16 @@ class Way:
     def __init__(self, url: httpx.URL) -> None:
         self.proxy_variable: str | None = None
         self._proxy: httpx.Proxy | None = None
-        is_here = _is_this_machine(url.host)
-        if not is_here:
+        if not _is_this_machine(url.host):
             self._find_proxy(url)
         is_encrypted = url.scheme == "https" or self._proxy is not None
         # Without any certificate authority nothing encrypted is trusted, and no file is read.
         self._certificates = _read_certificates() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    def open_client(
-        self, *, timeout_s: float, headers: Sequence[tuple[str, str]] = (), params: Mapping[str, int] | None = None
-    ) -> httpx.Client:
+    def open_client(self, *, timeout_s: float, headers: Sequence[tuple[str, str]] = ()) -> httpx.Client:
         """Return a client that goes this way, whatever else the environment says."""
         return httpx.Client(
-            headers=list(headers),
-            params=dict(params or {}),
-            timeout=timeout_s,
-            trust_env=False,
-            proxy=self._proxy,
-            verify=self._certificates,
+            headers=list(headers), timeout=timeout_s, trust_env=False, proxy=self._proxy, verify=self._certificates
         )
 
     def _find_proxy(self, url: httpx.URL) -> None:

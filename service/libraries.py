@@ -23,10 +23,9 @@ def limit_tensorflow_log(level: int) -> None:
 
 
 def keep_files_in(cache: Path) -> None:
-    """Give Keras and matplotlib a folder each below `cache`.
+    """Give Keras and matplotlib a folder each below `cache`. TensorFlow imports both.
 
-    TensorFlow imports both, so every command with a SavedModel writes their files. Settings in `~/.keras` and
-    `~/.config/matplotlib` have no effect. A variable that the user has set stays. Without a home folder nothing is set.
+    So settings in `~/.keras` have no effect. A variable of the user stays. Without a home folder nothing is set.
     """
     try:
         cache = cache.expanduser().absolute()

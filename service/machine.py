@@ -13,7 +13,7 @@ if sys.platform != "win32":
 
 _FEW_CORES = 4  # measured with two
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # the process's groups, and where all are mounted
 _FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})  # multiply bytes and add up; the last is Arm's
 # The files of version 2, then those of version 1.
 _CPU_QUOTA_AND_PERIOD = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -31,8 +31,7 @@ _NO_RESERVE = 0x4000  # mmap(2), MAP_NORESERVE; Python 3.11 does not name it
 def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     """Count the cores that this process may keep busy. A control group's quota is rounded up.
 
-    With a thread for each core of the node, a quota would be used up early in every period. `groups` is the file with
-    the control groups of this process. `root` is the folder where they are mounted.
+    With a thread for each core of the node, a quota would be used up early in every period.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, root) if (quota := _cpu_quota(folder)) is not None]
@@ -51,20 +50,17 @@ def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT)
 
 def cpu_features(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     """Return the instruction sets of the CPU as Linux names them. Elsewhere there are none."""
-    fields = _cpu_fields(cpuinfo)
+    fields = _fields(cpuinfo)
     return frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
 def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
     """Return the name of the CPU, or its architecture where Linux does not tell."""
-    return _cpu_fields(cpuinfo).get("model name", platform.machine())
+    return _fields(cpuinfo).get("model name", platform.machine())
 
 
 def has_fast_int8(cpuinfo: Path = _CPUINFO) -> bool:
-    """Return whether one instruction multiplies bytes and adds up.
-
-    Without it int8 is no faster, and on x86 its sums can overflow.
-    """
+    """Return whether one instruction multiplies bytes and adds up. Without it sums can overflow on x86."""
     if not cpuinfo.exists():  # every Mac with an Apple CPU has it
         return platform.system() == "Darwin" and platform.machine() == "arm64"
     return not _FAST_INT8.isdisjoint(cpu_features(cpuinfo))
@@ -95,6 +91,11 @@ def memory_left(
     return max(0, min([left, *_left_by_own_limits(own_pages)]))
 
 
+def data_bytes(own_pages: Path = _OWN_PAGES) -> int:
+    """Return the process's memory in bytes that counts against RLIMIT_DATA. 0 means that it is unknown."""
+    return _own_bytes(_DATA, own_pages)
+
+
 def can_allocate(num_bytes: int) -> bool:
     """Return whether the process may map that much more memory. It is mapped and given back at once.
 
@@ -116,9 +117,9 @@ def bounded_queue_bytes(wanted: int, memory_bytes: int) -> int:
     return min(wanted, memory_bytes // 2) if memory_bytes else wanted
 
 
-def _cpu_fields(cpuinfo: Path) -> dict[str, str]:
+def _fields(path: Path) -> dict[str, str]:
     try:
-        lines = _read(cpuinfo).splitlines()
+        lines = _read(path).splitlines()
     except OSError:  # not Linux
         return {}
     return {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
@@ -126,23 +127,25 @@ def _cpu_fields(cpuinfo: Path) -> dict[str, str]:
 
 def _memory_field(name: str, meminfo: Path) -> int | None:
     try:
-        fields = dict(line.split(":") for line in _read(meminfo).splitlines())
-        return int(fields[name].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+        return int(_fields(meminfo)[name].removesuffix("kB")) * 1024
+    except (KeyError, ValueError):
         return None
 
 
 def _left_by_own_limits(own_pages: Path) -> Iterator[int]:
     if sys.platform != "linux":
         return
-    try:
-        pages = _read(own_pages).split()
-    except OSError:
-        return
     for limit, field in ((resource.RLIMIT_AS, _VIRTUAL), (resource.RLIMIT_DATA, _DATA)):
         most, _ = resource.getrlimit(limit)
-        if most != resource.RLIM_INFINITY:
-            yield most - int(pages[field]) * resource.getpagesize()
+        if most != resource.RLIM_INFINITY and (own_bytes := _own_bytes(field, own_pages)):
+            yield most - own_bytes
+
+
+def _own_bytes(field: int, own_pages: Path) -> int:
+    try:
+        return int(_read(own_pages).split()[field]) * mmap.PAGESIZE
+    except OSError:  # not Linux
+        return 0
 
 
 def _reclaimable(group: Path) -> int:

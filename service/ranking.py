@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """One class.
-
-    Attributes:
-        label: The class's name.
-        probability: 0 to 1. It is the shortest decimal that is the engine's float32.
-    """
+    """One class. Its probability, 0 to 1, is the shortest decimal that is the engine's float32."""
 
     label: str
     probability: float
@@ -26,11 +21,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores of one image.
+    """Scores of one image, best first. Equal ones keep the order of the classes.
 
-    Attributes:
-        scores: Best first. Equal ones keep the order of the classes.
-        confident: Whether the best probability reaches the threshold.
+    `confident` tells whether the best probability reaches the threshold.
     """
 
     scores: tuple[Score, ...]
@@ -38,15 +31,9 @@ class Ranking:
 
 
 def check_top_k(top_k: int | None, num_classes: int, name: str = "top_k") -> None:
-    """Refuse a number of scores that a model does not have.
+    """Refuse a number of scores that a model does not have. None means all classes.
 
-    Args:
-        top_k: Number of scores. None means all classes.
-        num_classes: Classes of the model.
-        name: The parameter, as the user writes it.
-
-    Raises:
-        InvalidParameter: `top_k` is not between 1 and `num_classes`.
+    Raises `InvalidParameter`, with the parameter's `name` as the user writes it.
     """
     if top_k is not None and not 1 <= top_k <= num_classes:
         raise InvalidParameter(f"{name} is {top_k}; this model has {num_classes} classes: ask for 1 to {num_classes}.")
@@ -60,11 +47,8 @@ def rank(
     Args:
         probabilities: float32, shape (num_classes,), ordered like `class_names`.
         class_names: Labels.
-        top_k: Number of scores. None means all classes.
+        top_k: Number of scores, within the bounds of `check_top_k`. None means all classes.
         threshold: Least probability of a confident answer.
-
-    Raises:
-        InvalidParameter: As `check_top_k`.
     """
     check_top_k(top_k, len(class_names))
     # The shortest decimal that is this float32: 0.941 rather than 0.9409999847412109, and nothing is lost.

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -58,15 +58,10 @@ class _Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours takes its place
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the flags, then the environment."""
-        return init_settings, _Environment(settings_cls), dotenv_settings, file_secret_settings
+        return init_settings, _Environment(settings_cls)
 
 
 @Parameter(name="*")
@@ -157,8 +152,7 @@ class ServeSettings(EngineSettings):
     @field_validator("host")
     @classmethod
     def _is_written_without_brackets(cls, host: str) -> str:
-        """Take [::1], too, as in a URL."""
-        host = host.strip()
+        host = host.strip()  # [::1] is taken, too, as in a URL
         return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @field_validator("cors_origins")

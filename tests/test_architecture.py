@@ -138,3 +138,22 @@ def test_a_module_holds_one_subject(module: str) -> None:
 def test_no_drawer_is_called_utils() -> None:
     drawers = {"utils", "helpers", "common", "misc"}
     assert not [module for module in MODULES if drawers & set(module.removesuffix(".py").split("/"))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_its_mirror(module: str) -> None:
+    path = Path(module)
+    if path.stem in ("__init__", "__main__") or path.parent.name == "recipes":  # `test_recipe.py` holds their values
+        return
+    assert (REPOSITORY / "tests" / path.parent / f"test_{path.name}").exists()
+
+
+@pytest.mark.parametrize("test", sorted((REPOSITORY / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
+def test_tests_touch_no_private_members(test: Path) -> None:
+    private = {
+        node.attr
+        for node in ast.walk(ast.parse(test.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "os", "sys"))
+    }
+    assert not private

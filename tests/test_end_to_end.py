@@ -15,7 +15,7 @@ import tensorflow as tf
 from conftest import REPOSITORY
 from support.serving import served
 
-from service.data.split import read_split
+from service.data.split import parse_split
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.evaluation.score import score_photographs
@@ -73,7 +73,7 @@ def test_the_shipped_version_is_whole_and_a_known_network() -> None:
 
 def test_the_shipped_split_has_the_stated_digest() -> None:
     shipped = resolve_version(SHIPPED_STORE, "flowers")
-    split = read_split(shipped.folder / SPLIT_FILE)
+    split = parse_split((shipped.folder / SPLIT_FILE).read_bytes(), "of the version")
     digests = [entry.pixels_digest for entry in split.photographs]
     assert len(set(digests)) == len(digests), "one photograph lies in two parts"
 
@@ -103,7 +103,7 @@ def test_the_service_agrees_with_evaluation_on_every_test_photograph(
     """The served top-1 equals that of `flowers evaluate`, to the photograph; and the metadata's figure is theirs."""
     shipped = resolve_version(SHIPPED_STORE, "flowers")
     metadata = verify_version(shipped.folder).metadata
-    entries = read_split(shipped.folder / SPLIT_FILE).part("test")
+    entries = parse_split((shipped.folder / SPLIT_FILE).read_bytes(), "of the version").part("test")
     paths = [photographs / entry.file for entry in entries]
     with closing(open_stored(SHIPPED_STORE, "flowers", EngineWish(engine, "cpu", precision))) as local:
         probabilities = score_photographs(local.engine, paths, local.rule, ImageLimits())

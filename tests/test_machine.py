@@ -12,6 +12,7 @@ from service.machine import (
     count_cores,
     cpu_features,
     cpu_model,
+    data_bytes,
     has_fast_int8,
     memory_left,
     pinnable_cores,
@@ -139,6 +140,12 @@ def test_the_processs_own_limits_count(limit: int, field: int, tmp_path: Path, m
     assert found == 2 * GIB - 1000 * resource.getpagesize()
 
 
+def test_own_data_is_the_sixth_number_of_pages(tmp_path: Path) -> None:
+    (tmp_path / "statm").write_text("10 9 8 7 0 3 0\n", encoding="utf-8")
+    assert data_bytes(tmp_path / "statm") == 3 * resource.getpagesize()
+    assert data_bytes(tmp_path / "missing") == 0
+
+
 def test_cached_files_of_a_group_count_as_free(tmp_path: Path) -> None:
     files: dict[str, int | str] = {
         "memory.max": GIB,
@@ -203,7 +210,7 @@ def test_the_cpu_is_asked_for_the_instructions(tmp_path: Path, flags: str, expec
 
 
 @pytest.mark.parametrize(("system", "machine", "expected"), [("Darwin", "arm64", True), ("Windows", "AMD64", False)])
-def test_where_it_cannot_be_asked_only_a_mac_is_trusted(
+def test_without_cpuinfo_only_a_mac_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, expected: bool
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: system)

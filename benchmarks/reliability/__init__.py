@@ -1,1 +1,1 @@
-"""What the service does under stress, measured: `python -m benchmarks.reliability NAME`."""
+"""Experiments on the service under stress. Run one with `python -m benchmarks.reliability NAME`."""

@@ -1,9 +1,11 @@
-"""Run one experiment, print its promises with what was measured, keep the result.
+"""One experiment, with its promises beside the measured figures.
 
-`python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--times 3] [--quick]`, on Linux, on
-a machine that does nothing else; `rollout` needs HAProxy (Debian's package `haproxy`). Exits with 1 when a promise was
-not kept. Of several times each promise has its median. Results are in `benchmarks/results/reliability-NAME.json`, with
-`--engine savedmodel` in `reliability-NAME-savedmodel.json`; --quick is for trying the scripts, and keeps none.
+    python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--times 3] [--quick]
+
+It needs Linux and a machine that does nothing else. `rollout` needs HAProxy, which is Debian's package `haproxy`. The
+exit code is 1 when a promise was not kept. Of several times each promise has its median. The results go to
+`benchmarks/results/reliability-NAME.json`, or with `--engine savedmodel` to `reliability-NAME-savedmodel.json`.
+`--quick` is for trying the scripts, and keeps none.
 """
 
 import argparse
@@ -27,7 +29,7 @@ EXPERIMENTS = {
 
 
 def median_of(results: Sequence[Result]) -> Result:
-    """Each promise of an odd number of results in its median, but the worst where nothing is allowed; all figures."""
+    """Return each promise of an odd number of results at its median, or at its worst where nothing is allowed."""
     promises = []
     for same in zip(*(result.promises for result in results), strict=True):
         ordered = sorted(same, key=lambda promise: promise.measured)
@@ -36,7 +38,7 @@ def median_of(results: Sequence[Result]) -> Result:
 
 
 def main() -> int:
-    """0 when every promise was kept."""
+    """Return 0 when every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--times", type=int, default=1, choices=(1, 3, 5), help="how often")

@@ -1,16 +1,19 @@
-"""Hostile files, and large photographs, beside ordinary ones: what the neighbours and the probes feel of it."""
+"""Hostile files and large photographs beside ordinary ones. Their neighbours and the probes are measured."""
 
 import asyncio
 import io
 import multiprocessing
+import subprocess
+import sys
+import tempfile
 import time
 from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.hostile_files import LONG_BODY, hostile_files
 from benchmarks.reliability.replica import (
     Result,
     ask,
@@ -27,15 +30,16 @@ from service.bench.photographs import draw_flower
 
 NUM_LARGE = 200
 LARGE = (4000, 3000)
+LONG_BODY = "JPEG of 2,000 scans"  # 13 MB, refused as soon as they are there
 
 Answer = tuple[int, int, float]
-"""Which request, the status, seconds."""
+"""Number of the request, status and seconds."""
 
 
 class Beside:
-    """Asks one question after another on connections of its own, until stopped or done; notes status and time.
+    """Client that asks one question after another on connections of its own, and notes status and time.
 
-    In a process of its own: beside the neighbours' generator, large uploads would hold that one up.
+    It has a process of its own, as large uploads would hold up the neighbours' generator.
     """
 
     def __init__(self, url: str, requests: list[bytes], connections: int, *, is_endless: bool) -> None:
@@ -46,13 +50,13 @@ class Beside:
         self._pipe.recv()  # it has begun
 
     def join(self) -> list[Answer]:
-        """Wait until each request has its answer; which request, its status and seconds."""
+        """Wait until each request has its answer, and return the answers."""
         answers: list[Answer] = self._pipe.recv()
         self._process.join()
         return answers
 
     def stop(self) -> list[Answer]:
-        """Let the last answers come."""
+        """Stop asking, and return the answers."""
         self._pipe.send(None)
         return self.join()
 
@@ -87,8 +91,16 @@ def _ask_beside(
     pipe.send(answers)
 
 
+def hostile_files() -> dict[str, bytes]:
+    """Return the hostile files of the tests by their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "support.hostile_files", folder]
+        subprocess.run(command, cwd=Path(__file__).parents[2] / "tests", check=True)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
 def send_large_photographs(url: str, num_photographs: int) -> tuple[list[Answer], list[Answer]]:
-    """12 million pixels each, 16 at a time, and /livez asked without a pause meanwhile; the answers of both."""
+    """Send photographs of 12 million pixels, 16 at a time, and ask /livez meanwhile. Return the answers of both."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(draw_flower())).resize(LARGE).save(buffer, "JPEG", quality=90)
     photograph = parse_target(url, "/predict").post(buffer.getvalue(), "image/jpeg")
@@ -98,7 +110,7 @@ def send_large_photographs(url: str, num_photographs: int) -> tuple[list[Answer]
 
 
 def measure(scale: float, engine: str) -> Result:
-    """At 30 % of the capacity two senders of hostile files, then of long bodies; 200 large photographs and /livez."""
+    """Measure at 30 % of the capacity beside hostile files, beside long bodies and beside 200 large photographs."""
     result = Result()
     hostile = hostile_files()
     with (

@@ -1,4 +1,4 @@
-"""Five times what it can do, for a minute: what is accepted is answered as ever, the rest is refused at once."""
+"""Five times the capacity for a minute. Accepted requests are answered as ever, all others refused at once."""
 
 import asyncio
 import multiprocessing
@@ -32,7 +32,7 @@ from service.bench.photographs import draw_flower
 
 @dataclass
 class Seen:
-    """What a bystander has noticed."""
+    """Answers that a bystander has noticed."""
 
     refused_s: list[float] = field(default_factory=list)
     most_mb: float = 0.0
@@ -40,9 +40,9 @@ class Seen:
 
 
 class Watch:
-    """Asks for a prediction and for readiness ten times a second, and notes what comes of it.
+    """Client that asks for a prediction and for readiness ten times a second, and notes the answers.
 
-    In a process of its own: beside the flood's generator, its clock would show how busy that one is.
+    It has a process of its own. Beside the flood's generator its clock would show that one's load.
     """
 
     def __init__(self, service: Replica) -> None:
@@ -53,7 +53,7 @@ class Watch:
         self._mine.recv()  # it has begun
 
     def stop(self) -> Seen:
-        """Stop asking; what it has seen."""
+        """Stop asking, and return what was seen."""
         self._mine.send(None)
         seen = self._mine.recv()
         self._process.join()
@@ -84,7 +84,7 @@ async def _ask_until(url: str, pid: int, is_over: Callable[[], bool]) -> Seen:
 
 
 def measure(scale: float, engine: str) -> Result:
-    """The capacity, 90 % of it, then 500 %, then 50 %, and the capacity again."""
+    """Measure the capacity, 90 % of it, then 500 %, then 50 %, and the capacity again."""
     result = Result()
     with (
         cores_apart() as cores,

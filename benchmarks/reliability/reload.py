@@ -1,4 +1,4 @@
-"""New versions under load: no request fails, and latency stays."""
+"""New versions under load. No request fails, and latency stays."""
 
 import threading
 from functools import partial
@@ -22,7 +22,7 @@ SHARE = 0.5  # of the capacity
 
 
 def measure(scale: float, engine: str) -> Result:
-    """Half the capacity, first undisturbed, then with reloads one after the other."""
+    """Measure at half the capacity, first undisturbed, then with one reload after another."""
     result = Result()
     with store_of_its_own() as store, replica(store, "--engine", engine, "--reload-interval-s", "1") as service:
         rate = SHARE * capacity(service.url, 10 * scale)

@@ -1,4 +1,4 @@
-"""`flowers serve` as a process: started, asked, weighed and stopped; and what an experiment says of it."""
+"""`flowers serve` as a process, and the result of an experiment on it."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MODEL = "flowers"
 
 @dataclass(frozen=True)
 class Promise:
-    """A bound and what was measured against it."""
+    """Bound, and the figure measured against it."""
 
     text: str
     measured: float
@@ -37,22 +37,22 @@ class Promise:
 
 @dataclass
 class Result:
-    """What an experiment found."""
+    """Result of an experiment."""
 
     promises: list[Promise] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     def at_most(self, bound: float, text: str, measured: float) -> None:
-        """`measured` must not be above `bound`."""
+        """Promise that `measured` is not above `bound`."""
         self.promises.append(Promise(text, round(measured, 3), f"at most {bound:g}", measured <= bound))
 
     def at_least(self, bound: float, text: str, measured: float) -> None:
-        """`measured` must not be below `bound`."""
+        """Promise that `measured` is not below `bound`."""
         self.promises.append(Promise(text, round(measured, 3), f"at least {bound:g}", measured >= bound))
 
 
 class Replica:
-    """One running service on `store`; started anew on the same port by `start`."""
+    """Service that runs on `store`. `start` starts it anew on the same port."""
 
     def __init__(self, store: Path, *flags: str, cores: Collection[int] = ()) -> None:
         self._store = store
@@ -78,15 +78,15 @@ class Replica:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Address that it listens on."""
         return f"http://127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
-        """Whether /readyz answers 200."""
+        """Return whether /readyz answers 200."""
         return status_of(f"{self.url}/readyz") == 200
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """What it has logged; what a library of C has written there itself is passed over."""
+        """Return its log events. Lines of C libraries are passed over."""
         if not self._log.exists():
             return []
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -94,37 +94,37 @@ class Replica:
         return [event for event in events if name in (None, event["event"])]
 
     def live_version(self) -> int:
-        """The version that answers now."""
+        """Return the version that answers now."""
         with urllib.request.urlopen(f"{self.url}/models/{MODEL}", timeout=10) as answer:
             return int(json.load(answer)["live"]["version"])
 
     def metric(self, name: str) -> float:
-        """Sum over the series of one metric."""
+        """Return the sum over the series of one metric."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
     def resident_mb(self) -> float:
-        """Resident memory, in 10^6 bytes."""
+        """Return the resident memory, in 10^6 bytes."""
         return resident_mb(self.process.pid)
 
     def num_threads(self) -> int:
-        """Threads of the process."""
+        """Return the number of threads."""
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def num_files(self) -> int:
-        """Open file descriptors."""
+        """Return the number of open file descriptors."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM, and return the exit code."""
         self.process.terminate()
         return self.process.wait(timeout=60)
 
 
 @contextmanager
 def store_of_its_own() -> Iterator[Path]:
-    """A copy of the shipped store, in a scratch folder."""
+    """Copy the shipped store into a scratch folder."""
     with TemporaryDirectory(prefix="flowers-reliability-") as scratch:
         store = Path(scratch) / "model_store"
         newest = max((path for path in (SHIPPED / MODEL).iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
@@ -134,7 +134,7 @@ def store_of_its_own() -> Iterator[Path]:
 
 @contextmanager
 def replica(store: Path, *flags: str, cores: Collection[int] = ()) -> Iterator[Replica]:
-    """A running one, killed at the end; on these cores, or on all."""
+    """Run a replica on these cores, or on all, and kill it at the end."""
     running = Replica(store, *flags, cores=cores)
     try:
         yield running
@@ -144,7 +144,7 @@ def replica(store: Path, *flags: str, cores: Collection[int] = ()) -> Iterator[R
 
 
 def publish_copy(store: Path, version: int, *, is_spoilt: bool = False) -> None:
-    """The first version once more, under another number; a spoilt one has a changed byte in its network."""
+    """Publish the first version under another number. A spoilt one has a changed byte in its network."""
     beside = store / MODEL / f".publishing-{version}"
     oldest = min((path for path in (store / MODEL).iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     shutil.copytree(oldest, beside)
@@ -155,7 +155,7 @@ def publish_copy(store: Path, version: int, *, is_spoilt: bool = False) -> None:
 
 
 def status_of(url: str) -> int:
-    """The status of a GET; 0 where there is no answer within 5 s."""
+    """Return the status of a GET, or 0 without an answer within 5 s."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return int(answer.status)
@@ -166,7 +166,7 @@ def status_of(url: str) -> int:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process and those that it has started, in 10^6 bytes."""
+    """Return the resident memory of a process and its children, in 10^6 bytes."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     total = int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
     for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -177,7 +177,7 @@ def resident_mb(pid: int) -> float:
 
 @contextmanager
 def weighed(pid: int) -> Iterator[list[float]]:
-    """What `resident_mb` has been in the meantime, ten times a second."""
+    """Collect `resident_mb` ten times a second."""
     weights = [resident_mb(pid)]
     is_over = threading.Event()
 
@@ -196,9 +196,9 @@ def weighed(pid: int) -> Iterator[list[float]]:
 
 @contextmanager
 def cores_apart() -> Iterator[frozenset[int]]:
-    """One half of the cores for a service, and the other for who asks, as if they were machines of their own.
+    """Give one half of the cores to a service, and the other to its clients.
 
-    On the same cores the generator competes with what it measures, with a quarter of a core at five times the load.
+    On the same cores the generator takes a quarter of a core from the service at five times the load.
     """
     every = sorted(os.sched_getaffinity(0))
     half = len(every) // 2
@@ -210,7 +210,7 @@ def cores_apart() -> Iterator[frozenset[int]]:
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> float:
-    """Seconds until `condition` holds."""
+    """Return the seconds until `condition` holds."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > timeout_s:
@@ -220,13 +220,13 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -
 
 
 def ask(url: str, load: Load, photograph: bytes | None = None) -> Summary:
-    """Load it with one photograph, whose answers must all be the same: another is counted as wrong."""
+    """Load a service with one photograph. An answer that differs from the first is counted as wrong."""
     target = parse_target(url, "/predict")
     return summarise(load, run(load_target(target, [question(target, photograph or draw_flower())], load)))
 
 
 def question(target: Target, photograph: bytes) -> Question:
-    """A photograph and the check that its answers never change."""
+    """Return a photograph and the check that its answers never change."""
     first: dict[str, float] = {}
 
     def check(response: Response) -> str:
@@ -241,10 +241,10 @@ def question(target: Target, photograph: bytes) -> Question:
 
 
 def p99_ms(summary: Summary) -> float:
-    """Of the right answers; infinite where there is none."""
+    """Return the p99 of the right answers, or infinity without one."""
     return summary.latency_ms["p99"] if summary.latency_ms else float("inf")
 
 
 def capacity(url: str, seconds: float) -> float:
-    """Answers per second of a closed loop that keeps it busy."""
+    """Return answers per second of a closed loop that keeps the service busy."""
     return ask(url, Load(connections=16, warm_up_s=2, duration_s=seconds)).answers_per_s

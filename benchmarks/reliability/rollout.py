@@ -1,4 +1,4 @@
-"""Two replicas behind HAProxy, restarted in turn, then one frozen and one killed: who loses what."""
+"""Two replicas behind HAProxy. They are restarted in turn, then one is frozen and one killed."""
 
 import shutil
 import signal
@@ -43,7 +43,7 @@ backend replicas
 
 @contextmanager
 def balancer(folder: Path, first: int, second: int) -> Iterator[str]:
-    """HAProxy in front of two ports; its URL."""
+    """Start HAProxy in front of two ports, and return its URL."""
     if not (program := shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")):
         raise SystemExit("no haproxy here: apt-get install haproxy")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -61,7 +61,7 @@ def balancer(folder: Path, first: int, second: int) -> Iterator[str]:
 
 
 def measure(scale: float, engine: str) -> Result:
-    """Restart, freeze and kill at 60 % of what both can do."""
+    """Restart, freeze and kill at 60 % of the capacity of both."""
     result = Result()
     with (
         store_of_its_own() as store,

@@ -1,4 +1,4 @@
-"""A hundred thousand predictions: memory, file descriptors and threads stay."""
+"""A hundred thousand predictions. Memory, file descriptors and threads stay."""
 
 import time
 
@@ -10,7 +10,7 @@ CHUNK_S = 10.0
 
 
 def measure(scale: float, engine: str) -> Result:
-    """Eight connections that ask without a pause; what is held after the first tenth is the warm state."""
+    """Ask on eight connections without a pause. The state after the first tenth is the warm one."""
     result = Result()
     with store_of_its_own() as store, replica(store, "--engine", engine) as service:
         held = []

@@ -1,4 +1,4 @@
-"""A hundred reloads and a hundred refused versions: what stays in memory."""
+"""Memory after a hundred reloads and a hundred refused versions."""
 
 import shutil
 
@@ -8,7 +8,7 @@ NUM_VERSIONS = 100
 
 
 def measure(scale: float, engine: str) -> Result:
-    """Resident memory after each version; growth is counted from the tenth on."""
+    """Measure the resident memory after each version. Growth counts from the tenth on."""
     result = Result()
     num_versions = max(20, round(NUM_VERSIONS * scale))
     with store_of_its_own() as store, replica(store, "--engine", engine, "--reload-interval-s", "0.1") as service:

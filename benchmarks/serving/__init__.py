@@ -1,1 +1,1 @@
-"""Our service beside the general serving frameworks: one machine, one interleaved run, every answer checked."""
+"""Our service beside general serving frameworks, in one interleaved run. Every answer is checked."""

@@ -1,10 +1,12 @@
-"""`python -m benchmarks.serving [PHOTOGRAPHS]`: the whole comparison, its results as data, its table and plots.
+"""The whole comparison, with its results as data, table and plots.
+
+    python -m benchmarks.serving [PHOTOGRAPHS]
 
 Run it when nothing else runs on the machine. PHOTOGRAPHS is a folder of class folders, such as the unpacked
-flower_photos; without it, pictures are drawn. Environments and AlexNet v1 are made on the first run, in the cache.
+flower_photos. Without it images are drawn. The first run makes environments and AlexNet v1 in the cache.
 
-There are three sets of bodies: small photographs without colour profiles, the same ones with theirs, and large ones.
-The second is left out where the folder has too few photographs with a profile.
+The first bodies are small photographs without colour profiles. The second are the same with theirs, unless the folder
+has too few of them. The third are large photographs.
 """
 
 import argparse
@@ -52,7 +54,7 @@ _QUIET_LOAD = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured. 12-megapixel photographs are asked in the first round alone, of the first model."""
+    """Plan of the measurements. 12-megapixel photographs are asked in the first round alone, of the first model."""
 
     models: tuple[Model, ...]
     servers: tuple[Server, ...] = SERVERS
@@ -64,7 +66,7 @@ class Plan:
     limits_s: float = 1.0
 
     def starts(self) -> Iterator[tuple[int, Model, Server, tuple[Stage, ...]]]:
-        """Interleaved: each round has every model and server once, and begins with another server."""
+        """Yield rounds. Each has every model and server once, and begins with another server."""
         for number in range(self.rounds):
             first = number * 3 % len(self.servers)
             for model in self.models:
@@ -74,7 +76,7 @@ class Plan:
 
 
 def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
-    """Measure all of the plan; the file is written after each server, so that a run cut short is not lost."""
+    """Measure all of the plan. The file is written after each server, for a run that is cut short."""
     profiled = read_profiled(photographs, _NUM_CANDIDATES)
     if not profiled:
         _say(f"{photographs} has fewer than {_NUM_CANDIDATES} photographs with a colour profile: none is asked")
@@ -237,7 +239,7 @@ SMOKE = (OURS[0].name, FASTAPI_DEF)
 
 
 def main() -> int:
-    """0: every server that ran answered rightly; 1: one did not, or did not start."""
+    """Return 0 if every server that ran answered rightly, and 1 if one did not, or did not start."""
     arguments = _parse()
     if arguments.lock:
         lock_all()

@@ -1,4 +1,4 @@
-"""A virtual environment per peer, from its hash-locked requirements, in a cache folder outside the repository."""
+"""Virtual environments of the peers, from hash-locked requirements, in a cache folder outside the repository."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ _COMPILE = (
 
 
 def prepare(peer: str) -> Path:
-    """The Python of a peer's environment; installed when it is new, or when its lock has changed."""
+    """Return the Python of a peer's environment. It is installed when it is new or its lock has changed."""
     lock = PEERS / peer / "requirements.txt"
     digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = CACHE / f"{peer}-{digest}"
@@ -37,13 +37,13 @@ def prepare(peer: str) -> Path:
 
 
 def lock_all() -> None:
-    """Write every `requirements.txt` anew from its `requirements.in`; needs uv."""
+    """Write every `requirements.txt` anew from its `requirements.in`. This needs uv."""
     for wishes in sorted(PEERS.glob("*/requirements.in")):
         subprocess.run([*_COMPILE, wishes.name, "-o", "requirements.txt"], cwd=wishes.parent, check=True)
 
 
 def installed_versions(peer: str) -> dict[str, str]:
-    """What a peer's environment has of the packages that its `requirements.in` names."""
+    """Return the versions of the packages that a peer's `requirements.in` names."""
     wishes = (PEERS / peer / "requirements.in").read_text(encoding="utf-8").splitlines()
     wanted = {re.split(r"[^\w.-]", wish)[0] for wish in wishes}
     (packages,) = prepare(peer).parent.parent.glob("lib/python*/site-packages")

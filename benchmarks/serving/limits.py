@@ -1,6 +1,6 @@
-"""What the machine could do without HTTP: decoding alone, the engine alone, and both in a loop; and the client alone.
+"""Limits of the machine without HTTP. They are decoding alone, the engine alone, both in a loop, and the client alone.
 
-A server is judged by its share of `both`: what is missing went into HTTP, queues and the event loop.
+A server is judged by its share of `both`. The rest went into HTTP, queues and the event loop.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _CORES = len(os.sched_getaffinity(0))
 
 
 def measure_limits(folder: Path, photographs: Sequence[bytes], seconds: float, **choice: str) -> dict[str, Any]:
-    """Photographs per second, in a process of its own; `choice` is of the engine, as `EngineWish` takes it."""
+    """Measure photographs per second in a process of its own. `choice` is an engine, as `EngineWish` takes it."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_measure, folder, photographs, seconds, choice).result()
 
@@ -65,7 +65,7 @@ def _measure(folder: Path, photographs: Sequence[bytes], seconds: float, choice:
 
 
 def _rate(step: Callable[[], int], num_threads: int, seconds: float) -> float:
-    """What `step` counts, per second, on that many threads at once."""
+    """Return the count of `step` per second, on that many threads at once."""
     counts = [0] * num_threads
     begun_at = time.perf_counter()
 
@@ -120,7 +120,7 @@ def _decode(photograph: bytes) -> Pixels:
 
 
 def measure_client(photograph: bytes, seconds: float) -> dict[str, Any]:
-    """What the load generator does against a server that answers without looking: it must not be the bottleneck."""
+    """Measure the load generator against a server that does not look. It must not be the bottleneck."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         port = process.submit(_start_null_server).result()
         target = Target("127.0.0.1", port, "/predict")
@@ -134,7 +134,7 @@ def _find_no_error(response: Response) -> str:
 
 
 def _start_null_server() -> int:
-    """In another process, on a thread that lives as long as it does; returns the port."""
+    """Start a server on a thread of another process, and return its port."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

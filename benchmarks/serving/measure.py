@@ -1,4 +1,4 @@
-"""One server, from its start to its end: time to the first right answer, what it does under load, what it weighs."""
+"""Time to one server's first right answer, its figures under load and its memory."""
 
 import socket
 import sys
@@ -24,7 +24,7 @@ _LARGE_TAKES_LONGER = 2  # a dozen answers a second are too few to count in a sh
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of load: so many connections; photographs that are "small", "profiles", or "large" (12 megapixels)."""
+    """Load of so many connections with photographs that are "small", "profiles" or "large" (12 megapixels)."""
 
     size: str
     connections: int
@@ -32,7 +32,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds."""
+    """Durations in seconds."""
 
     warm_up_s: float = 0.5
     duration_s: float = 2.0
@@ -41,11 +41,11 @@ class Timing:
 
 
 class ServerFailed(Exception):
-    """It did not start, or never answered rightly; with the end of its log."""
+    """Server that did not start, or never answered rightly, with the end of its log."""
 
 
 def python_of(server: Server) -> str:
-    """The interpreter that it runs in; its environment is installed first, if need be."""
+    """Return the interpreter of a server. Its environment is installed first, if need be."""
     return sys.executable if server.environment is None else str(prepare(server.environment))
 
 
@@ -56,14 +56,14 @@ def measure(
     stages: Sequence[Stage],
     timing: Timing,
 ) -> dict[str, Any]:
-    """Start it, load it stage after stage, stop it.
+    """Start a server, load it stage after stage, and stop it.
 
     Returns:
-        "cold_start_s", "memory" (the most after any stage) and "cells", one per stage: a summary of the load with
+        "cold_start_s", "memory" (the most after any stage) and "cells". A cell is a stage's summary with
         "wrong_answers" and "counts", which is False when an answer was wrong or more than 1 % were errors.
 
     Raises:
-        ServerFailed: there was never a right answer; nothing of it is left running.
+        ServerFailed: There was never a right answer. Nothing is left running.
     """
     with tempfile.TemporaryDirectory(prefix="serving-") as scratch, Path(scratch, "log").open("w+b") as log:
         port = _free_port()
@@ -94,12 +94,12 @@ def _load(target: Target, questions: Sequence[Question], stage: Stage, timing: T
 
 
 def does_count(num_right: int, num_errors: int, num_wrong: int) -> bool:
-    """Whether a server's figures are worth anything: no answer wrong (they are among the errors), few errors."""
+    """Return whether a server's figures count. No answer was wrong, and few were errors."""
     return num_right > 0 and num_wrong == 0 and num_errors <= _MOST_ERRORS * num_right
 
 
 def _wait_for_answer(process: MarkedProcess, target: Target, question: Question, timing: Timing, log: Path) -> float:
-    """Seconds from the start of the process to its first right answer."""
+    """Return the seconds from the start of the process to its first right answer."""
     error = "no answer"
     while time.perf_counter() - process.started_at < timing.start_timeout_s:
         response = run(ask_once(target, question.request, timing.timeout_s))
@@ -119,7 +119,7 @@ def _most(memories: Sequence[Memory]) -> Memory:
 
 
 def _free_port() -> int:
-    """A free one with two free ones behind it, for who needs three."""
+    """Return a free port with two free ones behind it."""
     while True:
         with socket.socket() as first:
             first.bind(("127.0.0.1", 0))

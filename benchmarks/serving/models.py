@@ -1,4 +1,4 @@
-"""The models that are served: the shipped one, and AlexNet v1, trained for a few minutes if it is not there."""
+"""Served models. They are the shipped one, and an AlexNet v1 that is trained for a few minutes."""
 
 import shutil
 import subprocess
@@ -15,10 +15,10 @@ _PER_CLASS, _EPOCHS = 240, 6
 
 
 def store_of(name: str, photographs: Path) -> Path:
-    """The model store with this model; v1 is trained into the cache first, if it is not there.
+    """Return the model store with this model. v1 is trained into the cache first, if it is not there.
 
-    It need not be good: what it answers for each photograph is asked of the SavedModel itself. But it must tell
-    photographs apart, so that a wrong answer can be told; random weights would not.
+    It need not be accurate, as the expected answers are the SavedModel's own. But it must tell photographs apart, so
+    that a wrong answer can be told. Random weights would not.
     """
     if name != FIRST:
         return REPOSITORY / "model_store"

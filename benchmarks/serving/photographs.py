@@ -1,4 +1,4 @@
-"""What is asked, and what the right answer is: the SavedModel's own, computed before any server runs."""
+"""Photographs to ask about, with the SavedModel's own answers, which are computed before any server runs."""
 
 import io
 import json
@@ -31,19 +31,19 @@ _GRAIN = 16  # grey levels; without a sensor's grain the enlarged photographs wo
 
 @dataclass(frozen=True)
 class Photograph:
-    """A JPEG and the answer that is expected for it."""
+    """JPEG with its expected answer."""
 
     data: bytes
     label: str
     probability: float
 
     def is_like(self, other: "Photograph") -> bool:
-        """Whether a server that is right about the other is right about this one: peers do not apply profiles."""
+        """Return whether a server that is right about `other` is right about this one. Peers apply no profiles."""
         return self.label == other.label and abs(self.probability - other.probability) <= _TOLERANCE / 2
 
 
 def read_small(folder: Path, count: int) -> list[bytes]:
-    """`count` JPEGs of a folder of class folders, evenly picked."""
+    """Read `count` JPEGs of a folder of class folders, evenly picked."""
     files = sorted(folder.glob("*/*.jp*g"))
     if len(files) < count:
         raise SystemExit(f"{folder} has {len(files)} JPEGs in class folders, {count} are needed")
@@ -51,19 +51,19 @@ def read_small(folder: Path, count: int) -> list[bytes]:
 
 
 def read_profiled(folder: Path, count: int) -> list[bytes]:
-    """`count` JPEGs with a colour profile, evenly picked; none if the folder has fewer."""
+    """Read `count` JPEGs with a colour profile, evenly picked, or none if the folder has fewer."""
     profiled = [data for data in map(Path.read_bytes, sorted(folder.glob("*/*.jp*g"))) if without_profile(data) != data]
     return [profiled[index * len(profiled) // count] for index in range(count)] if len(profiled) >= count else []
 
 
 def with_profile(jpeg: bytes, profile: bytes) -> bytes:
-    """The same JPEG with a colour profile of less than 64 KiB put in."""
+    """Return the JPEG with a colour profile of less than 64 KiB put in."""
     segment = _PROFILE_MARKER + b"\1\1" + profile
     return jpeg[:2] + b"\xff\xe2" + (2 + len(segment)).to_bytes(2) + segment + jpeg[2:]
 
 
 def without_profile(jpeg: bytes) -> bytes:
-    """The same JPEG with the segments of its colour profile cut out."""
+    """Return the JPEG without the segments of its colour profile."""
     position, kept = 2, [jpeg[:2]]
     while position < len(jpeg) and jpeg[position : position + 2] != b"\xff\xda":
         length = 2 + int.from_bytes(jpeg[position + 2 : position + 4])
@@ -75,7 +75,7 @@ def without_profile(jpeg: bytes) -> bytes:
 
 
 def enlarge(photograph: bytes) -> bytes:
-    """The photograph as a 12-megapixel camera would have taken it: as many pixels, and grain."""
+    """Return the photograph with 12 megapixels and the grain of a camera."""
     with Image.open(io.BytesIO(photograph)) as image:
         large = np.asarray(ImageOps.fit(image.convert("RGB"), LARGE, Image.Resampling.BICUBIC), np.int16)
     grain = np.random.default_rng(0).integers(-_GRAIN, _GRAIN + 1, large.shape[:2], np.int16)
@@ -85,10 +85,10 @@ def enlarge(photograph: bytes) -> bytes:
 
 
 def with_answers(photographs: Sequence[bytes], model: Model, count: int) -> list[Photograph]:
-    """Up to `count` photographs whose best class leads clearly, as many labels among them as there are.
+    """Return up to `count` photographs whose best class leads clearly, with as many labels as there are.
 
     Raises:
-        SystemExit: all of them have one label: a server that always said that would never be wrong.
+        SystemExit: All of them have one label. A server that always says it would never be wrong.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:  # TensorFlow stays out of ours
         rows = process.submit(_score, model.folder, photographs).result()
@@ -118,7 +118,7 @@ def _score(folder: Path, photographs: Sequence[bytes]) -> list[list[float]]:
 
 
 def find_model(store: Path, name: str) -> Model:
-    """The version that our service would serve."""
+    """Return the version that our service would serve."""
     found = resolve_version(store, name)
     metadata = read_metadata(found.folder / METADATA_FILE)
     return Model(name, store.resolve(), found.version, tuple(metadata.class_names), metadata.network.name)
@@ -127,7 +127,7 @@ def find_model(store: Path, name: str) -> Model:
 def questions_for(
     server: Server, target: Target, photographs: Sequence[Photograph], class_names: Sequence[str]
 ) -> list[Question]:
-    """Requests as the server takes them, each with the check of its answer."""
+    """Return requests as the server takes them, each with the check of its answer."""
     return [
         Question(target.post(*server.encode(photograph.data)), _check(server, photograph, class_names))
         for photograph in photographs

@@ -1,7 +1,7 @@
-"""A server as a process with all its descendants: started, weighed, ended. Linux only: it reads /proc.
+"""Server processes with all their descendants, on Linux.
 
-Descendants are known by a mark in their environment, which they inherit, not by their parents: some frameworks start
-daemons that outlive whoever started them.
+Descendants are known by an inherited mark in their environment. Some frameworks start daemons that outlive their
+parents.
 """
 
 import os
@@ -19,7 +19,7 @@ _POLITE_S, _LAST_S = 1.0, 10.0
 
 @dataclass(frozen=True)
 class Memory:
-    """Of all processes together, in MB (10^6 bytes). In `pss_mb` what several share is counted once."""
+    """Memory of all processes, in MB (10^6 bytes). `pss_mb` counts shared memory once."""
 
     num_processes: int
     rss_mb: float
@@ -27,7 +27,7 @@ class Memory:
 
 
 class MarkedProcess:
-    """`command`, started in `folder` with `environment` added to ours; its output goes to `log`."""
+    """Process of `command` in `folder`, with `environment` added to ours. Its output goes to `log`."""
 
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str], log: BinaryIO) -> None:
         self._mark = uuid.uuid4().hex
@@ -44,17 +44,17 @@ class MarkedProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process itself has; descendants may live on."""
+        """Return whether the process itself has ended. Descendants may live on."""
         return self._process.poll() is not None
 
     def memory(self) -> Memory:
-        """What all weigh now."""
+        """Return the memory of all now."""
         sizes = [_sizes_kib(pid) for pid in self._find()]
         rss, pss = (sum(column) * 1024 / 1e6 for column in zip(*sizes, strict=True)) if sizes else (0.0, 0.0)
         return Memory(len(sizes), round(rss, 1), round(pss, 1))
 
     def stop(self) -> None:
-        """SIGTERM to the process; after 1 s SIGKILL to whatever is left of it and of its descendants."""
+        """Send SIGTERM to the process, and after 1 s SIGKILL to the rest of it and its descendants."""
         self._process.terminate()
         polite_until = time.monotonic() + _POLITE_S
         while self._find() and time.monotonic() < polite_until:

@@ -1,7 +1,7 @@
-"""What our servers are beside the others and beside the limits, each ratio within a round.
+"""Ratios of our servers to the peers and to the limits, each within a round.
 
-In a round the servers take turns; so a machine's slow minutes weigh less there than in medians over each server's own
-rounds. The limits are measured for a second before each round: a server may come out above them.
+In a round the servers take turns. So a machine's slow minutes weigh less than in medians over each server's own rounds.
+The limits are measured for a second before each round. A server may come out above them.
 """
 
 import statistics
@@ -15,7 +15,7 @@ _AUTO, _FLOAT32, _SAVED_MODEL = (server.name for server in OURS)
 
 
 def render_ratios(results: dict[str, Any]) -> str:
-    """A table: a ratio per row, a model per column, median (least to most) over the rounds; "" if there is none."""
+    """Return a table with a ratio per row and a model per column, as median (least to most), or "" without a ratio."""
     models = list(results["models"])
     columns = [list(_ratios(_Rounds(results, model))) for model in models]
     rows = [
@@ -30,7 +30,7 @@ def render_ratios(results: dict[str, Any]) -> str:
 
 
 class _Rounds:
-    """The figures of one model, by the number of the round, without those of who was wrong or failed in any of them."""
+    """Figures of one model by the number of the round, without servers that were wrong or failed in any."""
 
     def __init__(self, results: dict[str, Any], model: str) -> None:
         runs = [run for run in results["runs"] if run["model"] == model]
@@ -39,11 +39,11 @@ class _Rounds:
         self._limits = [row for row in results["limits"] if row["model"] == model]
 
     def per_s(self, server: str, size: str = "small") -> _ByRound:
-        """Answers a second at 32 connections."""
+        """Return answers per second at 32 connections."""
         return {number: cell["answers_per_s"] for number, cell in self._cells(server, 32, size)}
 
     def p50_ms(self, server: str) -> _ByRound:
-        """Of a lone client."""
+        """Return the median latency of a lone client."""
         return {number: cell["latency_ms"]["p50"] for number, cell in self._cells(server, 1)}
 
     def pss_mb(self, server: str) -> _ByRound:
@@ -53,11 +53,11 @@ class _Rounds:
         return {run["round"]: run["cold_start_s"] for run in self._of(server)}
 
     def limit_per_s(self, choice: str) -> _ByRound:
-        """Photographs a second that are decoded and computed in a loop without HTTP."""
+        """Return photographs per second of decoding and engine in a loop without HTTP."""
         return {row["round"]: row["both_per_s"] for row in self._limits if row["choice"] == choice}
 
     def best_peer_per_s(self) -> _ByRound:
-        """Of those with an engine of their own, the one with the most answers in that round."""
+        """Return the most answers per second of the peers with an engine of their own."""
         best: _ByRound = {}
         for server in {run["server"] for run in self._runs} - {_AUTO, _FLOAT32, _SAVED_MODEL, LITSERVE_OUR_ENGINE}:
             for number, value in self.per_s(server).items():

@@ -1,4 +1,4 @@
-"""Results as people read them: a table per model, plots of throughput and p99 against connections."""
+"""Report with a table per model, and plots of throughput and p99 against connections."""
 
 import statistics
 from collections.abc import Iterable
@@ -26,14 +26,14 @@ _PALETTE = (
 
 
 def write_report(results: dict[str, Any], path: Path) -> str:
-    """Write `<name>.md` and `<name>-<model>.svg` beside the results in `path`; returns the text of the first."""
+    """Write `<name>.md` and `<name>-<model>.svg` beside the results in `path`, and return the former's text."""
     text = render(results, path)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     return text
 
 
 def summarise(results: dict[str, Any], model: str = "flowers") -> str:
-    """Return a table of four rows about one model: our service beside the peer with the most answers."""
+    """Return a table of our service beside the peer with the most answers, in four rows about one model."""
     ours, *others = _servers(results, model)
     peer = next(name for name in others if not name.startswith("ours") and name != LITSERVE_OUR_ENGINE)
     columns = []
@@ -66,7 +66,7 @@ def embed(text: str, document: str, folder: str) -> str:
 
 
 def render(results: dict[str, Any], path: Path) -> str:
-    """The text, as Markdown; draws the plots beside `path` on the way."""
+    """Return the text as Markdown, and draw the plots beside `path`."""
     texts = [_head(results), render_ratios(results)]
     for model in results["models"]:
         plot = path.with_name(f"{path.stem}-{model}.svg")
@@ -148,7 +148,7 @@ def _limits(results: dict[str, Any], model: str) -> str:
 
 
 def _figure(cells: list[dict[str, Any]], size: str, connections: int, figure: str) -> str:
-    """The median over the rounds; "-" where it was not measured, and "wrong" where an answer did not count."""
+    """Return the median over the rounds, "-" where there is none, or "wrong" where an answer did not count."""
     value = _value(cells, size, connections, figure)
     if value is None:
         measured = any(cell["size"] == size and cell["connections"] == connections for cell in cells)
@@ -196,7 +196,7 @@ def _draw(results: dict[str, Any], model: str, path: Path) -> bool:
 
 
 def _servers(results: dict[str, Any], model: str) -> list[str]:
-    """Those that ran, ours first, then by throughput at 32 connections."""
+    """Return the servers that ran, ours first, then by throughput at 32 connections."""
     names = dict.fromkeys(run["server"] for run in results["runs"] if run["model"] == model)
 
     def rank(name: str) -> tuple[bool, float]:

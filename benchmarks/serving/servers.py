@@ -1,4 +1,4 @@
-"""Who takes part: how each is started, asked and understood. A new peer is a folder below `peers/` and a row here."""
+"""Servers that take part. A new peer is a folder below `peers/` and a row here."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Model:
-    """A version in a model store."""
+    """Version in a model store."""
 
     name: str
     store: Path
@@ -26,17 +26,17 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """The SavedModel."""
+        """Folder of the SavedModel."""
         return self.store / self.name / str(self.version)
 
 
 Body = tuple[bytes, str]
-"""What is posted, and its content type."""
+"""Body and content type."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One row of the comparison.
+    """Row of the comparison.
 
     `command` wants the Python, the port and the model. `environment` is the folder below `peers/` whose lock is
     installed, None for this project's own. `encode` makes a photograph a body, `read` takes the probabilities, in
@@ -51,7 +51,7 @@ class Server:
     path: str = "/predict"
     encode: Callable[[bytes], Body] = as_form
     needs: Callable[[Model], str] = lambda _: ""
-    """Why it cannot run here with this model; nothing if it can."""
+    """Function from a model to the reason why the server cannot run it here, or to nothing."""
 
 
 def _read_ours(document: Any, class_names: Sequence[str]) -> list[float]:
@@ -100,7 +100,7 @@ def _ours(name: str, *flags: str, needs: Callable[[Model], str] = lambda _: "") 
 
 
 def _peer(name: str, folder: str, *command: str, **fields: Any) -> Server:
-    """`command` is what follows the Python; "{port}" in it becomes the port."""
+    """Return a peer. `command` follows the Python, and "{port}" in it becomes the port."""
 
     def fill(python: str, port: int, _: Model) -> list[str]:
         return [python, *(word.replace("{port}", str(port)) for word in command)]
@@ -148,7 +148,7 @@ SERVERS = (*OURS, *PEERS_OF_OURS)
 
 
 def environment_of(server: Server, port: int, model: Model, scratch: Path) -> dict[str, str]:
-    """What the server's process finds in its environment, beside ours."""
+    """Return the variables that the server's process has beside ours."""
     variables = {"SAVED_MODEL": str(model.folder), "SCRATCH": str(scratch), "TF_CPP_MIN_LOG_LEVEL": "2"}
     if server.folder != REPOSITORY:
         variables["PYTHONPATH"] = f"{PEERS / 'shared'}:{REPOSITORY}"

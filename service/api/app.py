@@ -77,7 +77,7 @@ def create_app(
         watching_lag.cancel()
         await watchdog.stop()
         await live_model.stop()
-        predictor.close()
+        decoders.close()
         batcher.close()
         joiner.shutdown(wait=False, cancel_futures=True)
 

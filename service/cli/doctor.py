@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,21 +85,16 @@ def find_packages() -> dict[str, str | None]:
     """Return the installed version of each package. None means that it is missing."""
     found: dict[str, str | None] = dict.fromkeys(_PACKAGES)
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def describe_cpu() -> dict[str, Any]:
     """Return model, usable cores, and the instruction sets that matter."""
     features = cpu_features()
-    return {
-        "model": cpu_model(),
-        "cores": count_cores(),
-        "features": [feature for feature in _CPU_FEATURES if feature in features],
-    }
+    known = [feature for feature in _CPU_FEATURES if feature in features]
+    return {"model": cpu_model(), "cores": count_cores(), "features": known}
 
 
 def describe_memory() -> dict[str, str]:

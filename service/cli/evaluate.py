@@ -1,6 +1,5 @@
 """`flowers evaluate FOLDER`: measure a version on a folder of photographs."""
 
-import sys
 from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from service.cli.terminal import print_json, print_result, printable, progress_bar
+from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.data.folder import read_folder
 from service.data.split import PARTS
 from service.engines.open_version import ServedVersion, open_stored
@@ -73,7 +72,7 @@ def evaluate(
             print(f"The metadata of version {opened.version} says the same of part {part}.")
     complaints = [f"{scored.path}: {scored.error}" for scored in result.unscored]
     for complaint in (*complaints, *differences):
-        print(f"flowers: {printable(complaint)}", file=sys.stderr)
+        complain(complaint)
     return 1 if complaints or differences else 0
 
 

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
-from service.cli.terminal import describe_error, open_console, open_standard_streams, printable
+from service.cli.terminal import complain, describe_error, open_console, open_standard_streams
 from service.errors import FlowersError, UsageError
 from service.installation import install_command
 from service.settings import check_environment, describe_invalid_settings
@@ -99,7 +99,7 @@ def _drop_output() -> None:
 
 
 def _fail(message: str, *, exit_code: int) -> int:
-    print(f"flowers: {printable(message)}", file=sys.stderr)
+    complain(message)
     return exit_code
 
 

@@ -1,7 +1,6 @@
 """`flowers models`: list, show, verify, pin and remove versions."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,23 +8,15 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import as_text, print_json, print_result, printable
+from service.cli.terminal import as_text, complain, print_json, print_result, printable
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
+from service.store import versions
 from service.store.layout import METADATA_FILE, parse_version
 from service.store.manage import pin_version, remove_version, unpin
 from service.store.metadata import Metadata, read_metadata
 from service.store.verify import verify_version
-from service.store.versions import (
-    FoundVersion,
-    StoredVersion,
-    find_served,
-    find_version,
-    list_models,
-    list_stored,
-    list_versions,
-    resolve_version,
-)
+from service.store.versions import FoundVersion, StoredVersion
 
 models = App(name="models", version_flags=[], help="The store: list, show, verify, use and remove versions.")
 
@@ -40,10 +31,10 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
         as_json: Print a JSON list instead of a table.
     """
     settings = settings or StoreSettings()
-    names = [settings.model] if "model" in settings.model_fields_set else list_models(settings.model_store)
+    names = [settings.model] if "model" in settings.model_fields_set else versions.list_models(settings.model_store)
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
-        _complain(
+        complain(
             f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
             "folder with --model-store"
         )
@@ -63,7 +54,7 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
         as_json: Print its metadata.json instead of a table.
     """
     settings = settings or StoreSettings()
-    stored = find_version(settings.model_store, settings.model, None if version is None else _number(version))
+    stored = versions.find_version(settings.model_store, settings.model, None if version is None else _number(version))
     metadata = verify_version(stored.folder).metadata
     if as_json:
         print_json(metadata.model_dump(mode="json"), indent=2)
@@ -83,10 +74,10 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
     settings = settings or StoreSettings()
     store, model = settings.model_store, settings.model
     if version is None:
-        list_versions(store, model)  # raises if there is none
-        chosen = list_stored(store, model)
+        versions.list_versions(store, model)  # raises if there is none
+        chosen = versions.list_stored(store, model)
     else:
-        chosen = [resolve_version(store, model, _number(version))]
+        chosen = [versions.resolve_version(store, model, _number(version))]
     problems = {stored.version: _find_problem(stored) for stored in chosen}
     if as_json:
         rows = [{"model": model, "version": number, "problem": problem} for number, problem in problems.items()]
@@ -115,7 +106,7 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
         done = f"{model} serves its {newest}, {number}" if number else f"{model} is unpinned; it has no sound version"
     else:
         number = _number(version)
-        verify_version(resolve_version(store, model, number).folder)
+        verify_version(versions.resolve_version(store, model, number).folder)
         pin_version(store, model, number)
         done = f"{model} serves version {number} until `flowers models use latest`"
     print(json.dumps({"model": model, "version": number, "is_pinned": version != "latest"}) if as_json else done)
@@ -163,25 +154,21 @@ def _find_problem(stored: StoredVersion) -> str | None:
 
 def _find_served(store: Path, model: str) -> FoundVersion:
     """Find the version that a service takes. Those it passes over are named on stderr, with the reason."""
-    served = find_served(store, model)
+    served = versions.find_served(store, model)
     for problem in served.damaged.values():
-        _complain(f"model {model}: {problem}")
+        complain(f"model {model}: {problem}")
     return served
-
-
-def _complain(sentence: str) -> None:
-    print(f"flowers: {printable(sentence)}", file=sys.stderr)
 
 
 def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
     store = settings.model_store
-    list_versions(store, model)  # raises if there is none
+    versions.list_versions(store, model)  # raises if there is none
     try:
         served = _find_served(store, model)
     except StoreError as error:  # a pin that leads nowhere hides no version
-        _complain(str(error))
+        complain(str(error))
         served = FoundVersion(None)
-    return [_row(stored, served) for stored in list_stored(store, model)]
+    return [_row(stored, served) for stored in versions.list_stored(store, model)]
 
 
 def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:

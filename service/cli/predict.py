@@ -13,17 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.remote import HeaderLines, Row, check_headers, predict_remotely
-from service.cli.terminal import print_json, print_result, printable, progress_bar
+from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
 from service.errors import UsageError
 from service.evaluation.score import score_each
 from service.ranking import check_top_k, rank
 from service.settings import EngineSettings
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp"),
-    *(".gif", ".bmp", ".tif", ".tiff", ".avif"),
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """Suffixes of the files that are taken from a folder. A file that is named is taken with any suffix."""
 
 
@@ -66,8 +63,7 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
             below = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
             images = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
             if others := len(below) - len(images):
-                left_out = f"left out of {printable(str(path))}: {others} files not named like images"
-                print(f"flowers: {left_out}", file=sys.stderr)
+                complain(f"left out of {path}: {others} files not named like images")
             files += images
         else:
             files.append(path)

@@ -49,11 +49,7 @@ def predict_remotely(
     """Yield the service's answers in the order of the files. Some files are sent in parallel.
 
     `top_k` is None for all classes. `header` has lines that `check_headers` accepts. After `timeout_s` seconds of
-    silence the row has an error.
-
-    Raises:
-        InvalidParameter: `url` is not the address of a service.
-        ServiceError: Nothing answers there.
+    silence the row has an error. Raises `InvalidParameter` for another `url`, or `ServiceError` if nothing answers.
     """
     import httpx  # here, because only --url needs it
 
@@ -62,14 +58,14 @@ def predict_remotely(
     parameters = {} if top_k is None else {"top_k": top_k}
     target = parse_target(url, PREDICT)
     try:
-        address = httpx.URL(url).copy_with(path=target.path, query=None, fragment=None)
+        address = httpx.URL(url).copy_with(path=target.path, params=parameters, fragment=None)
     except httpx.InvalidURL as error:
         raise InvalidParameter(f"{url!r} is no address of a service: {error}") from error
 
     fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
     way = Way(address)
     executor = ThreadPoolExecutor(_NUM_CONNECTIONS)
-    with way.open_client(params=parameters, headers=fields, timeout_s=timeout_s) as client:
+    with way.open_client(headers=fields, timeout_s=timeout_s) as client:
         try:
             yield from executor.map(lambda path: _ask(client, address, path), files)
         except (httpx.ConnectError, httpx.ProxyError) as error:

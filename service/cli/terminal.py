@@ -68,6 +68,11 @@ def printable(text: str) -> str:
     )
 
 
+def complain(sentence: str) -> None:
+    """Print a sentence of this program on standard error."""
+    print(f"flowers: {printable(sentence)}", file=sys.stderr)
+
+
 @contextmanager
 def open_messages() -> Iterator[TextIO]:
     """Open a stream to standard error that `captured_messages` leaves alone."""
@@ -148,11 +153,9 @@ def describe_error(error: FlowersError) -> str:
 
 
 def as_text(value: Any, *, is_compact: bool = False) -> str:
-    """Write a value of a document for a table.
+    """Write a value of a JSON document for a table. None and what is empty are "none".
 
-    Args:
-        value: A dict, list, number or string. None and what is empty are "none".
-        is_compact: Write a dict in one line. Otherwise each entry has a line.
+    With `is_compact` a dict has one line. Otherwise each entry has a line.
     """
     match value:
         case dict():

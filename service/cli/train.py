@@ -11,14 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import (
-    captured_messages,
-    make_progress,
-    open_console,
-    open_messages,
-    print_result,
-    printable,
-)
+from service.cli.terminal import captured_messages, make_progress, open_console, open_messages, print_result, printable
 from service.errors import InvalidParameter
 from service.libraries import keep_files_in, limit_tensorflow_log
 from service.settings import TrainSettings
@@ -26,9 +19,7 @@ from service.store.layout import check_model_name
 from service.training.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from service.data.check import DataCheck, Finding
+    from service.data.check import DataCheck
     from service.data.split import Split
     from service.training.checkpoint import Epoch
     from service.training.recipe import Recipe
@@ -80,9 +71,12 @@ def train(
             from service.networks.backbones import load_backbone
 
             load_backbone(recipe.teaching.teacher)
-        photographs = folder or _fetch(settings, observer)
+        if folder is None:
+            from service.data.fetch import FLOWER_PHOTOS, fetch
+
+            folder = fetch(FLOWER_PHOTOS, settings.cache, observer.fetching)
         used = devices if recipe.every_device else devices[:1]
-        results = _train(photographs, model, recipe, used, settings, observer, again=again)
+        results = _train(folder, model, recipe, used, settings, observer, again=again)
     if json:
         print(_to_json(results))
     elif results:
@@ -91,15 +85,9 @@ def train(
 
 
 def _train(
-    folder: Path,
-    model: str,
-    recipe: "Recipe",
-    devices: "Sequence[str]",
-    settings: TrainSettings,
-    observer: "ProgressObserver",
-    *,
+    folder: Path, model: str, recipe: "Recipe", devices: list[str], settings: TrainSettings, observer: Observer, *,
     again: bool,
-) -> "list[Trained]":
+) -> "list[Trained]":  # fmt: skip
     """Check the photographs, and train on each device. Return the versions that were published."""
     from service.data.dataset import open_dataset
     from service.data.folder import read_folder
@@ -116,9 +104,8 @@ def _train(
     results = []
     for device in devices:
         run_name = name_run(model, recipe, dataset, device)
-        with open_run(
-            settings.runs, run_name, model=model, store=settings.model_store, device=device, again=again
-        ) as run:  # fmt: skip
+        store = settings.model_store
+        with open_run(settings.runs, run_name, model=model, store=store, device=device, again=again) as run:
             results.append(train(dataset, recipe, run, observer))
     return [result for result in results if result is not None]
 
@@ -132,12 +119,6 @@ def _prepare_libraries(recipe: "Recipe") -> None:
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
     limit_tensorflow_log(3)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-
-
-def _fetch(settings: TrainSettings, observer: "ProgressObserver") -> Path:
-    from service.data.fetch import FLOWER_PHOTOS, fetch
-
-    return fetch(FLOWER_PHOTOS, settings.cache, observer.fetching)
 
 
 class ProgressObserver(Observer):
@@ -170,16 +151,14 @@ class ProgressObserver(Observer):
         self._show("checking", done, total)
 
     def found(self, check: "DataCheck") -> None:
-        self._print_findings(check.findings)
+        for finding in check.findings:
+            self.say(finding.sentence)
 
     def checked(self, check: "DataCheck", split: "Split") -> None:
-        self._print_findings(split.set_aside)
+        for finding in split.set_aside:
+            self.say(finding.sentence)
         sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
         self.say(f"{len(check.photographs)} photographs: {sizes}")
-
-    def _print_findings(self, findings: "Iterable[Finding]") -> None:
-        for finding in findings:
-            self.say(finding.sentence)
 
     def teaching(self, what: str, done: int, total: int) -> None:
         self._show(what, done, total)
@@ -216,33 +195,23 @@ def _to_table(results: "list[Trained]") -> Table:
     for result in results:
         test = result.test
         table.add_row(
-            Text(result.model),
-            str(result.version),
-            result.device,
-            f"{result.num_epochs}{' (interrupted)' if result.interrupted else ''}",
-            f"{result.seconds_per_epoch:.1f}",
+            Text(result.model), str(result.version), result.device,
+            f"{result.num_epochs}{' (interrupted)' if result.interrupted else ''}", f"{result.seconds_per_epoch:.1f}",
             f"{100 * test.accuracy:.2f} % ({test.num_correct} of {test.num_photographs})",
             f"{100 * test.accuracy_low:.1f}-{100 * test.accuracy_high:.1f} %",
-        )
+        )  # fmt: skip
     return table
 
 
 def _to_json(results: "list[Trained]") -> str:
     from json import dumps
 
-    return dumps(
-        [
-            {
-                "model": result.model,
-                "version": result.version,
-                "device": result.device,
-                "epochs": result.num_epochs,
-                "interrupted": result.interrupted,
-                "seconds_per_epoch": result.seconds_per_epoch,
-                "test_accuracy": result.test.accuracy,
-                "run": str(result.run),
-            }
-            for result in results
-        ],
-        indent=1,
-    )
+    documents = [
+        {
+            "model": result.model, "version": result.version, "device": result.device, "epochs": result.num_epochs,
+            "interrupted": result.interrupted, "seconds_per_epoch": result.seconds_per_epoch,
+            "test_accuracy": result.test.accuracy, "run": str(result.run),
+        }
+        for result in results
+    ]  # fmt: skip
+    return dumps(documents, indent=1)

@@ -1,4 +1,4 @@
-"""Decoded photographs and training batches. Threads make the batches ahead of the training step."""
+"""Decoded photographs, and batches that threads make ahead of the training step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ from service.machine import count_cores
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-_NUM_WORKERS = min(4, count_cores())  # they share Python's lock: 16 on 16 cores made half as many views as four
+_NUM_WORKERS = min(4, count_cores())  # they share Python's lock. 16 on 16 cores made half as many views as four
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,10 @@ def _load(
     shape: Callable[[Decoded], Pixels],
     limits: ImageLimits,
 ) -> LabelledPixels:
-    def read(path: Path) -> Pixels:
-        return shape(_decode_again(path, limits))
-
     index_of = {label: index for index, label in enumerate(class_names)}
     pool = ThreadPoolExecutor(count_cores())
     try:
-        images = list(pool.map(read, [photograph.path for photograph in photographs]))
+        images = list(pool.map(lambda photograph: shape(_decode_again(photograph.path, limits)), photographs))
     finally:
         pool.shutdown(cancel_futures=True)  # an error waits for the photographs in work, not for thousands
     return LabelledPixels(images, np.array([index_of[photograph.label] for photograph in photographs], np.int64))
@@ -93,16 +90,10 @@ def _decode_again(path: Path, limits: ImageLimits) -> Decoded:
 
 
 def epoch_batches(views: Views, *, batch_size: int, epoch: int, workers: int = _NUM_WORKERS) -> Iterator[Batch]:
-    """Yield one epoch in random order, each photograph as one view.
+    """Yield the batches of epoch 0, 1, .. in random order, each photograph as one view.
 
-    The batches depend on the seed of `views` and on `epoch` alone.
-
-    Args:
-        views: Views of the training photographs. The epochs take numbered views in turn. Without numbers each epoch
-            has views of its own.
-        batch_size: Photographs per batch. A smaller last batch is left out. Every epoch leaves out others.
-        epoch: Number of the epoch, counted from 0.
-        workers: Number of threads that make batches ahead.
+    They depend on the seed of `views` and on `epoch` alone. The epochs take numbered views in turn. Without numbers
+    each epoch has views of its own. A smaller last batch is left out. `workers` threads make batches ahead.
     """
     num_photographs = len(views)
     order = np.random.default_rng((views.seed, epoch)).permutation(num_photographs)

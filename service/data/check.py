@@ -8,16 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from service import errors
 from service.data.folder import Folder, Photograph
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, NearDuplicates, find_near_duplicates, perceptual_hash
-from service.errors import (
-    ImageBytesTooLarge,
-    ImageError,
-    ImageTooLarge,
-    MissingImage,
-    OutOfMemory,
-    UnsupportedImageFormat,
-)
 from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits
@@ -28,21 +21,17 @@ from service.machine import count_cores
 SMALL_CLASS = 30  # fewer photographs than this are reported. 15 % of 30 are four, or none in one split of 130
 UNBALANCED_RATIO = 3.0  # a larger ratio of the largest class to the smallest is reported
 _DEFAULT_LIMITS = ImageLimits()
-_KINDS: dict[type[ImageError], str] = {
-    MissingImage: "not-an-image",
-    UnsupportedImageFormat: "not-an-image",
-    ImageBytesTooLarge: "image-too-large",
-    ImageTooLarge: "image-too-large",
+_KINDS: dict[type[errors.ImageError], str] = {
+    errors.MissingImage: "not-an-image",
+    errors.UnsupportedImageFormat: "not-an-image",
+    errors.ImageBytesTooLarge: "image-too-large",
+    errors.ImageTooLarge: "image-too-large",
 }
 
 
 @dataclass(frozen=True)
 class CheckedPhotograph(Photograph):
-    """Photograph that decodes.
-
-    `pixels_digest` is the hex sha256 of the decoded pixels, without their colour profile. Small changes keep most of
-    the 256 bits of `perceptual_hash`.
-    """
+    """Photograph that decodes, with the digest of `Decoded.pixels` and the hash of `near_duplicates`, 256 bits."""
 
     pixels_digest: str
     perceptual_hash: int
@@ -50,14 +39,9 @@ class CheckedPhotograph(Photograph):
 
 @dataclass(frozen=True)
 class Finding:
-    """Fault of the data. Each of `files` is `<label>/<file name>`.
+    """Fault of the data. Each of `files` is `<label>/<file name>`."""
 
-    `kind` is `unreadable`, `not-an-image`, `broken-image`, `image-too-large`, `duplicate`, `two-labels`,
-    `near-duplicates`, `near-two-labels`, `sequence`, `small-class`, `unbalanced`, or, from the split,
-    `near-duplicates-apart`.
-    """
-
-    kind: str
+    kind: str  # a word of this module, or `near-duplicates-apart`, from the split
     files: tuple[str, ...]
     detail: str
 
@@ -89,10 +73,7 @@ class DataCheck:
 
     @cached_property
     def near_duplicates(self) -> tuple[tuple[CheckedPhotograph, ...], ...]:
-        """Group usable photographs of one class that look nearly the same.
-
-        In a class of `sequences` no group has more than a fifth of the class.
-        """
+        """Group usable photographs of one class that look nearly the same. See `NearDuplicates`."""
         return self._select(self._resemblance.groups)
 
     @property
@@ -129,8 +110,7 @@ def check_folder(
     """Decode every photograph once and report faults.
 
     Photographs that do not decode are set aside. So are identical ones of one class but the first by name, and all
-    identical ones under two labels. Near-duplicates stay for the split. `progress` is called with (photographs done,
-    photographs in all), from this thread.
+    identical ones under two labels. `progress` gets (photographs done, photographs in all), from this thread.
     """
     results: list[CheckedPhotograph | Finding] = []
     executor = ThreadPoolExecutor(count_cores())  # Pillow and hashlib release the interpreter lock
@@ -151,19 +131,13 @@ def check_folder(
 
 
 def pixels_digest(image: Pixels) -> str:
-    """Return the hex sha256 over b"height,width," and the RGB bytes.
-
-    A photograph's digest is that of `Decoded.pixels`. Files with the same pixels have the same.
-    """
+    """Return the hex sha256 over b"height,width," and the RGB bytes. A photograph's is that of `Decoded.pixels`."""
     height, width, _ = image.shape
     return hashlib.sha256(f"{height},{width},".encode() + image.tobytes()).hexdigest()
 
 
 def has_digest(image: Decoded, digest: str) -> bool:
-    """Return whether `digest` stands for this photograph in a split list.
-
-    It is that of `Decoded.pixels`. In a version of format 1 it may be that of the pixels converted to sRGB.
-    """
+    """Return whether a split list may hold this digest of a photograph. Format 1 may have that of its sRGB pixels."""
     return pixels_digest(image.pixels) == digest or (
         image.profile is not None and pixels_digest(to_srgb(image)) == digest
     )
@@ -176,11 +150,11 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     except UnfitFile:
         what = "it is a folder; move its photographs up" if path.is_dir() else "it is not a file"
         return Finding("unreadable", files, what)
-    except OutOfMemory as error:
-        raise OutOfMemory(f"{path}: {error}") from error
+    except errors.OutOfMemory as error:
+        raise errors.OutOfMemory(f"{path}: {error}") from error
     except OSError as error:
         return Finding("unreadable", files, f"it cannot be read ({error.strerror})")
-    except ImageError as error:
+    except errors.ImageError as error:
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
     identity = pixels_digest(pixels), perceptual_hash(pixels)

@@ -1,4 +1,4 @@
-"""Dataset of a training: a folder's check, its split and the pixels of its parts."""
+"""Dataset of a training. It is a folder's check, its split and the pixels of its parts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

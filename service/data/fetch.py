@@ -5,8 +5,7 @@ import hashlib
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -62,18 +61,18 @@ def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None, *, t
     """Return the folder of class folders under `cache`. It is downloaded unless it is there and intact.
 
     An interrupted or damaged download is replaced. A folder that this program did not make is not. Files added to the
-    folder do not count. A second process waits for the first. `progress` is called with (bytes done, bytes in all).
-    `timeout_s` is the limit of time without a byte, in seconds.
-
-    Raises:
-        DownloadError: No network, other bytes than expected, an archive that leaves its folder, or a full disk.
+    folder do not count. A second process waits for the first. `progress` gets (bytes done, bytes in all). `timeout_s`
+    is the limit of time without a byte. Raises `DownloadError` without network, for other bytes than expected, for an
+    archive that leaves its folder, and for a full disk.
     """
     try:
         cache = cache.expanduser()
         target = cache / data_set.folder
         if not _is_unpacked(data_set, target):
             cache.mkdir(parents=True, exist_ok=True)
-            with _lock(cache / f".{data_set.name}.lock"):
+            with (cache / f".{data_set.name}.lock").open("w") as lock:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
                 if not _is_unpacked(data_set, target):
                     _refuse_foreign(target)
                     archive = cache / f"{data_set.name}.tgz"
@@ -192,11 +191,3 @@ def _refuse_foreign(target: Path) -> None:
             f"{target} is there already and was not made by this program: train on it with "
             f"`flowers train {target}`, move it away, or choose another folder by --cache."
         )
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

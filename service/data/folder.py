@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.data.names import can_be_shown, escape_text, normalise_name
-from service.data.passed_over import is_made_by_program, list_visible
-from service.data.shape import describe_shape
+from service.data.shape import describe_shape, is_made_by_program, list_visible
 from service.errors import DatasetError
 
 MAX_NAME_BYTES = 200  # limit of a class or file name, in UTF-8 bytes. File systems stop at 255
@@ -42,14 +41,12 @@ class Folder:
 def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
     """List the class folders and their entries. No file is opened.
 
-    Files beside the class folders are ignored. So are hidden entries, and those of systems and programs
-    (`passed_over`). Other entries are listed, even if they cannot be photographs. The check names those.
-    A class name has one form, Unicode's NFC. Two folders that differ in the form alone are one class.
-    With `may_lack_classes` one class is enough, and a class folder may be empty.
+    Files beside the class folders are ignored. So are hidden entries, and those of systems and programs. Other entries
+    are listed, even if they cannot be photographs. A class name has one form, Unicode's NFC. Two folders that differ in
+    the form alone are one class. With `may_lack_classes` one class is enough, and a class folder may be empty.
 
-    Raises:
-        DatasetError: There is no such folder, it cannot be read, it has too few class folders, one of them holds no
-            file, or a name is odd (`describe_odd_name`). If the class folders lie elsewhere, the message says where.
+    Raises `DatasetError` for no such folder, one that cannot be read, an odd name, or another shape. If the class
+    folders lie elsewhere, the message says where.
     """
     try:
         if not path.is_dir():

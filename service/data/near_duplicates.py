@@ -37,10 +37,7 @@ _DCT = np.rint(4096 * np.cos(np.pi * np.outer(np.arange(_FREQUENCIES), 2 * np.ar
 def perceptual_hash(image: Pixels) -> int:
     """Return the signs of the lowest 16 x 16 cosine frequencies of the image, grey, at 32 x 32, as 256 bits.
 
-    Colour, contrast, size and compression hardly change it. The bit of the mean brightness is always 0.
-
-    Args:
-        image: uint8, shape (height, width, 3), RGB.
+    The image is uint8, shape (height, width, 3), RGB. The bit of its mean brightness is always 0.
 
     Source: Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions" (DCT hash). It has 8 x 8
     frequencies, whose 64 bits do not tell similar from same photographs.
@@ -101,9 +98,8 @@ def near_duplicate_groups(
 ) -> list[list[int]]:
     """Group the indices of `hashes`, so that every near-duplicate of a member is a member.
 
-    Each hash is compared with the `most_compared` that follow it, so the time is linear beyond. No pair is kept.
-    `distances_at_once` changes the time and the memory alone. A group has two members or more, ascending. Groups are
-    ordered by their first index.
+    Each hash is compared with the `most_compared` that follow it, so the time is linear beyond. `distances_at_once`
+    changes the time and the memory alone. A group is ascending. Groups are ordered by their first index.
     """
     words = np.ascontiguousarray(_as_words(hashes).T)
     parents = np.arange(len(hashes))

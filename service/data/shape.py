@@ -1,12 +1,33 @@
-"""Shape of a photograph folder, and the place of class folders that lie elsewhere."""
+"""Shape of a photograph folder: its entries, without those of systems and programs, and misplaced class folders."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from service.data.names import join_names, normalise_name
-from service.data.passed_over import is_made_by_program, list_visible
+
+_MADE_BY_SYSTEMS = frozenset(
+    map(str.casefold, (
+        # Windows
+        "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "Config.Msi", "MSOCache",
+        "Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "Picasa.ini", "ZbThumbnail.info",
+        # macOS; a share writes the carriage return as U+F00D
+        "__MACOSX", "Icon\r", "Icon\uf00d", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
+        "TheFindByContentFolder", "Desktop DB", "Desktop DF",
+        # Linux, Android, network storage
+        "lost+found", "LOST.DIR", "@eaDir", "@tmp", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot",
+        "~snapshot",
+        # Python
+        "__pycache__",
+    ))
+)  # fmt: skip
+_RECOVERED = re.compile(r"found\.\d{3}", re.IGNORECASE)  # what Windows' check of a disk saves
+_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")  # files that mark the folder around them as a Python environment or as a cache
+_OUR_NAMES = frozenset({"runs", "model_store"})
+_OUR_FILES = ("data_check.json", "*/data_check.json", "[0-9]*/saved_model.pb", "*/[0-9]*/saved_model.pb")
+"""They tell a run folder, a folder of them, a model's folder and a model store."""
 
 _PHOTOGRAPH_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -16,11 +37,29 @@ _DEPTH, _MOST_FOLDERS, _MOST_INNER = 3, 500, 5
 """Levels to search below the folder, folders to list, and folders to name of one class."""
 
 
-def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
-    """Describe the fault of a folder whose photographs do not lie directly in class folders.
+def list_visible(folder: Path) -> list[Path]:
+    """List a folder without hidden entries and those of systems, sorted by name. Raises `OSError`."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.casefold() not in _MADE_BY_SYSTEMS)
+    return [folder / name for name in names if not name.startswith(".") and not _RECOVERED.fullmatch(name)]
 
-    `class_folders` are its subfolders that may be classes. With `may_lack_classes` one class is enough, and a class
-    folder may be empty. The description names the folder to give. None means that there is no fault.
+
+def is_made_by_program(folder: Path) -> bool:
+    """Return whether a program made this folder: a cache, a Python environment, run folders or a model store.
+
+    A folder with a default name of ours counts only while no file is in it. A class may have that name.
+    """
+    entries = list_visible(folder)
+    if any(entry.name in _MARKS for entry in entries) or any(any(folder.glob(pattern)) for pattern in _OUR_FILES):
+        return True
+    return folder.name in _OUR_NAMES and not any(
+        entry.is_file() or any(inner.is_file() for inner in list_visible(entry)) for entry in entries
+    )
+
+
+def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
+    """Describe the fault of a folder whose photographs do not lie directly in class folders. None means no fault.
+
+    `class_folders` are its subfolders that may be classes. The description names the folder to give.
     """
     deeper = {folder: found for folder in class_folders if (found := _find_deeper(folder))}
     full = [folder for folder in class_folders if folder not in deeper and _holds_file(folder)]

@@ -1,11 +1,8 @@
 """Split into train, validation and test. The seed and the pixels of a photograph choose its part.
 
-So the split is the same on every machine. Removing a photograph moves no other one. A group of near-duplicates must
-lie in one part. The part with most of its members keeps them. The others are set aside. They are 13 of the 3,281
-photographs of flower_photos, on average over 20 seeds.
-
-Training would get nearly all of a class that is mostly near-duplicates. Such a class is cut in the order of its file
-names, without the seed. Neighbours stay together but for two cuts. More photographs can move others.
+So the split is the same on every machine. Removing a photograph moves no other one. Of a group of near-duplicates only
+the members in its main part are used. 13 of the 3,281 photographs of flower_photos are lost, on average over 20 seeds.
+A class that is mostly near-duplicates is cut in the order of its file names, without the seed.
 """
 
 import hashlib
@@ -15,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -23,13 +19,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from service.data.check import CheckedPhotograph, DataCheck, Finding
 from service.data.folder import describe_odd_name
 from service.errors import DatasetError
-from service.files import read_regular
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.70, 0.15, 0.15)
 
-_MAX_SPLIT_BYTES = 256 * 1024 * 1024  # some 1.5 million photographs
 _MOST_SEEDS, _MOST_CHOICES = 200, 200_000  # limits of the search for a better seed: about a second
 
 
@@ -46,11 +40,8 @@ class Split:
 def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float, float] = DEFAULT_FRACTIONS) -> Split:
     """Divide the usable photographs. Each class keeps the fractions as closely as chance does.
 
-    The fractions are those of train, validation and test. Each is above 0, and their sum is 1.
-
-    Raises:
-        DatasetError: The fractions are wrong, or a part lacks a class, by chance. The message names all such classes,
-            how many photographs are enough, and a seed that serves all parts, if there is one.
+    The fractions are those of train, validation and test. Each is above 0, and their sum is 1. Raises `DatasetError`
+    for other fractions, or if a part lacks a class. It names a seed that serves all parts, if there is one.
     """
     if min(fractions) <= 0 or not math.isclose(sum(fractions), 1):
         raise DatasetError(f"The split needs three fractions above 0 with sum 1, not {fractions}.")
@@ -88,10 +79,7 @@ def _split(check: DataCheck, seed: int, fractions: tuple[float, float, float]) -
 
 
 def _set_aside(group: tuple[CheckedPhotograph, ...], parts: dict[CheckedPhotograph, Part]) -> list[Finding]:
-    """Take the members outside the group's main part out of `parts`.
-
-    The part with most members wins. On a tie the smaller part wins, as it feels a photograph less.
-    """
+    """Take members out of `parts`, but those in the part with most. On a tie the smaller part keeps its own."""
     votes = Counter(parts[photograph] for photograph in group)
     winner = max(votes, key=lambda part: (votes[part], PARTS.index(part)))
     kept = next(photograph for photograph in group if parts[photograph] == winner)
@@ -210,19 +198,8 @@ def split_to_json(split: Split) -> str:
     return "{" + head + lines + "\n ]}\n"
 
 
-def read_split(path: Path) -> SplitList:
-    """Read a stored split list. Raises `DatasetError` if it cannot be read, is wrong, or names a file twice."""
-    try:
-        text = read_regular(path, _MAX_SPLIT_BYTES)
-    except OSError as error:
-        raise DatasetError(
-            f"The split list {path} cannot be read ({error.strerror}); give one that `train` wrote."
-        ) from error
-    return parse_split(text, str(path))
-
-
 def parse_split(text: bytes, name: str) -> SplitList:
-    """Parse the bytes of a split list. `name` is for messages. Raises as `read_split`."""
+    """Parse a split list. `name` is for messages. Raises `DatasetError` if it is wrong or names a file twice."""
     try:
         split = SplitList.model_validate_json(text)
     except ValidationError as error:

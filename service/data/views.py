@@ -15,7 +15,7 @@ Photographs = Sequence[Pixels] | Pixels
 
 @dataclass(frozen=True)
 class View:
-    """One view. It shows `share` of its own photograph and 1 - `share` of `other`. `pixels` uint8 (size, size, 3)."""
+    """View with `share` of its own photograph and 1 - `share` of `other`. `pixels` is uint8 (size, size, 3)."""
 
     pixels: Pixels
     other: int
@@ -28,7 +28,7 @@ MakeView = Callable[[Photographs, int, np.random.Generator], View]
 
 @dataclass(frozen=True)
 class Batch:
-    """N views for one step.
+    """Batch of N views for one step.
 
     `images` is uint8 (N, size, size, 3). `photographs` and `views`, int64 (N,), number them. `others`, int64 (N,), are
     the photographs mixed in. `shares`, float32 (N,), are the shares of their own photographs.
@@ -42,25 +42,14 @@ class Batch:
 
 
 class Views:
-    """View `v` of photograph `i`, the same each time and on any thread.
+    """Views that `make` makes of photographs. View `v` of photograph `i` is the same each time and on any thread.
 
-    Numbered views are kept once made, if all take at most half of the free memory.
-
-    Args:
-        photographs: Photographs to show.
-        make: Function that makes a view.
-        seed: Seed of all views.
-        num_views: Views of each photograph. 0 means no end of them. These are not kept.
-        free_bytes: Free memory. None means what `memory_left` says.
+    Each photograph has `num_views` numbered views. They are kept once made, if all take at most half of `free_bytes`,
+    or of what `memory_left` says. 0 means no end of views, which are not kept.
     """
 
     def __init__(
-        self,
-        photographs: Photographs,
-        make: MakeView,
-        seed: int,
-        num_views: int = 0,
-        free_bytes: int | None = None,
+        self, photographs: Photographs, make: MakeView, seed: int, num_views: int = 0, free_bytes: int | None = None
     ) -> None:
         self._photographs, self._make, self.seed, self.num_views = photographs, make, seed, num_views
         self.is_keeping = False

@@ -24,12 +24,8 @@ class Obstacle:
 def choose_engine(machine: Machine, precisions: Sequence[Precision], wish: EngineWish) -> EngineInfo:
     """Choose the SavedModel on a GPU, else onnxruntime, else the SavedModel on the CPU.
 
-    `precisions` are those of the version's networks for onnxruntime.
-
-    Raises:
-        DeviceUnavailable: The device cannot be used, or the library of the engine is missing.
-        InvalidVersion: The version has no network for the engine.
-        SettingsError: The wish contradicts itself.
+    `precisions` are those of the version's networks for onnxruntime. Raises `DeviceUnavailable` if the device or the
+    library of the engine is missing, `InvalidVersion` without such a network, and as `EngineWish.check`.
     """
     wish.check()
     obstacle = find_gpu_obstacle(machine)

@@ -1,5 +1,6 @@
-"""Protocol of the engines, which turn a batch of pixels into probabilities."""
+"""Protocol of the engines, which turn a batch of pixels into probabilities, and the check of their answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,23 +11,21 @@ from service.errors import EngineFailed, OutOfMemory, ServiceError, is_out_of_me
 from service.imaging.pixels import Pixels
 from service.store.layout import Precision
 
+_TOLERANCE = 1e-5  # float32 sums reorder with the batch size
+
 Probabilities = NDArray[np.float32]
 """float32, shape (num_classes,) or (N, num_classes); each row sums to 1 within 1e-5, ordered like `class_names`."""
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Engine, device and precision, with the reason for them in one sentence.
+    """Engine, device and precision, with the reason for them in one sentence."""
 
-    The engine is "savedmodel" or "onnxruntime". Once it has run, `device` is that of a result tensor. `warning` is an
-    obstacle with its remedy, such as a GPU that stays unused. It is empty if there is none.
-    """
-
-    engine: str
-    device: Literal["gpu", "cpu"]
+    engine: str  # savedmodel or onnxruntime
+    device: Literal["gpu", "cpu"]  # once it has run, that of a result tensor
     precision: Precision
     reason: str
-    warning: str = ""
+    warning: str = ""  # an obstacle with its remedy, such as a GPU that stays unused
 
     def to_dict(self) -> dict[str, str]:
         """Return the fields but for the warning."""
@@ -48,24 +47,15 @@ class Engine(Protocol):
     def warm_up(self, max_batch_size: int) -> None:
         """Run all batch sizes up to `max_batch_size` that traffic can meet, before the first request.
 
-        Raises:
-            EngineFailed: A call raised, or its answer is no probability distribution.
-            OutOfMemory: A call found too little memory.
+        Raises as `run`, and `EngineFailed` for an answer that is no probability distribution.
         """
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         """Score a batch.
 
-        Args:
-            images: uint8, shape (N, image_size, image_size, 3), RGB, N >= 1.
-            is_alone: No other image is in a lane or waits for one. The call may use all cores.
-
-        Returns:
-            float32, shape (N, num_classes). Row i belongs to image i, whatever the rest of the batch.
-
-        Raises:
-            EngineFailed: The runtime raised.
-            OutOfMemory: The runtime found too little memory.
+        `images` are uint8, shape (N, image_size, image_size, 3), RGB, N >= 1. The answer is float32, shape
+        (N, num_classes). Row i belongs to image i, whatever the rest of the batch. With `is_alone` no other image is in
+        a lane or waits for one, and the call may use all cores. Raises `EngineFailed`, or `OutOfMemory`.
         """
 
     def close(self) -> None:
@@ -84,3 +74,30 @@ def failed_run(num_images: int, cause: BaseException) -> ServiceError:
 def no_memory_to_load(version: str) -> OutOfMemory:
     """Return the error for a network that does not fit into memory."""
     return OutOfMemory(f"there is not enough memory to load version {version}: free memory, or raise the limit")
+
+
+def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
+    """Run each batch size on noise, and check the answers.
+
+    Raises as `Engine.warm_up`, and `EngineFailed` for an answer that depends on the rest of its batch.
+    """
+    shape = (max(batch_sizes), engine.image_size, engine.image_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for size in batch_sizes:
+        together, alone = engine.run(images[:size]), engine.run(images[size - 1 : size], is_alone=True)
+        _check(together, alone, (size, engine.num_classes), engine.info.device)
+
+
+def _check(together: Probabilities, alone: Probabilities, shape: tuple[int, int], device: str) -> None:
+    """Check one answer. NaN fails each comparison."""
+    where = f"at batch size {shape[0]} on the {device}"
+    if together.shape != shape or not np.isfinite(together).all():
+        raise EngineFailed(f"the network's answer {where} is no table of finite numbers: export it again")
+    if not np.abs(together.sum(axis=1) - 1).max() <= _TOLERANCE or together.min() < 0:
+        raise EngineFailed(f"the network's answer {where} is no probability distribution: export it again")
+    difference = np.abs(together[-1] - alone[0]).max()
+    if not difference <= _TOLERANCE:
+        raise EngineFailed(
+            f"an image's probabilities {where} differ by {difference:.2g} from those it gets alone, "
+            f"at most {_TOLERANCE:.0e} is allowed"
+        )

@@ -14,24 +14,18 @@ _TIMEOUT_S = 20.0  # the first call may wake the driver
 
 @dataclass(frozen=True)
 class Machine:
-    """Runtimes and GPUs. TensorFlow lists its own only if the driver has one, and `has_cuda` if it was built for them.
-
-    `no_tensorflow` and `no_onnxruntime` are why these cannot be used. They are empty if they can.
-    """
+    """Runtimes and GPUs. TensorFlow is asked only if the driver has a GPU."""
 
     driver_gpus: tuple[str, ...] = ()
-    no_tensorflow: str = ""
-    has_cuda: bool = False
+    no_tensorflow: str = ""  # why it cannot be used, if it cannot
+    has_cuda: bool = False  # TensorFlow was built for GPUs
     tensorflow_gpus: tuple[str, ...] = ()
-    no_onnxruntime: str = ""
+    no_onnxruntime: str = ""  # why it cannot be used, if it cannot
     has_fast_int8: bool = False
 
 
 def inspect_machine(*, look_for_gpu: bool = True) -> Machine:
-    """Find the runtimes, and the GPUs if `look_for_gpu`.
-
-    Beside a GPU TensorFlow is imported. That takes seconds, and hundreds of megabytes.
-    """
+    """Find the runtimes, and the GPUs if `look_for_gpu`. Beside a GPU TensorFlow is imported, which takes seconds."""
     no_tensorflow = "" if find_spec("tensorflow") else "is not installed"
     no_onnxruntime = "" if find_spec("onnxruntime") else "is not installed"
     driver_gpus = list_driver_gpus() if look_for_gpu else ()

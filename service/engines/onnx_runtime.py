@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
-from service.engines.warm_up import run_and_check
+from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores, pinnable_cores
@@ -23,30 +22,16 @@ class OnnxRuntimeEngine:
     Each of several parallel calls computes on its own thread. So they never wait for each other. A call that is alone
     uses all cores. A lone client of a float32 network gets its answer a third sooner by that.
 
-    Args:
-        network: Bytes of an ONNX file. They are not kept.
-        version: Name of the version, for messages.
-        threads: Number of cores. 0 means all that `count_cores` counts.
-
-    Raises:
-        InvalidVersion: It is no network, or its tensors are not those of `store.layout`.
-        OutOfMemory: There is not enough memory.
+    `network` has the bytes of an ONNX file, which are not kept. `threads` is the number of cores. 0 means all that
+    `count_cores` counts. Raises `InvalidVersion` if it is no network, or if its tensors are not those of
+    `store.layout`, and `OutOfMemory`.
     """
 
-    def __init__(
-        self,
-        network: bytes,
-        *,
-        version: str,
-        precision: layout.Precision,
-        reason: str,
-        warning: str = "",
-        threads: int = 0,
-    ) -> None:
-        self.info = EngineInfo("onnxruntime", "cpu", precision, reason, warning)
+    def __init__(self, network: bytes, choice: EngineInfo, *, version: str, threads: int = 0) -> None:
+        self.info = choice
         num_cores = threads or count_cores()
-        self._session = _load(network, version, precision, 1)
-        self._wide_session = _load(network, version, precision, num_cores) if num_cores > 1 else self._session
+        self._session = _load(network, version, choice.precision, 1)
+        self._wide_session = _load(network, version, choice.precision, num_cores) if num_cores > 1 else self._session
         self.image_size, self.num_classes = _read_shapes(self._session, version)
         self.lane_cores = pinnable_cores(threads)
         # One for each core that it can keep to; else one more, since Python's lock always keeps one waiting. On a

@@ -17,20 +17,14 @@ from service.store.versions import find_version
 
 
 class ServedVersion:
-    """Verified version with its engine. It belongs to one thread, so it has no locks.
-
-    Attributes:
-        rule: How an image becomes square.
-        engine: Not to be called after `retire`, except within `in_use`.
-    """
+    """Verified version with its engine and resize rule. It belongs to one thread, so it has no locks."""
 
     def __init__(self, verified: VerifiedVersion, engine: Engine) -> None:
         self.verified = verified
         self.model, self.version = verified.folder.parent.name, int(verified.folder.name)
         self.metadata = verified.metadata
-        preprocessing = self.metadata.preprocessing
-        self.rule = ResizeRule(preprocessing.image_size, preprocessing.shorter_side)
-        self.engine = engine
+        self.rule = ResizeRule(self.metadata.preprocessing.image_size, self.metadata.preprocessing.shorter_side)
+        self.engine = engine  # not to be called after `retire`, except within `in_use`
         self._num_users = 0
         self._is_retired = False
         self._is_closing = False
@@ -73,11 +67,8 @@ def open_version(
 ) -> ServedVersion:
     """Load a verified version and compare its network with its metadata.
 
-    `max_batch_size` is the largest batch to warm up. 0 means no warm-up. `load` is None for `load_engine`.
-
-    Raises:
-        InvalidVersion: The network does not fit the metadata, or as `load_engine`, like other errors.
-        EngineFailed: The warm-up failed.
+    `max_batch_size` is the largest batch to warm up. 0 means no warm-up. `load` is None for `load_engine`. Raises as
+    that, `InvalidVersion` for a network that does not fit the metadata, and `EngineFailed` for a failed warm-up.
     """
     engine = (load or load_engine)(verified, wish)
     try:
@@ -91,36 +82,22 @@ def open_version(
 
 
 def open_stored(store: Path, model: str, wish: EngineWish, version: int | None = None) -> ServedVersion:
-    """Find, verify and load a version, or the one that a service would take if it is None.
-
-    Raises as `find_version` and `open_version`.
-    """
+    """Find, verify and load a version. None means the served one. Raises as `find_version` and `open_version`."""
     return open_version(verify_version(find_version(store, model, version).folder), wish)
 
 
 def load_engine(version: VerifiedVersion, wish: EngineWish) -> Engine:
     """Load a verified version with the engine that `choose_engine` names. It is not warmed up.
 
-    Raises:
-        DeviceUnavailable: The device cannot be used, or the library of the engine is missing.
-        InvalidVersion: The version has no network for the engine.
-        ChangedVersion: Its files are no longer those that were verified.
-        OutOfMemory: There is not enough memory.
-        SettingsError: The wish contradicts itself, or TensorFlow runs with another number of threads.
+    Raises as `choose_engine` and the engines. Raises `ChangedVersion` if the files are no longer those verified.
     """
     machine = inspect_machine(look_for_gpu=wish.device != "cpu")
     choice = choose_engine(machine, list_precisions(version.digests), wish)
     if choice.engine == "onnxruntime":
         from service.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(
-            version.read(CPU_MODEL_FILES[choice.precision]),
-            version=version.folder.name,
-            precision=choice.precision,
-            reason=choice.reason,
-            warning=choice.warning,
-            threads=wish.threads,
-        )
+        network = version.read(CPU_MODEL_FILES[choice.precision])
+        return OnnxRuntimeEngine(network, choice, version=version.folder.name, threads=wish.threads)
     try:
         from service.engines.savedmodel import SavedModelEngine
     except Exception as error:  # two half-removed distributions can raise anything
@@ -129,12 +106,7 @@ def load_engine(version: VerifiedVersion, wish: EngineWish) -> Engine:
         raise no_tensorflow(f"cannot be imported ({type(error).__name__}: {error})", choice.device) from error
     try:
         loaded = SavedModelEngine(
-            version.folder,
-            device=choice.device,
-            reason=choice.reason,
-            warning=choice.warning,
-            threads=wish.threads,
-            gpu_memory_limit_mb=wish.gpu_memory_limit_mb,
+            version.folder, choice, threads=wish.threads, gpu_memory_limit_mb=wish.gpu_memory_limit_mb
         )
     except InvalidVersion:
         version.check_unchanged()  # else it may be another one that cannot be loaded

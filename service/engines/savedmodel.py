@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load
-from service.engines.warm_up import run_and_check
+from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
 from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores
@@ -47,11 +46,9 @@ class SavedModelEngine:
 
     One call uses all cores of a CPU. XLA was slower at every batch size, measured on two busy cores.
 
-    Args:
-        folder: Of a version. TensorFlow takes paths, so the caller compares the files again afterwards.
-        device: "gpu" is the first one that TensorFlow lists.
-        threads: Number of threads of one call on the CPU. 0 means one per core, or as TensorFlow already runs.
-        gpu_memory_limit_mb: Limit of GPU memory, in MB. 0 means no limit.
+    TensorFlow takes paths, so the caller compares the files of the version's `folder` again afterwards. The GPU is the
+    first that TensorFlow lists. `threads` is the number of threads of one call on the CPU. 0 means one per core, or as
+    TensorFlow already runs. `gpu_memory_limit_mb` is in MB. 0 means no limit.
 
     Raises:
         InvalidVersion: It is no SavedModel, or its signature is not that of `store.layout`.
@@ -59,22 +56,12 @@ class SavedModelEngine:
         SettingsError: TensorFlow already runs with another number of threads.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        device: Literal["gpu", "cpu"],
-        reason: str,
-        warning: str = "",
-        threads: int = 0,
-        gpu_memory_limit_mb: int = 0,
-    ) -> None:
+    def __init__(self, folder: Path, choice: EngineInfo, *, threads: int = 0, gpu_memory_limit_mb: int = 0) -> None:
         _use_threads(threads)
-        if device == "gpu":
+        self.info, self._wish = choice, choice.device
+        if self._wish == "gpu":
             _prepare_gpus(gpu_memory_limit_mb)
-        self.info = EngineInfo("savedmodel", device, "float32", reason, warning)
-        self._wish = device
-        with tf.device(f"/{device}:0"):
+        with tf.device(f"/{self._wish}:0"):
             self._loaded = _load(folder)  # the variables live as long as this
         self._signature = _find_signature(self._loaded, folder.name)
         self.image_size, self.num_classes = _read_shapes(self._signature, folder.name)

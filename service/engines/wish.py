@@ -12,15 +12,7 @@ PrecisionWish = Literal["auto", "float32", "int8"]
 
 @dataclass(frozen=True)
 class EngineWish:
-    """Settings of an engine.
-
-    Attributes:
-        engine: The runtime. "auto" prefers the SavedModel on a GPU, and onnxruntime elsewhere.
-        device: "auto" takes a GPU if TensorFlow can use one.
-        precision: "auto" takes int8 where the version has it and the CPU has its instructions.
-        threads: Number of cores. 0 means all that `count_cores` counts.
-        gpu_memory_limit_mb: Limit of GPU memory, in MB. 0 means no limit.
-    """
+    """Settings of an engine, as `EngineSettings` describes them. A 0 means all cores, or no limit."""
 
     engine: EngineName = "auto"
     device: DeviceWish = "auto"

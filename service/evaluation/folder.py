@@ -59,14 +59,11 @@ def evaluate_folder(
 ) -> FolderEvaluation:
     """Score the photographs of `folder` and compare with the names of their class folders.
 
-    Classes of the model may be missing in the folder. They are not evaluated.
+    Classes of the model may be missing in the folder. They are not evaluated. The photographs of a `part` must be
+    unchanged. None means the whole folder. `progress` gets (photographs done, photographs in all).
 
-    The photographs of a `part` must be unchanged. None means the whole folder. `progress` is called with (photographs
-    done, photographs in all).
-
-    Raises:
-        DatasetError: The model does not know a class of the folder, or no photograph could be scored.
-        InvalidVersion, EngineFailed: As `select_part` and `score_each`.
+    Raises `DatasetError` if the model does not know a class of the folder, or if no photograph could be scored. Raises
+    as `select_part` and `score_each`.
     """
     class_names = opened.metadata.class_names
     index_of = {normalise_name(label): index for index, label in enumerate(class_names)}
@@ -110,12 +107,9 @@ def stated_metrics(evaluation: Evaluation, part: str) -> PartMetrics:
 
 
 def find_differences(stated: PartMetrics, evaluation: Evaluation) -> tuple[str, ...]:
-    """List the differences between a version's metadata and a new evaluation, a sentence each.
-
-    Counts must be equal, and shares to six digits. The calibration error may differ by two photographs. On another
-    device a probability can fall on the other side of a bin's edge.
-    """
+    """List the differences between a version's metadata and a new evaluation, a sentence each."""
     measured = stated_metrics(evaluation, stated.part)
+    # On another device a probability can fall on the other side of a bin's edge.
     allowed = {"num_photographs": 0.0, "num_correct": 0.0, "expected_calibration_error": 2 / stated.num_photographs}
     return tuple(
         f"{name} is {getattr(stated, name)} in the metadata and {getattr(measured, name)} now"

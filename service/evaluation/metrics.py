@@ -91,12 +91,7 @@ class Evaluation:
 def evaluate(
     probabilities: Probabilities, class_indices: NDArray[np.integer[Any]], class_names: Sequence[str]
 ) -> Evaluation:
-    """Compare probabilities with the truth.
-
-    Args:
-        probabilities: float32, shape (N, num_classes), N >= 1. Rows sum to 1.
-        class_indices: Integers, shape (N,). They are the true classes.
-        class_names: `class_names[class_index]` is the label.
+    """Compare `probabilities`, float32, shape (N, num_classes), N >= 1, with the true `class_indices`, shape (N,).
 
     Sources: Wilson 1927 (interval). Guo et al. 2017, "On calibration of modern neural networks" (calibration error).
     """

@@ -53,15 +53,8 @@ def score_each(
     """Score photographs in order. A photograph that cannot be scored yields its error.
 
     The next batch is decoded while the engine runs one. Memory holds at most two batches of squares, and one full
-    image per decoding thread.
-
-    Args:
-        pixels_digests: Digests by path. Such a photograph is refused unless it has its digest (`has_digest`).
-        decode_threads: Number of threads. 0 means one more than cores.
-
-    Raises:
-        EngineFailed: The engine call raised.
-        OutOfMemory: There is not enough memory. No photograph is at fault.
+    image per decoding thread. 0 threads means one more than cores. A photograph with one of `pixels_digests` is refused
+    unless it has that (`has_digest`). Raises `EngineFailed`, or `OutOfMemory`. Then no photograph is at fault.
     """
 
     def load(path: Path) -> Pixels:

@@ -24,22 +24,17 @@ def summarise(evaluation: Evaluation) -> str:
     """Write accuracy, calibration error and log loss in three lines. A fourth names absent classes."""
     interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
     counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
-    return (
-        f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}\n"
+    lines = [
+        f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}",
         f"calibration error  {evaluation.expected_calibration_error:.1%}; "
-        f"a perfectly calibrated network: up to {evaluation.calibration_error_by_chance:.1%} by chance\n"
-        f"log loss           {evaluation.log_loss:.3f}{_describe_absent(evaluation)}"
-    )
-
-
-def _describe_absent(evaluation: Evaluation) -> str:
-    absent, num_classes = evaluation.absent_classes, len(evaluation.class_names)
-    if not absent:
-        return ""
-    return (
-        f"\nclasses            {num_classes - len(absent)} of the model's {num_classes}; "
-        f"there are no photographs of {', '.join(absent)}"
-    )
+        f"a perfectly calibrated network: up to {evaluation.calibration_error_by_chance:.1%} by chance",
+        f"log loss           {evaluation.log_loss:.3f}",
+    ]
+    if absent := evaluation.absent_classes:
+        num_classes = len(evaluation.class_names)
+        present = f"{num_classes - len(absent)} of the model's {num_classes}"
+        lines.append(f"classes            {present}; there are no photographs of {', '.join(absent)}")
+    return "\n".join(lines)
 
 
 def _class_table(evaluation: Evaluation) -> Table:

@@ -11,10 +11,7 @@ _LEAST_LEVEL = 4_096  # of the brightest 16-bit number
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Convert a loaded image to mode L, RGB or CMYK: 8 bits per channel, on white where it is transparent.
-
-    Grey stays L, which takes a quarter of the memory. Colour profiles are not applied.
-    """
+    """Convert a loaded image to mode L, RGB or CMYK: 8 bits per channel, on white. Profiles are not applied."""
     return _on_white(_eight_bits(image))
 
 
@@ -26,11 +23,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def check_levels(image: Image.Image, name: str) -> None:
     """Refuse a loaded 16-bit image whose numbers use 12 bits or fewer: it would be black.
 
-    Scanners, cameras and microscopes write such files. A file does not say how white its numbers are. An image that is
-    all black is taken.
-
-    Raises:
-        UnsupportedImageFormat: Its greatest number is below 4,096 and above 0.
+    Scanners, cameras and microscopes write such files. Raises `UnsupportedImageFormat` where the greatest number is
+    below 4,096 and above 0.
     """
     if image.mode.startswith("I;16"):
         greatest, least = int(np.asarray(image).max()), _LEAST_LEVEL

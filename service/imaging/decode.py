@@ -1,8 +1,4 @@
-"""The decoder of files, for training, evaluation and serving alike.
-
-`inspection.py` tells format and size first. Pillow decodes with that one format allowed. `colour.py` makes 8 bits on
-white. The image is turned upright. Then `resize.py` makes the square, in sRGB.
-"""
+"""The decoder of files, for training, evaluation and serving alike. Pillow may use the inspected format only."""
 
 import io
 import logging
@@ -19,7 +15,7 @@ from service.imaging.inspection import Inspection, check_pixels, foreign_errors_
 from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS
 from service.imaging.limits import PIXEL_BYTES, ImageLimits, ResizeRule
 from service.imaging.pixels import Decoded, Pixels
-from service.imaging.png import check_rows, has_16_bits, mark_transparent, without_broken_notes
+from service.imaging.png import check_rows, mark_transparent, without_broken_notes
 from service.imaging.refusals import not_read
 from service.imaging.resize import resize
 from service.imaging.tiff_directory import read_page
@@ -59,8 +55,7 @@ def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Decoded:
         The image. Its colours are not converted yet. `resize` does that, where it costs least.
 
     Raises:
-        MissingImage, ImageBytesTooLarge, ImageTooLarge, UnsupportedImageFormat, InvalidImage, OutOfMemory: As
-            `inspect`. No bytes raise anything else.
+        ImageError, OutOfMemory: As `inspect`. No bytes raise anything else.
     """
     inspection = inspect(data, limits)
     with _errors_blamed(data, inspection):
@@ -71,15 +66,12 @@ def decode_square(data: bytes, rule: ResizeRule, inspected: Inspection | ImageLi
     """Decode a file, and resize it to the square that the network takes.
 
     Args:
-        data: As of `decode_image`.
-        rule: Of the square.
+        data, rule: As of `decode_image` and `resize`.
         inspected: The inspection of `data`, or limits, within which it is inspected here.
 
     Returns:
         `resize(decode_image(data), rule)`, bit for bit: uint8, shape (image_size, image_size, 3), RGB, read-only.
-
-    Raises:
-        ImageError, OutOfMemory: As `decode_image`.
+        Errors are those of `decode_image`.
     """
     inspection = inspect(data, inspected) if isinstance(inspected, ImageLimits) else inspected
     with _errors_blamed(data, inspection):
@@ -94,7 +86,10 @@ def _errors_blamed(data: bytes, inspection: Inspection) -> AbstractContextManage
 def _decode(data: bytes, inspection: Inspection) -> Decoded:
     image_format = inspection.format
     _prepare_pillow(inspection.limits)
-    prepared = _prepare_bytes(data, inspection)
+    # Pillow would refuse a whole image over a broken note, and answer half of one at an early end mark.
+    prepared = without_broken_notes(data) if image_format == "PNG" else data
+    if inspection.jpeg:
+        prepared = inspection.jpeg.without_end(data)
     with Image.open(io.BytesIO(prepared), formats=(image_format,)) as file:
         # The decoder itself halves, quarters or eighths JPEGs, each block at once; it takes the least that is no less.
         file.draft(None, (ENOUGH, ENOUGH))
@@ -117,19 +112,12 @@ def _decode(data: bytes, inspection: Inspection) -> Decoded:
 
 
 def _check_size(num_pixels: int, inspection: Inspection) -> None:
-    """Refuse an opened file that has more pixels than it announced. Its place was chosen for those."""
+    """Refuse an opened file that has more pixels than it announced, by which its place was chosen."""
     check_pixels(num_pixels, inspection.limits)
     if inspection.is_memory_bounded and num_pixels > inspection.num_pixels:
         raise InvalidImage(
             f"The {inspection.format} picture is broken (it is larger than its header says): send another copy."
         )
-
-
-def _prepare_bytes(data: bytes, inspection: Inspection) -> bytes:
-    """Take from a file what would make Pillow refuse a whole image, or answer half of one."""
-    if inspection.format == "PNG":
-        return without_broken_notes(data)
-    return inspection.jpeg.without_end(data) if inspection.jpeg else data
 
 
 def _prepare_tiff(file: ImageFile.ImageFile) -> None:
@@ -150,9 +138,10 @@ def _prepare_tiff(file: ImageFile.ImageFile) -> None:
 def _check_loaded(file: ImageFile.ImageFile, data: bytes, image_format: str) -> None:
     """Refuse numbers of 12 bits in words of 16, and greys beyond those that Pillow holds."""
     page = read_page(data) if image_format == "TIFF" else None
-    if has_16_bits(data) if image_format == "PNG" else page is not None and page.has_16_bits:
+    num_bits = page.unsigned_bits if page else data[24] if image_format == "PNG" else 0  # 24: where its header says it
+    if num_bits == 16:
         check_levels(file, image_format)
-    if page is not None and page.has_unsigned_32_bits and np.min(file.getextrema()) < 0:
+    if page and num_bits == 32 and np.min(file.getextrema()) < 0:
         raise not_read("TIFF", "holds 32-bit numbers above 2,147,483,647")
 
 
@@ -174,9 +163,8 @@ def _orientation(image: Image.Image) -> int:
 def _prepare_pillow(limits: ImageLimits) -> None:
     """Set Pillow's globals before every image, so that no other import or setting matters.
 
-    Pillow's own pixel guard acts at twice its number. It is the second line behind ours, and is never lowered: a
-    neighbour may have a larger limit. A filter in front silences warnings. `warnings.catch_warnings` swaps a list that
-    all threads share.
+    Pillow's own pixel guard is never lowered, since a neighbour may have a larger limit. A filter in front silences
+    warnings. `warnings.catch_warnings` swaps a list that all threads share.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     most_pixels = max(limits.max_image_pixels, MAX_JPEG_PIXELS)

@@ -1,8 +1,4 @@
-"""The format of a file, told from its first bytes.
-
-Names and content types from clients are not believed. The decoder is allowed this one format. No other reader of the
-imaging library sees bytes from outside.
-"""
+"""The format of a file, told from its first bytes. Names and content types from clients are not believed."""
 
 import struct
 

@@ -1,7 +1,7 @@
 """Pixels that an image announces, told before it is decoded.
 
-A decoder works for as long as a file tells it to. These walks touch a few bytes of each block of the file. They refuse
-files that would keep a decoder busy out of proportion, and files that stop before their end.
+The walks touch a few bytes of each block. They refuse files that would keep a decoder busy out of proportion, and files
+that stop before their end.
 """
 
 import struct
@@ -19,18 +19,14 @@ _BMP_BITS = frozenset({1, 4, 8, 16, 24, 32})
 
 
 def announced_pixels(data: bytes, image_format: str) -> int:
-    """Return width x height of the first frame of any format but JPEG.
-
-    Returns:
-        0 where only the decoder can tell (AVIF).
+    """Return width x height of the first frame of any format but JPEG. 0 means that only the decoder can tell (AVIF).
 
     Raises:
         InvalidImage: The file stops before its image does, or its structure is broken or out of proportion.
         UnsupportedImageFormat: It is a kind of PNG, TIFF or BMP that is not decoded rightly.
         struct.error, IndexError, OverflowError: The file stops inside a field.
     """
-    check = _CHECKS.get(image_format)
-    return check(data) if check else 0
+    return _CHECKS[image_format](data) if image_format in _CHECKS else 0
 
 
 def _gif_pixels(data: bytes) -> int:

@@ -50,11 +50,7 @@ class Inspection:
 
 
 def inspect(data: bytes, limits: ImageLimits) -> Inspection:
-    """Tell what a file would be decoded to, and refuse it where that needs no decoder.
-
-    Args:
-        data: A whole file.
-        limits: Bytes and pixels that it may have.
+    """Tell what a whole file would be decoded to, and refuse it where that needs no decoder.
 
     Raises:
         MissingImage: `data` is empty.
@@ -100,9 +96,7 @@ def check_pixels(num_pixels: int, limits: ImageLimits) -> None:
 def foreign_errors_blamed(image_format: str, is_starved: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn errors of libraries into `InvalidImage`, or into `OutOfMemory` where memory was short.
 
-    Args:
-        image_format: Of the file, for the message.
-        is_starved: Says whether memory is short. Decoders do not always say that they found none.
+    Decoders do not always say that they found none. `is_starved` tells it.
     """
     try:
         yield
@@ -123,8 +117,7 @@ def foreign_errors_blamed(image_format: str, is_starved: Callable[[], bool] = la
 def _is_memory_bounded(data: bytes, image_format: str) -> bool:
     """Return whether the pixels bound the memory that a decoder takes.
 
-    AVIF names one size in its container and may hold images of another. A TIFF has room for a dozen lists, which Python
-    goes through number by number. Lossless WebP may have Huffman tables for each block of 4 x 4 pixels. These take
-    hundreds of bytes a pixel, from a fraction of one.
+    AVIF may hold images of another size than its container names. A TIFF has room for a dozen lists, which Python goes
+    through. Lossless WebP may have Huffman tables for each 4 x 4 pixels, of hundreds of bytes a pixel.
     """
     return not (image_format in ("AVIF", "TIFF") or (image_format == "WEBP" and (b"VP8L" in data or b"ALPH" in data)))

@@ -13,8 +13,7 @@ MAX_JPEG_PIXELS = 200_000_000
 ENOUGH = 512
 """Pixels of shorter side that large JPEGs are decoded to, at least: twice what networks see, so that resizing averages.
 
-A photograph of 12 megapixels takes a quarter of the time, and its square differs by 0.3 grey levels
-(`benchmarks/decoding.py`).
+A photograph of 12 megapixels takes a quarter of the time. Its square differs by 0.3 levels (`benchmarks/decoding.py`).
 """
 _SCALES = (8, 4, 2)
 _COEFFICIENT_BYTES = 2
@@ -97,21 +96,18 @@ class _Frame:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Facts from the segments of a JPEG.
+    """Pixels that a JPEG is decoded to, or whose memory its decoder needs, if those are more.
 
-    Attributes:
-        num_pixels: Pixels that it is decoded to, or whose memory its decoder needs, if those are more.
-        end: Position of the end mark of its only scan. None where there are more scans.
+    `end` is the position of the end mark of its only scan. It is None where there are more scans.
     """
 
     num_pixels: int
     end: int | None
 
     def without_end(self, data: bytes) -> bytes:
-        """Return a JPEG of one scan whose end mark has become bits that no image needs.
+        """Return a JPEG of one scan whose end mark has become bits that no image needs. Return others as they are.
 
-        A decoder that has too little fills an image up with grey when it meets an end mark. Without one it asks for
-        more. Other JPEGs are returned as they are.
+        A decoder that has too little fills an image up with grey at an end mark. Without one it asks for more.
         """
         return data if self.end is None else data[: self.end] + _NO_CODE
 
@@ -125,18 +121,13 @@ def read_jpeg(data: bytes) -> Jpeg:
         ImageTooLarge: The file has more than `MAX_JPEG_PIXELS`.
     """
     frame, end = _walk(data)
-    scale = _scale(frame.width, frame.height)
+    least = min(frame.width, frame.height) // ENOUGH
+    scale = next((scale for scale in _SCALES if least >= scale), 1)  # as `Image.draft` chooses it
     pixels = -(-frame.width // scale) * -(-frame.height // scale)
     if not frame.keeps_coefficients:
         return Jpeg(pixels, end)
     coefficient_bytes = _COEFFICIENT_BYTES * frame.pixels * frame.num_blocks // frame.most_sampling
     return Jpeg(max(pixels, coefficient_bytes // PIXEL_BYTES), None)
-
-
-def _scale(width: int, height: int) -> int:
-    """Return the divisor of both sides that the decoder applies, as `Image.draft` chooses it."""
-    least = min(width, height) // ENOUGH
-    return next((scale for scale in _SCALES if least >= scale), 1)
 
 
 def _walk(data: bytes) -> tuple[_Frame, int]:

@@ -8,12 +8,9 @@ PIXEL_BYTES = 17
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Most that one image may ask of the machine.
+    """Most that one image may ask of the machine: bytes of the file, and width x height that is decoded.
 
-    Attributes:
-        max_image_bytes: Bytes of the file.
-        max_image_pixels: Width x height that is decoded, as the header says it. A JPEG that its decoder shrinks counts
-            as shrunk.
+    A JPEG that its decoder shrinks counts as shrunk.
     """
 
     max_image_bytes: int = 20 * 1024 * 1024
@@ -24,9 +21,7 @@ class ImageLimits:
 class ResizeRule:
     """Rule that makes an image (image_size, image_size, 3). A version's metadata hold it.
 
-    Attributes:
-        image_size: Side of the centre square, in pixels.
-        shorter_side: Length that the shorter side is scaled to first, in pixels.
+    The shorter side is scaled to `shorter_side` pixels, and the centre square of `image_size` is kept.
     """
 
     image_size: int = 224

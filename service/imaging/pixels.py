@@ -16,8 +16,6 @@ Pixels = NDArray[np.uint8]
 class Decoded:
     """A decoded image, and its colour profile, which is not applied yet.
 
-    `pixels` identify a photograph. `resize` makes the sRGB pixels that a network sees.
-
     Attributes:
         image: Upright, on white, 8 bits per channel. The mode is L, RGB or CMYK.
         profile: An ICC profile, or None. It may be broken, or belong to another mode.

@@ -20,8 +20,8 @@ _GREY, _RGB = 0, 2  # colour types that a transparent colour is part of
 _TRANSPARENT_BYTES = {_GREY: 2, _RGB: 6}
 _SHORTEST_NOTES = {b"pHYs": 9, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # bytes without which Pillow gives up
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})  # the first frame is in the ordinary place
+# Names of texts that Pillow would mistake for its own notes.
 _TAKEN_NAMES = frozenset({b"transparency", b"interlace", b"bbox", b"default_image"})
-"""Names of texts that Pillow would mistake for its own notes."""
 
 
 def png_pixels(data: bytes) -> int:
@@ -53,11 +53,6 @@ def png_pixels(data: bytes) -> int:
     return int(width * height)
 
 
-def has_16_bits(data: bytes) -> bool:
-    """Return whether its numbers go from 0 to 65,535."""
-    return data[24] == 16
-
-
 def without_broken_notes(data: bytes) -> bytes:
     """Return a PNG without its broken notes and its later frames.
 
@@ -72,13 +67,10 @@ def without_broken_notes(data: bytes) -> bytes:
 
 
 def check_rows(file: Image.Image, data: bytes) -> None:
-    """Refuse a loaded PNG whose packed data end in good order before its image does.
+    """Refuse a loaded PNG whose packed data end in good order before its image does. Raises `InvalidImage`.
 
     Rows that were never written are zero, as the decoder found them. Where one of the last rows is, the image is
     decoded once more, over ones. Interlaced images end with their odd rows, so that two rows tell.
-
-    Raises:
-        InvalidImage: The last rows were not written.
     """
     rows = _last_rows(file)
     if all(row.any() for row in rows):

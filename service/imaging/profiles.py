@@ -30,30 +30,22 @@ With a gamma of 2.2 they move by up to 9, with 1.8 by up to 19, with linear numb
 """
 
 _BUILD_BYTES = 1024 * 1024  # more than a conversion takes while it is built, beside its profile
-_CONVERSION_BYTES = 512 * 1024  # at most, for CMYK and however large the profile; a matrix takes a third
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion from one profile's numbers to sRGB.
+    """Conversion from one profile's numbers in mode L, RGB or CMYK to sRGB.
 
-    Attributes:
-        transform: From the mode that it was made for (L, RGB or CMYK) to RGB.
-        is_last: Whether an image is resized before its colours are converted.
+    `is_last` tells that an image is resized before its colours are converted.
     """
 
     transform: ImageCms.ImageCmsTransform
     is_last: bool
 
     def apply(self, image: Image.Image, *, in_place: bool = False) -> Image.Image:
-        """Convert the colours of an image.
+        """Convert the colours of an image in the conversion's mode to mode RGB.
 
-        Args:
-            image: In the mode that the conversion was made for.
-            in_place: Whether an `image` in mode RGB becomes the result. That saves a tenth of the conversion.
-
-        Returns:
-            An image of the same size in mode RGB.
+        With `in_place` an `image` in mode RGB becomes the result. That saves a tenth of the conversion.
         """
         if in_place and image.mode == "RGB":
             self.transform.apply_in_place(image)
@@ -64,9 +56,8 @@ class Conversion:
 def find_conversion(profile: bytes | None, mode: str) -> Conversion | None:
     """Find how colours of a profile and mode become sRGB. Conversions of profiles seen lately are kept.
 
-    Returns:
-        None where the colours stay as they are. There is no profile, or that of sRGB, or one that cannot be used. It is
-        broken, malicious, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
+    None means that the colours stay as they are. There is no profile, or that of sRGB, or one that is broken,
+    malicious, larger than 4 MiB or of another colour space. Colours a little off are better than no answer.
     """
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return None
@@ -87,28 +78,19 @@ class ConversionCache:
 
     Args:
         max_entries: Profiles that are kept, with or without a conversion.
-        max_bytes: Bytes of all conversions together. Each counts as 512 KiB.
+        max_conversions: Conversions that are kept. Each takes 512 KiB at most, however large the profile.
     """
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, max_entries: int, max_conversions: int) -> None:
         self._max_entries = max_entries
-        self._max_bytes = max_bytes
+        self._max_conversions = max_conversions
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[bytes, str], Conversion | None] = OrderedDict()
-        self._num_bytes = 0
 
     def find(self, profile: bytes, mode: str) -> Conversion | None:
         """Return the conversion from this profile and mode. It is built where it is not kept.
 
-        Args:
-            profile: An ICC profile, or other bytes.
-            mode: L, RGB or CMYK.
-
-        Returns:
-            None where colours stay as they are.
-
-        Raises:
-            OutOfMemory: There is not enough memory for the conversion. Other colours would be a wrong answer.
+        None means that colours stay as they are. Raises `OutOfMemory`, as other colours would be a wrong answer.
         """
         key = (hashlib.sha256(profile).digest(), mode)
         with self._lock:
@@ -124,20 +106,16 @@ class ConversionCache:
                 ) from error
             return None  # broken: this is not remembered
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = conversion
-                self._num_bytes += _size(conversion)
-            while len(self._kept) > self._max_entries or self._num_bytes > self._max_bytes:
-                _, dropped = self._kept.popitem(last=False)
-                self._num_bytes -= _size(dropped)
+            self._kept[key] = conversion
+            while len(self._kept) > self._max_entries or self._num_conversions() > self._max_conversions:
+                self._kept.popitem(last=False)
         return conversion
 
+    def _num_conversions(self) -> int:
+        return sum(conversion is not None for conversion in self._kept.values())
 
-_KEPT = ConversionCache(max_entries=256, max_bytes=16 * 1024 * 1024)
 
-
-def _size(conversion: Conversion | None) -> int:
-    return 0 if conversion is None else _CONVERSION_BYTES
+_KEPT = ConversionCache(max_entries=256, max_conversions=32)
 
 
 def _build(profile_bytes: bytes, mode: str) -> Conversion | None:
@@ -148,7 +126,8 @@ def _build(profile_bytes: bytes, mode: str) -> Conversion | None:
     except (struct.error, ValueError):  # it ends too soon
         return None
     profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
-    if profile.profile.xcolor_space != _PROFILE_SPACES[mode] or _is_srgb(profile):
+    is_srgb = (profile.profile.profile_description or "").startswith("sRGB")  # it would cost time and rounding
+    if is_srgb or profile.profile.xcolor_space != _PROFILE_SPACES[mode]:
         return None
     transform = ImageCms.buildTransform(profile, _SRGB, mode, "RGB")
     by_matrix = profile.profile.is_matrix_shaper and all(name != _TABLE for name, _ in tags)
@@ -158,8 +137,7 @@ def _build(profile_bytes: bytes, mode: str) -> Conversion | None:
 def _keeps_greys(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Return whether a tone curve is much like that of sRGB.
 
-    A resize averages numbers. Where these follow light as sRGB's do, the converted average is nearly the average of the
-    converted colours. `benchmarks/colour.py` measures the difference.
+    Then the converted average is nearly the average of the converted colours (`benchmarks/colour.py`).
     """
     levels = np.arange(256)
     greys = Image.fromarray(levels.astype(np.uint8)[np.newaxis]).convert(mode)
@@ -201,8 +179,3 @@ def _table_length(profile: bytes, kind: bytes, offset: int) -> int:
         place = int.from_bytes(profile[offset + 24 : offset + 28])  # 0 if there is none
         return num_outputs * math.prod(profile[offset + place : offset + place + num_inputs]) if place else 0
     return 0
-
-
-def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Return whether a profile says what is assumed anyway. A conversion would cost time and rounding."""
-    return (profile.profile.profile_description or "").startswith("sRGB")

@@ -16,9 +16,8 @@ _MAX_ASPECT_RATIO = 4
 def resize(image: Decoded | Pixels, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
     """Cut the centre square of an image in sRGB, as the network takes it.
 
-    It is as if the shorter side were scaled to `rule.shorter_side` and the centre cut out. One step does both, on the
-    square that is kept. Nothing is scaled in vain, and the cut need not fall on whole pixels. Smaller images are
-    enlarged.
+    It is as if the shorter side were scaled to `rule.shorter_side` and the centre cut out. One step does both, and the
+    cut need not fall on whole pixels. Smaller images are enlarged.
 
     Args:
         image: A decoded image, or uint8, shape (height, width, 3), sRGB. Any size from 1 x 1.
@@ -35,11 +34,7 @@ def resize(image: Decoded | Pixels, rule: ResizeRule = _DEFAULT_RULE) -> Pixels:
 
 
 def resize_shorter_side(image: Decoded | Pixels, shorter_side: int) -> Pixels:
-    """Scale a whole image in sRGB for the training cache, so that its shorter side is exactly `shorter_side`.
-
-    Args:
-        image: As of `resize`.
-        shorter_side: In pixels.
+    """Scale a whole image in sRGB for the training cache, so that its shorter side has `shorter_side` pixels.
 
     Returns:
         uint8, shape (height, width, 3), read-only. An image more than four times as long as wide loses its ends. Else a

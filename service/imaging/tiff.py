@@ -3,7 +3,7 @@
 import math
 import struct
 
-from service.errors import InvalidImage, UnsupportedImageFormat
+from service.errors import InvalidImage
 from service.imaging.refusals import cut_short, not_read, out_of_proportion
 from service.imaging.tiff_directory import LENGTHS, Tag, TiffPage, read_directory, read_page
 
@@ -67,7 +67,8 @@ def tiff_pixels(data: bytes) -> int:
     if compression != _NONE and image_bytes > 2 * len(data):  # of the same megabyte for each row, perhaps
         raise cut_short("TIFF")
     _check_first(data, page)
-    _check_kind(page)
+    if not _is_listed(page):
+        raise not_read("TIFF", "is of a rare kind")
     _check_colours(page)
     _check_strips(data, page)
     return page.pixels
@@ -91,7 +92,8 @@ def _has_larger_part(data: bytes, page: TiffPage) -> bool:
     return False
 
 
-def _check_kind(page: TiffPage) -> None:
+def _is_listed(page: TiffPage) -> bool:
+    """Return whether the page is of a kind that is decoded rightly."""
     photometric, compression = page.one(Tag.PHOTOMETRIC, _WHITE_IS_ZERO), page.one(Tag.COMPRESSION, _NONE)
     is_apart = page.one(Tag.PLANES, 1) == 2
     bits, formats = set(page.bits), set(page.numbers.get(Tag.FORMAT, (_UNSIGNED,)))
@@ -102,17 +104,16 @@ def _check_kind(page: TiffPage) -> None:
     elif photometric == _RGB and not extra and len(page.bits) == 4:
         extra = (_ALPHA,)
     elif len(page.bits) != num_colours + len(extra):
-        raise _rare_kind()
+        return False
     if len(bits) != 1 or len(formats) != 1 or len(page.bits) < num_colours:
-        raise _rare_kind()
+        return False
     (depth,), (sample_format,) = bits, formats
-    is_listed = extra in _KINDS.get((photometric, depth, sample_format), frozenset())
-    if not is_listed or not _is_packed_rightly(page, photometric, depth, sample_format, compression, extra):
-        raise _rare_kind()
-    if is_apart and not _is_apart_rightly(page, photometric, depth, compression, extra):
-        raise _rare_kind()
-    if not _is_filled_rightly(page, photometric, depth, compression, extra):
-        raise _rare_kind()
+    return (
+        extra in _KINDS.get((photometric, depth, sample_format), frozenset())
+        and _is_packed_rightly(page, photometric, depth, sample_format, compression, extra)
+        and (not is_apart or _is_apart_rightly(page, photometric, depth, compression, extra))
+        and _is_filled_rightly(page, photometric, depth, compression, extra)
+    )
 
 
 def _is_apart_rightly(page: TiffPage, photometric: int, depth: int, compression: int, extra: tuple[int, ...]) -> bool:
@@ -159,7 +160,7 @@ def _check_colours(page: TiffPage) -> None:
             raise InvalidImage("The TIFF picture is broken (its colour map has another length): send another copy.")
         if max(colours) < 256:
             raise not_read("TIFF", "has a colour map of 0 to 255")
-    if page.has_16_bits and 0 < max(page.numbers.get(Tag.MOST_VALUE, (0,))) < _LEAST_FULL_LEVEL:
+    if page.unsigned_bits == 16 and 0 < max(page.numbers.get(Tag.MOST_VALUE, (0,))) < _LEAST_FULL_LEVEL:
         raise not_read("TIFF", "holds numbers of fewer than 16 bits in words of 16", "scale them to 0-65,535")
 
 
@@ -189,7 +190,3 @@ def _check_strips(data: bytes, page: TiffPage) -> None:
         is_short = place + length > len(data) or (compression == _NONE and 0 < length < row_bytes * num_rows)
         if is_short or (compression == _JPEG and not data[place : place + length].rstrip(b"\0").endswith(b"\xff\xd9")):
             raise cut_short("TIFF")
-
-
-def _rare_kind() -> UnsupportedImageFormat:
-    return not_read("TIFF", "is of a rare kind")

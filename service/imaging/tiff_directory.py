@@ -55,11 +55,9 @@ _WANTED = frozenset(Tag)
 
 @dataclass(frozen=True)
 class TiffPage:
-    """The numbers of a directory that say how its image is stored.
+    """Numbers of a directory by tag. Tags that hold no whole numbers are left out.
 
-    Attributes:
-        numbers: By tag. Tags that hold no whole numbers are left out.
-        is_little: Whether bytes come in little-endian order.
+    `is_little` tells that bytes come in little-endian order.
     """
 
     numbers: dict[int, tuple[int, ...]]
@@ -72,9 +70,8 @@ class TiffPage:
     @property
     def pixels(self) -> int:
         """Width x height, or those of a tile if it is larger. A tile is decoded whole."""
-        return max(
-            self.one(Tag.WIDTH, 0) * self.one(Tag.HEIGHT, 0), self.one(Tag.TILE_WIDTH, 0) * self.one(Tag.TILE_HEIGHT, 0)
-        )
+        sides = (Tag.WIDTH, Tag.HEIGHT), (Tag.TILE_WIDTH, Tag.TILE_HEIGHT)
+        return max(self.one(width, 0) * self.one(height, 0) for width, height in sides)
 
     @property
     def bits(self) -> tuple[int, ...]:
@@ -83,14 +80,9 @@ class TiffPage:
         return bits * num_samples if len(bits) == 1 and num_samples <= 6 else bits[:num_samples]
 
     @property
-    def has_16_bits(self) -> bool:
-        """Whether its numbers go from 0 to 65,535."""
-        return self.bits[:1] == (16,) and self.one(Tag.FORMAT, _UNSIGNED) == _UNSIGNED
-
-    @property
-    def has_unsigned_32_bits(self) -> bool:
-        """Whether its numbers go beyond those that Pillow holds."""
-        return self.bits[:1] == (32,) and self.one(Tag.FORMAT, _UNSIGNED) == _UNSIGNED
+    def unsigned_bits(self) -> int:
+        """Bits of its first sample, if that is an unsigned number. Else 0."""
+        return self.bits[0] if self.bits and self.one(Tag.FORMAT, _UNSIGNED) == _UNSIGNED else 0
 
 
 def read_page(data: bytes) -> TiffPage:

@@ -22,20 +22,18 @@ _FULL = "as many as may: send it again after the seconds in Retry-After."
 class Admission:
     """Requests and bytes from arrival to answer, and images from upload to lane. It alone refuses a full queue.
 
-    It is used on the event loop's thread only, without locks.
+    The event loop's thread alone uses it.
 
     Args:
         max_queue_size: Most images that may wait. Overload lowers the number for a while.
         max_queue_bytes: Most bytes of bodies, arriving ones included.
         num_computing: Gives the number of images in lanes. They no longer wait.
         min_queue_size: Gives the number of images that may always wait, so that the engine never lacks work.
-        clock: Gives monotonic seconds.
 
     Attributes:
         max_waiting: Images that may wait at this moment.
-        num_requests: Accepted requests without an answer.
-        num_images: Images of theirs that have arrived.
-        num_bytes: Bytes of their bodies.
+        num_images: Images of accepted requests that have arrived and have no answer.
+        num_bytes: Bytes of all accepted bodies.
     """
 
     def __init__(
@@ -49,18 +47,23 @@ class Admission:
     ) -> None:
         self._clock = clock
         self._max_queue_size = max_queue_size
-        self._max_queue_bytes = max_queue_bytes
+        self.max_queue_bytes = max_queue_bytes
         self._min_queue_size = min_queue_size
         self._num_computing = num_computing
         self.max_waiting = max_queue_size
         self._full_at = self._judging_since = -math.inf
         self._empty_since, self._empty_s = clock(), 0.0
-        self.num_requests = self.num_images = self.num_bytes = 0
+        self.num_images = self.num_bytes = 0
         self._num_expected = 0
         self._is_closed = self._is_giving_up = False
-        self._tasks: set[asyncio.Task[object]] = set()  # of the accepted requests
+        self._tasks: list[asyncio.Task[object]] = []  # of the accepted requests
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def num_requests(self) -> int:
+        """Accepted requests without an answer."""
+        return len(self._tasks)
 
     @property
     def num_waiting(self) -> int:
@@ -96,8 +99,7 @@ class Admission:
         self._check_not_full()
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
-        self.num_requests += 1
+        self._tasks.append(task)
         self._idle.clear()
         ticket = Ticket(self)
         try:
@@ -108,17 +110,10 @@ class Admission:
             task.uncancel()
             raise Draining("This replica shut down before the answer was there: send the request again.") from None
         finally:
-            self._tasks.discard(task)
+            self._tasks.remove(task)
             self.num_bytes -= ticket.num_bytes
-            self.num_requests -= 1
-            if not self.num_requests:
+            if not self._tasks:
                 self._idle.set()
-
-    def add_bytes(self, num_bytes: int) -> None:
-        """Count bytes of a body. Raises `QueueFull` where they are too many."""
-        if self.num_bytes + num_bytes > self._max_queue_bytes:
-            raise QueueFull(f"{self.num_bytes} bytes of images already wait, {_FULL}")
-        self.num_bytes += num_bytes
 
     @contextmanager
     def image(self) -> Iterator[None]:
@@ -161,8 +156,8 @@ class Admission:
     def _adapt(self) -> None:
         """Shorten a queue that only adds latency, and lengthen one that runs dry.
 
-        It is called on each arrival that finds no place. Between bursts there is no image, and the queue keeps its
-        length for the next burst. It has its full length again two seconds after the last refusal.
+        Each arrival that finds no place calls it. Between bursts there is no image, and the queue keeps its length. It
+        has its full length again two seconds after the last refusal.
 
         Source: Nichols and Jacobson, "Controlling Queue Delay" (2012), on standing queues and bursts.
         """
@@ -189,7 +184,10 @@ class Ticket:
 
     def add_bytes(self, num_bytes: int) -> None:
         """Count a piece of the body before it is kept. Raises `QueueFull` where it is too much."""
-        self._admission.add_bytes(num_bytes)
+        admission = self._admission
+        if admission.num_bytes + num_bytes > admission.max_queue_bytes:
+            raise QueueFull(f"{admission.num_bytes} bytes of images already wait, {_FULL}")
+        admission.num_bytes += num_bytes
         self.num_bytes += num_bytes
 
     def image(self) -> AbstractContextManager[None]:

@@ -1,11 +1,10 @@
 """Micro-batches: callers hand in one image each, and the engine gets all that wait when a lane is free.
 
 Batches are formed on the event loop's thread when an image arrives and when a lane comes free. An idle service adds no
-wait, and a busy one fills its batches. An image may come as a function that makes it. The lane calls that, so that a
-file costs the thread that computes, and is handed over once a batch.
+wait, and a busy one fills its batches.
 
-There are no locks. A lane writes what the event loop reads only afterwards (`pixels`, `make_s` and `outcome` of its
-batch), and its own entry of `_calls`. It reads what is the event loop's at once (`len`, `done`), perhaps late.
+There are no locks. A lane writes its own entry of `_calls`, and what the event loop reads only afterwards (`pixels`,
+`make_s` and `outcome` of its batch). It reads what is the event loop's at once (`len`, `done`), perhaps late.
 """
 
 import asyncio
@@ -92,12 +91,11 @@ class MicroBatcher:
     ) -> Row:
         """Score one image in a micro-batch.
 
-        A batch is formed when a lane is free. Each caller gets the row of its own image. A caller that is cancelled
-        leaves the queue, and its image is not computed.
+        Each caller gets the row of its own image. The image of a caller that is cancelled is not computed.
 
         Args:
             image: uint8, shape (image_size, image_size, 3), RGB, 0-255, as `resize` returns it. Or a function that
-                makes it, which the lane's thread calls. An error of the function is raised here only.
+                makes it in the lane's thread, so that images change threads once a batch. Its error is raised here.
             loaded: The version. Images of two versions never share a batch.
             deadline: Event loop time in seconds. Past it the image is dropped.
 
@@ -134,16 +132,15 @@ class MicroBatcher:
             lanes.shutdown(wait=False, cancel_futures=True)
 
     def _fill_lanes(self) -> None:
-        while self._waiting and self._has_free_lane() and (batch := self._take_batch()):
+        while self._waiting and len(self._running) < self._waiting[0].loaded.engine.num_lanes:
+            if not (batch := self._take_batch()):
+                return
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._free_lane)
             for waiting in batch:
                 waiting.is_computing = True
             self.num_computing += len(batch)
-
-    def _has_free_lane(self) -> bool:
-        return len(self._running) < self._waiting[0].loaded.engine.num_lanes
 
     def _free_lane(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -159,17 +156,13 @@ class MicroBatcher:
         size = min(math.ceil(len(self._waiting) / num_sharing), self._max_batch_size, engine.max_batch_size)
         while self._waiting and len(batch) < size:
             first = self._waiting[0]
-            if first.deadline is not None and first.deadline <= now:
-                _fail(
-                    self._waiting.popleft(),
-                    DeadlineExceeded("The deadline passed while the image waited: it was not computed."),
-                )
-            elif first.answer.done():
-                self._waiting.popleft()  # its caller was cancelled and has not yet taken it out
-            elif batch and first.loaded is not batch[0].loaded:
+            if batch and first.loaded is not batch[0].loaded:
                 break
-            else:
-                batch.append(self._waiting.popleft())
+            self._waiting.popleft()
+            if first.deadline is not None and first.deadline <= now:
+                _fail(first, DeadlineExceeded("The deadline passed while the image waited: it was not computed."))
+            elif not first.answer.done():  # else its caller was cancelled and has not yet taken it out
+                batch.append(first)
         return batch
 
     def _count_out(self, waiting: _Waiting) -> None:
@@ -217,29 +210,24 @@ class MicroBatcher:
     def _compute(self, batch: list[_Waiting]) -> int:
         """Give an outcome to each image whose caller has not left, in a lane's thread, and count the images."""
         with on_own_core(is_alone=len(batch) == 1 and self._is_only_one()):
-            return self._compute_here(batch)
-
-    def _compute_here(self, batch: list[_Waiting]) -> int:
-        for waiting in batch:
-            if not waiting.answer.done():
-                waiting.make()
-        made = {
-            waiting: waiting.pixels for waiting in batch if waiting.pixels is not None and not waiting.answer.done()
-        }
-        if not made:
-            return 0
-        is_alone = len(made) == 1 and self._is_only_one()
-        began_at = time.perf_counter()
-        try:
-            rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())), is_alone)
-        except Exception as error:
-            for waiting in made:
-                waiting.outcome = _failure(len(made), error)
-        else:
-            infer_s = time.perf_counter() - began_at
-            for waiting, row in zip(made, rows, strict=True):
-                waiting.outcome = Row(row, waiting.make_s, infer_s)
-        return len(made)
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.make()
+            made = {one: one.pixels for one in batch if one.pixels is not None and not one.answer.done()}
+            if not made:
+                return 0
+            is_alone = len(made) == 1 and self._is_only_one()
+            began_at = time.perf_counter()
+            try:
+                rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())), is_alone)
+            except Exception as error:
+                for waiting in made:
+                    waiting.outcome = _failure(len(made), error)
+            else:
+                infer_s = time.perf_counter() - began_at
+                for waiting, row in zip(made, rows, strict=True):
+                    waiting.outcome = Row(row, waiting.make_s, infer_s)
+            return len(made)
 
     def _is_only_one(self) -> bool:
         return len(self._running) == 1 and not self._waiting

@@ -1,10 +1,8 @@
 """A process that decodes large images, and those whose memory no header bounds.
 
 Pillow holds Python's lock for 10 to 100 ms to hand over an image of many pixels, and to free it. A process has a lock
-of its own. Its memory is bounded (on Linux), and goes when it ends.
-
-Its standard input is a socket. The form of its answers is checked, and nothing of them is unpickled. A decoder that an
-image has taken over can say what pixels that has, and no more.
+of its own. On Linux its memory is bounded. The form of its answers is checked, and nothing of them is unpickled. A
+decoder that an image has taken over can say what pixels that has, and no more.
 """
 
 import os
@@ -31,7 +29,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection
 from service.imaging.limits import PIXEL_BYTES, ResizeRule
 from service.imaging.pixels import Pixels
-from service.machine import can_allocate
+from service.machine import can_allocate, data_bytes
 
 COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: nothing from the current folder
 MARGIN_BYTES = 64 * 1024 * 1024  # that a process may take beside pixels and file: stacks, tables
@@ -72,10 +70,10 @@ class DecoderEnded(Exception):
 class DecodeProcess:
     """One process, from the service's side. One thread at a time uses it.
 
-    `command` starts it, and raises OSError where no process can be had.
+    `command` starts it. Raises `OSError`, `EOFError` where it takes no request within `start_timeout_s`.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND, start_timeout_s: float = 30.0) -> None:
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         others = {name: value for name, value in os.environ.items() if not name.startswith("FLOWERS_")}  # no keys
         self._socket, theirs = socket.socketpair()
@@ -92,18 +90,19 @@ class DecodeProcess:
             except BaseException:
                 self._socket.close()
                 raise
+        try:
+            self._receive(len(_READY), time.monotonic() + start_timeout_s)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def exit_code(self) -> int | None:
         """The negative number of the signal that ended it, or what it returned. None while it runs."""
         return self._process.poll()
 
-    def wait_ready(self, ends_at: float) -> None:
-        """Wait until it takes requests. `ends_at` is on the clock of `time.monotonic`. Raises `OSError`, `EOFError`."""
-        self._receive(len(_READY), ends_at)
-
     def ask(self, job: Job) -> Pixels | FlowersError:
-        """Decode one image, while the calling thread waits without Python's lock.
+        """Decode one image.
 
         The socket watches the time. To start a thread for that may never end without memory (CPython, `Thread.start`).
 
@@ -182,12 +181,11 @@ def main(*, idle_s: float = 60.0, margin_bytes: int = MARGIN_BYTES) -> None:
     try:
         service.sendall(_READY)
         while select.select([service], [], [], idle_s)[0]:
-            left_s, *sizes = _REQUEST.unpack(_read(requests, _REQUEST.size))
+            left_s, how_bytes, num_bytes = _REQUEST.unpack(_read(requests, _REQUEST.size))
             signal.setitimer(signal.ITIMER_REAL, left_s + _GRACE_S)  # a service that was killed does not end it
-            bound_memory(None)
-            how, data = (_read(requests, size) for size in sizes)
-            inspection, rule = pickle.loads(how)  # noqa: S301 - from the service
-            has_memory = bound_memory(most_bytes + 2 * len(data) + PIXEL_BYTES * inspection.max_pixels)
+            inspection, rule = pickle.loads(_read(requests, how_bytes))  # noqa: S301 - from the service
+            has_memory = bound_memory(most_bytes + 2 * num_bytes + PIXEL_BYTES * inspection.max_pixels)
+            data = _read(requests, num_bytes)
             service.sendall(_HAS_MEMORY if has_memory else _IS_SHORT)
             outcome, body = _decode(data, inspection, rule, has_memory=has_memory)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -201,8 +199,7 @@ def main(*, idle_s: float = 60.0, margin_bytes: int = MARGIN_BYTES) -> None:
 def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, *, has_memory: bool) -> tuple[int, bytes]:
     """Return 0 and pixels, or the number of one of `_ERRORS` and its sentence.
 
-    The process gets what an image may need. An image that wants more is at fault. Where the process cannot have as
-    much, no failure is the image's.
+    An image that wants more memory than the process has is at fault. Without `has_memory` no failure is the image's.
     """
     try:
         return 0, decode_square(data, rule, inspection).tobytes()
@@ -222,24 +219,15 @@ def _read(requests: IO[bytes], num_bytes: int) -> bytes:
     return data
 
 
-def data_bytes() -> int:
-    """Return the process's memory that counts against RLIMIT_DATA. 0 means that it cannot be told (not on Linux)."""
-    with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    return 0
-
-
-def bound_memory(num_bytes: int | None) -> bool:
-    """Bound the process's memory, and return whether it could have as much. None means no bound.
+def bound_memory(num_bytes: int) -> bool:
+    """Bound the process's memory, and return whether it can have as much.
 
     Beyond the bound a decoder finds no memory, and says that it could not read the image.
     """
     own_bytes, (_, highest) = data_bytes(), resource.getrlimit(resource.RLIMIT_DATA)
-    has_memory = num_bytes is None or can_allocate(num_bytes - own_bytes)
-    if num_bytes is None or not own_bytes or resource.RLIM_INFINITY != highest < num_bytes:
-        num_bytes = highest
-    resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, highest))
-    return has_memory
+    if own_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (highest if 0 <= highest < num_bytes else num_bytes, highest))
+    return can_allocate(num_bytes - own_bytes)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import structlog
@@ -14,13 +13,12 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
-from service.inference.decode_process import COMMAND, MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded, Job
+from service.inference.decode_process import MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded, Job
 from service.inference.threads import DECODERS, compute_threads
 from service.machine import can_allocate, count_cores
 
 _MIDDLING_PIXELS = 4_000_000  # a thread decodes so many without holding up the others noticeably
 _PIXELS_BESIDE = 8_000_000  # 140 MB that a process takes beside its image: itself, a file of 20 MiB twice, the margin
-_START_TIMEOUT_S = 30.0  # more than a start takes on a busy machine
 
 _TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
 
@@ -28,20 +26,18 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Decoders:
-    """Threads that decode middling images, or wait for a process that decodes a large one.
-
-    A process also decodes images whose memory no header bounds.
+    """Threads that decode middling images. For large ones, and where no header bounds the memory, they have processes.
 
     Args:
         limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
         num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
-        processes: Of large images.
+        processes: None means new ones.
     """
 
     def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
         self.limits = limits
         self._budget = PixelBudget(2 * limits.max_image_pixels)
-        self._threads: ThreadPoolExecutor = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
+        self._threads = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
         self._processes = processes or DecodeProcesses()
 
     async def decode(
@@ -50,9 +46,7 @@ class Decoders:
         """Decode one image, and return its square and the seconds that this took.
 
         An `inspection` of None means that the thread inspects the file. The deadline is event loop time in seconds.
-
-        Raises:
-            ImageError, OutOfMemory, QueueFull, DeadlineExceeded: As `DecodeProcesses.decode`.
+        Errors are those of `inspect` and `DecodeProcesses.decode`.
         """
         run = asyncio.get_running_loop().run_in_executor
         decoding = run(self._threads, self._decode, data, inspection, rule, deadline)
@@ -82,11 +76,7 @@ class Decoders:
 
 
 class PixelBudget:
-    """Limit on the pixels that are decoded ahead at the same time. Each takes up to 17 bytes.
-
-    Args:
-        max_pixels: Of all images together. A larger image is decoded alone.
-    """
+    """Limit on the pixels that are decoded ahead at the same time. A larger image is decoded alone."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -109,16 +99,15 @@ class PixelBudget:
 
 
 class DecodeProcesses:
-    """As many processes as threads need at the same time. `command` starts one when none is idle (0.2 s, or more).
+    """As many processes as threads need at the same time. `start` makes one when none is idle (0.2 s, or more).
 
     A process that has ended is cleared away when the next one is wanted.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND, start_timeout_s: float = _START_TIMEOUT_S) -> None:
-        self._command = command
-        self._start_timeout_s = start_timeout_s
+    def __init__(self, start: Callable[[], DecodeProcess] = DecodeProcess) -> None:
+        self._start = start
         self._lock = threading.Lock()
-        self._running: set[DecodeProcess] = set()
+        self._busy: set[DecodeProcess] = set()
         self._idle: list[DecodeProcess] = []  # the last to be used is the first to be used again
         self._is_closed = False
 
@@ -150,74 +139,56 @@ class DecodeProcesses:
         try:
             return self._decode_in(process, job)
         except DecoderEnded as ended:
-            event = "decoder out of memory" if ended.is_starved else "decoder crashed"
+            event = "decoder starved" if ended.is_starved else "decoder crashed"
             log.warning(event, num_bytes=len(job.data), exit_code=process.exit_code)
             if ended.is_starved:
                 raise OutOfMemory(NO_MEMORY) from None
             raise InvalidImage("The image crashes its decoder. Send a smaller copy, or save it as JPEG.") from None
 
     def close(self) -> None:
-        """End them all, whatever they are at."""
+        """End them all, whatever they are at. One that is starting ends when it is ready."""
         with self._lock:
             self._is_closed = True
-            for process in self._running:
+            for process in self._busy:
                 process.kill()
-        self._take_idle()
+            while self._idle:
+                self._idle.pop().close()
 
     def _check_time(self, job: Job) -> None:
         if self._is_closed or time.monotonic() >= job.deadline:
             raise DeadlineExceeded(_TOO_LATE)
 
+    def _take_idle(self) -> DecodeProcess | None:
+        with self._lock:
+            for process in [process for process in self._idle if process.exit_code is not None]:
+                self._idle.remove(process)
+                process.close()
+            return self._idle.pop() if self._idle else None
+
     def _decode_in(self, process: DecodeProcess, job: Job) -> Pixels:
-        if time.monotonic() >= job.deadline:
-            self._give_back(process)  # it took long to start, and the next one need not wait for it
-            raise DeadlineExceeded(_TOO_LATE)
+        with self._lock:
+            self._busy.add(process)
+        is_usable = True
         try:
+            self._check_time(job)  # a process that took long to start serves the next image
+            is_usable = False
             answer = process.ask(job)
+            is_usable = True
         except TimeoutError:
-            self._end(process)
             raise DeadlineExceeded(_TOO_LATE) from None
-        except BaseException:
-            self._end(process)
+        except DecoderEnded:
             self._check_time(job)
             raise
-        self._give_back(process)
+        finally:
+            self._put_back(process, is_usable=is_usable)
         if isinstance(answer, FlowersError):
             raise answer
         return answer
 
-    def _take_idle(self) -> DecodeProcess | None:
-        """Take an idle process, or None. Processes that have ended, or shall by now, are cleared away."""
+    def _put_back(self, process: DecodeProcess, *, is_usable: bool) -> None:
         with self._lock:
-            ended = [process for process in self._idle if self._is_closed or process.exit_code is not None]
-            self._idle = [process for process in self._idle if process not in ended]
-            taken = self._idle.pop() if self._idle else None
-        for process in ended:
-            self._end(process)
-        return taken
-
-    def _start(self) -> DecodeProcess:
-        """Start a process that is ready. Raises EOFError, OSError or MemoryError where none can be had."""
-        process = DecodeProcess(self._command)
-        with self._lock:
-            self._running.add(process)
-            if self._is_closed:
-                process.kill()
-        try:
-            process.wait_ready(time.monotonic() + self._start_timeout_s)
-        except BaseException:
-            self._end(process)
-            raise
-        return process
-
-    def _give_back(self, process: DecodeProcess) -> None:
-        with self._lock:
-            self._idle.append(process)
-            is_closed = self._is_closed
-        if is_closed:
-            self._take_idle()
-
-    def _end(self, process: DecodeProcess) -> None:
-        with self._lock:
-            self._running.discard(process)
+            self._busy.discard(process)
+            if is_usable and not self._is_closed:
+                self._idle.append(process)
+                return
         process.close()

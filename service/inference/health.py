@@ -4,8 +4,7 @@
 class Health:
     """State for the probes. It belongs to the event loop's thread.
 
-    A part of the service that prevents answers blocks under its name, and clears that name again. `model` blocks from
-    the beginning. Liveness needs no field, as a dead process cannot answer.
+    A part of the service that prevents answers blocks under its name, and clears that name again.
     """
 
     def __init__(self) -> None:

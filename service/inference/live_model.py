@@ -1,7 +1,6 @@
 """The live version of a model. It follows the store: watch, verify, load, warm up, switch.
 
-A switch is one assignment on the event loop's thread. A request keeps its version until it is answered. So its
-pixels, its batch and its labels belong together. The old engine is closed after its last use.
+A switch is one assignment on the event loop's thread. A request keeps its version until it is answered.
 """
 
 import asyncio
@@ -49,11 +48,9 @@ class LiveModel:
 
     Args:
         store, model: The folder to watch is `<store>/<model>`. It need not exist yet.
-        wish: Settings of the engine. They are checked before the first version is looked for.
+        wish: It is checked before the first version is looked for.
         load: Loader of the engine, called on a thread. None means `load_engine`.
-        health: Gets the reasons for not being ready.
         max_batch_size: Largest batch to warm up.
-        reload_interval_s: Seconds between scans of the store.
         on_fatal: Called with an error that no other version can mend, such as a missing device.
     """
 
@@ -73,8 +70,7 @@ class LiveModel:
         self.model = model
         self.current: ServedVersion | None = None
         self.refused: dict[int, str] = {}  # version -> why it is not served
-        self.snapshot: StoreSnapshot | None = None
-        """The store at the last look that could read it. None before the first one."""
+        self.snapshot: StoreSnapshot | None = None  # at the last look that could read the store
         self._scanner = StoreScanner(store)
         self.num_loaded = 0
         self.num_refused = 0
@@ -190,7 +186,7 @@ class LiveModel:
     def _report_empty(self, error: StoreError) -> None:
         if str(error) != self._empty_because:
             self._empty_because = str(error)
-            log.warning("no model in the store", folder=str(self.store.absolute() / self.model), reason=str(error))
+            log.warning("model missing", folder=str(self.store.absolute() / self.model), reason=str(error))
         if self.current is None:
             watched = f"{self.store.absolute().name}/{self.model}"
             if isinstance(error, ModelNotFound):

@@ -9,7 +9,7 @@ from service.engines.engine import Probabilities
 from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded
 from service.imaging.decode import decode_square
-from service.imaging.inspection import Inspection, inspect, is_quick
+from service.imaging.inspection import inspect, is_quick
 from service.imaging.pixels import Pixels
 from service.inference.admission import Ticket
 from service.inference.batcher import MicroBatcher, Row
@@ -31,12 +31,9 @@ class Timings:
 
 @dataclass(frozen=True, eq=False)
 class Classified:
-    """Row of one image.
+    """Row of one image: float32, shape (num_classes,), sum 1 within 1e-5, ordered like the version's `class_names`.
 
-    Attributes:
-        version: It computed the row. Its engine may be closed by now.
-        probabilities: float32, shape (num_classes,), sum 1 within 1e-5, ordered like the version's `class_names`.
-        timings: Stages of the image.
+    The version has computed it. Its engine may be closed by now.
     """
 
     version: ServedVersion
@@ -45,13 +42,7 @@ class Classified:
 
 
 class Predictor:
-    """The core that every route calls.
-
-    Args:
-        live_model: Has the version in use.
-        batcher: Leads to the engine.
-        decoders: Decode what lanes do not.
-    """
+    """The core that every route calls. `decoders` decode what lanes do not."""
 
     def __init__(self, live_model: LiveModel, batcher: MicroBatcher, decoders: Decoders) -> None:
         self._live_model = live_model
@@ -96,13 +87,13 @@ class Predictor:
     async def _score(self, image: bytes | Pixels, version: ServedVersion, deadline: float) -> tuple[Row, float]:
         """Return the image's row, and the seconds that its decoding took.
 
-        The lane decodes a small image. `Decoders` decodes others ahead, and inspects those whose inspection may take
-        long.
+        The lane decodes a small image. `Decoders` decodes others ahead, and inspects where that may take long.
         """
         if not isinstance(image, bytes):
             return await self._batcher.submit(image, version, deadline), 0.0
         inspection = inspect(image, self._decoders.limits) if is_quick(image) else None
-        if inspection and version.engine.lanes_decode and _is_small(inspection):
+        is_small = inspection and inspection.is_memory_bounded and inspection.num_pixels <= _SMALL_PIXELS
+        if inspection and is_small and version.engine.lanes_decode:
             decode = functools.partial(decode_square, image, version.rule, inspection)
             row = await self._batcher.submit(decode, version, deadline)
             return row, row.make_s
@@ -110,11 +101,3 @@ class Predictor:
         del image
         square, decode_s = await decoding
         return await self._batcher.submit(square, version, deadline), decode_s
-
-    def close(self) -> None:
-        """End the decoding threads and processes."""
-        self._decoders.close()
-
-
-def _is_small(inspection: Inspection) -> bool:
-    return inspection.is_memory_bounded and inspection.num_pixels <= _SMALL_PIXELS

@@ -10,15 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-LANES = 10
-"""Niceness of the threads that compute.
-
-At its own priority they starve the event loop at five times the load. Refusals and answers come late then
-(`benchmarks/reliability`, overload).
-"""
-
-DECODERS = 17
-"""Niceness of the threads that decode ahead. An image of 50 million pixels takes a core for a second."""
+# Niceness. At the event loop's priority lanes starve it at five times the load. Refusals and answers come late then
+# (`benchmarks/reliability`, overload). An image of 50 million pixels takes a decoder a second.
+LANES, DECODERS = 10, 17
 
 _STARVED = 0.5  # of the time: less of its core than the event loop and a client beside it leave to a lane
 _JUDGED_AFTER_S = 0.25  # of computing
@@ -28,12 +22,9 @@ _this_thread = threading.local()
 
 
 def compute_threads(num_threads: int, name: str, niceness: int, cores: Iterable[int] = ()) -> ThreadPoolExecutor:
-    """Make threads that yield to the event loop. They start when they are needed.
-
-    Each of the first threads gets one of `cores` for `on_own_core`, by chance. Another replica may begin with the same.
-    """
+    """Make threads that yield to the event loop. Each of the first gets one of `cores` by chance for `on_own_core`."""
     own = list(cores)
-    random.shuffle(own)
+    random.shuffle(own)  # another replica may begin with the same
     return ThreadPoolExecutor(num_threads, name, _begin, (niceness, iter(own)))
 
 
@@ -44,12 +35,9 @@ def _begin(niceness: int, cores: Iterator[int]) -> None:
 
 @contextmanager
 def on_own_core(*, is_alone: bool) -> Iterator[None]:
-    """Keep the calling thread on its own core, if it has one that no other program wants.
+    """Keep the calling thread on its own core, if it has one that no other program wants, unless it `is_alone`.
 
-    A thread that `is_alone` may run on any core.
-
-    Under load Linux does not look for an idle core. A thread that has waited for a moment, as for Python's lock, may
-    wait behind another for some milliseconds, beside an idle core.
+    Under load Linux does not look for an idle core. A thread that wakes may wait some milliseconds beside one.
 
     Source: Linux 6.18, kernel/sched/fair.c, `select_idle_cpu` and `update_idle_cpu_scan`.
     """
@@ -117,9 +105,9 @@ def step_back(niceness: int) -> None:
 def never_preempt() -> None:
     """Keep the calling thread, and threads that it starts, from taking a core from another when it wakes.
 
-    Else the event loop interrupts a thread that computes for each piece of a request, and both find their caches cold.
-    Now it waits for the scheduler's next turn (4 ms on many systems) where no core is idle, and finds several requests
-    at once. More are answered in a flood (`benchmarks/reliability`, overload).
+    Else the event loop interrupts a thread that computes for each piece of a request. Now it waits for the scheduler's
+    next turn (4 ms on many systems) where no core is idle, and finds several requests at once. More are answered in a
+    flood (`benchmarks/reliability`, overload).
 
     Source: sched(7), SCHED_BATCH.
     """

@@ -1,12 +1,10 @@
-"""Watchdog of the engine. Without traffic it sends an image of its own.
+"""Watchdog of the engine. Calls that hang or keep failing make the service not ready, and then end the process.
 
-An engine call that hangs, or calls that keep failing, make the service not ready. If that lasts, the process ends.
 A thread that hangs in a runtime cannot be ended in another way.
 """
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 import structlog
@@ -27,9 +25,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Watchdog:
-    """Watcher that blocks and clears `engine` in the live model's health.
+    """Watcher that blocks and clears `engine` in the live model's health. Without traffic it sends its own image.
 
-    Its own image goes through the batcher. `on_fatal` is called with the reason after `GIVE_UP_AFTER_S` of trouble.
+    `on_fatal` is called with the reason after `GIVE_UP_AFTER_S` of trouble.
     """
 
     def __init__(self, live_model: LiveModel, batcher: MicroBatcher, on_fatal: Callable[[FlowersError], None]) -> None:
@@ -60,13 +58,12 @@ class Watchdog:
         if self._live_model.current is None:
             return
         reason = self._find_trouble(now)
-        if reason is None:
-            if self._in_trouble_since is not None:
-                log.info("engine answers again")
+        if reason is not None:
+            self._report_trouble(reason, now)
+        elif self._in_trouble_since is not None:
+            log.info("engine answers again")
             self._in_trouble_since = None
             self._health.clear(_PART)
-        else:
-            self._report_trouble(reason, now)
         is_stale = now - self._batcher.last_success_at >= PROBE_AFTER_S
         if (is_stale or self._batcher.is_failing) and (self._probe is None or self._probe.done()):
             self._probe_began_at = now
@@ -109,7 +106,6 @@ class Watchdog:
             pass  # the queue is full, so there is traffic
 
     async def _check_again_and_again(self) -> None:
-        with suppress(asyncio.CancelledError):
-            while True:
-                await asyncio.sleep(_TICK_S)
-                self.check(asyncio.get_running_loop().time())
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self.check(asyncio.get_running_loop().time())

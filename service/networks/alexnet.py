@@ -1,6 +1,6 @@
-"""AlexNet in the two variants of the reference article, after Krizhevsky, Sutskever & Hinton (2012).
+"""AlexNet of Krizhevsky, Sutskever & Hinton (2012) in the two variants of the reference article.
 
-They depart from the network of 2012 as follows:
+They depart from the network of 2012 as follows.
 
 * Half the width. The paper splits every layer over two GPUs of 3 GB. 48, 128, 192, 192 and 128 filters are one GPU's
   half. It suffices for five classes.
@@ -9,7 +9,6 @@ They depart from the network of 2012 as follows:
   folds it into the neighbouring weights, so what is shipped is the plain network.
 * ReLU and overlapping pooling (3/2) are the paper's own. Without ReLU it would saturate.
 * Dropout 0.2 instead of 0.5, before hidden dense layers of 2,048, or of 1,024 and 128, units instead of 4,096.
-* One GPU instead of two for a week. It trains an epoch of the flowers in seconds, a CPU in a minute or so.
 """
 
 from collections.abc import Callable
@@ -19,21 +18,16 @@ from keras import layers
 
 
 def alexnet_v1(num_classes: int, *, batch_norm: bool = False, dropout: float = 0.2) -> keras.Model:
-    """Build AlexNet with two dense layers of 2,048: 14,591,685 parameters at 5 classes.
+    """Build AlexNet with two dense layers of 2,048 units. It has 14,591,685 parameters at 5 classes.
 
-    Args:
-        num_classes: Width of the last layer, at least 2.
-        batch_norm: Whether to normalise before each ReLU, for training only. The layers then have no bias.
-        dropout: Share of the activations dropped before each hidden dense layer, in training only.
-
-    Returns:
-        A model from float32 (N, 224, 224, 3) to logits, float32 (N, num_classes).
+    The model maps float32 (N, 224, 224, 3) to logits, float32 (N, num_classes). With `batch_norm` it normalises before
+    each ReLU, and these layers have no bias. `dropout` is the share of dropped activations. Both are for training only.
     """
     return _alexnet("alexnet_v1", (2048, 2048), num_classes, batch_norm, dropout)
 
 
 def alexnet_v2(num_classes: int, *, batch_norm: bool = False, dropout: float = 0.2) -> keras.Model:
-    """Build AlexNet with dense layers of 1,024 and 128: 5,797,317 parameters at 5 classes."""
+    """Build AlexNet with dense layers of 1,024 and 128 units. It has 5,797,317 parameters at 5 classes."""
     return _alexnet("alexnet_v2", (1024, 128), num_classes, batch_norm, dropout)
 
 
@@ -61,7 +55,7 @@ def _alexnet(name: str, hidden: tuple[int, int], num_classes: int, batch_norm: b
 
     images = keras.Input((224, 224, 3), name="images")
     x = layers.ZeroPadding2D(((1, 2), (1, 2)), name="pad")(images)  # (N, 227, 227, 3)
-    # The paper prints 224, but 55 = (227 - 11) / 4 + 1 needs 227 (Krizhevsky et al. 2012, sec. 3.5): hence the padding.
+    # The paper prints 224, but 55 = (227 - 11) / 4 + 1 needs 227.
     x = rectified(x, conv(48, 11, "conv1", strides=4, padding="valid"))  # (N, 55, 55, 48)
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)  # (N, 27, 27, 48)
     x = rectified(x, conv(128, 5, "conv2"))  # (N, 27, 27, 128)

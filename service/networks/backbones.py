@@ -1,4 +1,4 @@
-"""Backbones: pretrained networks without their classifiers, by name."""
+"""Backbones. They are pretrained networks without their classifiers."""
 
 import importlib.util
 from collections.abc import Callable
@@ -35,30 +35,21 @@ class _Lite:
 
     width: float
     depth: float
-    file: str
     sha256: str
 
 
 LITES = {
-    "efficientnet_lite0": _Lite(
-        1.0, 1.0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    ),
-    "efficientnet_lite1": _Lite(
-        1.0, 1.1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
-    ),
-    "efficientnet_lite2": _Lite(
-        1.1, 1.2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-    ),
+    "efficientnet_lite0": _Lite(1.0, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "efficientnet_lite1": _Lite(1.0, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "efficientnet_lite2": _Lite(1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
 
 
 def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
-    """Load the network `name` with pretrained weights.
+    """Load the network `name` with pretrained weights. With `weights` None they are random.
 
-    Args:
-        name: "efficientnet_lite0", "..1" or "..2". The weights of each are a package of its own. Or the name of a
-            network in `keras.applications`. Keras fetches its weights into its own cache.
-        weights: As in `keras.applications`. None leaves the weights random.
+    `name` is "efficientnet_lite0", "..1" or "..2", or the name of a network in `keras.applications`. The weights of the
+    former are packages. Keras fetches those of the latter into its own cache.
 
     Raises:
         SettingsError: There is no such network.
@@ -82,12 +73,13 @@ def find_weights(name: str) -> Path:
             f"the teacher {name} needs the package {module.replace('_', '-')}: install it with "
             f"`{install_command()}`, or train with `--teacher none`"
         )
-    path = Path(spec.origin).parent / "models" / LITES[name].file
+    lite = LITES[name]
+    path = Path(spec.origin).parent / "models" / f"{name.replace('_', '-')}-{lite.sha256[:8]}.pth"
     try:
         digest = digest_file(path)
     except OSError as error:
         raise WeightsError(f"the weights {path} cannot be read: {error.strerror}; install them anew") from error
-    if digest != LITES[name].sha256:
+    if digest != lite.sha256:
         raise WeightsError(f"the weights {path} are not the known ones (SHA-256 {digest}): install them anew")
     return path
 

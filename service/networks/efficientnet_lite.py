@@ -37,13 +37,8 @@ _STAGES = (
 def efficientnet_lite(width: float, depth: float, name: str) -> keras.Model:
     """Build the network without its classifier.
 
-    Args:
-        width: Factor of the stages' filters. The product is rounded to a multiple of 8.
-        depth: Factor of the repeats of the stages between the first and the last. The product is rounded up.
-        name: Name of the model.
-
-    Returns:
-        A model from float32 (N, 224, 224, 3), RGB, (pixel - 127) / 128, to features, float32 (N, 1280).
+    The model maps float32 (N, 224, 224, 3), RGB, (pixel - 127) / 128, to features, float32 (N, 1280). `width` is a
+    factor of the stages' filters. `depth` is one of the repeats of all stages but the first and the last.
     """
     images = keras.Input((224, 224, 3), name="images")
     x = _norm_relu6(_conv(_STEM_FILTERS, 3, "conv_stem", strides=2)(images), "bn0")  # (N, 112, 112, 32)

@@ -13,13 +13,7 @@ from service.errors import WeightsError, is_out_of_memory
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-}
+_DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,8 @@ def read_pytorch_weights(path: Path) -> dict[str, NDArray[Any]]:
     """Return the tensors of a state dict in the format of `torch.save` before PyTorch 1.6, by name.
 
     The format is three small pickles, the pickled dict, the pickled list of storage keys, then the storages as raw
-    little-endian numbers. A pickle is a program. This reader admits only dicts and tensors in it. The shapes are
-    PyTorch's (convolutions OIHW, dense layers (out, in)).
+    little-endian numbers. A pickle is a program. This reader admits only dicts and tensors of float32 and int64 in it.
+    The shapes are PyTorch's (convolutions OIHW, dense layers (out, in)).
 
     Raises:
         WeightsError: The file cannot be read, is of another format, is cut off, or holds anything but tensors.

@@ -79,9 +79,7 @@ def parse_version(name: str) -> int | None:
 
 def _lies_inside(path: Path, store: Path) -> bool:
     """Return whether a path, its links resolved, is below the store."""
-    real_store = os.path.realpath(store)
-    real_path = os.path.realpath(path)
-    return os.path.commonpath([real_store, real_path]) == real_store and real_path != real_store
+    return Path(os.path.realpath(store)) in Path(os.path.realpath(path)).parents
 
 
 def training_command(model: str) -> str:

@@ -19,7 +19,7 @@ def pin_version(store: Path, model: str, version: int) -> None:
     """
     folder = resolve_version(store, model, version).folder.parent
     with _writing(folder):
-        _write_number(folder / PINNED_FILE, version)
+        write_whole(folder / PINNED_FILE, f"{version}\n".encode())
 
 
 def unpin(store: Path, model: str) -> None:
@@ -45,7 +45,7 @@ def remove_version(store: Path, model: str, version: int, *, force: bool = False
     folder = stored.folder.parent
     with _writing(folder):
         if version == next_version(folder) - 1:
-            _write_number(folder / HIGHEST_FILE, version)
+            write_whole(folder / HIGHEST_FILE, f"{version}\n".encode())
         if stored.pinned:
             (folder / PINNED_FILE).unlink()
         doomed = stored.folder.rename(folder / f"{REMOVING_PREFIX}{secrets.token_hex(8)}")
@@ -53,10 +53,6 @@ def remove_version(store: Path, model: str, version: int, *, force: bool = False
             doomed.unlink()
         else:
             shutil.rmtree(doomed)
-
-
-def _write_number(path: Path, number: int) -> None:
-    write_whole(path, f"{number}\n".encode())
 
 
 @contextmanager

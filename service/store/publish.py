@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import InvalidVersion, PublishError
@@ -18,19 +19,12 @@ from service.store.versions import next_version
 _LEFTOVER_AGE_S = 24 * 3600
 
 
+@dataclass
 class Draft:
-    """Version being written. Its files go into `folder`."""
+    """Version being written. Its files go into `folder`. It has no `version` before it is published."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._version: int | None = None
-
-    @property
-    def version(self) -> int:
-        """Return its number. Raises `RuntimeError` before it is published."""
-        if self._version is None:
-            raise RuntimeError("a draft has its version only after the `with` block has ended well")
-        return self._version
+    folder: Path
+    version: int = field(init=False)
 
 
 @contextmanager
@@ -41,9 +35,8 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
     After an exception nothing is left. A process that dies leaves a hidden folder. The next publisher deletes it once
     it is a day old. Store and model are made if they are missing.
 
-    Raises:
-        InvalidParameter: `model` cannot be the name of a model.
-        PublishError: The disk is full or not writable, or the draft is no valid version.
+    Raises `InvalidParameter` for a name that no model can have. Raises `PublishError` if the disk is full or not
+    writable, or if the draft is no valid version.
     """
     check_model_name(model)
     folder = model_folder(store, model)
@@ -53,7 +46,7 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
         draft = Draft(_make_draft_folder(folder))
         yield draft
         _complete(draft.folder)
-        draft._version = _rename(draft.folder, folder)
+        draft.version = _rename(draft.folder, folder)
     except InvalidVersion as error:
         raise PublishError(f"the new version of {model} would not be valid: {error}") from error
     except OSError as error:

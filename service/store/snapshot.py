@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -33,11 +33,8 @@ class ListedModel:
     card_version: int | None = None
 
 
-@dataclass(frozen=True)
-class StoreSnapshot:
-    """Models of a store by name, at one moment."""
-
-    models: Mapping[str, ListedModel] = field(default_factory=dict)
+StoreSnapshot = Mapping[str, ListedModel]
+"""Models of a store by name, at one moment."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ class StoreScanner:
     def scan(self) -> StoreSnapshot:
         """Read names, pins and changed metadata. A model whose folder cannot be read is left out.
 
-        Raises:
-            StoreError: The store itself cannot be read.
+        Raises `StoreError` if the store itself cannot be read.
         """
         known: dict[str, _Known] = {}
         models = {}
@@ -70,7 +66,7 @@ class StoreScanner:
                 if stored_versions := list_stored(self._store, name):
                     models[name] = self._describe(stored_versions, known)
         self._known = known
-        return StoreSnapshot(models)
+        return models
 
     def _describe(self, stored_versions: list[StoredVersion], known: dict[str, _Known]) -> ListedModel:
         listed: list[ListedVersion] = []

@@ -71,8 +71,7 @@ class VerifiedVersion:
 def verify_version(folder: Path) -> VerifiedVersion:
     """Compare every byte of a version in `<store>/<model>/<version>` with its SHA256SUMS, before it is loaded.
 
-    Raises:
-        InvalidVersion: A file is missing, changed, unlisted, unreadable or not regular, or the files are too large.
+    Raises `InvalidVersion` for a missing, changed, unlisted, unreadable or odd file, and for files that are too large.
     """
     try:
         stamps, digests, metadata = _check(folder)

@@ -71,10 +71,8 @@ def list_versions(store: Path, model: str) -> list[int]:
 def resolve_version(store: Path, model: str, version: int | None = None) -> StoredVersion:
     """Return this version, else the pinned one, else the newest. It is not verified.
 
-    Raises:
-        ModelNotFound, StoreError: As `list_versions`.
-        VersionNotFound: This version, or the pinned one, is not there.
-        InvalidVersion: `PINNED` holds no version number, or this version leaves the store.
+    Raises as `list_versions`. Raises `VersionNotFound` if this version, or the pinned one, is not there. Raises
+    `InvalidVersion` if `PINNED` holds no version number, or if this version leaves the store.
     """
     versions = list_versions(store, model)
     if version is None:

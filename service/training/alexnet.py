@@ -1,4 +1,4 @@
-"""AlexNet's training: with labels or a teacher, then perhaps a second network on more photographs."""
+"""Training of AlexNet with labels or a teacher, and of a second network on more photographs."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from service.training import fit_on_device
 from service.training.augment import training_view
 from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
-from service.training.fit import fit, predict_logits
+from service.training.fit import fit, predict
 from service.training.fold import fold_batch_norm
+from service.training.keras_settings import compute_precision, fastest_precision
 from service.training.observer import Observer
-from service.training.precision import compute_precision, fastest_precision
 from service.training.recipe import AlexNetRecipe, recipe_values
 from service.training.run import Run
 from service.training.targets import Float32, LabelTargets, Targets
@@ -26,7 +26,7 @@ from service.training.trained_network import TrainedNetwork, on_pixels
 from service.training.view_makers import make_views
 
 MIN_EPOCH = 1024
-"""Least number of views in an epoch. A smaller folder is repeated, so that an epoch is worth its validation."""
+"""Least number of views in an epoch. A smaller folder is repeated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def train_alexnet(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: O
 
 def answer(network: keras.Model, recipe: AlexNetRecipe, squares: LabelledPixels) -> Float32:
     """Return the network's logits, float32 (N, num_classes), for N squares."""
-    return predict_logits(on_pixels(network, recipe.scale, recipe.offset), np.asarray(squares.images))
+    return predict(on_pixels(network, recipe.scale, recipe.offset), np.asarray(squares.images))["logits"]
 
 
 def fit_alexnet(
@@ -89,27 +89,18 @@ def fit_alexnet(
     observer: Observer,
     photographs: LabelledPixels,
     validation: LabelledPixels | None,
-    *,
-    keeps_best: bool = True,
 ) -> FittedAlexNet:
-    """Train one network, after its teacher if the recipe has one.
+    """Train one network on full images, after its teacher if the recipe has one.
 
-    Args:
-        dataset: Class names, seed and rule.
-        recipe: Values of the training.
-        run: Run folder. A checkpoint and a teacher's answers that are there are taken up.
-        observer: Observer of the training.
-        photographs: Full images to learn from.
-        validation: Squares to measure on, or None.
-        keeps_best: As of `fit`.
+    A checkpoint and a teacher's answers in the run folder are taken up. `validation` are squares to measure on, or
+    None. A network of a cross-validation keeps its last weights, any other its best. Raises as `train`.
     """
     run.make()
     photographs = photographs.repeated(-(-MIN_EPOCH // len(photographs.images)))
     num_classes, teaching = len(dataset.class_names), recipe.teaching
     view, num_views = training_view(recipe.augmentation, dataset.rule), teaching.num_views if teaching else 0
-    # A training that is done has a checkpoint, which `fit` takes up on any machine.
-    is_on_device = recipe.num_folds > 0 and keras.backend.backend() == "jax" and not run.checkpoint.exists()
-    is_on_device = is_on_device and teaching is not None
+    is_on_device = recipe.num_folds > 0 and teaching is not None and keras.backend.backend() == "jax"
+    is_on_device = is_on_device and not run.checkpoint.exists()  # `fit` takes it up on any machine
     targets: Targets = LabelTargets(photographs.class_indices, num_classes, recipe.label_smoothing)
     with keras.device(f"{run.device}:0"):
         if is_on_device:
@@ -126,11 +117,9 @@ def fit_alexnet(
         build = NETWORKS[recipe.network]
         with compute_precision(fastest if recipe.precision == "auto" else recipe.precision):
             network = build(num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
-        learning = on_pixels(
-            network, recipe.scale, recipe.offset, hidden_layer=HIDDEN_LAYER, num_features=targets.num_features
-        )  # fmt: skip
+        learning = on_pixels(network, recipe.scale, recipe.offset, HIDDEN_LAYER, targets.num_features)
         parts = (learning, views, targets, recipe.schedule, run.checkpoint, observer, validation)
-        fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=keeps_best)
+        fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=recipe.num_folds == 0)
     # On the CPU, as the check of the export computes. A GPU in TensorFloat-32 differs by 1e-3.
     with keras.device("cpu:0"):
         plain = fold_batch_norm(network, build(num_classes))

@@ -1,4 +1,4 @@
-"""Augmentation: crops, mirror images, colour, and mixtures of two photographs."""
+"""Augmentation of photographs with crops, mirror images, colour and mixtures of two."""
 
 import math
 from dataclasses import replace
@@ -41,16 +41,9 @@ def mixed_view(
 
 
 def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, random: np.random.Generator) -> Pixels:
-    """Make a random view of a photograph.
+    """Make a random view, uint8 (image_size, image_size, 3), read-only, of a photograph, uint8 (height, width, 3), RGB.
 
-    Args:
-        image: uint8, shape (height, width, 3), RGB.
-        augmentation: Changes to choose from.
-        rule: Size of the view, and its crop without a random one.
-        random: Source of randomness. One seed gives one view.
-
-    Returns:
-        uint8, shape (image_size, image_size, 3), read-only.
+    `rule` is the size of the view, and its crop without a random one. One seed of `random` gives one view.
     """
     if augmentation.min_area < 1:
         view = _random_crop(Image.fromarray(image), augmentation, rule.image_size, random)
@@ -66,7 +59,7 @@ def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, ra
 def _random_crop(
     photograph: Image.Image, augmentation: Augmentation, image_size: int, random: np.random.Generator
 ) -> Image.Image:
-    # The inception crop: a share of the area and a ratio of sides; a crop that would not fit is cut to the photograph.
+    # Szegedy et al. (2015): a share of the area and a ratio of sides. A crop that would not fit is cut.
     width, height = photograph.size
     area = height * width * random.uniform(augmentation.min_area, 1)
     bound = math.log(augmentation.max_aspect)
@@ -80,7 +73,7 @@ def _random_crop(
 
 
 def _jitter_color(view: Image.Image, strength: float, random: np.random.Generator) -> Image.Image:
-    # Brightness, contrast and saturation are one affine map of a pixel's three values: one pass over the pixels.
+    # Brightness, contrast and saturation are one affine map of a pixel's three values.
     brightness, contrast, saturation = random.uniform(1 - strength, 1 + strength, size=3)
     weights = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * _LUMA)
     offset = np.asarray(view).mean() * (1 - contrast) * brightness
@@ -88,16 +81,9 @@ def _jitter_color(view: Image.Image, strength: float, random: np.random.Generato
 
 
 def mixup(own: Pixels, other: Pixels, alpha: float, random: np.random.Generator) -> tuple[Pixels, float]:
-    """Blend two images.
+    """Blend two images, uint8 (height, width, 3). Return the blend and the share of `own` in it.
 
-    Args:
-        own: uint8, shape (height, width, 3).
-        other: As `own`.
-        alpha: Both parameters of the Beta distribution of `own`'s share.
-        random: Source of the share.
-
-    Returns:
-        The blend and the share of `own` in it.
+    `alpha` is both parameters of the Beta distribution of the share.
 
     Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization".
     """
@@ -106,9 +92,9 @@ def mixup(own: Pixels, other: Pixels, alpha: float, random: np.random.Generator)
 
 
 def cutmix(own: Pixels, other: Pixels, random: np.random.Generator) -> tuple[Pixels, float]:
-    """Paste a rectangle of `other` into `own`, at the same place.
+    """Paste a rectangle of `other` into `own`, at the same place. Arguments and result are those of `mixup`.
 
-    Its area is uniform between nothing and the whole. Arguments and result are those of `mixup`.
+    Its area is uniform between nothing and the whole.
 
     Source: Yun et al. (2019), "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features".
     """

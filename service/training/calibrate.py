@@ -1,4 +1,4 @@
-"""Calibration: one temperature, and the threshold of `confident`."""
+"""Calibration of a network by a temperature and the threshold of `confident`."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 class Calibration:
     """Temperature and threshold, from photographs that the network has not learned.
 
-    `probabilities`, float32 (N, num_classes), are those of these photographs at `temperature`. `class_indices`, int64
-    (N,), are their classes. `part` names the photographs.
+    `probabilities`, float32 (N, num_classes), are their answers at `temperature`. `class_indices`, int64 (N,), are
+    their classes. `part` names them.
     """
 
     temperature: float
@@ -22,13 +22,7 @@ class Calibration:
 
 
 def calibrate(logits: NDArray[np.floating], class_indices: NDArray[np.int64], part: str = "validation") -> Calibration:
-    """Find temperature and threshold.
-
-    Args:
-        logits: float (N, num_classes), of photographs that the network has not learned.
-        class_indices: int64 (N,), their true classes.
-        part: Name of these photographs.
-    """
+    """Find temperature and threshold from logits, float (N, num_classes), and true classes, int64 (N,)."""
     temperature = fit_temperature(logits, class_indices)
     probabilities = softmax(logits, temperature).astype(np.float32)
     return Calibration(temperature, confidence_threshold(probabilities), probabilities, class_indices, part)
@@ -43,14 +37,9 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
 
 
 def fit_temperature(logits: NDArray[np.floating], class_indices: NDArray[np.int64]) -> float:
-    """Find the temperature that makes the true classes most likely.
+    """Return the temperature in [0.05, 20] that makes the true classes most likely. Arguments are as of `calibrate`.
 
-    Args:
-        logits: float (N, num_classes), of photographs that the network has not learned.
-        class_indices: int64 (N,), their true classes.
-
-    Returns:
-        A number in [0.05, 20]. Above 1 the network was overconfident. Below 1 it was underconfident.
+    Above 1 the network was overconfident. Below 1 it was underconfident.
 
     Source: Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2.
     """
@@ -70,10 +59,5 @@ def fit_temperature(logits: NDArray[np.floating], class_indices: NDArray[np.int6
 
 
 def confidence_threshold(probabilities: NDArray[np.floating], coverage: float = 0.95) -> float:
-    """Return the top-1 probability that a share `coverage` of the photographs reaches.
-
-    Args:
-        probabilities: float (N, num_classes), of photographs that the network has not learned.
-        coverage: Share of them that counts as confident, in (0, 1).
-    """
+    """Return the top-1 probability that a share `coverage`, in (0, 1), of float (N, num_classes) reaches."""
     return float(np.quantile(probabilities.max(axis=-1), 1 - coverage, method="lower"))

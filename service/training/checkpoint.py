@@ -1,7 +1,6 @@
-"""Checkpoint of a training: one file, replaced after every epoch."""
+"""Checkpoint of a training. One file is replaced after every epoch."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from service.errors import TrainingError
 class Epoch:
     """Figures of one epoch. Losses are mean cross-entropies, accuracies shares in [0, 1], `images_per_s` training only.
 
-    `validation_loss` and `validation_accuracy` are None where nothing was held out to validate on.
+    `validation_loss` and `validation_accuracy` are None without a validation.
     """
 
     epoch: int
@@ -48,9 +47,8 @@ Variables = Sequence[NDArray[Any]]
 class Checkpoint:
     """State of a training after an epoch.
 
-    `history` has an epoch a row. It may leave some out only without `state`. `state` are the variables of network and
-    optimizer and the mean of weights. It is empty where the training is finished and cannot be resumed. `best` are the
-    weights to keep.
+    `state` are the variables of network and optimizer and the mean of weights. It is empty where the training is
+    finished. `history` may leave out epochs only then. `best` are the weights to keep.
     """
 
     history: tuple[Epoch, ...]
@@ -75,11 +73,7 @@ def assign_variables(variables: Sequence[keras.Variable], values: Variables) -> 
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Raises:
-        TrainingError: The disk is full or the folder cannot be written.
-    """
+    """Write a checkpoint, whole or not at all. Raises `TrainingError` if it cannot be written."""
     arrays = {f"state_{i:04d}": value for i, value in enumerate(checkpoint.state)}
     arrays |= {f"best_{i:04d}": value for i, value in enumerate(checkpoint.best)}
     arrays["history"] = np.array(json.dumps([asdict(epoch) for epoch in checkpoint.history]))
@@ -90,11 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
-    """Return what `save_checkpoint` wrote, or None without a file.
-
-    Raises:
-        TrainingError: The file cannot be read or is no checkpoint. The message says to remove it.
-    """
+    """Return what `save_checkpoint` wrote, or None without a file. Raises as `read_arrays`."""
     arrays = read_arrays(path)
     if arrays is None:
         return None
@@ -120,18 +110,15 @@ def _read_epoch(row: Mapping[str, Any]) -> Epoch:
 
 def unfit_file(path: Path) -> TrainingError:
     """Return the error for a file in a run folder that another program wrote or damaged."""
-    return TrainingError(
-        f"{path} is damaged, or no file of this training: remove it, and the same command makes it anew"
-    )
+    text = f"{path} is damaged, or no file of this training: remove it, and the same command makes it anew"
+    return TrainingError(text)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Return the arrays that `write_arrays` wrote, or None where there is no file.
-
-    No more memory is taken than the file has bytes.
+    """Return the arrays that `write_arrays` wrote, or None without a file. They take no more memory than the file.
 
     Raises:
-        TrainingError: The file cannot be read, or holds anything else. The message says what to do.
+        TrainingError: The file cannot be read, or holds anything else.
     """
     try:
         # Opened here, since `zipfile` leaves a file open that it cannot read.
@@ -155,12 +142,8 @@ def _read_array(archive: ZipFile, info: ZipInfo) -> NDArray[Any]:
     with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
-        if math.prod(shape) * dtype.itemsize != info.file_size - stream.tell():
-            raise ValueError(f"{info.filename} has another length than its header says")
-    with archive.open(info) as stream:
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
+        shape, is_fortran, dtype = read_header(stream)
+        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def are_alike(values: Variables, others: Variables) -> bool:
@@ -169,7 +152,7 @@ def are_alike(values: Variables, others: Variables) -> bool:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an .npz file, or replace the one that is there: whole, or not at all. Raises `OSError`."""
+    """Write or replace an .npz file, whole or not at all. Raises `OSError`."""
     draft = path.with_suffix(".writing")
     try:
         with draft.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Cross-validation: one network learns from all photographs, and others tell how far to trust it."""
+"""Cross-validation. One network learns from all photographs, and the networks of the folds calibrate it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,14 +29,21 @@ def cross_validate(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: 
     known = dataset.full_images("train", "validation")
     listed = (*dataset.split.photographs["train"], *dataset.split.photographs["validation"])
     observer.say(f"{recipe.num_folds + 1} networks learn: the published one, and one for each fold.")
-    whole = _fit(dataset, recipe, run.sub("whole"), observer, known, None)
+
+    def learn(name: str, photographs: LabelledPixels, validation: LabelledPixels | None) -> FittedAlexNet:
+        fitted = fit_alexnet(dataset, recipe, run.sub(name), observer, photographs, validation)
+        if fitted.interrupted:
+            raise KeyboardInterrupt  # the same command goes on
+        return fitted
+
+    whole = learn("whole", known, None)
     fitted, asked = [], []
     for fold in range(recipe.num_folds):
         in_fold, others = (np.flatnonzero((folds == fold) == is_in).tolist() for is_in in (True, False))
         photographs = [listed[place] for place in in_fold]
         asked.append(load_squares(photographs, dataset.class_names, dataset.rule, dataset.limits))
         learned = LabelledPixels([known.images[place] for place in others], known.class_indices[others])
-        fitted.append(_fit(dataset, recipe, run.sub(f"fold-{fold}"), observer, learned, asked[-1]))
+        fitted.append(learn(f"fold-{fold}", learned, asked[-1]))
     logits = [answer(one.network, recipe, squares) for one, squares in zip(fitted, asked, strict=True)]
     class_indices = np.concatenate([squares.class_indices for squares in asked])
     values = {
@@ -50,20 +57,6 @@ def cross_validate(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: 
     history = tuple(mean_epoch(rows) for rows in zip(*(one.history for one in fitted), strict=True))
     held_out = dataset.squares("test")
     return TrainedNetwork(whole.network, recipe.scale, recipe.offset, calibration, held_out, values, history)
-
-
-def _fit(
-    dataset: Dataset,
-    recipe: AlexNetRecipe,
-    run: Run,
-    observer: Observer,
-    photographs: LabelledPixels,
-    validation: LabelledPixels | None,
-) -> FittedAlexNet:
-    fitted = fit_alexnet(dataset, recipe, run, observer, photographs, validation, keeps_best=False)
-    if fitted.interrupted:
-        raise KeyboardInterrupt  # the same command goes on
-    return fitted
 
 
 def assign_folds(dataset: Dataset, num_folds: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""One training: epoch after epoch, each ended by validation and a checkpoint."""
+"""Training of one network. Each epoch ends with a validation and a checkpoint."""
 
 import math
 import time
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from service.data.batches import LabelledPixels, epoch_batches
 from service.data.views import Views
@@ -28,11 +27,7 @@ from service.training.checkpoint import (
 )
 from service.training.observer import Observer
 from service.training.schedule import Schedule, add_to_mean
-from service.training.targets import Targets
-
-Float32 = NDArray[np.float32]
-
-_VALIDATION_BATCH = 64
+from service.training.targets import Float32, Targets
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,8 @@ def fit(
         checkpoint: File that is written after every epoch, or None.
         observer: Observer of steps and epochs.
         validation: Squares to measure on, or None.
-        keeps_best: Whether the network ends with the weights of the epoch with the best validation accuracy (of equals,
-            the lowest loss). Otherwise, or without validation, it ends with the last.
+        keeps_best: Whether to keep the weights with the best validation accuracy, of equals with the lowest loss.
+            Otherwise, or without validation, the last are kept.
 
     Raises:
         TrainingError: The loss is no longer a number, or a checkpoint cannot be written or read.
@@ -183,18 +178,18 @@ class _Loop:
             assign_variables(self._network.weights, own)
 
 
-def predict_logits(network: keras.Model, images: Pixels) -> Float32:
-    """Return the logits, float32 (N, num_classes), of uint8 (N, height, width, 3). The network gives `logits`."""
-    starts = range(0, len(images), _VALIDATION_BATCH)
-    parts = [network.predict_on_batch(images[start : start + _VALIDATION_BATCH])["logits"] for start in starts]
-    return np.concatenate([np.asarray(part) for part in parts])
+def predict(network: keras.Model, images: Pixels, batch_size: int = 64) -> dict[str, Float32]:
+    """Return each output of the network, float32 (N, width), for uint8 (N, height, width, 3)."""
+    starts = range(0, len(images), batch_size)
+    parts = [network.predict_on_batch(images[start : start + batch_size]) for start in starts]
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
 def validate(network: keras.Model, validation: LabelledPixels | None) -> tuple[float, float] | tuple[None, None]:
     """Return the mean cross-entropy and the accuracy on squares, or twice None without any."""
     if validation is None:
         return None, None
-    logits = predict_logits(network, np.asarray(validation.images))
+    logits = predict(network, np.asarray(validation.images))["logits"]
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     chosen = log_probabilities[np.arange(len(logits)), validation.class_indices]

@@ -1,8 +1,7 @@
-"""One training on JAX, with everything in the GPU's memory. An epoch of flower_photos takes 60 ms.
+"""Training of one network on JAX, with everything in the GPU's memory.
 
-`fit` hands each batch to the GPU anew, and most of a step is that. Here the views and their targets lie on the GPU, and
-an epoch is one compiled call. Views, targets, network, losses, optimizer, schedule and mean of weights are the same.
-There is no running average of the weights, and no checkpoint before the end.
+An epoch of flower_photos takes 60 ms. `fit` hands each batch to the GPU anew, and most of a step is that. Here an epoch
+is one compiled call. There is no running average of the weights, and no checkpoint before the end.
 """
 
 import time
@@ -35,12 +34,9 @@ def fit(
 ) -> Fitted:
     """Train a network for Keras on JAX, as `fit.fit` does with the same arguments.
 
-    The network keeps its last weights, or their mean. `views` are numbered. The checkpoint is written at the end, when
-    nothing is left to resume. The observer sees the epochs that are measured, one in 40 and the last.
-
-    Raises:
-        TrainingError: The checkpoint cannot be written.
-        KeyboardInterrupt: Ctrl-C was pressed. Nothing is kept.
+    The network keeps its last weights, or their mean. `views` are numbered. The checkpoint is written at the end. The
+    observer sees one epoch in 40 and the last. Raises `TrainingError` if the checkpoint cannot be written. After Ctrl-C
+    nothing is kept.
     """
     import jax
     import jax.numpy as jnp

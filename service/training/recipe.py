@@ -1,4 +1,4 @@
-"""Recipes. A recipe is one frozen record of every value that shapes a training."""
+"""Recipe of a training. It is a frozen record of every value that shapes the result."""
 
 import importlib
 import pkgutil
@@ -17,8 +17,6 @@ class Augmentation:
     the crop's largest ratio of sides. `color` is the largest relative change of brightness, contrast and saturation.
     `mixup` is the alpha of the Beta distribution that two views are blended with. 0 means no blend. `unmixed` is the
     share of views that are left alone. `cutmix` is the share of the others that get a rectangle instead of a blend.
-
-    Sources: Szegedy et al. (2015) for the crops, Zhang et al. (2018) for mixup, Yun et al. (2019) for cutmix.
     """
 
     flip: bool = True
@@ -34,11 +32,11 @@ class Augmentation:
 class Teaching:
     """A teacher whose answers are the targets.
 
-    `teacher` is a name that `networks/backbones.py` knows. Each photograph has `num_views` views, which the epochs take
-    in turn. The teacher answers these views, mixed as they are, at `temperature`. A higher one also tells which wrong
-    classes are less wrong. The upper share `tuned` of its layers learns for `epochs` before. With a `feature_weight`
-    the network's first dense layer also learns to foretell the teacher's features. Their squared error, as a share of
-    their variance, has this weight beside the cross-entropy.
+    `teacher` is a name that `load_backbone` knows. The upper share `tuned` of its layers learns for `epochs`. It then
+    answers `num_views` views of each photograph, mixed as they are, at `temperature`. The epochs take them in turn. A
+    higher temperature also tells which wrong classes are less wrong. With a `feature_weight` the network's first dense
+    layer also learns to foretell the teacher's features. Their squared error, as a share of their variance, has this
+    weight beside the cross-entropy.
 
     Sources: Hinton et al. (2015), "Distilling the Knowledge in a Neural Network". Romero et al. (2015), "FitNets: Hints
     for Thin Deep Nets". Beyer et al. (2022), "Knowledge distillation: A good teacher is patient and consistent".
@@ -57,10 +55,10 @@ class AlexNetRecipe:
     """One way to train an AlexNet. The network sees `pixel * scale + offset`.
 
     Without `teaching` every epoch has its own views, and the labels are the targets. `precision` is a dtype policy of
-    Keras to compute in, or "auto" for the fastest here. With `refit` a second network learns from training and
-    validation part. It is published with the first one's calibration. With `num_folds` the network learns from both
-    parts at once. Its calibration comes from as many networks of a cross-validation. `model_name` is the model's name
-    unless the caller gives another. `every_device` trains once on each device.
+    Keras, or "auto" for the fastest here. With `refit` a second network learns from training and validation part. It is
+    published with the first one's calibration. With `num_folds` the network learns from both parts at once. Its
+    calibration comes from as many networks of a cross-validation. `model_name` is the model's default name.
+    `every_device` trains once on each device.
     """
 
     name: str
@@ -100,17 +98,12 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def find_recipe(
-    name: str,
-    *,
-    network: str | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
+    name: str, *, network: str | None = None, epochs: int | None = None, batch_size: int | None = None,
     teacher: str | None = None,
-) -> Recipe:
+) -> Recipe:  # fmt: skip
     """Return the RECIPE of the module `service.training.recipes.<name>`. Other values, if given, replace its own.
 
-    Raises:
-        SettingsError: There is no such recipe, or a value is out of bounds. The message says what there is.
+    Raises `SettingsError` if there is no such recipe, or a value is out of bounds.
     """
     package = importlib.import_module("service.training.recipes")
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))

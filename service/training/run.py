@@ -1,4 +1,4 @@
-"""Run folder of a training: found by its name, locked by one process, kept when it is finished."""
+"""Run folder of a training. One process locks it. It stays when the training is finished."""
 
 import json
 import os
@@ -29,10 +29,9 @@ _LOCK_FILE, _PUBLISHED_FILE, _RECIPE_FILE = "lock", "published.json", "recipe.js
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, and where its version goes.
+    """Run folder for a version of `model` in `store`.
 
-    `model` and `store` name the model to publish. `device` is "cpu" or "gpu". `published` is what the finished training
-    published, or None where there is work left.
+    `device` is "cpu" or "gpu". `published` is what the finished training published, or None.
     """
 
     folder: Path
@@ -100,7 +99,7 @@ class Run:
 def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
     """Return the name of the run folder, `<model>-<digest>` of everything that shapes the result.
 
-    The device counts only where the recipe trains on each. So another machine can go on with a run.
+    The device counts only where the recipe trains on each. Else another machine can go on with a run.
     """
     check = dataset.check
     # Where a class is split by sequence, its file names decide who is learned from.
@@ -114,17 +113,9 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
 def open_run(runs: Path, name: str, *, model: str, store: Path, device: str, again: bool = False) -> Iterator[Run]:
     """Lock the run folder that a training goes on in, and unlock it at the end.
 
-    The first folder of the name without a finished training is taken. Without one, the last finished training is
-    returned, or a new folder made with `again`. A training whose version is no longer in the store counts as not done.
-    The lock ends with its process.
-
-    Args:
-        runs: Folder of run folders.
-        name: Name of the folder, from `name_run`. A second one is called `<name>-2`.
-        model: Name of the model.
-        store: Model store.
-        device: "cpu" or "gpu".
-        again: Whether to train anew where all trainings are finished.
+    The first folder of this name without a finished training is taken. A second one is called `<name>-2`. Without one,
+    the last finished training is returned, or a new folder made with `again`. A training whose version is no longer in
+    the store counts as not done. The lock ends with its process.
 
     Raises:
         TrainingError: Another training holds the folder, or it cannot be made, read or written.
@@ -165,17 +156,14 @@ def _read_published(folder: Path) -> dict[str, Any] | None:
 @contextmanager
 def _locked(run: Run) -> Iterator[None]:
     run.make()
-    folder = run.folder
     try:
-        descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        file = (run.folder / _LOCK_FILE).open("a+b")
     except OSError as error:
-        raise TrainingError(f"the run folder {folder} cannot be written: {error.strerror}") from error
-    try:
+        raise TrainingError(f"the run folder {run.folder} cannot be written: {error.strerror}") from error
+    with file:
         if fcntl is not None:
-            _take_lock(descriptor, folder)
+            _take_lock(file.fileno(), run.folder)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _take_lock(descriptor: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Schedule of a training: epochs, learning rate, optimizer and the mean of weights."""
+"""Schedule of a training, with its optimizer and its mean of weights."""
 
 import math
 from collections.abc import Sequence
@@ -65,11 +65,9 @@ class Schedule:
         import keras  # here, as a recipe is read without Keras
 
         optimizer = keras.optimizers.AdamW(
-            self.learning_rate,
-            weight_decay=self.weight_decay,
-            use_ema=self.average_decay > 0,
+            self.learning_rate, weight_decay=self.weight_decay, use_ema=self.average_decay > 0,
             ema_momentum=self.average_decay or 0.99,
-        )
+        )  # fmt: skip
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 

@@ -13,9 +13,9 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class LabelTargets:
-    """Targets from labels. A mixed view has both labels by their shares.
+    """Targets from labels, int64 (number of photographs,). A mixed view has both labels by their shares.
 
-    `class_indices` are int64 (number of photographs,). All classes get the share `smoothing` of the target alike.
+    The share `smoothing` of a target is spread over all classes.
     """
 
     class_indices: NDArray[np.int64]
@@ -59,4 +59,4 @@ class TeacherTargets:
 
 
 Targets = LabelTargets | TeacherTargets
-"""Targets by output of the network: `logits`, and `features` if `num_features` is not 0."""
+"""Targets of the outputs `logits` and, if `num_features` is not 0, `features`."""

@@ -1,4 +1,4 @@
-"""The teacher: a pretrained network that learns the classes and then answers every training view."""
+"""Teacher. A pretrained network learns the classes and then answers every training view."""
 
 import math
 from collections.abc import Callable
@@ -12,12 +12,11 @@ from service.data.batches import LabelledPixels, made_ahead
 from service.data.views import Batch, Views
 from service.errors import TrainingError
 from service.imaging.limits import ResizeRule
-from service.imaging.pixels import Pixels
 from service.networks.backbones import Backbone, load_backbone
 from service.training.augment import unmixed_view
 from service.training.calibrate import softmax
 from service.training.checkpoint import read_arrays, unfit_file, write_arrays
-from service.training.fit import fit
+from service.training.fit import fit, predict
 from service.training.observer import Observer
 from service.training.recipe import Augmentation, Teaching
 from service.training.schedule import TeacherSchedule
@@ -53,7 +52,7 @@ def teach(
         views: Numbered views of the same photographs. Their seed is the teacher's, too.
         validation: Squares to measure the teacher on, or None.
         rule: Size of a view.
-        cache: File for the targets. One that is there is read, so a resumed training asks no teacher.
+        cache: File for the targets. It is read if it is there.
         observer: Observer of the progress.
         load: Function that loads a backbone by its name.
 
@@ -68,24 +67,17 @@ def teach(
         keras.utils.set_random_seed(views.seed)
         own_views = Views(photographs.images, unmixed_view(augmentation, rule), views.seed)
         labels = LabelTargets(photographs.class_indices, num_classes)
-        targets = _answer(
-            _train(backbone, teaching, own_views, labels, observer), teaching, views, validation, observer
-        )
+        teacher = _train(backbone, teaching, own_views, labels, observer)
+        targets = _answer(teacher, teaching, views, validation, observer)
         _save(cache, targets)
     observer.taught(teaching.teacher, targets.accuracy)
     return targets
 
 
 def principal_features(features: Float32, number: int) -> Callable[[Float32], Float32]:
-    """Return the function that reduces features to their principal components.
+    """Return the function from features, float32 (M, width), to their first `number` principal components.
 
-    Args:
-        features: float32 (N, number of features), to learn the components from.
-        number: Largest number of components.
-
-    Returns:
-        A function from float32 (M, number of features) to float32 (M, components). The variances of all components that
-        there are would have the sum 1.
+    They are those of `features`, float32 (N, width). The variances of all components would have the sum 1.
     """
     mean = features.mean(axis=0)
     centred = (features - mean).astype(np.float64)
@@ -131,7 +123,7 @@ def _answer(
     """Return the teacher's answers to all views, and its accuracy."""
     accuracy = None
     if validation is not None:
-        _, logits = _predict(teacher, np.asarray(validation.images))
+        logits = predict(teacher, np.asarray(validation.images), _BATCH_SIZE)["logits"]
         accuracy = float((logits.argmax(axis=1) == validation.class_indices).mean())
     photographs = np.arange(len(views))
     some = [photographs[start : start + _BATCH_SIZE] for start in range(0, len(photographs), _BATCH_SIZE)]
@@ -144,24 +136,16 @@ def _answer(
 
         parts, done = [], number * len(views)
         for batch in made_ahead(make, some):
-            parts.append(_predict(teacher, batch.images))
+            parts.append(predict(teacher, batch.images, _BATCH_SIZE))
             done += len(batch.images)
             observer.teaching(f"{teaching.teacher} answers", done, views.num_views * len(views))
-        view_features, logits = (np.concatenate(values) for values in zip(*parts, strict=True))
+        view_features, logits = (np.concatenate([part[name] for part in parts]) for name in ("features", "logits"))
         answers.append(softmax(logits, teaching.temperature).astype(np.float32))
         if teaching.feature_weight > 0:
             reduce = reduce or principal_features(view_features, _NUM_FEATURES)
             features.append(reduce(view_features).astype(np.float16))
     kept = np.stack(features) if features else None
     return TeacherTargets(np.stack(answers), kept, accuracy, teaching.feature_weight)
-
-
-def _predict(teacher: keras.Model, images: Pixels) -> tuple[Float32, Float32]:
-    """Return features, float32 (N, number of features), and logits, float32 (N, num_classes)."""
-    starts = range(0, len(images), _BATCH_SIZE)
-    parts = [teacher.predict_on_batch(images[start : start + _BATCH_SIZE]) for start in starts]
-    features, logits = (np.concatenate([np.asarray(part[key]) for part in parts]) for key in ("features", "logits"))
-    return features, logits
 
 
 def _save(path: Path, targets: TeacherTargets) -> None:

@@ -1,4 +1,4 @@
-"""A whole training: networks, calibration, export, evaluation and publication."""
+"""Training from photographs to a published version."""
 
 import importlib
 import json
@@ -15,9 +15,8 @@ from service.store.publish import publish_version
 from service.training.alexnet import train_alexnet
 from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.cross_validation import cross_validate
-from service.training.keras_settings import can_export
+from service.training.keras_settings import can_export, has_gpu
 from service.training.observer import Observer
-from service.training.precision import has_gpu
 from service.training.recipe import AlexNetRecipe, Recipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork
@@ -37,20 +36,19 @@ class Trained:
 
     @property
     def num_epochs(self) -> int:
-        """Number of epochs that were trained."""
+        """Number of trained epochs."""
         return self.history[-1].epoch + 1
 
     @property
     def seconds_per_epoch(self) -> float:
-        """Mean in seconds, as `checkpoint` counts it."""
+        """Mean in seconds, without the first of several epochs."""
         return seconds_per_epoch(self.history)
 
 
 def list_devices(wish: str) -> list[str]:
     """Return the devices, "gpu" and "cpu", that Keras can train on and `wish` allows. "auto" allows all, best first.
 
-    Raises:
-        DeviceUnavailable: The wish is "gpu", and Keras sees none.
+    Raises `DeviceUnavailable` if the wish is "gpu" and Keras sees none.
     """
     if wish == "gpu" and not has_gpu():
         backend = keras.backend.backend()
@@ -61,7 +59,7 @@ def list_devices(wish: str) -> list[str]:
 def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Trained | None:
     """Train by a recipe and publish the result as the next version of the run's model.
 
-    An interrupted training is resumed from its run folder. A finished one is returned as it is. None is returned where
+    An interrupted training is resumed from its run folder. A finished one is returned as it is. Return None where
     TensorFlow is missing for the export. The networks then lie in the run folder.
 
     Raises:
@@ -95,10 +93,7 @@ def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Tra
 def publish_network(trained: TrainedNetwork, dataset: Dataset, run: Run, observer: Observer) -> Trained:
     """Export, evaluate and publish a network, and write the run's last files.
 
-    A file of the run that cannot be written costs a sentence, not the version.
-
-    Raises:
-        PublishError: The version could not be written.
+    Raises `PublishError` if the version could not be written. If a file of the run cannot be, the observer is told.
     """
     from service.training.export.version import write_version  # here, as TensorFlow may be missing
 
@@ -112,9 +107,8 @@ def publish_network(trained: TrainedNetwork, dataset: Dataset, run: Run, observe
             f"Version {draft.version} of {run.model} is published, but its report in {run.folder} is not complete: "
             f"{why}. `flowers evaluate FOLDER --report FILE` writes another."
         )
-    return Trained(
-        run.model, draft.version, run.device, run.folder, trained.history, trained.interrupted, test.evaluation
-    )  # fmt: skip
+    history, interrupted = trained.history, trained.interrupted
+    return Trained(run.model, draft.version, run.device, run.folder, history, interrupted, test.evaluation)
 
 
 def _read_finished(run: Run, published: dict[str, Any], observer: Observer) -> Trained:

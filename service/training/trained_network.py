@@ -1,4 +1,4 @@
-"""Trained network: a plain Keras model, and all that its version says of it."""
+"""Trained network with all that its version's metadata state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class TrainedNetwork:
     """A network that can be published.
 
     `network` maps float32 (N, image_size, image_size, 3), `pixel * scale + offset`, to logits (N, num_classes). Batch
-    normalisation is folded. `held_out` are squares that it has not learned. The light networks are compared on them.
-    `recipe_values` stand in the metadata. `is_finished` is false where the same command has more to train.
+    normalisation is folded. `held_out` are squares that it has not learned. Networks for onnxruntime are compared on
+    them. `recipe_values` stand in the metadata. `is_finished` is false where the same command has more to train.
     """
 
     network: keras.Model
@@ -32,20 +32,13 @@ class TrainedNetwork:
 
 
 def on_pixels(
-    network: keras.Model, scale: float, offset: float, *, hidden_layer: str = "", num_features: int = 0
+    network: keras.Model, scale: float, offset: float, hidden_layer: str = "", num_features: int = 0
 ) -> keras.Model:
-    """Put a network behind its normalisation. The new model shares its weights.
+    """Put a network behind its normalisation, `pixel * scale + offset`. The new model shares its weights.
 
-    Args:
-        network: Model from float32 (N, height, width, 3), `pixel * scale + offset`, to logits (N, num_classes).
-        scale: Factor of a pixel.
-        offset: Summand after it.
-        hidden_layer: Name of the layer that foretells a teacher's features.
-        num_features: Number of these features. 0 means none.
-
-    Returns:
-        A model from uint8 (N, height, width, 3) to {"logits": (N, num_classes), "features": (N, num_features)}, the
-        latter if there are any.
+    The network maps float32 (N, height, width, 3) to logits (N, num_classes). The new model maps uint8 (N, height,
+    width, 3) to {"logits": (N, num_classes)}. With `num_features` it also has "features", (N, num_features), which the
+    layer called `hidden_layer` foretells.
     """
     images = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
     normalised = keras.layers.Rescaling(scale, offset, dtype="float32")(images)

@@ -1,4 +1,4 @@
-"""Processes that make the views of a training. Threads would share Python's lock."""
+"""Processes that make views. Threads would share Python's lock."""
 
 import math
 import multiprocessing
@@ -17,8 +17,8 @@ from service.machine import count_cores
 def make_views(photographs: Photographs, make: MakeView, seed: int, num_views: int, *, chunk: int = 64) -> Views:
     """Make all views with one process a core, and keep them.
 
-    The processes read the photographs from a temporary file. `make` can be pickled. `chunk` is the largest number of
-    views that one call makes. The other arguments are as of `Views`. Raises `OSError` if the file cannot be written.
+    The processes read the photographs from a temporary file. `make` can be pickled. One call makes at most `chunk`
+    views. The other arguments are as of `Views`. Raises `OSError` if the file cannot be written.
     """
     views = Views(photographs, make, seed, num_views, free_bytes=sys.maxsize)
     chunks = np.array_split(np.arange(len(views)), math.ceil(len(views) / chunk))

@@ -26,7 +26,7 @@ def url(tiny_version: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_closed_loop_prints_a_row_per_number_of_connections(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_loop_prints_a_row_per_load(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", url, "--connections", "1,2", *BRIEF]) == 0
     rows = [re.findall(r"[^\s│]+", line) for line in capsys.readouterr().out.splitlines() if "connections:" in line]
     assert [row[1] for row in rows] == ["1", "2"]
@@ -36,7 +36,7 @@ def test_a_closed_loop_prints_a_row_per_number_of_connections(url: str, capsys: 
 
 
 @pytest.mark.slow
-def test_an_open_loop_as_json_says_rate_latencies_and_errors_by_problem_type(
+def test_open_loop_json_has_rate_latencies_and_errors(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photograph = tmp_path / "large.jpg"
@@ -65,7 +65,7 @@ def test_another_server_is_not_taken_for_the_service(capsys: pytest.CaptureFixtu
     assert "not a prediction" in capsys.readouterr().err
 
 
-def test_a_service_that_answers_nothing_rightly_after_all_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_load_without_any_answer_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     async def script(number: int) -> bytes:
         return http() if number == 0 else http(503, b'{"type": "/problems/draining"}', "application/problem+json")
 
@@ -90,7 +90,7 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_while_it_measures_is_said_and_ends_with_130() -> None:
+def test_ctrl_c_during_a_measurement_exits_with_130() -> None:
     is_measuring = threading.Event()
 
     async def script(number: int) -> bytes:

@@ -81,7 +81,7 @@ def test_settings_at_their_defaults_are_said_to_be(capsys: Capture) -> None:
     assert "all at their defaults" in capsys.readouterr().out
 
 
-def test_an_empty_store_exits_with_1_and_says_how_to_get_a_model(tmp_path: Path, capsys: Capture) -> None:
+def test_an_empty_store_exits_with_1_and_a_remedy(tmp_path: Path, capsys: Capture) -> None:
     exit_code, found = examine("--model-store", str(tmp_path), capsys=capsys)
     assert exit_code == 1
     assert found["serves"]["version"] is None
@@ -92,7 +92,7 @@ def test_an_empty_store_exits_with_1_and_says_how_to_get_a_model(tmp_path: Path,
     assert "models: all at their defaults" not in table
 
 
-def test_a_damaged_version_beside_a_good_one_is_a_warning(store: Path, capsys: Capture) -> None:
+def test_a_damaged_version_beside_a_sound_one_warns(store: Path, capsys: Capture) -> None:
     damage(store / "flowers" / "2")
     exit_code, found = examine("--model-store", str(store), capsys=capsys)
     assert exit_code == 0
@@ -102,7 +102,7 @@ def test_a_damaged_version_beside_a_good_one_is_a_warning(store: Path, capsys: C
     )
 
 
-def test_a_damaged_version_that_is_pinned_keeps_serve_from_being_ready(store: Path, capsys: Capture) -> None:
+def test_a_damaged_pinned_version_is_fatal(store: Path, capsys: Capture) -> None:
     pin_version(store, "flowers", 2)
     damage(store / "flowers" / "2")
     exit_code, found = examine("--model-store", str(store), capsys=capsys)
@@ -111,7 +111,7 @@ def test_a_damaged_version_that_is_pinned_keeps_serve_from_being_ready(store: Pa
     assert "no version of flowers can be served" in sentences(found, fatal=True)[0]
 
 
-def test_what_a_runtime_says_of_a_network_is_passed_on_here(store: Path, capsys: Capture) -> None:
+def test_the_words_of_a_runtime_are_passed_on(store: Path, capsys: Capture) -> None:
     with publish_version(store, "flowers") as draft:
         shutil.copytree(store / "flowers" / "1", draft.folder, dirs_exist_ok=True)
         for path in draft.folder.glob("assets.extra/*.onnx"):
@@ -122,7 +122,7 @@ def test_what_a_runtime_says_of_a_network_is_passed_on_here(store: Path, capsys:
     assert "protobuf" in sentence
 
 
-def test_a_network_that_does_not_fit_its_metadata_is_found(store: Path, capsys: Capture) -> None:
+def test_a_network_unlike_its_metadata_is_found(store: Path, capsys: Capture) -> None:
     with publish_version(store, "flowers") as draft:
         shutil.copytree(store / "flowers" / "1", draft.folder, dirs_exist_ok=True)
         path = draft.folder / "assets.extra" / "metadata.json"
@@ -181,7 +181,7 @@ def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, mon
     ("keys", "said"),
     [
         (None, "cannot be read: No such file or directory; name a file"),
-        ("# none yet\n", "give it one"),
+        ("# none yet\n", "Add a key"),
         ("a b", "no header can carry"),
     ],
 )

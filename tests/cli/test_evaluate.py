@@ -8,7 +8,7 @@ from support.drawing import CLASS_NAMES, draw_photograph, encode
 
 from service.cli.main import main
 from service.data.folder import read_folder
-from service.data.split import read_split
+from service.data.split import parse_split
 from service.engines.engine import Engine
 from service.engines.open_version import load_engine
 from service.engines.wish import EngineWish
@@ -33,7 +33,8 @@ def store(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(store: Path, tmp_path: Path) -> Path:
     """The photographs of the version's test part, drawn again; a test may spoil them."""
     folder = tmp_path / "photographs"
-    for entry in read_split(resolve_version(store, "flowers").folder / SPLIT_FILE).part("test"):
+    split = (resolve_version(store, "flowers").folder / SPLIT_FILE).read_bytes()
+    for entry in parse_split(split, "of the version").part("test"):
         path = folder / entry.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(draw_photograph(CLASS_NAMES.index(path.parent.name), seed=int(path.stem))))
@@ -69,9 +70,7 @@ def test_the_table_says_it_for_people(folder: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
-def test_a_folder_without_a_class_measures_the_others_and_says_so(
-    is_empty: bool, folder: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_folder_may_lack_classes_of_the_model(is_empty: bool, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.rmtree(folder / "roses")
     if is_empty:
         (folder / "roses").mkdir()
@@ -129,7 +128,7 @@ def test_check_fails_when_photographs_have_changed(folder: Path, capsys: Capture
     assert "has changed since the split was made" in capsys.readouterr().err
 
 
-def test_a_report_that_could_not_be_written_is_refused_before_anything_is_measured(
+def test_an_unwritable_report_is_refused_before_the_measurement(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     measured: list[object] = []
@@ -178,7 +177,7 @@ def test_the_limits_of_an_image_hold(flag: str, folder: Path, capsys: Capture) -
     assert "could be scored" in capsys.readouterr().err
 
 
-def test_an_unreadable_photograph_is_named_and_the_exit_code_is_1(folder: Path, capsys: Capture) -> None:
+def test_an_unreadable_photograph_is_named_with_exit_code_1(folder: Path, capsys: Capture) -> None:
     (folder / "roses" / "203.jpg").write_text("no image")
     assert main(["evaluate", str(folder), "--json"]) == 1
     captured = capsys.readouterr()

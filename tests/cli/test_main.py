@@ -53,7 +53,7 @@ def test_asking_wrongly_is_one_sentence_and_exit_code_2(
     assert "Traceback" not in error
 
 
-def test_an_unknown_environment_setting_is_refused_with_the_nearest_known_one(
+def test_an_unknown_variable_is_refused_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLOWERS_MAX_QEUE_SIZE", "3")
@@ -73,7 +73,7 @@ def test_a_reader_that_has_read_enough_is_no_error(verb: tuple[str, ...]) -> Non
     assert (process.returncode, error) == (1, "")
 
 
-def test_a_disk_that_is_full_is_one_sentence_and_exit_code_1() -> None:
+def test_a_full_disk_is_one_sentence_with_code_1() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this machine has no /dev/full")
@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_exit_code_1() -> None:
         assert process.stderr.count("\n") == 1
 
 
-def test_without_standard_output_a_verb_does_its_work_all_the_same() -> None:
+def test_a_verb_works_without_standard_output() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "service", "--version"],
         stderr=subprocess.PIPE,
@@ -107,7 +107,7 @@ def test_without_standard_output_a_verb_does_its_work_all_the_same() -> None:
     ],
     ids=["full", "closed"],
 )
-def test_a_message_that_cannot_be_written_changes_no_exit_code(
+def test_an_unwritable_message_changes_no_exit_code(
     verb: list[str], prepare: Callable[[], object], exit_code: int
 ) -> None:
     process = subprocess.run(
@@ -127,7 +127,7 @@ def test_a_verb_without_a_result_writes_nothing_to_stdout(monkeypatch: pytest.Mo
     assert main(["models", "list", "--model-store", "/nowhere"]) == 0
 
 
-def test_an_error_of_the_system_that_is_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_system_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
@@ -145,13 +145,13 @@ def test_ctrl_c_is_said_and_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "flowers: interrupted\n"
 
 
-def test_the_version_of_the_program_is_asked_for_before_any_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_flag_stands_before_any_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("library", ["keras", "onnx", "tf2onnx"])
-def test_training_where_only_serving_is_installed_says_what_to_install(library: str, tmp_path: Path) -> None:
+def test_training_without_its_libraries_names_the_command(library: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules[{library!r}] = None; from service.cli.main import main\n"
         "sys.exit(main(['train', sys.argv[1], '--name', 'flowers']))"

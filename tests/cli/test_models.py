@@ -72,7 +72,7 @@ def test_a_broken_version_or_pin_hides_no_other(store: Path, capsys: Capture) ->
     assert "cannot be read" in run("list", capsys=capsys)[1]
 
 
-def test_list_marks_what_a_service_takes_and_says_which_newer_one_is_damaged(store: Path, capsys: Capture) -> None:
+def test_list_marks_the_live_and_the_damaged_versions(store: Path, capsys: Capture) -> None:
     (store / "flowers" / "3" / "saved_model.pb").write_bytes(b"another")
     exit_code, out, err = run("list", "--model", "flowers", capsys=capsys)
     rows = [line.replace("│", " ").split() for line in out.splitlines() if "│" in line]
@@ -185,9 +185,7 @@ def test_what_cannot_be_done_is_one_sentence(
 
 
 @pytest.mark.parametrize(("flags", "out"), [((), ""), (("--json",), "[]\n")])
-def test_an_empty_store_is_listed_and_said_to_be_empty(
-    flags: tuple[str, ...], out: str, tmp_path: Path, capsys: Capture
-) -> None:
+def test_an_empty_store_is_listed_as_empty(flags: tuple[str, ...], out: str, tmp_path: Path, capsys: Capture) -> None:
     sentence = (
         f"flowers: there is no model in {tmp_path}: train one with `flowers train`, or name another folder with "
         "--model-store\n"

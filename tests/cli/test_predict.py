@@ -109,7 +109,7 @@ def test_a_bad_file_spoils_only_its_own_row(photographs: Path, capsys: Capture) 
     assert "No such file" in rows[5]["error"]
 
 
-def test_what_is_not_named_like_an_image_is_taken_only_when_it_is_named(photographs: Path, capsys: Capture) -> None:
+def test_files_without_image_suffixes_must_be_named(photographs: Path, capsys: Capture) -> None:
     (photographs / "LICENSE.txt").write_text("words")
     (photographs / ".hidden.jpg").write_text("hidden")
     shutil.copy(photographs / "roses.jpg", photographs / "roses")
@@ -143,7 +143,7 @@ def test_headers_go_with_each_request_to_a_service(photographs: Path, capsys: Ca
     assert all("x-api-key: garden\r\n" in head and "x-more: 1\r\n" in head for head in server.heads)
 
 
-def test_csv_has_a_line_per_file_and_the_same_columns_in_each(photographs: Path, capsys: Capture) -> None:
+def test_csv_lines_have_the_same_columns(photographs: Path, capsys: Capture) -> None:
     (photographs / "broken, really.jpg").write_text("no image")
     assert main(["predict", str(photographs), "--format", "csv", "--top-k", "2"]) == 1
     captured = capsys.readouterr()
@@ -156,7 +156,7 @@ def test_csv_has_a_line_per_file_and_the_same_columns_in_each(photographs: Path,
     assert float(by_file["roses.jpg"][4]) >= float(by_file["roses.jpg"][6])
 
 
-def test_the_table_shows_files_labels_and_errors_as_they_are(photographs: Path, capsys: Capture) -> None:
+def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -> None:
     (photographs / "[red]broken.jpg").write_text("no image")
     os.rename(photographs / "roses.jpg", os.fsencode(photographs) + b"/not-utf8-\xff.jpg")  # noqa: PTH104
     assert main(["predict", str(photographs)]) == 1

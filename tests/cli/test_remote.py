@@ -112,7 +112,7 @@ def test_an_error_spoils_only_its_own_row(
     assert "No such file" in str(rows[3].error)
 
 
-def test_a_file_that_is_no_image_spoils_only_its_own_row(serve: Callable[[Answer], str], files: list[Path]) -> None:
+def test_a_bad_file_spoils_only_its_own_row(serve: Callable[[Answer], str], files: list[Path]) -> None:
     """A file of terabytes of zeros would take all memory. A device has no end."""
     os.truncate(files[3], 2**42)
     files[5].unlink()
@@ -177,7 +177,7 @@ def test_the_address_may_be_that_of_predict(
         *(("NO_PROXY", "localhost,fd00::/8"), ("NO_PROXY", "[::1]"), ("SSL_CERT_FILE", "/nowhere")),
     ],
 )
-def test_a_service_on_this_machine_answers_whatever_the_environment_says(
+def test_a_local_service_is_reached_without_a_proxy(
     serve: Callable[[Answer], str], files: list[Path], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -185,7 +185,7 @@ def test_a_service_on_this_machine_answers_whatever_the_environment_says(
     assert row.error is None
 
 
-def test_a_proxy_that_does_not_answer_is_one_sentence_that_names_its_variable(
+def test_a_dead_proxy_is_named_by_its_variable(
     files: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
@@ -197,9 +197,7 @@ def test_a_proxy_that_does_not_answer_is_one_sentence_that_names_its_variable(
     assert "add flowers.example to NO_PROXY" in said
 
 
-def test_names_that_the_encoding_of_the_output_lacks_are_escaped(
-    serve: Callable[[Answer], str], tmp_path: Path
-) -> None:
+def test_names_beyond_the_output_encoding_are_escaped(serve: Callable[[Answer], str], tmp_path: Path) -> None:
     roses = {"confident": True, "predictions": [{"label": "玫瑰🌹", "probability": 1}]}
     url = serve(lambda *_: (200, json.dumps(roses).encode()))
     (tmp_path / "rosé.jpg").write_bytes(b"photograph")

@@ -250,7 +250,7 @@ def test_a_stop_waits_for_no_idle_reader(tmp_path: Path) -> None:
         assert service.process.stderr is not None
         events = [json.loads(line) for line in service.process.stderr]
         assert service.process.wait() == 0
-        assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
+        assert {event["event"] for event in events if event["level"] != "info"} <= {"model missing"}
 
 
 def test_a_stop_ends_sending_connections_without_an_error(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_stop_ends_sending_connections_without_an_error(tmp_path: Path) -> Non
         assert service.process.stderr is not None
         events = [json.loads(line) for line in service.process.stderr]
         assert service.process.wait() == 0
-        assert {event["event"] for event in events if event["level"] != "info"} <= {"no model in the store"}
+        assert {event["event"] for event in events if event["level"] != "info"} <= {"model missing"}
 
 
 def test_open_connections_are_told_of_the_drain(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_missing_device_ends_the_service_with_1(tiny_version: Path, tmp_path: 
 def test_a_new_version_makes_the_service_ready(tiny_version: Path, tmp_path: Path) -> None:
     store = tmp_path / "model_store"
     with served(store, "--reload-interval-s", "0.05") as service:
-        service.wait_for("no model in the store")
+        service.wait_for("model missing")
         shutil.copytree(tiny_version / "flowers" / "1", store / "flowers" / ".publishing-1")
         (store / "flowers" / ".publishing-1").rename(store / "flowers" / "1")
         service.wait_for("model loaded")
@@ -490,7 +490,7 @@ def test_pipes_in_the_store_delay_nothing(tmp_path: Path) -> None:
         os.mkfifo(path)
     os.mkfifo(store / "flowers" / "PINNED")
     with served(store, "--reload-interval-s", "0.05") as service:
-        service.wait_for("no model in the store")
+        service.wait_for("model missing")
         for _ in range(8):
             assert len(httpx.get(f"{service.url}/models/flowers", timeout=10).json()["versions"]) == 2
         (store / "flowers" / "PINNED").unlink()

@@ -20,9 +20,7 @@ def test_a_text_keeps_its_letters_and_loses_its_commands() -> None:
     assert printable(text) == text
 
 
-def test_no_escape_sequence_of_a_name_reaches_a_result_or_a_message(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_no_escape_sequence_of_a_name_is_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     table = Table("file")
     table.add_row(Text(f"{ESCAPES}.jpg"))
     print_result(table)
@@ -61,7 +59,7 @@ def test_messages_of_libraries_are_printed_where_they_fail(capfd: pytest.Capture
     assert capfd.readouterr().err == "no such instruction\n"
 
 
-def test_a_bar_without_an_end_shows_the_time_that_has_passed() -> None:
+def test_a_bar_without_an_end_shows_elapsed_time() -> None:
     terminal = io.StringIO()
     with make_progress(Console(file=terminal, force_terminal=True)) as progress:
         task = progress.add_task("[final] decoding", total=None, figures="")

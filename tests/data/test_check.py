@@ -25,15 +25,15 @@ from service.imaging.profiles import to_srgb
 
 
 def _noise(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture that resembles no other: coarse random blotches."""
+    """A photograph that resembles no other: coarse random blotches."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _write(folder: Path, pictures: dict[str, Image.Image | bytes]) -> Path:
-    for file, picture in pictures.items():
+def _write(folder: Path, images: dict[str, Image.Image | bytes]) -> Path:
+    for file, image in images.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(picture if isinstance(picture, bytes) else encode(picture, "PNG"))
+        (folder / file).write_bytes(image if isinstance(image, bytes) else encode(image, "PNG"))
     return folder
 
 
@@ -54,13 +54,13 @@ def _named(check: DataCheck) -> list[tuple[str, tuple[str, ...]]]:
     return [(finding.kind, finding.files) for finding in check.findings]
 
 
-def test_good_data_has_no_findings_and_all_of_it_is_usable(tmp_path: Path) -> None:
+def test_good_data_has_no_findings(tmp_path: Path) -> None:
     check = _check(_write(tmp_path, _plain()))
     assert check.findings == ()
     assert check.class_sizes == {"a": SMALL_CLASS, "b": SMALL_CLASS}
 
 
-def test_each_file_that_is_no_usable_photograph_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_each_unusable_file_is_named_with_its_reason(tmp_path: Path) -> None:
     whole = encode(_noise(1), "JPEG")
     _write(
         tmp_path,
@@ -91,10 +91,10 @@ def test_each_file_that_is_no_usable_photograph_is_named_with_its_reason(tmp_pat
     assert all(finding.detail for finding in check.findings)
 
 
-def test_both_unicode_forms_of_a_class_are_checked_as_one(tmp_path: Path) -> None:
+def test_both_unicode_forms_are_checked_as_one_class(tmp_path: Path) -> None:
     forms = [unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD")]
-    pictures = {f"{form}/1.png": _noise(7000 + number) for number, form in enumerate(forms)}
-    check = _check(_write(tmp_path, _plain() | pictures | {f"{forms[1]}/again.png": _noise(7000)}))
+    images = {f"{form}/1.png": _noise(7000 + number) for number, form in enumerate(forms)}
+    check = _check(_write(tmp_path, _plain() | images | {f"{forms[1]}/again.png": _noise(7000)}))
     assert check.class_sizes == {"a": SMALL_CLASS, "b": SMALL_CLASS, forms[0]: 2}
     assert {photograph.file for photograph in check.photographs} >= {f"{form}/1.png" for form in forms}
     assert ("duplicate", (f"{forms[0]}/again.png",)) in _named(check)
@@ -107,7 +107,7 @@ def test_a_folder_in_a_class_folder_is_called_so(tmp_path: Path) -> None:
     ]
 
 
-def test_of_identical_photographs_in_a_class_the_first_by_name_is_used(tmp_path: Path) -> None:
+def test_the_first_of_identical_photographs_is_used(tmp_path: Path) -> None:
     again = _noise(5)  # a/005.png, once more in another format and with other metadata
     _write(tmp_path, _plain() | {"a/006_again.webp": encode(again, "WEBP", lossless=True), "a/zz.png": again})
     check = _check(tmp_path)
@@ -138,7 +138,7 @@ def test_near_duplicates_are_named_and_stay_usable(tmp_path: Path) -> None:
     assert len(check.photographs) == 2 * SMALL_CLASS + len(variants)
 
 
-def test_near_duplicates_under_two_labels_are_named_and_form_no_group(tmp_path: Path) -> None:
+def test_near_duplicates_under_two_labels_form_no_group(tmp_path: Path) -> None:
     original = draw_photograph(0, seed=1)
     brighter = original.point([min(255, value * 5 // 4) for value in range(256)] * 3)
     check = _check(_write(tmp_path, _plain() | {"a/original.png": original, "b/brighter.png": brighter}))
@@ -147,7 +147,7 @@ def test_near_duplicates_under_two_labels_are_named_and_form_no_group(tmp_path: 
     assert check.near_duplicates == ()
 
 
-def test_a_class_of_one_scene_is_named_and_its_photographs_are_not(tmp_path: Path) -> None:
+def test_a_class_of_one_scene_is_one_finding(tmp_path: Path) -> None:
     scene = _noise(1)
     frames: dict[str, Image.Image | bytes] = {
         f"bench/{number}.png": _frame(scene, number) for number in range(SMALL_CLASS)
@@ -167,8 +167,8 @@ def _frame(scene: Image.Image, number: int) -> Image.Image:
 
 
 def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
-    pictures = _plain(SMALL_CLASS - 1) | {f"c/{number}.png": _noise(5000 + number) for number in range(100)}
-    check = _check(_write(tmp_path, pictures))
+    images = _plain(SMALL_CLASS - 1) | {f"c/{number}.png": _noise(5000 + number) for number in range(100)}
+    check = _check(_write(tmp_path, images))
     assert [finding.sentence for finding in check.findings] == [
         "small-class: a has 29 usable photographs, fewer than 30; add some",
         "small-class: b has 29 usable photographs, fewer than 30; add some",
@@ -176,13 +176,13 @@ def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_class_of_broken_files_is_reported_and_does_not_raise(tmp_path: Path) -> None:
+def test_a_class_of_broken_files_does_not_raise(tmp_path: Path) -> None:
     check = _check(_write(tmp_path, {"a/1.jpg": b"x", "a/2.jpg": b"y", "b/1.jpg": b"z"}))
     assert check.class_sizes == {"a": 0, "b": 0}
     assert len(check.findings) == 5
 
 
-def test_the_pixels_digest_is_over_height_width_and_the_pixels_without_their_profile(tmp_path: Path) -> None:
+def test_the_pixels_digest_ignores_the_colour_profile(tmp_path: Path) -> None:
     data = encode(draw_photograph(2, seed=3), "JPEG", quality=80, icc_profile=matrix_profile(2.2))
     pixels = decode_image(data).pixels
     expected = hashlib.sha256(b"240,320," + pixels.tobytes()).hexdigest()
@@ -202,7 +202,7 @@ def test_the_same_pixels_are_one_photograph_whatever_profile_says(tmp_path: Path
     assert _named(check) == [("duplicate", ("a/tagged.jpg",))]
 
 
-def test_a_split_list_may_know_a_photograph_by_its_converted_pixels() -> None:
+def test_a_split_list_may_hold_converted_pixels() -> None:
     tagged, plain = (
         decode_image(encode(draw_photograph(2, seed=3), "JPEG", **options))
         for options in ({"icc_profile": matrix_profile(2.2)}, {})
@@ -215,17 +215,17 @@ def test_a_split_list_may_know_a_photograph_by_its_converted_pixels() -> None:
     assert not has_digest(tagged, "0" * 64)
 
 
-def test_the_data_digest_depends_on_pixels_and_labels_not_on_names_or_places(tmp_path: Path) -> None:
+def test_the_data_digest_depends_on_pixels_and_labels_alone(tmp_path: Path) -> None:
     first = _check(_write(tmp_path / "one", _plain(4)))
-    renamed = {f"{file[0]}/renamed_{99 - int(file[2:5])}.png": picture for file, picture in _plain(4).items()}
+    renamed = {f"{file[0]}/renamed_{99 - int(file[2:5])}.png": image for file, image in _plain(4).items()}
     assert _check(_write(tmp_path / "two" / "deep", renamed)).digest == first.digest
     shutil.move(tmp_path / "one" / "a" / "000.png", tmp_path / "one" / "b" / "moved.png")
     assert _check(tmp_path / "one").digest != first.digest
 
 
 def test_the_report_is_the_same_bytes_in_every_place(tmp_path: Path) -> None:
-    pictures = _plain(4) | {"a/broken.jpg": b"x", "a/again.png": _noise(2)}
-    first, second = (_check(_write(tmp_path / place, pictures)).to_dict() for place in ("one", "two"))
+    images = _plain(4) | {"a/broken.jpg": b"x", "a/again.png": _noise(2)}
+    first, second = (_check(_write(tmp_path / place, images)).to_dict() for place in ("one", "two"))
     assert first == second
     report = json.loads(json.dumps(first))
     assert report["class_sizes"] == {"a": 4, "b": 4}
@@ -252,7 +252,7 @@ def test_the_known_flaws_of_flower_photos_are_found(real_check: DataCheck) -> No
 
 
 @pytest.mark.photographs
-def test_near_duplicates_in_flower_photos_are_few_and_never_cross_classes(real_check: DataCheck) -> None:
+def test_near_duplicates_in_flower_photos_never_cross_classes(real_check: DataCheck) -> None:
     # All 27 groups were looked at: each is one scene (see NEAR_DUPLICATE_BITS).
     groups = real_check.near_duplicates
     assert 20 <= len(groups) <= 40
@@ -267,7 +267,7 @@ def test_want_of_memory_is_no_finding_of_a_photograph(tmp_path: Path, monkeypatc
         _check(folder)
 
 
-def test_of_a_file_of_gigabytes_only_the_limit_is_read(tmp_path: Path) -> None:
+def test_a_huge_file_is_read_to_the_limit(tmp_path: Path) -> None:
     (tmp_path / "roses").mkdir()
     (tmp_path / "roses" / "huge.jpg").touch()
     os.truncate(tmp_path / "roses" / "huge.jpg", 2**30)

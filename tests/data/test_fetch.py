@@ -95,7 +95,7 @@ def _assert_nothing_was_kept(cache: Path) -> None:
     assert [entry.name for entry in cache.iterdir() if entry.name != ".flowers.lock"] == []
 
 
-def test_a_good_archive_is_unpacked_with_progress_to_the_last_byte(server: _Server, cache: Path) -> None:
+def test_progress_reaches_the_last_byte_of_an_archive(server: _Server, cache: Path) -> None:
     seen: list[tuple[int, int]] = []
     folder = fetch(_data_set(server), cache, progress=lambda done, total: seen.append((done, total)))
     assert folder == cache / "flowers"
@@ -113,7 +113,7 @@ def test_a_second_call_finds_the_folder_and_asks_nobody(server: _Server, cache: 
     assert server.requests == 1
 
 
-def test_an_intact_archive_in_the_cache_is_not_downloaded_again(server: _Server, cache: Path) -> None:
+def test_an_intact_archive_is_not_downloaded_again(server: _Server, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "flowers.tgz").write_bytes(ARCHIVE)
     assert len(read_folder(fetch(_data_set(server), cache)).photographs) == len(FILES)
@@ -197,9 +197,7 @@ def _never_stop(request: http.server.BaseHTTPRequestHandler) -> None:
     ],
     ids=["wrong checksum", "truncated", "truncated, no length", "longer", "endless", "404", "500"],
 )
-def test_other_bytes_than_expected_are_refused_and_nothing_is_kept(
-    server: _Server, cache: Path, answer: Answer, message: str
-) -> None:
+def test_unexpected_bytes_are_refused_and_not_kept(server: _Server, cache: Path, answer: Answer, message: str) -> None:
     server.answer = answer
     with pytest.raises(DownloadError, match=message) as raised:
         fetch(_data_set(server), cache)
@@ -220,7 +218,7 @@ def test_without_a_network_the_message_names_the_way_round(cache: Path, monkeypa
 @pytest.mark.parametrize(
     ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere.pem")]
 )
-def test_a_wrong_environment_is_one_sentence_that_names_the_variable(
+def test_a_wrong_variable_is_named_in_one_sentence(
     cache: Path, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
@@ -234,12 +232,12 @@ def test_a_wrong_environment_is_one_sentence_that_names_the_variable(
 
 
 @pytest.mark.parametrize("url", ["http://[/x", "ftp://127.0.0.1/x", "no address"])
-def test_an_address_that_cannot_be_asked_is_one_clear_error(cache: Path, url: str) -> None:
+def test_an_impossible_address_is_one_clear_error(cache: Path, url: str) -> None:
     with pytest.raises(DownloadError, match="could not be fetched"):
         fetch(replace(FLOWER_PHOTOS, url=url), cache)
 
 
-def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DownloadError, match=r"cannot be kept in .*choose another --cache"):
         fetch(FLOWER_PHOTOS, tmp_path / "file" / "cache")
@@ -270,7 +268,7 @@ def _member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "", size: i
         "hard link absolute", "pipe", "device", "other folder",
     ],
 )  # fmt: skip
-def test_an_archive_that_reaches_out_of_its_folder_is_refused_and_writes_nothing(
+def test_an_archive_that_leaves_its_folder_writes_nothing(
     server: _Server, cache: Path, tmp_path: Path, members: list[tarfile.TarInfo]
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
@@ -298,9 +296,7 @@ def test_an_archive_that_reaches_out_of_its_folder_is_refused_and_writes_nothing
     ],
     ids=["bomb", "no archive", "cut short", "empty"],
 )
-def test_an_archive_that_cannot_be_unpacked_is_one_clear_error(
-    server: _Server, cache: Path, archive: bytes, message: str
-) -> None:
+def test_a_damaged_archive_is_one_clear_error(server: _Server, cache: Path, archive: bytes, message: str) -> None:
     server.answer = _send(archive)
     with pytest.raises(DownloadError, match=message):
         fetch(_data_set(server, archive), cache)

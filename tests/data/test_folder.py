@@ -32,7 +32,7 @@ def test_hidden_entries_and_files_at_the_top_are_ignored(tmp_path: Path) -> None
     assert len(folder.photographs) == 2
 
 
-def test_whatever_lies_in_a_class_folder_is_listed_for_the_check(tmp_path: Path) -> None:
+def test_all_entries_of_a_class_folder_are_listed(tmp_path: Path) -> None:
     folder = read_folder(_make(tmp_path, "a/1.jpg", "a/notes.txt", "a/inner/2.jpg", "b/1.jpg"))
     assert [photograph.path.name for photograph in folder.photographs] == [
         "1.jpg", "inner", "notes.txt", "1.jpg",
@@ -80,7 +80,7 @@ def test_a_name_that_no_report_can_carry_is_refused(tmp_path: Path, name: bytes,
     str(raised.value).encode("utf-8")
 
 
-def test_joiners_of_letters_and_wide_and_narrow_spaces_are_no_odd_names(tmp_path: Path) -> None:
+def test_joiners_and_wide_spaces_are_no_odd_names(tmp_path: Path) -> None:
     """Persian and Hindi write with joiners. The name of a Mac's screenshot has a narrow space."""
     labels = ["می\u200cخک", "क्\u200dष"]
     screenshot = "Screenshot 2026-11-29 at 1.00.00\u202fPM.png"
@@ -105,7 +105,7 @@ FORMS = [unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD")]
 
 
 @pytest.mark.parametrize("forms", [FORMS[:1], FORMS[1:], FORMS])
-def test_a_class_name_in_either_unicode_form_is_one_class(tmp_path: Path, forms: list[str]) -> None:
+def test_both_unicode_forms_of_a_name_are_one_class(tmp_path: Path, forms: list[str]) -> None:
     folder = read_folder(_make(tmp_path, "tulips/1.jpg", *(f"{form}/{form}.jpg" for form in forms)))
     assert folder.class_names == (FORMS[0], "tulips")
     roses = [photograph for photograph in folder.photographs if photograph.label == FORMS[0]]
@@ -113,7 +113,7 @@ def test_a_class_name_in_either_unicode_form_is_one_class(tmp_path: Path, forms:
     assert all(photograph.file.startswith(f"{FORMS[0]}/") for photograph in roses)
 
 
-def test_equal_file_names_in_both_forms_of_a_class_stay_apart(tmp_path: Path) -> None:
+def test_equal_file_names_in_both_forms_stay_apart(tmp_path: Path) -> None:
     folder = read_folder(_make(tmp_path, "tulips/1.jpg", *(f"{form}/1.jpg" for form in FORMS)))
     assert [photograph.file for photograph in folder.photographs] == [
         f"{FORMS[1]}/1.jpg", f"{FORMS[0]}/1.jpg", "tulips/1.jpg",
@@ -121,12 +121,12 @@ def test_equal_file_names_in_both_forms_of_a_class_stay_apart(tmp_path: Path) ->
     assert len({photograph.label for photograph in folder.photographs}) == 2
 
 
-def test_both_forms_of_one_name_are_one_class_too_few(tmp_path: Path) -> None:
+def test_both_forms_of_one_name_are_too_few(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="needs at least two class folders, but has only ros"):
         read_folder(_make(tmp_path, *(f"{form}/1.jpg" for form in FORMS)))
 
 
-def test_a_folder_that_may_lack_classes_may_have_one_and_empty_ones(tmp_path: Path) -> None:
+def test_a_folder_to_evaluate_may_have_one_class(tmp_path: Path) -> None:
     (tmp_path / "tulips").mkdir()
     with pytest.raises(DatasetError, match="needs a class folder with photographs, but has none"):
         read_folder(tmp_path, may_lack_classes=True)

@@ -23,7 +23,7 @@ def _lost(label: str, kind: str, detail: str, count: int) -> list[Finding]:
     return [Finding(kind, (f"{label}/{kind}{number}.x",), detail) for number in range(count)]
 
 
-def test_a_lost_class_is_named_with_the_reason_and_the_count() -> None:
+def test_a_lost_class_is_named_with_its_reasons() -> None:
     check = _check({"roses": 0, "tulips": 9}, *_lost("roses", "not-an-image", HEIC, 20))
     with pytest.raises(DatasetError) as raised:
         refuse_lost_classes(check)
@@ -42,7 +42,7 @@ def test_all_lost_classes_are_named_at_once() -> None:
     assert "for 2 more classes" in str(raised.value)
 
 
-def test_reasons_are_counted_apart_and_the_most_frequent_come_first() -> None:
+def test_reasons_come_most_frequent_first() -> None:
     check = _check(
         {"roses": 4},
         *_lost("roses", "not-an-image", PDF, 2),

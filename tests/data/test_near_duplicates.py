@@ -65,7 +65,7 @@ def test_groups_never_span_two_classes() -> None:
     assert found.sequences == ()
 
 
-def test_a_group_that_hangs_together_by_another_class_falls_apart() -> None:
+def test_a_group_joined_by_another_class_falls_apart() -> None:
     steps = [0, _flips(range(60)), _flips(range(120))]
     found = find_near_duplicates(
         ["a"] * 12 + ["b"] * 11, [steps[0], steps[2], *_unrelated(10), steps[1], *_unrelated(10, 1)]
@@ -90,7 +90,7 @@ def test_a_group_that_hangs_together_by_another_class_falls_apart() -> None:
         ([2], 2, False, [2]),
     ],
 )
-def test_a_class_mostly_in_large_groups_is_a_sequence_and_its_groups_have_a_bound(
+def test_a_class_mostly_in_large_groups_is_a_sequence(
     group_sizes: list[int], num_others: int, is_sequence: bool, kept_sizes: list[int]
 ) -> None:
     hashes = _unrelated(num_others)
@@ -102,13 +102,13 @@ def test_a_class_mostly_in_large_groups_is_a_sequence_and_its_groups_have_a_boun
     assert [len(group) for group in found.groups] == kept_sizes
 
 
-def test_of_one_scene_in_all_classes_no_group_is_left() -> None:
+def test_one_scene_in_all_classes_leaves_no_group() -> None:
     labels = [label for label in "abc" for _ in range(30)]
     found = find_near_duplicates(labels, _alike(0, 90))
     assert (found.groups, found.across, found.sequences) == ((), (), ("a", "b", "c"))
 
 
-def test_the_memory_of_the_search_is_small_however_alike_the_photographs() -> None:
+def test_the_search_of_alike_photographs_takes_little_memory() -> None:
     hashes = _alike(0, 4000)
     tracemalloc.start()
     try:
@@ -119,7 +119,7 @@ def test_the_memory_of_the_search_is_small_however_alike_the_photographs() -> No
     assert peak < 16e6  # a list of the pairs would take 500 MB
 
 
-def test_a_photograph_is_compared_with_a_bounded_number_of_others() -> None:
+def test_a_photograph_has_a_bounded_number_of_comparisons() -> None:
     hashes = _unrelated(400)
     hashes[150], hashes[399] = hashes[50], hashes[0]
     assert near_duplicate_groups(hashes, most_compared=100, distances_at_once=1000) == [[50, 150]]  # rows of ten

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from service.data.folder import read_folder
+from service.data.shape import is_made_by_program, list_visible
 from service.errors import DatasetError
+
+SYSTEM_FOLDERS = (
+    "lost+found", "@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information", "__pycache__", "__MACOSX",
+    "#recycle", "@Recycle", "#snapshot", "LOST.DIR", "FOUND.000", ".Trash-1000", "Network Trash Folder",
+)  # fmt: skip
+SYSTEM_FILES = ("Icon\r", "Icon\uf00d", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", ".DS_Store", "._1.jpg")
 
 
 def _make(folder: Path, *files: str) -> Path:
@@ -65,7 +72,7 @@ def test_a_folder_of_parts_is_called_so(tmp_path: Path, may_lack_classes: bool) 
     assert message.endswith(f"such as {tmp_path / 'train'}.")
 
 
-def test_a_class_folder_given_alone_names_the_folder_around_it(tmp_path: Path, may_lack_classes: bool) -> None:
+def test_a_class_folder_alone_names_its_parent(tmp_path: Path, may_lack_classes: bool) -> None:
     _make(tmp_path / "garden", "roses/1.jpg", "tulips/1.jpg")
     assert _refusal(tmp_path / "garden" / "roses", may_lack_classes).endswith(f"around it, {tmp_path / 'garden'}.")
     _make(tmp_path / "loose", "1.jpg", "2.jpg")
@@ -80,3 +87,49 @@ def test_an_archive_is_to_be_unpacked(tmp_path: Path, may_lack_classes: bool) ->
 def test_an_odd_name_deeper_reaches_no_terminal(tmp_path: Path, may_lack_classes: bool) -> None:
     _make(tmp_path, "roses/1.jpg", "tulips/raw/\x1b[31m/1.jpg")
     assert r"tulips/raw/\x1b[31m" in _refusal(tmp_path, may_lack_classes)
+
+
+@pytest.mark.parametrize("name", SYSTEM_FOLDERS)
+def test_folders_that_systems_make_are_no_classes(tmp_path: Path, name: str) -> None:
+    _make(tmp_path, "a/1.jpg", "b/1.jpg", f"{name}/left/1.jpg", f"b/{name}/1.jpg")
+    folder = read_folder(tmp_path)
+    assert folder.class_names == ("a", "b")
+    assert len(folder.photographs) == 2
+
+
+def test_files_that_systems_make_are_no_photographs(tmp_path: Path) -> None:
+    _make(tmp_path, "1.jpg", *SYSTEM_FILES)
+    assert [path.name for path in list_visible(tmp_path)] == ["1.jpg"]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "runs/flowers-0123abcd/data_check.json",
+        "model_store/flowers/1/saved_model.pb",
+        "my store/flowers/12/saved_model.pb",
+        "my runs/flowers-0123abcd-2/data_check.json",
+        "flowers-0123abcd/data_check.json",
+        "flowers/1/saved_model.pb",
+        "cache/CACHEDIR.TAG",
+        "venv/pyvenv.cfg",
+    ],
+)
+def test_what_commands_leave_in_the_folder_is_no_class(tmp_path: Path, file: str) -> None:
+    assert read_folder(_make(tmp_path, "a/1.jpg", "b/1.jpg", file)).class_names == ("a", "b")
+
+
+def test_an_empty_folder_of_ours_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "flowers-0123abcd").mkdir(parents=True)
+    (tmp_path / "model_store").mkdir()
+    assert is_made_by_program(tmp_path / "runs")
+    assert read_folder(_make(tmp_path, "a/1.jpg", "b/1.jpg")).class_names == ("a", "b")
+    assert read_folder(_make(tmp_path, "runs/1.jpg", "model_store/1.jpg")).class_names == (
+        "a", "b", "model_store", "runs",
+    )  # fmt: skip
+
+
+def test_a_folder_of_a_year_is_no_model(tmp_path: Path) -> None:
+    _make(tmp_path, "a/1.jpg", "b/2024/metadata.json", "b/2024/1.jpg")
+    with pytest.raises(DatasetError, match="lie deeper, in b/2024"):
+        read_folder(tmp_path)

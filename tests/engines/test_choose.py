@@ -40,7 +40,7 @@ def chosen(machine: Machine, precisions: tuple[Precision, ...] = BOTH, **wishes:
         (Machine(no_onnxruntime="is not installed"), BOTH, ("savedmodel", "cpu", "float32")),
     ],
 )
-def test_auto_is_the_gpu_else_the_onnxruntime_else_the_savedmodel(
+def test_auto_prefers_the_gpu_then_onnxruntime(
     machine: Machine, precisions: tuple[Precision, ...], expected: tuple[str, str, str]
 ) -> None:
     assert chosen(machine, precisions) == expected
@@ -93,7 +93,7 @@ def test_the_reason_says_why(
         (NO_TENSORFLOW_BESIDE_GPU, "is not installed: run .make .*install-training TRAIN_WITH=gpu"),
     ],
 )
-def test_a_gpu_that_stays_unused_is_a_warning_with_the_remedy(machine: Machine, why: str) -> None:
+def test_an_unused_gpu_is_a_warning_with_remedy(machine: Machine, why: str) -> None:
     choice = choose_engine(machine, BOTH, EngineWish())
     assert choice.device == "cpu"
     assert H100 in choice.warning
@@ -101,7 +101,7 @@ def test_a_gpu_that_stays_unused_is_a_warning_with_the_remedy(machine: Machine, 
     assert choose_engine(machine, BOTH, EngineWish(device="cpu")).warning == ""
 
 
-def test_int8_on_a_cpu_that_is_not_made_for_it_is_a_warning() -> None:
+def test_int8_on_an_unfit_cpu_is_a_warning() -> None:
     assert "sums may overflow" in choose_engine(OLD_CPU, BOTH, EngineWish(precision="int8")).warning
 
 
@@ -114,7 +114,7 @@ def test_int8_on_a_cpu_that_is_not_made_for_it_is_a_warning() -> None:
         (BROKEN_CUDA, "cannot use it: see that CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_device_gpu_without_a_usable_gpu_fails_with_reason_and_remedy(machine: Machine, why: str) -> None:
+def test_device_gpu_without_a_gpu_fails_with_remedy(machine: Machine, why: str) -> None:
     with pytest.raises(DeviceUnavailable, match=f"^--device gpu: .*{why}"):
         choose_engine(machine, BOTH, EngineWish(device="gpu"))
 
@@ -133,7 +133,7 @@ def test_the_savedmodel_without_tensorflow_names_the_extra_to_install(machine: M
         (NO_TENSORFLOW, (), {}, "no float32 network .*--engine savedmodel, or train"),
     ],
 )
-def test_a_version_without_the_network_that_is_needed_is_refused(
+def test_a_version_without_the_needed_network_is_refused(
     machine: Machine, precisions: tuple[Precision, ...], wishes: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(InvalidVersion, match=what):
@@ -145,7 +145,7 @@ def test_without_onnx_runtime_the_onnxruntime_is_unavailable() -> None:
         choose_engine(Machine(no_onnxruntime="is not installed"), BOTH, EngineWish(engine="onnxruntime"))
 
 
-def test_a_gpu_without_tensorflow_is_a_obstacle_with_a_remedy() -> None:
+def test_a_gpu_without_tensorflow_has_a_remedy() -> None:
     obstacle = find_gpu_obstacle(NO_TENSORFLOW_BESIDE_GPU)
     assert obstacle is not None
     assert obstacle.remedy.endswith("install-training TRAIN_WITH=gpu`")

@@ -1,7 +1,49 @@
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from support.fakes import FakeEngine
 
-from service.engines.engine import failed_run, no_memory_to_load
+from service.engines.engine import Probabilities, failed_run, no_memory_to_load, run_and_check
 from service.errors import EngineFailed, OutOfMemory
+from service.imaging.pixels import Pixels
+
+
+class Answering(FakeEngine):
+    """An engine that gives the first rows of a table."""
+
+    def __init__(self, table: NDArray[np.float32]) -> None:
+        super().__init__(num_classes=2, image_size=4)
+        self.table = table
+
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+        super().run(images, is_alone=is_alone)
+        return self.table[: len(images)]
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ((1.5, -0.5), "no probability distribution"),
+        ((0.5, 0.6), "no probability distribution"),
+        ((np.nan, 1.0), "no table of finite numbers"),
+        ((0.2, 0.3, 0.5), "no table of finite numbers"),
+    ],
+)
+def test_rows_that_are_no_probabilities_are_refused(row: tuple[float, ...], found: str) -> None:
+    with pytest.raises(EngineFailed, match=found):
+        run_and_check(Answering(np.tile(np.array(row, np.float32), (2, 1))), (1, 2))
+
+
+def test_rows_that_depend_on_the_batch_are_refused() -> None:
+    with pytest.raises(EngineFailed, match=r"differ by 0\.8 from those it gets alone"):
+        run_and_check(Answering(np.array([(0.1, 0.9), (0.9, 0.1)], np.float32)), (1, 2))
+
+
+def test_each_batch_size_and_its_last_image_are_run() -> None:
+    engine = Answering(np.full((4, 2), 0.5, np.float32))
+    run_and_check(engine, (1, 4))
+    assert engine.batches == [1, 1, 4, 1]
+    assert engine.were_alone == [False, True, False, True]
 
 
 @pytest.mark.parametrize(("cause", "kind"), [(ValueError("nan"), EngineFailed), (MemoryError(), OutOfMemory)])

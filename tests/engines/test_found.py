@@ -20,7 +20,7 @@ def test_the_driver_is_asked_by_its_own_tool(tmp_path: Path) -> None:
     assert list_driver_gpus(str(tool)) == (H100, "GPU 1: NVIDIA L4")
 
 
-def test_no_driver_and_a_driver_that_does_not_answer_mean_no_gpu(tmp_path: Path) -> None:
+def test_a_missing_or_silent_driver_means_no_gpu(tmp_path: Path) -> None:
     tool = tmp_path / "nvidia-smi"
     assert list_driver_gpus(str(tool), tmp_path) == ()
     tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed: no communication with the driver'\nexit 9\n")

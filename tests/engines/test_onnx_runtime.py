@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from support.exporting import build_tiny_network, draw_squares
 
-from service.engines.engine import Engine
+from service.engines.engine import Engine, EngineInfo
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
@@ -38,7 +38,7 @@ def engine(request: pytest.FixtureRequest, tiny_version: Path) -> Engine:
 
 @pytest.fixture(scope="module", params=PRECISIONS)
 def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
+    """Untrained: no probability is near 0 or 1, so every image has a row of its own."""
     network = build_tiny_network()
     numbers: dict[str, Any] = {"scale": 1 / 127.5, "offset": -1.0, "temperature": 1.0}
     float32 = request.param == "float32"
@@ -50,7 +50,11 @@ def unsure_engine(request: pytest.FixtureRequest, squares: Pixels, tmp_path_fact
 
 def load(folder: Path, precision: Precision = "float32", threads: int = 0) -> OnnxRuntimeEngine:
     network = (folder / CPU_MODEL_FILES[precision]).read_bytes()
-    return OnnxRuntimeEngine(network, version=folder.name, precision=precision, reason="a test", threads=threads)
+    return OnnxRuntimeEngine(network, choice(precision), version=folder.name, threads=threads)
+
+
+def choice(precision: Precision = "float32") -> EngineInfo:
+    return EngineInfo("onnxruntime", "cpu", precision, "a test")
 
 
 def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32") -> Path:
@@ -61,7 +65,7 @@ def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32"
 
 def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) -> None:
     squares, class_indices = draw_squares(range(6))
-    reference = SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test")
+    reference = SavedModelEngine(tiny_version / "flowers" / "1", EngineInfo("savedmodel", "cpu", "float32", "a test"))
     probabilities = engine.run(squares)
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (30, engine.num_classes)
@@ -80,7 +84,7 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("threads", "pinnable", "lanes"), [(1, (), 1), (2, (), 3), (2, (0, 1), 2), (5, (), 6), (0, None, None)]
 )
-def test_it_has_a_lane_for_each_core_and_one_more_where_they_cannot_keep_to_them(
+def test_unpinned_lanes_are_one_more_than_cores(
     tiny_version: Path,
     threads: int,
     pinnable: tuple[int, ...] | None,
@@ -96,7 +100,7 @@ def test_it_has_a_lane_for_each_core_and_one_more_where_they_cannot_keep_to_them
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))
-def test_row_i_belongs_to_image_i_alone_and_in_pieces(unsure_engine: Engine, squares: Pixels, num_images: int) -> None:
+def test_rows_follow_images_alone_and_in_pieces(unsure_engine: Engine, squares: Pixels, num_images: int) -> None:
     alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
     assert len(np.unique(alone.round(4), axis=0)) == num_images, "the rows must differ, or order means nothing"
     together = unsure_engine.run(squares[:num_images])
@@ -127,9 +131,7 @@ class WatchedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         return super().run(*arguments)
 
 
-def test_only_a_call_that_is_alone_has_all_cores_of_its_session(
-    tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_lone_call_has_all_cores(tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", WatchedSession)
     engine = load(tiny_version / "flowers" / "1", threads=3)
     assert WatchedSession.made == [1, 3]
@@ -153,7 +155,7 @@ def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares:
 @pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
 def test_a_damaged_network_is_an_invalid_version(content: bytes) -> None:
     with pytest.raises(InvalidVersion, match=r"version 7 has no cpu_model\.onnx that can be loaded"):
-        OnnxRuntimeEngine(content, version="7", precision="float32", reason="a test")
+        OnnxRuntimeEngine(content, choice(), version="7")
 
 
 def test_weights_in_a_file_beside_the_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,14 +171,14 @@ def test_weights_in_a_file_beside_the_network_are_refused(tmp_path: Path, monkey
     )
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     with pytest.raises(InvalidVersion, match="can be loaded"):
-        OnnxRuntimeEngine(model.SerializeToString(), version="7", precision="float32", reason="a test")
+        OnnxRuntimeEngine(model.SerializeToString(), choice(), version="7")
 
 
 @pytest.mark.parametrize("text", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 9"])
 def test_a_load_without_memory_is_not_the_versions_fault(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("onnxruntime.InferenceSession", Mock(side_effect=RuntimeError(text)))
     with pytest.raises(OutOfMemory, match="to load version 7"):
-        OnnxRuntimeEngine(b"sound", version="7", precision="float32", reason="a test")
+        OnnxRuntimeEngine(b"sound", choice(), version="7")
 
 
 def test_a_call_without_memory_is_out_of_memory(
@@ -214,18 +216,14 @@ def flat(*others: onnx.NodeProto, last: str = "probabilities") -> list[onnx.Node
         graph(flat(last="scores"), output="scores"),
     ],
 )
-def test_an_input_or_output_that_is_not_as_promised_is_an_invalid_version(
-    tmp_path: Path, model: onnx.ModelProto
-) -> None:
+def test_tensors_not_as_promised_are_an_invalid_version(tmp_path: Path, model: onnx.ModelProto) -> None:
     folder = tmp_path / "7"
     folder.mkdir()
     with pytest.raises(InvalidVersion, match=r"the network for onnxruntime of version 7 has .*expected images: uint8"):
         load(write(folder, model))
 
 
-def test_the_warm_up_takes_the_smallest_calls_the_largest_and_one_alone(
-    tiny_version: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_warm_up_runs_smallest_and_largest_calls(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load(tiny_version / "flowers" / "1", threads=2)
     calls: set[tuple[int, bool]] = set()
 
@@ -255,7 +253,7 @@ def test_answers_that_are_no_probabilities_fail_the_warm_up(
         engine.warm_up(4)
 
 
-def test_a_version_may_be_removed_while_it_is_in_use(tiny_version: Path, tmp_path: Path, squares: Pixels) -> None:
+def test_a_version_in_use_may_be_removed(tiny_version: Path, tmp_path: Path, squares: Pixels) -> None:
     folder = shutil.copytree(tiny_version / "flowers" / "1", tmp_path / "1")
     engine = load(folder)
     shutil.rmtree(folder)

@@ -73,7 +73,7 @@ def test_a_retired_version_closes_after_its_last_use() -> None:
     assert engine.closed.wait(60)
 
 
-def test_an_engine_is_closed_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_closed_without_a_free_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
     fake_version(engine).retire()
@@ -109,7 +109,7 @@ def test_a_tensorflow_that_cannot_be_imported_is_unavailable(
 
 
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime", "savedmodel"])
-def test_this_machine_gives_an_engine_that_shows_what_was_chosen(tiny_version: Path, engine: EngineName) -> None:
+def test_an_opened_engine_shows_the_choice(tiny_version: Path, engine: EngineName) -> None:
     choice = choose_engine(inspect_machine(), ("float32", "int8"), EngineWish(engine))
     loaded = load_engine(verify_version(tiny_version / "flowers" / "1"), EngineWish(engine))
     loaded.warm_up(2)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from support.exporting import build_tiny_network, draw_squares
 
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
 from service.errors import DeviceUnavailable, EngineFailed, InvalidVersion, SettingsError
 from service.imaging.pixels import Pixels
@@ -28,7 +29,7 @@ def squares() -> Pixels:
 
 @pytest.fixture
 def engine(tiny_version: Path) -> SavedModelEngine:
-    engine = SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test")
+    engine = open_engine(tiny_version / "flowers" / "1")
     engine.warm_up(8)
     return engine
 
@@ -40,8 +41,8 @@ def save(folder: Path, function: Callable[..., Any], **spec: Any) -> Path:
     return folder
 
 
-def open_engine(folder: Path) -> SavedModelEngine:
-    return SavedModelEngine(folder, device="cpu", reason="a test")
+def open_engine(folder: Path, device: Literal["gpu", "cpu"] = "cpu", threads: int = 0) -> SavedModelEngine:
+    return SavedModelEngine(folder, EngineInfo("savedmodel", device, "float32", "a test"), threads=threads)
 
 
 def test_the_engine_knows_the_drawn_flowers(engine: SavedModelEngine) -> None:
@@ -55,16 +56,16 @@ def test_the_engine_knows_the_drawn_flowers(engine: SavedModelEngine) -> None:
 
 @pytest.fixture(scope="module")
 def unsure_engine(tmp_path_factory: pytest.TempPathFactory) -> SavedModelEngine:
-    """Untrained: no probability is near 0 or 1, so every picture has a row of its own."""
+    """Untrained: no probability is near 0 or 1, so every image has a row of its own."""
     folder = tmp_path_factory.mktemp("untrained") / "1"
     export_saved_model(build_tiny_network(), folder, scale=1 / 127.5, offset=-1.0, temperature=1.0)
-    engine = SavedModelEngine(folder, device="cpu", reason="a test")
+    engine = open_engine(folder)
     engine.warm_up(8)
     return engine
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))
-def test_row_i_belongs_to_image_i_under_padding_and_in_pieces(
+def test_rows_follow_images_under_padding_and_in_pieces(
     unsure_engine: SavedModelEngine, squares: Pixels, num_images: int
 ) -> None:
     alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
@@ -118,7 +119,7 @@ def test_batch_sizes_are_few_and_end_at_the_largest(max_batch_size: int, sizes: 
     assert batch_sizes(max_batch_size) == sizes
 
 
-def test_its_decoders_and_its_lane_find_eight_images_for_each_core(tiny_version: Path) -> None:
+def test_eight_images_wait_for_each_core(tiny_version: Path) -> None:
     engine = open_engine(tiny_version / "flowers" / "1")
     assert (engine.lanes_decode, engine.num_lanes, engine.min_queue_size) == (False, 1, 8 * count_cores())
     assert engine.lane_cores == ()
@@ -139,8 +140,8 @@ def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares
 
 
 @pytest.mark.skipif(bool(list_tensorflow_gpus()), reason="there is a GPU")
-def test_a_gpu_that_is_missing_is_not_replaced_in_silence(tiny_version: Path) -> None:
-    engine = SavedModelEngine(tiny_version / "flowers" / "1", device="gpu", reason="a test")
+def test_a_missing_gpu_is_not_replaced_in_silence(tiny_version: Path) -> None:
+    engine = open_engine(tiny_version / "flowers" / "1", "gpu")
     with pytest.raises(DeviceUnavailable, match="computed on the cpu, not on the gpu"):
         engine.warm_up(2)
 
@@ -149,14 +150,14 @@ def test_a_gpu_that_is_missing_is_not_replaced_in_silence(tiny_version: Path) ->
 def test_the_gpu_computes_when_it_is_told_to(tiny_version: Path, squares: Pixels) -> None:
     if not list_tensorflow_gpus():
         pytest.skip("TensorFlow sees no GPU here")
-    on_gpu = SavedModelEngine(tiny_version / "flowers" / "1", device="gpu", reason="a test")
+    on_gpu = open_engine(tiny_version / "flowers" / "1", "gpu")
     on_gpu.warm_up(8)
     assert on_gpu.info.device == "gpu"
     on_cpu = open_engine(tiny_version / "flowers" / "1")
     np.testing.assert_allclose(on_gpu.run(squares), on_cpu.run(squares), atol=1e-4)
 
 
-def test_an_engine_with_weights_that_are_no_numbers_fails_its_warm_up(tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_fail_the_warm_up(tmp_path: Path) -> None:
     network = build_tiny_network()
     network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
     export_saved_model(network, tmp_path / "7", scale=1.0, offset=0.0, temperature=1.0)
@@ -173,13 +174,13 @@ def answer(images: Any) -> dict[str, Any]:
     return {"probabilities": tf.stack([bright, 1 - bright], axis=1)}
 
 
-def test_answers_that_do_not_sum_to_one_fail_the_warm_up(tmp_path: Path) -> None:
+def test_sums_other_than_one_fail_the_warm_up(tmp_path: Path) -> None:
     folder = save(tmp_path / "7", lambda images: {"probabilities": answer(images)["probabilities"] * 2}, images=IMAGES)
     with pytest.raises(EngineFailed, match="no probability distribution"):
         open_engine(folder).warm_up(4)
 
 
-def test_answers_that_depend_on_the_company_fail_the_warm_up(tmp_path: Path) -> None:
+def test_answers_that_depend_on_batches_fail_the_warm_up(tmp_path: Path) -> None:
     def mixed(images: Any) -> dict[str, Any]:
         mean = tf.reduce_mean(answer(images)["probabilities"], axis=0, keepdims=True)
         return {"probabilities": tf.repeat(mean, tf.shape(images)[0], axis=0)}
@@ -228,7 +229,7 @@ def test_images_of_another_size_are_engine_failed(engine: SavedModelEngine) -> N
         ),
     ],
 )
-def test_a_signature_that_is_not_as_promised_is_an_invalid_version(
+def test_another_signature_is_an_invalid_version(
     tmp_path: Path, function: Callable[..., Any], spec: Any, found: str
 ) -> None:
     with pytest.raises(InvalidVersion, match=rf"version 7 has \(.*{found}.*expected images: uint8"):
@@ -279,17 +280,18 @@ def test_another_number_of_threads_is_refused_once_tensorflow_runs(
     engine: SavedModelEngine, tiny_version: Path
 ) -> None:
     with pytest.raises(SettingsError, match="not 3: choose the number once"):
-        SavedModelEngine(tiny_version / "flowers" / "1", device="cpu", reason="a test", threads=3)
+        open_engine(tiny_version / "flowers" / "1", threads=3)
 
 
-def test_the_number_of_threads_holds_for_every_engine_of_a_process(tiny_version: Path) -> None:
+def test_all_engines_of_a_process_have_equal_threads(tiny_version: Path) -> None:
     """In a process of its own: TensorFlow takes the number before it starts only; a reload gives it again."""
     program = """
 import sys
 from pathlib import Path
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine, tf
 for _ in range(2):
-    SavedModelEngine(Path(sys.argv[1]), device="cpu", reason="a test", threads=1).warm_up(2)
+    SavedModelEngine(Path(sys.argv[1]), EngineInfo("savedmodel", "cpu", "float32", ""), threads=1).warm_up(2)
 assert tf.config.threading.get_intra_op_parallelism_threads() == 1
 """
     process = subprocess.run(

@@ -30,7 +30,7 @@ LIMITS = ImageLimits()
 
 
 class PixelEngine(FakeEngine):
-    """Its five probabilities are five pixels' shares of red: different pictures get different labels."""
+    """Its five probabilities are five pixels' shares of red: different images get different labels."""
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
         reds = images[:, 40::36, 112, 0][:, :5].astype(np.float32) + 1
@@ -68,7 +68,7 @@ def folder(drawn_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
-def test_every_photograph_is_compared_with_the_name_of_its_folder(local: ServedVersion, folder: Path) -> None:
+def test_every_photograph_is_compared_with_its_folder(local: ServedVersion, folder: Path) -> None:
     photographs = read_folder(folder)
     result = evaluate_folder(local, photographs, LIMITS)
     rows = score_photographs(
@@ -108,7 +108,7 @@ def test_classes_that_the_folder_lacks_are_not_measured(local: ServedVersion, fo
     assert result.class_names == CLASS_NAMES
 
 
-def test_a_class_of_the_model_is_known_in_either_unicode_form(local: ServedVersion, folder: Path) -> None:
+def test_a_class_is_known_in_either_unicode_form(local: ServedVersion, folder: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD"))
     names = [decomposed if label == "roses" else label for label in CLASS_NAMES]
     metadata = local.metadata.model_copy(update={"class_names": names})
@@ -134,7 +134,7 @@ def test_a_folder_with_other_classes_is_refused(local: ServedVersion, folder: Pa
         evaluate_folder(local, read_folder(folder), LIMITS)
 
 
-def test_an_unreadable_photograph_is_named_and_the_others_are_measured(local: ServedVersion, folder: Path) -> None:
+def test_an_unreadable_photograph_is_named_beside_the_result(local: ServedVersion, folder: Path) -> None:
     (folder / "roses" / "003.jpg").write_text("no image")
     result = evaluate_folder(local, read_folder(folder), LIMITS)
     assert result.evaluation.num_photographs == 59
@@ -148,9 +148,7 @@ def test_a_folder_without_one_good_photograph_is_refused(local: ServedVersion, f
         evaluate_folder(local, read_folder(folder), LIMITS)
 
 
-def test_a_part_is_exactly_the_photographs_of_the_stored_split(
-    local: ServedVersion, split: Split, drawn_folder: Path
-) -> None:
+def test_a_part_holds_the_stored_split_photographs(local: ServedVersion, split: Split, drawn_folder: Path) -> None:
     folder = read_folder(drawn_folder)
     for part, expected in split.photographs.items():
         selected = select_part(local, folder, part)
@@ -197,7 +195,7 @@ def test_a_missing_photograph_of_the_part_is_refused(local: ServedVersion, folde
         select_part(local, read_folder(folder), "test")
 
 
-def test_a_split_list_that_is_not_the_one_in_the_metadata_is_refused(local: ServedVersion, folder: Path) -> None:
+def test_a_split_list_unlike_the_metadata_is_refused(local: ServedVersion, folder: Path) -> None:
     metadata = local.metadata.model_copy(update={"split_digest": "0" * 64})
     other = ServedVersion(replace(local.verified, metadata=metadata), local.engine)
     with pytest.raises(InvalidVersion, match="version 1 has not the split list"):

@@ -40,7 +40,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(answers: Answers) -> None
     assert "url(http" not in page
 
 
-def test_mistakes_are_shown_most_confident_first_and_the_right_ones_not(answers: Answers) -> None:
+def test_mistakes_are_shown_most_confident_first(answers: Answers) -> None:
     page = page_of(answers)
     assert page.index("3.jpg") < page.index("1.jpg")
     assert "0.jpg" not in page
@@ -81,7 +81,7 @@ def test_the_same_evaluation_gives_the_same_page(answers: Answers) -> None:
     assert page_of(answers) == page_of(answers)
 
 
-def test_a_photograph_replaced_by_a_pipe_or_an_endless_file_is_left_out(answers: Answers) -> None:
+def test_a_photograph_replaced_by_a_pipe_is_left_out(answers: Answers) -> None:
     answers.paths[3].unlink()
     os.mkfifo(answers.paths[3])
     os.truncate(answers.paths[1], 2**42)
@@ -103,7 +103,7 @@ def test_a_class_without_photographs_is_named_on_the_page(answers: Answers) -> N
     assert "<td>-</td>" in page
 
 
-def test_a_title_that_is_not_utf_8_is_written_down(answers: Answers) -> None:
+def test_a_title_outside_utf_8_is_escaped(answers: Answers) -> None:
     evaluation = evaluate(answers.probabilities, answers.class_indices, CLASS_NAMES)
     page = render_page("on photos\udce9", evaluation, answers, ResizeRule(), ImageLimits())
     assert "on photos\\udce9" in page

@@ -32,7 +32,7 @@ def test_the_confusion_matrix_is_true_by_predicted() -> None:
     assert confusion.dtype == np.int64
 
 
-def test_log_loss_is_the_mean_of_minus_log_of_the_true_class() -> None:
+def test_log_loss_is_the_mean_negative_logarithm() -> None:
     expected = -sum(map(math.log, (0.7, 0.3, 0.8, 0.5, 0.6, 0.1))) / 6
     assert evaluate(PROBABILITIES, TRUTH, LABELS).log_loss == pytest.approx(expected, abs=1e-6)
 
@@ -48,13 +48,13 @@ def test_the_calibration_error_is_the_one_computed_by_hand() -> None:
     assert error == pytest.approx((0.0 + 0.2 + 0.3 + 0.2) / 6, abs=1e-6)
 
 
-def test_the_calibration_error_is_zero_for_a_network_that_knows_how_often_it_is_right() -> None:
+def test_a_calibrated_network_has_no_calibration_error() -> None:
     rows = np.tile(np.array([[0.75, 0.25]], np.float32), (4, 1))
     assert evaluate(rows, np.array([0, 0, 0, 1]), ("a", "b")).expected_calibration_error == pytest.approx(0)
     assert evaluate(rows, np.array([1, 1, 1, 1]), ("a", "b")).expected_calibration_error == pytest.approx(0.75)
 
 
-def test_bins_have_the_same_width_and_certainty_falls_into_the_last() -> None:
+def test_bins_have_the_same_width() -> None:
     # 0.90 and 0.95 lie in two of 15 bins: hit and miss do not make up for each other; in ten bins they would.
     rows = np.array([[0.90, 0.10], [0.95, 0.05], [1.0, 0.0]], np.float32)
     error = evaluate(rows, np.array([0, 1, 0]), ("a", "b")).expected_calibration_error
@@ -74,7 +74,7 @@ def test_the_wilson_interval_is_the_published_one(
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-def test_a_class_without_photographs_or_predictions_has_zeros_and_no_warning() -> None:
+def test_an_empty_class_has_zeros_without_a_warning() -> None:
     evaluation = evaluate(np.array([[0.9, 0.1, 0.0]], np.float32), np.array([0]), LABELS)
     assert evaluation.per_class[1] == ClassMetrics("roses", precision=0, recall=0, f1=0, support=0)
     assert evaluation.accuracy_high == 1
@@ -102,7 +102,7 @@ def test_json_holds_every_number() -> None:
     assert len(document) == 10
 
 
-def test_chance_alone_explains_the_error_of_a_calibrated_network_but_not_of_an_overconfident_one() -> None:
+def test_chance_explains_no_error_of_an_overconfident_network() -> None:
     random = np.random.default_rng(3)
     top1 = random.uniform(0.5, 1, 400)
     rows = np.stack([top1, 1 - top1], axis=1).astype(np.float32)

@@ -22,7 +22,7 @@ def texts_of(svg: str) -> list[str]:
     [("玫瑰", "郁金香"), ("गुलाब", "ट्यूलिप"), ("장미", "튤립"), ("🌹", "🌷"), ("ورد", "توليب")],
     ids=["Chinese", "Devanagari", "Korean", "emoji", "Arabic"],
 )
-def test_names_of_any_script_are_in_the_figure_without_a_warning(names: tuple[str, str]) -> None:
+def test_names_of_any_script_cause_no_warning(names: tuple[str, str]) -> None:
     assert set(names) <= set(texts_of(draw_confusion(evaluation_of(*names))))  # a warning is an error here
 
 

@@ -46,7 +46,7 @@ def square(path: Path) -> Pixels:
     return decode_square(path.read_bytes(), RULE, LIMITS)
 
 
-def test_the_engine_sees_the_pixels_that_serving_gives_it_bit_for_bit(paths: list[Path], tmp_path: Path) -> None:
+def test_the_engine_sees_the_pixels_of_serving(paths: list[Path], tmp_path: Path) -> None:
     for name, mode, profile in (("rgb", "RGB", matrix_profile(2.2)), ("ink", "CMYK", cmyk_profile())):
         tagged = encode(draw_photograph(2, seed=3).convert(mode), icc_profile=profile)
         (tmp_path / f"{name}.jpg").write_bytes(tagged)
@@ -60,7 +60,7 @@ def test_row_i_belongs_to_path_i(paths: list[Path]) -> None:
     engine = FakeEngine()
     rows = score_photographs(engine, paths[::-1], RULE, LIMITS)
     expected = engine.run(np.stack([square(path) for path in paths[::-1]]))
-    assert len(np.unique(expected[:, 0])) > 10, "the pictures can be told apart"
+    assert len(np.unique(expected[:, 0])) > 10, "the photographs can be told apart"
     np.testing.assert_array_equal(rows, expected)
     assert rows.dtype == np.float32
 
@@ -105,7 +105,7 @@ def test_a_photograph_that_has_changed_is_not_scored(paths: list[Path]) -> None:
     assert "has changed" in str(results[1].error)
 
 
-def test_a_photograph_with_a_profile_is_known_by_either_digest(tmp_path: Path) -> None:
+def test_a_profiled_photograph_is_known_by_either_digest(tmp_path: Path) -> None:
     path = tmp_path / "tagged.jpg"
     path.write_bytes(encode(draw_photograph(2, seed=3), icc_profile=matrix_profile(2.2)))
     decoded = decode_image(path.read_bytes())
@@ -116,7 +116,7 @@ def test_a_photograph_with_a_profile_is_known_by_either_digest(tmp_path: Path) -
         assert result.error is None
 
 
-def test_a_failing_engine_is_not_taken_for_a_bad_photograph(paths: list[Path]) -> None:
+def test_a_failing_engine_is_no_bad_photograph(paths: list[Path]) -> None:
     engine = FakeEngine()
     engine.error = EngineFailed("out of memory")
     with pytest.raises(EngineFailed):

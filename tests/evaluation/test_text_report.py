@@ -20,7 +20,7 @@ def test_the_report_shows_accuracy_classes_and_confusions() -> None:
     assert "tulips 1 1" in lines, "row: what it truly is; column: what was predicted"
 
 
-def test_a_class_without_photographs_is_named_and_has_no_figures() -> None:
+def test_a_class_without_photographs_has_no_figures() -> None:
     evaluation = evaluate(np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]], np.float32), np.array([0, 0]), ("a", "b", "c"))
     console = Console(width=100, force_terminal=False)
     with console.capture() as captured:

@@ -14,14 +14,14 @@ from PIL import Image, ImageCms, features
 from support.drawing import encode, profile_with_red_and_green_exchanged
 from support.formats_and_modes import CMYK, COLOUR_PIXELS, GREY, RGB, ROWS, palette
 from support.handmade import png, png_chunk
-from support.memory import forget_peak, growth_bytes
-
-from benchmarks.reliability.hostile_files import (
+from support.hostile_files import (
     chained_profile,
     profile_of,
     profile_of_colours,
     profile_of_names,
 )
+from support.memory import forget_peak, growth_bytes
+
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
 from service.imaging.profiles import to_srgb
@@ -99,7 +99,7 @@ def test_a_profile_that_chains_its_computations_is_ignored() -> None:
     [profile_of_names(40_000_000), profile_of_colours(38), profile_of_colours(38, b"mAB ")],
     ids=["names", "lut16Type", "lutAToBType"],
 )
-def test_a_profile_that_says_it_is_larger_than_it_is_gets_no_memory(profile: bytes) -> None:
+def test_an_overstated_profile_gets_no_memory(profile: bytes) -> None:
     if not forget_peak():
         pytest.skip("the peak of this process cannot be measured here: /proc/self/clear_refs is not writable")
     assert growth_bytes(lambda: try_profile(profile)) > 300_000_000, "it would not be seen if it were read"
@@ -116,7 +116,7 @@ def profile_without_table() -> bytes:
     return profile_of({b"A2B0": b"mAB " + bytes(4) + bytes((3, 3, 0, 0)) + places + curves + matrix + curves})
 
 
-def test_a_profile_may_have_curves_and_a_matrix_and_no_table() -> None:
+def test_a_profile_may_have_curves_and_no_table() -> None:
     profile = profile_without_table()
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     applied = ImageCms.profileToProfile(RGB, opened, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -155,13 +155,13 @@ def test_a_profile_for_another_colour_space_is_ignored(image: Image.Image) -> No
     assert same_as_untagged(image, profile_with_red_and_green_exchanged())
 
 
-def test_numbers_that_are_none_are_black_and_infinity_is_white() -> None:
+def test_nan_is_black_and_infinity_white() -> None:
     numbers = np.array([[0.0, 1.0], [np.nan, np.inf]], np.float32)
     grey: Pixels = to_srgb(decode_image(encode(Image.fromarray(numbers), "TIFF")))[..., 0]
     assert grey.tolist() == [[0, 255], [0, 255]]
 
 
-def test_a_constant_float_picture_is_black() -> None:
+def test_a_constant_float_image_is_black() -> None:
     assert not to_srgb(decode_image(encode(Image.fromarray(np.full((4, 4), 0.7, np.float32)), "TIFF"))).any()
 
 
@@ -171,7 +171,7 @@ def test_a_transparent_16_bit_grey_shows_white() -> None:
     assert to_srgb(decode_image(data))[0, :, 0].tolist() == [255, 0x12]
 
 
-def test_the_test_pictures_are_what_their_names_say() -> None:
+def test_the_drawn_files_are_what_their_names_say() -> None:
     modes = {
         "JPEG, CMYK": "CMYK",
         "JPEG, YCCK": "CMYK",

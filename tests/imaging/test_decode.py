@@ -85,7 +85,7 @@ def test_the_byte_limit_is_the_largest_file_taken() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_pixel_limit_is_the_largest_picture_taken(name: str) -> None:
+def test_the_pixel_limit_is_the_largest_image_taken(name: str) -> None:
     assert decode_image(FILES[name], ImageLimits(max_image_pixels=32 * 24)).pixels.shape == (24, 32, 3)
     with pytest.raises(ImageTooLarge, match="has 768 pixels to decode; up to 767 are taken: send a smaller copy"):
         decode_image(FILES[name], ImageLimits(max_image_pixels=32 * 24 - 1))
@@ -101,7 +101,7 @@ def test_pixels_are_told_in_millions() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50_000), (50_000, 1), (2, 3)])
-def test_tiny_and_extremely_long_pictures_are_taken(size: tuple[int, int]) -> None:
+def test_tiny_and_extremely_long_images_are_taken(size: tuple[int, int]) -> None:
     pixels = decode_image(encode(Image.new("RGB", size, (9, 80, 200)), "PNG")).pixels
     assert pixels.shape == (size[1], size[0], 3)
     assert (pixels == (9, 80, 200)).all()
@@ -135,7 +135,7 @@ def exif(orientation: int) -> Image.Exif:
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_all_eight_orientations_of_a_picture_are_the_same_picture(image_format: str, orientation: int) -> None:
+def test_all_eight_orientations_give_the_same_image(image_format: str, orientation: int) -> None:
     options = {"quality": 100, "lossless": True, "subsampling": "4:4:4"}
     data = encode(stored(orientation), image_format, exif=exif(orientation), **options)
     pixels = decode_image(data).pixels
@@ -143,13 +143,13 @@ def test_all_eight_orientations_of_a_picture_are_the_same_picture(image_format: 
     assert np.abs(pixels.astype(int) - PIXELS).mean() <= (2 if image_format in ("JPEG", "AVIF") else 0)
 
 
-def test_an_orientation_in_xmp_counts_where_there_is_no_exif() -> None:
+def test_an_orientation_in_xmp_counts_without_exif() -> None:
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     assert np.array_equal(decode_image(encode(stored(6), "WEBP", lossless=True, xmp=xmp)).pixels, PIXELS)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
-def test_a_tiff_that_tells_its_orientation_twice_is_turned_once(compression: str) -> None:
+def test_a_tiff_with_two_orientations_is_turned_once(compression: str) -> None:
     notes = {0x0112: 6, 700: b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'}
     data = encode(stored(6), "TIFF", compression=compression, tiffinfo=notes)
     assert data.count(b"tiff:Orientation") == 1
@@ -161,7 +161,7 @@ def test_a_tiff_that_tells_its_orientation_twice_is_turned_once(compression: str
     [b"", b"MM", b"MM\0*\0\0\0\x08", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff" + bytes(40), b"rubbish" * 9],
     ids=["empty", "cut in its head", "cut in its directory", "beyond its end", "too many entries", "rubbish"],
 )
-def test_a_broken_exif_note_does_not_spoil_the_picture(note: bytes) -> None:
+def test_a_broken_exif_note_does_not_spoil_the_image(note: bytes) -> None:
     jpeg = with_segments(FILES["JPEG"], jpeg_segment(0xE1, b"Exif\0\0" + note))
     assert np.array_equal(decode_image(jpeg).pixels, decode_image(FILES["JPEG"]).pixels)
     rows = b"".join(b"\0" + row.tobytes() for row in PIXELS)
@@ -205,7 +205,7 @@ def test_later_frames_of_a_gif_are_not_looked_at() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_cut_short_anywhere_is_an_error(name: str) -> None:
-    """Every proper prefix; of a GIF the last two bytes (the marks that no more comes) stand behind its picture."""
+    """Every proper prefix; of a GIF the last two bytes (the marks that no more comes) stand behind its image."""
     data = FILES[name]
     whole = decode_image(data).pixels
     answered = [length for length in range(len(data)) if not isinstance(outcome(data[:length]), ImageError)]
@@ -272,7 +272,7 @@ def assert_fit_for_people(message: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_same_bytes_give_the_same_pixels_in_any_thread(name: str) -> None:
+def test_the_same_bytes_decode_alike_in_any_thread(name: str) -> None:
     alone = decode_image(FILES[name]).pixels
     with ThreadPoolExecutor(4) as pool:
         for decoded in pool.map(decode_image, [FILES[name]] * 12):
@@ -280,12 +280,12 @@ def test_the_same_bytes_give_the_same_pixels_in_any_thread(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_square_is_that_of_the_whole_picture_bit_for_bit(name: str) -> None:
+def test_the_square_equals_the_whole_image_s_square(name: str) -> None:
     rule = ResizeRule(20, 22)
     assert (decode_square(FILES[name], rule) == resize(decode_image(FILES[name]), rule)).all()
 
 
-def test_settings_of_the_imaging_library_made_elsewhere_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_settings_made_elsewhere_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert decode_image(FILES["PNG"]).pixels.shape == (24, 32, 3)
@@ -298,7 +298,7 @@ def test_settings_of_the_imaging_library_made_elsewhere_do_not_matter(monkeypatc
 WARNED_ABOUT = png(2, 2, b"\0" + bytes(6) + b"\0" + bytes(6), before=png_chunk(b"acTL", bytes(8)))
 
 
-def test_warnings_of_the_imaging_library_neither_leak_nor_become_errors(caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_of_pillow_do_not_leak(caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings(record=True) as seen, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
         assert decode_image(WARNED_ABOUT).pixels.shape == (2, 2, 3)
@@ -308,7 +308,7 @@ def test_warnings_of_the_imaging_library_neither_leak_nor_become_errors(caplog: 
     assert not caplog.records
 
 
-def test_a_picture_above_the_library_s_own_limit_is_taken_if_ours_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_limit_may_exceed_pillow_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode_image(FILES["WebP"], ImageLimits(max_image_pixels=1_000)).pixels.size
 
@@ -329,7 +329,7 @@ def test_real_photographs_are_all_whole_and_decode_as_everywhere(photographs: Pa
 
 
 def in_srgb(image: Image.Image) -> Pixels:
-    """By the imaging library, unless the profile is sRGB, or does not belong to a picture in colour."""
+    """By the imaging library, unless the profile is sRGB, or does not belong to an image in colour."""
     if "icc_profile" in image.info:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         name = profile.profile.profile_description or ""
@@ -349,7 +349,7 @@ def test_want_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch,
             decode(encode(PICTURE))
 
 
-def test_a_failure_without_room_for_the_pixels_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_without_memory_blames_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some decoders say no more than that they failed."""
     monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=OSError("broken data stream")))
     with pytest.raises(InvalidImage):
@@ -359,7 +359,7 @@ def test_a_failure_without_room_for_the_pixels_is_not_the_images_fault(monkeypat
         decode_image(encode(PICTURE))
 
 
-def test_an_image_is_not_turned_wrongly_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_want_of_memory_turns_no_image_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "getexif", Mock(side_effect=MemoryError))
     with pytest.raises(OutOfMemory):
         decode_image(encode(PICTURE, "PNG"))

@@ -27,7 +27,7 @@ def test_an_avif_under_a_general_brand_is_found() -> None:
     assert detect_format(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"
 
 
-def test_avif_is_refused_in_words_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_avif_is_refused_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "check", lambda feature: False)
     with pytest.raises(UnsupportedImageFormat, match="AVIF, which this installation cannot read; send"):
         detect_format(b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf")
@@ -53,7 +53,7 @@ def test_avif_is_refused_in_words_where_it_cannot_be_read(monkeypatch: pytest.Mo
         (b"hello", "text"),
     ],
 )
-def test_a_refusal_says_what_the_file_seems_to_be_and_what_to_do(data: bytes, seeming: str) -> None:
+def test_a_refusal_says_what_the_file_seems_to_be(data: bytes, seeming: str) -> None:
     with pytest.raises(UnsupportedImageFormat, match=f"it seems to be {seeming}; send the photograph itself"):
         detect_format(data)
 

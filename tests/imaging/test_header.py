@@ -14,9 +14,9 @@ import pytest
 from PIL import ExifTags, Image
 from support.drawing import encode
 from support.handmade import jpeg_segment, png_chunk, run_length_bmp, with_segments
+from support.hostile_files import tiff, tiff_with_notes
 from support.odd_files import BOMBS, HOSTILE, JPEG, PICTURE, REAL, TIFF_ENTRIES, black_png, png_with, with_size_at
 
-from benchmarks.reliability.hostile_files import tiff, tiff_with_notes
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
 from service.imaging.header import announced_pixels
@@ -36,7 +36,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
-def test_too_many_pixels_are_refused_from_the_header_in_a_few_megabytes(tmp_path: Path) -> None:
+def test_too_many_pixels_are_refused_from_the_header(tmp_path: Path) -> None:
     """In a process that may take 64 MiB more; any of the bombs would need 250 MB and more if it were decoded."""
     for name, make in BOMBS.items():
         (tmp_path / name).write_bytes(make())
@@ -54,7 +54,7 @@ def test_the_bomb_of_the_png_is_small() -> None:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_the_message_says_how_many_pixels_and_what_to_do(name: str) -> None:
+def test_the_message_says_how_many_pixels_are_taken(name: str) -> None:
     with pytest.raises(
         ImageTooLarge,
         match=r"^The (JPEG )?picture has [\d.]+ million pixels( to decode)?; up to (50|200) million are taken: send",
@@ -70,12 +70,12 @@ def test_work_out_of_proportion_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_what_real_files_hold_is_not_refused(name: str) -> None:
+def test_notes_of_real_files_are_not_refused(name: str) -> None:
     assert decode_image(REAL[name]()).pixels.size
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt"])
-def test_a_text_or_profile_that_unpacks_to_megabytes_is_refused(kind: bytes) -> None:
+def test_a_text_that_unpacks_to_megabytes_is_refused(kind: bytes) -> None:
     flags = {b"zTXt": b"k\0\0", b"iCCP": b"k\0\0", b"iTXt": b"k\0\x01\0\0\0"}[kind]
     with pytest.raises(InvalidImage):
         decode_image(png_with(png_chunk(kind, flags + zlib.compress(bytes(20_000_000)))))
@@ -87,7 +87,7 @@ def test_many_texts_that_unpack_to_megabytes_together_are_refused() -> None:
         decode_image(png_with(text * 100))
 
 
-def test_a_large_run_length_bmp_is_refused_with_a_remedy() -> None:
+def test_a_large_run_length_bmp_is_refused() -> None:
     assert announced_pixels(run_length_bmp(512, 7), "BMP") == 512 * 512
     with pytest.raises(UnsupportedImageFormat, match=r"run-length compressed.*: send it as PNG"):
         decode_image(run_length_bmp(513, 7))
@@ -101,18 +101,18 @@ def test_a_rare_kind_of_bmp_is_not_called_broken(place: int, layout: str, value:
 
 
 @pytest.mark.parametrize("compression", [34925, 50000, 50001, 34887, 6])
-def test_a_tiff_with_a_rare_compression_is_refused_with_a_remedy(compression: int) -> None:
+def test_a_tiff_with_a_rare_compression_is_refused(compression: int) -> None:
     entries = [entry for entry in TIFF_ENTRIES if entry[0] != 259]
     with pytest.raises(UnsupportedImageFormat, match=r"compressed in a rare way.*: send it as JPEG or PNG"):
         decode_image(tiff([*entries, (259, 3, 1, compression)]))
 
 
-def test_a_tiff_whose_size_is_hidden_in_another_kind_of_entry_is_refused() -> None:
+def test_a_tiff_size_of_another_kind_is_refused() -> None:
     with pytest.raises(InvalidImage, match="its size is not a number"):
         decode_image(tiff([(256, 9, 1, 8), *TIFF_ENTRIES[1:]]))
 
 
-def test_a_tiff_may_have_its_colours_apart_each_with_strips_of_its_own() -> None:
+def test_a_tiff_may_have_strips_for_each_colour() -> None:
     end = 8 + 2 + 12 * 9 + 4
     entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, end), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3)]
     entries += [(273, 4, 6, end + 6), (278, 3, 1, 4), (284, 3, 1, 2)]
@@ -121,14 +121,14 @@ def test_a_tiff_may_have_its_colours_apart_each_with_strips_of_its_own() -> None
     assert (decode_image(data).pixels == (0, 1, 2)).all()
 
 
-def test_a_tiff_whose_size_is_elsewhere_has_the_size_that_is_there() -> None:
+def test_a_tiff_size_may_stand_elsewhere_in_the_file() -> None:
     """A number of eight bytes does not fit into its entry, which only says where it is."""
     end = 8 + 2 + 12 * len(TIFF_ENTRIES) + 4
     entries = [(256, 16, 1, end), (257, 16, 1, end), *TIFF_ENTRIES[2:]]
     assert announced_pixels(tiff(entries, tail=struct.pack("<Q", 20_000)), "TIFF") == 400_000_000
 
 
-def test_a_tiff_whose_strips_are_the_same_data_over_and_over_is_refused() -> None:
+def test_tiff_strips_of_the_same_data_are_refused() -> None:
     """Eight rows of 400 bytes each, in a file of half a kilobyte."""
     compressed = [entry for entry in TIFF_ENTRIES if entry[0] != 259]
     compressed += [(259, 3, 1, 32_773), (273, 4, 8, 122), (278, 3, 1, 1), (279, 4, 8, 122 + 32)]
@@ -143,8 +143,8 @@ def test_a_tiff_whose_strips_are_the_same_data_over_and_over_is_refused() -> Non
 
 
 @pytest.mark.parametrize("is_tiled", [False, True])
-def test_a_tiff_that_lists_its_strips_over_and_over_is_refused(is_tiled: bool) -> None:
-    """Pillow would decode the picture anew each time; where tiles are announced as well, it takes the strips."""
+def test_a_tiff_that_repeats_its_strips_is_refused(is_tiled: bool) -> None:
+    """Pillow would decode the image anew each time; where tiles are announced as well, it takes the strips."""
     entries = [*TIFF_ENTRIES, (278, 3, 1, 4), *([(322, 3, 1, 1), (323, 3, 1, 1)] if is_tiled else [])]
     end = 8 + 2 + 12 * (len(entries) + 1) + 4
     for count, is_good in ((8, True), (9, False)):
@@ -156,7 +156,7 @@ def test_a_tiff_that_lists_its_strips_over_and_over_is_refused(is_tiled: bool) -
                 decode_image(data)
 
 
-def test_notes_inside_the_notes_of_a_tiff_are_not_read() -> None:
+def test_notes_inside_a_tiff_s_notes_are_not_read() -> None:
     """EXIF of 300,000 fractions, which would be 60 MB in Python, and take a second."""
     data = tiff_with_notes(300_000)
     with Image.open(io.BytesIO(data)) as image:
@@ -169,14 +169,14 @@ def test_notes_inside_the_notes_of_a_tiff_are_not_read() -> None:
         tracemalloc.stop()
 
 
-def test_a_jpeg_without_its_end_and_a_png_without_its_end_are_cut_short() -> None:
+def test_files_without_their_end_mark_are_cut_short() -> None:
     with pytest.raises(InvalidImage, match="JPEG picture is cut short: send the whole file again"):
         decode_image(JPEG[:-2])
     with pytest.raises(InvalidImage, match="PNG picture is cut short: send the whole file again"):
         decode_image(encode(PICTURE, "PNG")[:-12])
 
 
-def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture() -> None:
+def test_a_thumbnail_s_end_does_not_end_the_image() -> None:
     thumbnail = encode(PICTURE.resize((8, 6)))
     data = with_segments(JPEG, jpeg_segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail))
     assert decode_image(data).pixels.shape == (36, 48, 3)
@@ -184,7 +184,7 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture() -> None:
         decode_image(data[:-2])
 
 
-def test_a_png_whose_picture_data_was_damaged_is_refused() -> None:
+def test_a_png_with_damaged_image_data_is_refused() -> None:
     """Uncompressed inside, so that only the checksum can tell."""
     data = bytearray(encode(Image.new("RGB", (40, 40), (1, 2, 3)), "PNG", compress_level=0))
     data[data.index(b"IDAT") + 100] ^= 0xFF
@@ -193,6 +193,6 @@ def test_a_png_whose_picture_data_was_damaged_is_refused() -> None:
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_rubbish_behind_the_picture_does_not_matter(image_format: str) -> None:
+def test_rubbish_behind_the_image_does_not_matter(image_format: str) -> None:
     data = encode(PICTURE, image_format)
     assert np.array_equal(decode_image(data + b"PK\x03\x04rubbish" * 50).pixels, decode_image(data).pixels)

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from support.drawing import draw_photograph, encode
 from support.handmade import jpeg_segment, png, png_chunk, with_segments
+from support.hostile_files import tiff
 
-from benchmarks.reliability.hostile_files import tiff
 from service.errors import InvalidImage
 from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect, is_quick

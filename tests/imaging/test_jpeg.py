@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_scan_data_that_end_early_are_refused_before_an_end_mark(kind: str, mode: str) -> None:
+def test_scan_data_that_end_early_are_refused(kind: str, mode: str) -> None:
     data = encode(PICTURE.convert(mode), **KINDS[kind])
     assert decode_image(data).pixels.shape == (240, 320, 3)
     scan = data.rindex(b"\xff\xda") + 14
@@ -36,7 +36,7 @@ def test_scan_data_that_end_early_are_refused_before_an_end_mark(kind: str, mode
             decode_image(data[:end].rstrip(b"\xff") + b"\xff\xd9")
 
 
-def test_a_whole_jpeg_has_the_pixels_that_its_decoder_gives() -> None:
+def test_a_whole_jpeg_has_its_decoder_s_pixels() -> None:
     """The end mark is taken away before, so that the decoder asks for what is missing."""
     for options in KINDS.values():
         data = encode(PICTURE, **options)
@@ -44,7 +44,7 @@ def test_a_whole_jpeg_has_the_pixels_that_its_decoder_gives() -> None:
         assert np.array_equal(decode_image(data).pixels, decode_image(data + b"rubbish").pixels)
 
 
-def test_a_progressive_jpeg_whose_later_scans_are_missing_is_refused() -> None:
+def test_a_progressive_jpeg_without_later_scans_is_refused() -> None:
     data = encode(PICTURE, progressive=True)
     starts = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
     assert len(starts) == 10
@@ -63,9 +63,7 @@ def with_frame(data: bytes, marker: int, precision: int = 8) -> bytes:
     ("marker", "precision", "words"),
     [(0xC3, 8, "lossless"), (0xC9, 8, "arithmetic"), (0xC5, 8, "hierarchical"), (0xC1, 12, "12 bits")],
 )
-def test_a_rare_kind_of_jpeg_is_named_at_every_size(
-    marker: int, precision: int, words: str, size: tuple[int, int]
-) -> None:
+def test_a_rare_jpeg_is_named_at_every_size(marker: int, precision: int, words: str, size: tuple[int, int]) -> None:
     with pytest.raises(UnsupportedImageFormat, match=rf"{words}.*: send it as JPEG or PNG"):
         decode_image(with_frame(encode(PICTURE.resize(size)), marker, precision))
 

@@ -99,7 +99,7 @@ def test_only_the_transparent_colour_becomes_white(
 
 @pytest.mark.parametrize("missing", [1, 20])
 @pytest.mark.parametrize(("colour_type", "num_bands"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_rows_that_are_missing_behind_a_proper_end_are_missed(colour_type: int, num_bands: int, missing: int) -> None:
+def test_rows_missing_before_a_proper_end_are_noticed(colour_type: int, num_bands: int, missing: int) -> None:
     row = b"\0" + bytes(range(1, 1 + 32 * num_bands))
     assert decode_image(png(32, 24, row * 24, colour_type=colour_type)).pixels.shape == (24, 32, 3)
     with pytest.raises(InvalidImage, match="PNG picture is cut short: send the whole file again"):
@@ -120,7 +120,7 @@ def test_dark_16_bit_numbers_are_not_scored() -> None:
     assert not decode_image(grey([0, 0, 0, 0])).pixels.any()
 
 
-def test_a_png_of_a_telephone_s_own_kind_is_not_called_broken() -> None:
+def test_apple_s_png_is_not_called_broken() -> None:
     data = png(32, 24, ROWS)
     with pytest.raises(UnsupportedImageFormat, match="Apple"):
         decode_image(data[:8] + png_chunk(b"CgBI", bytes(4)) + data[8:])

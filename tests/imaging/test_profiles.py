@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.hostile_files import chained_profile
 from support.icc import cmyk_profile, grey_profile, matrix_profile, table_profile
 
-from benchmarks.reliability.hostile_files import chained_profile
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.limits import ResizeRule
@@ -56,7 +56,7 @@ def test_a_matrix_profile_is_applied_after_the_resize(name: str) -> None:
     mode, make = LAST[name]
     image, profile = PHOTO.convert(mode), make()
     decoded = Decoded(image, profile)
-    for scale in (resize, lambda picture: resize_shorter_side(picture, 100)):
+    for scale in (resize, lambda image: resize_shorter_side(image, 100)):
         scaled = scale(Decoded(image))
         as_stored = Image.fromarray(scaled).convert(mode)
         expected = converted_pixels(as_stored, profile)
@@ -75,14 +75,14 @@ def test_another_profile_is_applied_before_the_resize(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAST | FIRST)
-def test_the_whole_image_is_converted_as_the_library_does_it(name: str) -> None:
+def test_the_whole_image_is_converted_like_the_library(name: str) -> None:
     mode, make = (LAST | FIRST)[name]
     image, profile = PHOTO.convert(mode), make()
     assert (to_srgb(Decoded(image, profile)) == converted_pixels(image, profile)).all()
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_the_order_makes_next_to_no_difference_where_it_is_changed(name: str) -> None:
+def test_the_order_of_conversion_makes_little_difference(name: str) -> None:
     """A drawing is harder than a photograph: noise at each pixel, edges between the purest colours."""
     mode, make = LAST[name]
     decoded = Decoded(PHOTO.convert(mode), make())
@@ -91,7 +91,7 @@ def test_the_order_makes_next_to_no_difference_where_it_is_changed(name: str) ->
 
 @pytest.mark.parametrize("name", LAST | FIRST)
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_the_pixels_of_a_file_are_those_without_its_profile(name: str, orientation: int) -> None:
+def test_pixels_are_those_without_the_profile(name: str, orientation: int) -> None:
     mode, make = (LAST | FIRST)[name]
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -105,7 +105,7 @@ def test_the_pixels_of_a_file_are_those_without_its_profile(name: str, orientati
 
 
 @pytest.mark.parametrize("name", LAST | FIRST)
-def test_the_square_of_a_file_is_that_of_its_decoded_image(name: str) -> None:
+def test_a_file_s_square_equals_its_decoded_image_s(name: str) -> None:
     mode, make = (LAST | FIRST)[name]
     data = encode(PHOTO.convert(mode), "JPEG", quality=90, icc_profile=make())
     with ThreadPoolExecutor(4) as pool:
@@ -113,7 +113,7 @@ def test_the_square_of_a_file_is_that_of_its_decoded_image(name: str) -> None:
             assert (square == resize(decode_image(data))).all()
 
 
-def test_a_table_that_leaves_greys_alone_is_still_a_table() -> None:
+def test_a_table_that_keeps_greys_is_a_table() -> None:
     greys = Image.fromarray(np.arange(256, dtype=np.uint8)[np.newaxis]).convert("RGB")
     shifts = to_srgb(Decoded(greys, table_profile())).astype(int) - np.asarray(greys)
     assert np.abs(shifts).max() < 24
@@ -127,7 +127,7 @@ def test_ink_without_a_profile_becomes_rgb_before_the_resize() -> None:
     assert (resize(Decoded(ink)) == resize(np.asarray(ink.convert("RGB")))).all()
 
 
-def test_a_large_jpeg_is_made_small_before_its_profile_is_applied() -> None:
+def test_a_large_jpeg_is_shrunk_before_its_conversion() -> None:
     data = encode(PHOTO.resize((2048, 1536)).convert("CMYK"), "JPEG", icc_profile=cmyk_profile())
     decoded = decode_image(data)
     assert decoded.image.size == (1024, 768)
@@ -141,14 +141,14 @@ def test_the_conversion_of_a_profile_seen_before_is_kept() -> None:
 
 
 def test_a_profile_is_kept_for_each_mode() -> None:
-    cache, profile = ConversionCache(10, 100_000_000), matrix_profile(2.2)
+    cache, profile = ConversionCache(10, 10), matrix_profile(2.2)
     assert cache.find(profile, "L") is None
     assert cache.find(profile, "RGB") is not None
     assert cache.find(profile, "CMYK") is None
 
 
 def test_of_too_many_profiles_those_used_last_are_kept() -> None:
-    cache = ConversionCache(max_entries=3, max_bytes=100_000_000)
+    cache = ConversionCache(max_entries=3, max_conversions=10)
     profiles = [matrix_profile(1 + number / 10) for number in range(4)]
     conversions = [cache.find(profile, "RGB") for profile in profiles[:3]]
     assert cache.find(profiles[0], "RGB") is conversions[0]
@@ -158,8 +158,8 @@ def test_of_too_many_profiles_those_used_last_are_kept() -> None:
     assert cache.find(profiles[1], "RGB") is not conversions[1]
 
 
-def test_conversions_are_kept_up_to_their_bytes() -> None:
-    cache = ConversionCache(max_entries=100, max_bytes=1024 * 1024)
+def test_conversions_are_kept_up_to_their_number() -> None:
+    cache = ConversionCache(max_entries=100, max_conversions=2)
     profiles = [matrix_profile(1 + number / 10) for number in range(3)]
     first, second = (cache.find(profile, "RGB") for profile in profiles[:2])
     assert first is not None
@@ -169,17 +169,17 @@ def test_conversions_are_kept_up_to_their_bytes() -> None:
     assert cache.find(profiles[0], "RGB") is not first
 
 
-def test_profiles_that_change_nothing_take_no_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = ConversionCache(max_entries=10, max_bytes=0)
+def test_profiles_that_change_nothing_are_no_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ConversionCache(max_entries=10, max_conversions=0)
     profiles = (ImageCms.ImageCmsProfile(SRGB).tobytes(), b"rubbish", chained_profile(2))
     assert [cache.find(profile, "RGB") for profile in profiles] == [None] * 3
     monkeypatch.setattr(ImageCms, "ImageCmsProfile", None)
     assert [cache.find(profile, "RGB") for profile in profiles] == [None] * 3
 
 
-def test_a_conversion_that_could_not_be_built_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_conversion_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """For want of memory, for example, which is said as if the profile were broken."""
-    cache = ConversionCache(10, 100_000_000)
+    cache = ConversionCache(10, 10)
     with monkeypatch.context() as patch:
         patch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError("no memory")))
         assert cache.find(matrix_profile(2.2), "RGB") is None
@@ -192,11 +192,11 @@ def test_colours_are_not_left_unconverted_for_want_of_memory(monkeypatch: pytest
     monkeypatch.setattr(ImageCms, "buildTransform", Mock(side_effect=ImageCms.PyCMSError(text)))
     monkeypatch.setattr("service.imaging.profiles.can_allocate", lambda _: text == "out of memory")
     with pytest.raises(OutOfMemory):
-        ConversionCache(10, 100_000_000).find(matrix_profile(2.2), "RGB")
+        ConversionCache(10, 10).find(matrix_profile(2.2), "RGB")
 
 
 @pytest.mark.parametrize("kind", [2, 3, 5, 11, 12])
-def test_a_profile_in_a_tiff_that_is_text_or_numbers_is_ignored(kind: int) -> None:
+def test_a_tiff_profile_of_text_or_numbers_is_ignored(kind: int) -> None:
     """ASCII, SHORT, RATIONAL, FLOAT, DOUBLE."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags.tagtype[34675] = kind

@@ -1,4 +1,4 @@
-"""The square that the network takes, and the whole pictures of the training cache."""
+"""The square that the network takes, and the whole images of the training cache."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def difference(one: Pixels, other: Pixels) -> NDArray[np.int64]:
         (3000, 17),
     ],
 )
-def test_any_picture_becomes_the_square_of_the_rule(size: tuple[int, int]) -> None:
+def test_any_image_becomes_the_square_of_the_rule(size: tuple[int, int]) -> None:
     for rule in (ResizeRule(), ResizeRule(32, 36), ResizeRule(64, 64)):
         square = resize(np.full((size[1], size[0], 3), (10, 20, 30), np.uint8), rule)
         assert square.dtype == np.uint8
@@ -51,7 +51,7 @@ def test_any_picture_becomes_the_square_of_the_rule(size: tuple[int, int]) -> No
         assert (square == (10, 20, 30)).all()
 
 
-def test_the_shorter_side_is_scaled_and_the_centre_is_cut() -> None:
+def test_the_shorter_side_is_scaled_the_centre_cut() -> None:
     """Against the same in two steps, as the rule is usually told: scale the whole, then cut."""
     image = photograph(640, 480)
     whole = Image.fromarray(image).resize((round(640 * 256 / 480), 256), Image.Resampling.BILINEAR)
@@ -71,7 +71,7 @@ def test_the_square_lies_in_the_middle(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(320, 240), (241, 320), (99, 101), (1001, 502)])
-def test_a_mirrored_picture_gives_the_mirrored_square(size: tuple[int, int]) -> None:
+def test_a_mirrored_image_gives_the_mirrored_square(size: tuple[int, int]) -> None:
     image = photograph(*size)
     for mirror in (np.s_[:, ::-1], np.s_[::-1], np.s_[::-1, ::-1]):
         assert difference(resize(np.ascontiguousarray(image[mirror])), resize(image)[mirror]).max() <= 1
@@ -84,18 +84,18 @@ def test_fine_patterns_are_averaged_not_sampled() -> None:
     assert difference(resize(image), np.full((224, 224, 3), 127, np.uint8)).max() <= 8
 
 
-def test_a_small_picture_is_enlarged() -> None:
+def test_a_small_image_is_enlarged() -> None:
     square = resize(slope(16, 16))
     assert square[112, :, 0].tolist() == sorted(square[112, :, 0].tolist())
     assert len(np.unique(square[112, :, 0])) > 100
 
 
-def test_a_picture_of_the_rule_s_own_size_keeps_its_pixels() -> None:
+def test_an_image_of_the_rule_s_size_is_kept() -> None:
     image = photograph(224, 224)
     assert (resize(image, ResizeRule(224, 224)) == image).all()
 
 
-def test_the_picture_given_is_not_changed() -> None:
+def test_the_image_given_is_not_changed() -> None:
     image = photograph(320, 240).copy()
     before = image.copy()
     resize(image)
@@ -115,21 +115,19 @@ def test_the_picture_given_is_not_changed() -> None:
         ((10, 4000), (256, 1024)),
     ],
 )
-def test_the_training_cache_keeps_whole_pictures_up_to_four_times_as_long_as_wide(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
+def test_the_training_cache_cuts_images_of_extreme_shape(size: tuple[int, int], expected: tuple[int, int]) -> None:
     resized = resize_shorter_side(slope(*size), 256)
     assert (resized.shape[1], resized.shape[0]) == expected
     assert resized.dtype == np.uint8
 
 
-def test_a_long_picture_is_cut_at_both_ends_alike() -> None:
+def test_a_long_image_is_cut_at_both_ends_alike() -> None:
     line = resize_shorter_side(slope(1600, 100), 50)[25, :, 0]
     assert line.shape == (200,)
     assert int(line[0]) + int(line[-1]) == pytest.approx(255, abs=2)
 
 
-def test_a_cached_picture_gives_nearly_the_square_of_the_original() -> None:
+def test_a_cached_image_gives_nearly_the_original_s_square() -> None:
     image = photograph(1200, 900)
     cached = resize_shorter_side(image, 256)
     assert difference(resize(cached), resize(image)).mean() < 3

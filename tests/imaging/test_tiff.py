@@ -28,7 +28,7 @@ from service.imaging.decode import decode_image
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind_is_the_image_that_was_drawn_or_is_refused(name: str) -> None:
+def test_each_kind_is_decoded_rightly_or_refused(name: str) -> None:
     kind, num_read = KINDS[name], 0
     for order, compression, is_apart, is_tiled in itertools.product("<>", COMPRESSIONS, (False, True), (False, True)):
         where = f"{order} {compression}, apart: {is_apart}, tiled: {is_tiled}"
@@ -45,7 +45,7 @@ def test_each_kind_is_the_image_that_was_drawn_or_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("more", [(254, (1,)), (254, (4,)), (255, (2,))], ids=["thumbnail", "mask", "old thumbnail"])
-def test_a_first_page_that_is_no_image_of_its_own_is_refused(more: tuple[int, tuple[int, ...]]) -> None:
+def test_a_first_page_without_an_own_image_is_refused(more: tuple[int, tuple[int, ...]]) -> None:
     with pytest.raises(
         UnsupportedImageFormat, match=r"begins with a thumbnail or a mask.*: send the photograph itself"
     ):
@@ -79,7 +79,7 @@ def test_12_bits_in_words_of_16_are_refused(samples: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("most", [1_023, 4_095, 16_383])
-def test_16_bit_numbers_that_say_they_go_less_far_are_refused(most: int) -> None:
+def test_16_bit_numbers_with_a_small_maximum_are_refused(most: int) -> None:
     kind = Kind(wide(GREY // 5), BLACK_IS_ZERO, None, 16, ((281, (most,)),))
     with pytest.raises(UnsupportedImageFormat, match="fewer than 16 bits"):
         decode_image(tiff(kind))

@@ -9,7 +9,7 @@ from service.inference.admission import Admission
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> None:
+async def test_a_full_queue_refuses_before_and_after_the_upload() -> None:
     admission = Admission(max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: 0, min_queue_size=lambda: 1)
     with ExitStack() as waiting, ExitStack() as uploading:
         uploading.enter_context(admission.request())
@@ -23,7 +23,7 @@ async def test_a_full_queue_refuses_at_the_door_and_again_after_the_upload() -> 
         assert admission.num_waiting == 1
 
 
-def test_a_service_is_busy_until_a_moment_after_its_last_image() -> None:
+def test_a_service_is_busy_just_after_its_last_image() -> None:
     admission, clock = crowded(128)
     clock.now += 0.2
     assert not admission.is_busy()
@@ -47,7 +47,7 @@ async def test_images_in_a_lane_do_not_wait() -> None:
             assert admission.num_waiting == 1
 
 
-async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaited() -> None:
+async def test_after_close_accepted_requests_are_awaited() -> None:
     admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: 0, min_queue_size=lambda: 1)
     with admission.request():
         admission.close()
@@ -62,7 +62,7 @@ async def test_after_close_new_requests_are_refused_and_accepted_ones_are_awaite
     assert admission.num_requests == 0
 
 
-async def test_the_bytes_of_all_bodies_together_are_bounded_and_given_back() -> None:
+async def test_the_bytes_of_all_bodies_are_bounded() -> None:
     admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0, min_queue_size=lambda: 1)
     with admission.request() as ticket:
         ticket.add_bytes(60)
@@ -76,7 +76,7 @@ async def test_the_bytes_of_all_bodies_together_are_bounded_and_given_back() -> 
 
 
 @pytest.mark.anyio
-async def test_to_give_up_is_to_end_every_request_and_no_other_cancellation_is_mistaken_for_it() -> None:
+async def test_giving_up_ends_every_request_with_draining() -> None:
     admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0, min_queue_size=lambda: 1)
 
     async def ask() -> None:
@@ -140,7 +140,7 @@ def flood(
         clock.now += every_s * empty_share
 
 
-def test_a_standing_queue_is_shortened_to_what_keeps_the_lanes_busy() -> None:
+def test_a_standing_queue_is_shortened() -> None:
     admission, clock = crowded(128)
     flood(admission, clock, duration_s=0.4)
     assert admission.max_waiting == 128  # so soon nobody can tell
@@ -162,7 +162,7 @@ def test_as_many_may_always_wait_as_the_engine_wants(max_queue_size: int, min_qu
             admission.expect()
 
 
-def test_its_room_is_back_two_seconds_after_the_last_that_found_none() -> None:
+def test_a_queue_recovers_two_seconds_after_its_last_refusal() -> None:
     admission, clock = crowded(128)
     flood(admission, clock, duration_s=5)
     with ExitStack() as waiting:
@@ -178,7 +178,7 @@ def test_its_room_is_back_two_seconds_after_the_last_that_found_none() -> None:
             admission.expect()
 
 
-def test_a_queue_that_runs_dry_is_lengthened_though_some_are_refused() -> None:
+def test_a_queue_that_runs_dry_is_lengthened() -> None:
     """As with arrivals at random about as fast as they are answered."""
     admission, clock = crowded(128)
     flood(admission, clock, duration_s=5)
@@ -192,7 +192,7 @@ def test_a_queue_that_runs_dry_is_lengthened_though_some_are_refused() -> None:
     assert admission.max_waiting == 128
 
 
-def test_a_queue_that_has_refused_nobody_stays_however_long_it_takes() -> None:
+def test_a_queue_without_refusals_keeps_its_length() -> None:
     """As many connections as fit, asking without a pause on a slow machine, are no overload."""
     admission, clock = crowded(128)
     with ExitStack() as waiting:
@@ -211,7 +211,7 @@ def test_a_burst_is_no_standing_queue() -> None:
     assert admission.max_waiting == 128
 
 
-async def test_images_of_one_turn_of_the_event_loop_are_counted_before_they_are_there() -> None:
+async def test_expected_images_count_until_the_next_turn() -> None:
     admission, _ = crowded(2)
     for _ in range(2):
         admission.expect()

@@ -50,7 +50,7 @@ async def test_a_lone_image_is_scored_without_waiting_for_company(engine: FakeEn
     assert engine.batches == [1]
 
 
-async def test_whatever_waits_when_the_lane_is_free_shares_one_call(engine: FakeEngine) -> None:
+async def test_images_that_wait_share_one_call(engine: FakeEngine) -> None:
     sizes: list[int] = []
     batcher = MicroBatcher(max_batch_size=3, on_batch=sizes.append)
     loaded = fake_version(engine)
@@ -66,7 +66,7 @@ async def test_whatever_waits_when_the_lane_is_free_shares_one_call(engine: Fake
 
 
 @pytest.mark.parametrize("lane_cores", [(), (4, 7)])
-async def test_there_are_as_many_threads_as_lanes_and_they_get_the_cores_that_the_engine_names(
+async def test_each_lane_has_a_thread_and_a_named_core(
     engine: FakeEngine, lane_cores: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Mock(side_effect=compute_threads)
@@ -79,7 +79,7 @@ async def test_there_are_as_many_threads_as_lanes_and_they_get_the_cores_that_th
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be tied to cores here")
-async def test_a_lane_keeps_to_its_core_unless_it_is_alone(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lane_keeps_its_core_unless_alone(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.threads._JUDGED_AFTER_S", float("inf"))
     every = os.sched_getaffinity(0)
     batcher = MicroBatcher(max_batch_size=1)
@@ -95,7 +95,7 @@ async def test_a_lane_keeps_to_its_core_unless_it_is_alone(engine: FakeEngine, m
     assert seen[-1] == every
 
 
-async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) -> None:
+async def test_the_engine_says_how_many_calls_run_together(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=1)
     engine.num_lanes = 3
     loaded = fake_version(engine)
@@ -107,7 +107,7 @@ async def test_as_many_calls_run_at_once_as_the_engine_says(engine: FakeEngine) 
     await asyncio.gather(*calls)
 
 
-async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine) -> None:
+async def test_a_batch_respects_the_engine_s_maximum(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8)
     engine.max_batch_size = 3
     loaded = fake_version(engine)
@@ -123,7 +123,7 @@ async def test_a_batch_is_no_larger_than_pays_for_the_engine(engine: FakeEngine)
     ("num_lanes", "lane_cores", "batches"),
     [(3, (), [4, 2, 1, 1]), (2, (4094, 4095), [6, 2, 1]), (4, (4092, 4093, 4094, 4095), [3, 2, 1, 1])],
 )
-async def test_a_lane_takes_its_share_and_leaves_the_rest_to_the_others(
+async def test_a_lane_takes_its_share_of_the_queue(
     engine: FakeEngine, num_lanes: int, lane_cores: tuple[int, ...], batches: list[int]
 ) -> None:
     """Of three lanes on two cores one takes half of what waits; of two with a core for each, two thirds."""
@@ -184,7 +184,7 @@ async def test_an_image_behind_which_another_waits_is_not_alone(engine: FakeEngi
     assert engine.were_alone == [False, True]
 
 
-async def test_a_lane_makes_its_images_and_what_one_raises_concerns_nobody_else(engine: FakeEngine) -> None:
+async def test_an_image_that_fails_leaves_its_batch_alone(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     made_on: list[str] = []
@@ -207,7 +207,7 @@ async def test_a_lane_makes_its_images_and_what_one_raises_concerns_nobody_else(
     assert (made_on, engine.batches, batcher.is_failing) == (["lane"], [1, 1], False)
 
 
-async def test_a_batch_of_which_nothing_was_computed_is_not_counted(engine: FakeEngine) -> None:
+async def test_a_batch_without_computed_images_is_not_counted(engine: FakeEngine) -> None:
     sizes: list[int] = []
     batcher = MicroBatcher(max_batch_size=8, on_batch=sizes.append)
 
@@ -255,7 +255,7 @@ async def test_an_error_does_not_hold_its_image(engine: FakeEngine) -> None:
         gc.enable()
 
 
-async def test_a_caller_that_leaves_a_lane_is_not_counted_there(engine: FakeEngine) -> None:
+async def test_a_caller_that_left_a_lane_does_not_count(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8)
     call = await occupy(engine, batcher, fake_version(engine))
     assert batcher.num_computing == 1
@@ -268,7 +268,7 @@ async def test_a_caller_that_leaves_a_lane_is_not_counted_there(engine: FakeEngi
 
 
 @pytest.mark.parametrize("where", ["no thread can be had", "no memory for the batch"])
-async def test_a_lane_without_thread_or_memory_is_out_of_memory(
+async def test_a_lane_without_a_thread_is_out_of_memory(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     batcher = MicroBatcher(max_batch_size=8)
@@ -284,7 +284,7 @@ async def test_a_lane_without_thread_or_memory_is_out_of_memory(
     assert not batcher.is_failing
 
 
-async def test_the_image_of_a_caller_that_leaves_a_lane_is_not_made(engine: FakeEngine) -> None:
+async def test_a_departed_caller_s_image_is_not_made(engine: FakeEngine) -> None:
     """It leaves while the lane makes the image before its own, and again while its own is made."""
     batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
@@ -331,7 +331,7 @@ async def test_expired_images_are_not_computed(engine: FakeEngine) -> None:
     assert engine.batches == [1, 1]
 
 
-async def test_the_image_of_a_caller_that_left_is_not_computed(engine: FakeEngine) -> None:
+async def test_a_departed_caller_s_image_is_not_computed(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     engine.hold()
@@ -363,7 +363,7 @@ async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> Non
 
 
 @pytest.mark.parametrize("broken", [np.full((1, 5), np.nan, np.float32), np.zeros((2, 5), np.float32)])
-async def test_an_answer_that_is_no_row_of_numbers_is_a_failure(
+async def test_an_answer_without_finite_rows_is_a_failure(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, broken: Probabilities
 ) -> None:
     monkeypatch.setattr(engine, "run", lambda images, is_alone: broken)
@@ -383,7 +383,7 @@ async def test_images_of_two_versions_never_share_a_batch(engine: FakeEngine) ->
     assert (engine.batches, other.batches) == ([1, 1, 1], [2])
 
 
-async def test_a_retired_engine_is_closed_only_after_its_last_batch(engine: FakeEngine) -> None:
+async def test_a_retired_engine_is_closed_after_its_last_batch(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=1)
     loaded = fake_version(engine)
     call = await occupy(engine, batcher, loaded)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.hostile_files import fax, larger_inside, webp_of_tables
 from support.icc import cmyk_profile, matrix_profile
 from support.memory import memory_bytes
 from support.processes import children, is_gone, wait_until
 
-from benchmarks.reliability.hostile_files import fax, larger_inside, webp_of_tables
 from service.errors import FlowersError, InvalidImage, OutOfMemory
 from service.imaging.decode import decode_square
 from service.imaging.inspection import inspect
@@ -57,7 +57,6 @@ POOR = changed("import resource; resource.setrlimit(resource.RLIMIT_DATA, (d.dat
 def started(start: Any = COMMAND) -> Iterator[DecodeProcess]:
     process = DecodeProcess(start)
     try:
-        process.wait_ready(soon())
         yield process
     finally:
         process.close()
@@ -93,7 +92,7 @@ def test_its_colours_are_those_of_this_process(process: DecodeProcess, mode: str
 
 
 @pytest.mark.parametrize("data", [PNG[:-40] + bytes(40), PNG[:2000] + bytes(9) + PNG[2009:]])
-def test_the_error_of_an_image_is_that_of_this_process(process: DecodeProcess, data: bytes) -> None:
+def test_an_image_s_error_is_that_of_this_process(process: DecodeProcess, data: bytes) -> None:
     inspection = inspect(PNG, ImageLimits())
     with pytest.raises(InvalidImage) as here:
         decode_square(data, RULE, inspection)
@@ -107,7 +106,7 @@ def test_the_error_of_an_image_is_that_of_this_process(process: DecodeProcess, d
     [(webp_of_tables(1_000), 50_000_000), (larger_inside(6_000), 1_000_000)],
     ids=["WebP", "AVIF"],
 )
-def test_an_image_gets_no_more_memory_than_its_pixels_need(data: bytes, max_image_pixels: int) -> None:
+def test_an_image_gets_the_memory_of_its_pixels(data: bytes, max_image_pixels: int) -> None:
     """It announces a million. An AVIF may take as much as the largest image."""
     limits, others = ImageLimits(max_image_pixels=max_image_pixels), children()
     with started() as process:
@@ -154,7 +153,7 @@ def test_the_output_of_libraries_is_dropped(process: DecodeProcess, capfd: pytes
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_has_no_descriptor_and_no_key_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_gets_no_descriptor_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWERS_API_KEYS", "secret")
     others = children()
     with started():
@@ -170,7 +169,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
         assert isinstance(ask(process, PNG), np.ndarray)
 
 
-def test_it_ends_without_a_request() -> None:
+def test_a_process_ends_without_a_request() -> None:
     with started([sys.executable, "-c", "from service.inference.decode_process import *; main(idle_s=0.1)"]) as process:
         wait_until(lambda: process.exit_code == 0)
 
@@ -218,7 +217,7 @@ def test_a_decoder_without_memory_blames_no_image() -> None:
         assert isinstance(ask(process, PNG), OutOfMemory)
 
 
-def test_a_file_that_finds_no_memory_ends_the_process_starved() -> None:
+def test_a_file_without_memory_ends_the_process_starved() -> None:
     with started(changed(FAIL + "d.pickle.loads = fail")) as process, pytest.raises(DecoderEnded) as ended:
         ask(process, PNG)
     assert ended.value.is_starved
@@ -269,7 +268,6 @@ from service.inference.decode_process import DecodeProcess, Job
 from support.processes import children
 data = pathlib.Path(sys.argv[1]).read_bytes()
 process = DecodeProcess(sys.argv[2:])
-process.wait_ready(time.monotonic() + 60)
 print(*children(), flush=True)
 while True:
     process.ask(Job(data, inspect(data, ImageLimits()), ResizeRule(), time.monotonic() + 2))
@@ -293,7 +291,7 @@ def service(tmp_path: Path, *start: str) -> Iterator[tuple["subprocess.Popen[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_idle_process_ends_with_its_service_and_not_before(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_idle_process_ends_with_its_service(tmp_path: Path, number: signal.Signals) -> None:
     with service(tmp_path, *COMMAND) as (running, decoder):
         assert running.stdin is not None
         assert running.stdout is not None
@@ -307,7 +305,7 @@ def test_an_idle_process_ends_with_its_service_and_not_before(tmp_path: Path, nu
         wait_until(lambda: is_gone(decoder))
 
 
-def test_a_hanging_process_does_not_outlive_a_killed_service_for_long(tmp_path: Path) -> None:
+def test_a_hung_process_ends_after_a_killed_service(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     hang = f"import time; d.decode_square = lambda *_: (d.Path({str(begun)!r}).touch(), time.sleep(600))"
     with service(tmp_path, *changed(hang)) as (running, decoder):

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -28,7 +29,7 @@ from service.imaging.decode import decode_square
 from service.imaging.inspection import Inspection, inspect
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
-from service.inference.decode_process import COMMAND, Job
+from service.inference.decode_process import COMMAND, DecodeProcess, Job
 from service.inference.decoders import DecodeProcesses, Decoders, PixelBudget
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -63,7 +64,7 @@ def soon(seconds: float = 60) -> float:
 @contextmanager
 def pool(command: Sequence[str] = COMMAND, start_timeout_s: float = 60) -> Iterator[DecodeProcesses]:
     assert not children()
-    processes = DecodeProcesses(command, start_timeout_s)
+    processes = DecodeProcesses(partial(DecodeProcess, command, start_timeout_s))
     try:
         yield processes
     finally:
@@ -123,7 +124,7 @@ def test_an_idle_process_that_has_ended_is_replaced(obedient: DecodeProcesses) -
     ("end", "kind", "event", "exit_code"),
     [
         (b"abort", InvalidImage, "decoder crashed", -signal.SIGABRT),
-        (b"exit 75", OutOfMemory, "decoder out of memory", 75),
+        (b"exit 75", OutOfMemory, "decoder starved", 75),
     ],
 )
 def test_an_image_ends_two_processes_at_the_most(
@@ -269,7 +270,7 @@ async def test_large_and_unbounded_images_go_to_a_process(data: bytes, in_proces
 
 
 @pytest.mark.anyio
-async def test_a_file_without_an_inspection_is_inspected_by_the_thread() -> None:
+async def test_a_thread_inspects_a_file_without_an_inspection() -> None:
     decoders = Decoders(ImageLimits(max_image_pixels=100), 1)
     with pytest.raises(ImageTooLarge):
         await decoders.decode(PNG, None, RULE, soon())
@@ -278,7 +279,7 @@ async def test_a_file_without_an_inspection_is_inspected_by_the_thread() -> None
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("image_format", "num_pixels"), [("AVIF", 58_000_000), ("TIFF", 8_076_800), ("PNG", 76_800)])
-async def test_an_image_holds_the_pixels_that_its_decoder_may_need(
+async def test_an_image_holds_its_decoder_s_pixels(
     monkeypatch: pytest.MonkeyPatch, image_format: str, num_pixels: int
 ) -> None:
     """So that what is decoded at a time stays within the memory that the containers have."""
@@ -299,7 +300,7 @@ async def test_an_image_holds_the_pixels_that_its_decoder_may_need(
 
 
 @pytest.mark.anyio
-async def test_two_of_the_largest_images_are_decoded_at_a_time() -> None:
+async def test_two_of_the_largest_images_are_decoded_together() -> None:
     at_once, most, counting = 0, 0, threading.Lock()
 
     class Counting(NotingProcesses):

@@ -1,13 +1,13 @@
 from service.inference.health import Health
 
 
-def test_a_new_service_is_neither_started_nor_ready_and_says_why() -> None:
+def test_a_new_service_says_why_it_is_not_ready() -> None:
     health = Health()
     assert (health.is_started, health.is_ready) == (False, False)
     assert health.reasons == ("the model is being loaded",)
 
 
-def test_it_is_ready_when_no_part_stands_in_the_way() -> None:
+def test_health_is_ready_when_no_part_blocks() -> None:
     health = Health()
     health.block("engine", "the engine hangs")
     health.clear("model")

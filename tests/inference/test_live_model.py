@@ -51,7 +51,7 @@ def spoil(store: Path, version: int) -> None:
     (store / "flowers" / str(version) / "saved_model.pb").write_bytes(b"another network")
 
 
-async def test_an_empty_store_is_not_ready_and_says_which_folder_is_watched(watch: Watch) -> None:
+async def test_an_empty_store_names_the_folder_it_watches(watch: Watch) -> None:
     assert await watch.look() is None
     assert not watch.live_model.health.is_started
     [reason] = watch.live_model.health.reasons
@@ -62,7 +62,7 @@ async def test_an_empty_store_is_not_ready_and_says_which_folder_is_watched(watc
     assert watch.live_model.min_queue_size() == 1
 
 
-async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watch: Watch) -> None:
+async def test_the_first_version_makes_it_ready_once_warm(watch: Watch) -> None:
     await watch.look()
     publish_example(watch.store)
     assert await watch.look() == 1
@@ -73,7 +73,7 @@ async def test_the_first_version_in_an_empty_store_makes_it_ready_once_warm(watc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
-async def test_the_first_version_is_loaded_at_once_and_further_ones_behind_the_traffic(watch: Watch) -> None:
+async def test_later_versions_are_loaded_behind_the_traffic(watch: Watch) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
@@ -102,7 +102,7 @@ async def test_a_corrupt_version_is_never_loaded(watch: Watch) -> None:
     assert "saved_model.pb was changed" in watch.live_model.health.reasons[0]
 
 
-async def test_a_new_version_is_switched_to_and_the_old_engine_closed_after_its_last_use(
+async def test_a_replaced_engine_is_closed_after_its_last_use(
     watch: Watch,
 ) -> None:
     publish_example(watch.store)
@@ -118,7 +118,7 @@ async def test_a_new_version_is_switched_to_and_the_old_engine_closed_after_its_
     assert await asyncio.to_thread(watch.loader.engines[1].closed.wait, 60)
 
 
-async def test_a_bad_version_is_refused_once_with_one_event_and_the_old_one_stays(watch: Watch) -> None:
+async def test_a_bad_version_is_refused_once(watch: Watch) -> None:
     publish_example(watch.store)
     await watch.look()
     publish_example(watch.store)
@@ -133,7 +133,7 @@ async def test_a_bad_version_is_refused_once_with_one_event_and_the_old_one_stay
     assert watch.live_model.health.is_ready
 
 
-async def test_a_refused_version_is_tried_again_when_its_files_change(watch: Watch) -> None:
+async def test_a_refused_version_is_retried_when_files_change(watch: Watch) -> None:
     publish_example(watch.store)
     spoil(watch.store, 1)
     await watch.look()
@@ -142,7 +142,7 @@ async def test_a_refused_version_is_tried_again_when_its_files_change(watch: Wat
     assert watch.live_model.refused == {}
 
 
-async def test_a_service_that_starts_with_a_bad_newest_version_serves_the_one_before(watch: Watch) -> None:
+async def test_a_bad_newest_version_leaves_the_one_before(watch: Watch) -> None:
     publish_example(watch.store)
     publish_example(watch.store)
     spoil(watch.store, 2)
@@ -166,7 +166,7 @@ async def test_a_version_that_cannot_be_listed_spoils_only_itself(watch: Watch) 
     assert "cannot be read: File name too long" in watch.live_model.refused[2]
 
 
-async def test_the_version_in_use_goes_on_when_its_files_are_spoilt_or_gone(watch: Watch) -> None:
+async def test_the_live_version_outlives_its_files(watch: Watch) -> None:
     publish_example(watch.store)
     await watch.look()
     spoil(watch.store, 1)
@@ -176,7 +176,7 @@ async def test_the_version_in_use_goes_on_when_its_files_are_spoilt_or_gone(watc
     assert watch.live_model.health.is_ready
 
 
-async def test_a_pin_takes_the_service_back_and_unpinning_forward_again(watch: Watch) -> None:
+async def test_a_pin_leads_back_and_unpinning_forward(watch: Watch) -> None:
     publish_example(watch.store)
     publish_example(watch.store)
     assert await watch.look() == 2
@@ -188,16 +188,14 @@ async def test_a_pin_takes_the_service_back_and_unpinning_forward_again(watch: W
     assert watch.loader.loads == [2, 1, 2]
 
 
-async def test_nothing_is_loaded_twice_while_the_store_stays_as_it_is(watch: Watch) -> None:
+async def test_an_unchanged_store_loads_nothing_twice(watch: Watch) -> None:
     publish_example(watch.store)
     for _ in range(3):
         await watch.look()
     assert watch.loader.loads == [1]
 
 
-async def test_a_look_reads_nothing_of_versions_older_than_that_in_use(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_look_reads_no_older_versions(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         publish_example(watch.store)
     pin_version(watch.store, "flowers", 2)
@@ -229,7 +227,7 @@ async def test_squares_that_do_not_fit_the_network_are_refused(watch: Watch) -> 
     assert "96 pixels" in watch.live_model.refused[1]
 
 
-async def test_what_a_runtime_says_stays_in_the_log(watch: Watch) -> None:
+async def test_a_runtime_s_message_stays_in_the_log(watch: Watch) -> None:
     publish_example(watch.store)
     engine = watch.loader.engines[1] = FakeEngine()
     engine.warm_up_error = RuntimeError("cuda says: /opt/lib/secret.so")
@@ -249,7 +247,7 @@ async def test_where_the_store_lies_stays_in_the_log(watch: Watch) -> None:
     assert str(watch.store) in events[-1]["reason"]
 
 
-async def test_a_failing_disk_is_tried_again_at_every_look_and_logged_once(watch: Watch) -> None:
+async def test_a_failing_disk_is_retried_and_logged_once(watch: Watch) -> None:
     publish_example(watch.store)
     engine = watch.loader.engines[1] = FakeEngine()
     engine.warm_up_error = OSError("input/output error")
@@ -304,7 +302,7 @@ async def test_a_version_swapped_while_it_loads_is_refused(watch: Watch) -> None
     assert "saved_model.pb was changed" in watch.live_model.refused[2]
 
 
-async def test_the_card_of_the_version_in_use_is_the_verified_one(watch: Watch) -> None:
+async def test_the_live_card_is_the_verified_one(watch: Watch) -> None:
     publish_example(watch.store)
 
     def change(verified: VerifiedVersion) -> None:
@@ -360,7 +358,7 @@ async def test_the_store_is_listed_before_anything_is_loaded(tmp_path: Path, mon
     may_go_on.set()
     await live_model.stop()
     assert snapshot is not None
-    assert [version.version for version in snapshot.models["flowers"].versions] == [1]
+    assert [version.version for version in snapshot["flowers"].versions] == [1]
 
 
 async def test_an_unreadable_store_keeps_the_last_snapshot(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +378,7 @@ async def test_a_device_that_is_not_there_is_fatal(watch: Watch) -> None:
     assert [str(error) for error in watch.fatal] == ["no GPU that can be used"]
 
 
-async def test_what_cannot_be_had_is_fatal_in_an_empty_store_too(tmp_path: Path) -> None:
+async def test_a_missing_device_is_fatal_without_versions_too(tmp_path: Path) -> None:
     watch = Watch(tmp_path, wish=EngineWish("savedmodel", precision="int8"))
     watch.live_model.start()
     async with asyncio.timeout(60):
@@ -423,7 +421,7 @@ async def test_a_stop_does_not_wait_for_a_load(watch: Watch) -> None:
     watch.loader.may_load.set()
 
 
-async def test_a_device_error_of_a_new_version_keeps_the_old(watch: Watch) -> None:
+async def test_a_new_version_s_device_error_keeps_the_old(watch: Watch) -> None:
     publish_example(watch.store)
     await watch.look()
     publish_example(watch.store)
@@ -435,7 +433,7 @@ async def test_a_device_error_of_a_new_version_keeps_the_old(watch: Watch) -> No
     assert watch.live_model.refused == {2: "no GPU that can be used"}
 
 
-async def test_a_refused_version_is_tried_again_after_a_change_of_one_byte(watch: Watch) -> None:
+async def test_one_changed_byte_gives_a_version_another_try(watch: Watch) -> None:
     publish_example(watch.store)
     network = watch.store / "flowers" / "1" / "saved_model.pb"
     good, times = network.read_bytes(), network.stat()
@@ -446,7 +444,7 @@ async def test_a_refused_version_is_tried_again_after_a_change_of_one_byte(watch
     assert await watch.look() == 1
 
 
-async def test_a_live_version_stays_ready_while_the_store_cannot_be_read(watch: Watch) -> None:
+async def test_an_unreadable_store_leaves_a_live_version_ready(watch: Watch) -> None:
     publish_example(watch.store)
     await watch.look()
     pin = watch.store / "flowers" / PINNED_FILE

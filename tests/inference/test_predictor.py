@@ -53,7 +53,8 @@ class Parts:
             num_computing=lambda: self.batcher.num_computing,
             min_queue_size=lambda: 1,
         )
-        self.predictor = Predictor(self.live_model, self.batcher, Decoders(ImageLimits(), 1))
+        self.decoders = Decoders(ImageLimits(), 1)
+        self.predictor = Predictor(self.live_model, self.batcher, self.decoders)
 
     async def classify(self, image: bytes | Pixels = PHOTO, *, timeout_s: float = 60.0) -> Classified:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -73,7 +74,7 @@ async def parts(store: Path, request: pytest.FixtureRequest) -> AsyncIterator[Pa
     await parts.live_model.look()
     yield parts
     parts.engine.release()
-    parts.predictor.close()
+    parts.decoders.close()
     parts.batcher.close()
 
 
@@ -89,7 +90,7 @@ async def test_pixels_are_scored_as_they_are(parts: Parts) -> None:
     assert of_pixels.timings.decode_s == 0
 
 
-async def test_the_engine_gets_the_pixels_of_imaging_bit_for_bit(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_engine_gets_the_pixels_of_imaging(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Pixels] = []
     run = parts.engine.run
 
@@ -153,7 +154,7 @@ async def test_lanes_decode_small_images(
     await parts.live_model.look()
     await parts.classify(data)
     assert seen == [where] * bool(where)  # none: a process has decoded it
-    parts.predictor.close()
+    parts.decoders.close()
     parts.batcher.close()
 
 
@@ -177,7 +178,7 @@ async def test_a_broken_image_spoils_only_its_own_place(parts: Parts) -> None:
     await good
 
 
-async def test_an_error_and_the_file_that_it_holds_are_gone_without_a_collection(parts: Parts) -> None:
+async def test_an_error_lets_go_of_its_file(parts: Parts) -> None:
     gone: list[weakref.ref[InvalidImage]] = []
 
     async def ask() -> None:
@@ -252,7 +253,7 @@ async def test_a_decoder_gets_the_deadline_of_its_request(parts: Parts) -> None:
     decoders.close()
 
 
-async def test_a_switch_while_a_request_waits_leaves_it_with_its_version(parts: Parts, store: Path) -> None:
+async def test_a_waiting_request_keeps_its_version(parts: Parts, store: Path) -> None:
     parts.engine.hold()
     old = asyncio.create_task(parts.classify())
     while not parts.batcher.num_computing:

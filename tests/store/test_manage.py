@@ -43,7 +43,7 @@ def test_the_served_version_is_not_removed_unless_forced(store: Path) -> None:
     assert not list((store / "flowers").glob(".removing-*"))
 
 
-def test_with_the_newest_damaged_the_one_before_it_is_spared(store: Path) -> None:
+def test_the_version_before_a_damaged_newest_is_spared(store: Path) -> None:
     damage(store, 3)
     with pytest.raises(UsageError, match=r"version 2 .* is served"):
         remove_version(store, "flowers", 2)
@@ -51,7 +51,7 @@ def test_with_the_newest_damaged_the_one_before_it_is_spared(store: Path) -> Non
     assert list_versions(store, "flowers") == [1, 2]
 
 
-def test_the_number_of_a_removed_version_is_never_given_again(tmp_path: Path) -> None:
+def test_a_removed_number_is_never_given_again(tmp_path: Path) -> None:
     publish_example(tmp_path)
     publish_example(tmp_path)
     remove_version(tmp_path, "flowers", 2, force=True)

@@ -15,13 +15,13 @@ def test_metadata_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["format"] == METADATA_FORMAT
 
 
-def test_metadata_from_before_there_was_a_light_engine_can_be_read() -> None:
+def test_metadata_older_than_onnxruntime_can_be_read() -> None:
     document = json.loads(example_metadata().model_dump_json())
     del document["cpu_models"]
     assert parse_metadata(json.dumps(document), version="1").cpu_models == []
 
 
-def test_what_a_version_is_worth_is_said_by_the_test_part_or_by_the_first_that_there_is() -> None:
+def test_stated_metrics_prefer_the_test_part() -> None:
     metadata = example_metadata()
     validation, test = metadata.metrics
     assert (validation.part, test.part) == ("validation", "test")

@@ -38,7 +38,7 @@ def test_a_draft_is_invisible_until_its_block_ends(tmp_path: Path) -> None:
         write_example(draft.folder)
         assert list_models(tmp_path) == []
         assert draft.folder.parent == tmp_path / "flowers"
-        with pytest.raises(RuntimeError):
+        with pytest.raises(AttributeError):
             _ = draft.version
     assert draft.version == 1
     assert list_models(tmp_path) == ["flowers"]
@@ -56,7 +56,7 @@ def test_nothing_is_left_after_an_exception(tmp_path: Path, error: BaseException
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_no_model_can_have_is_asked_wrongly(tmp_path: Path) -> None:
+def test_an_impossible_name_is_a_wrong_request(tmp_path: Path) -> None:
     for publish in (check_can_publish, lambda store, model: publish_version(store, model).__enter__()):
         with pytest.raises(InvalidParameter):
             publish(tmp_path, "../flowers")
@@ -78,7 +78,7 @@ def test_what_would_not_verify_is_not_published(tmp_path: Path, file: str, compl
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_while_writing_is_one_sentence_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     publish_example(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the kernel refuses to write more, as a full disk does
@@ -102,7 +102,7 @@ def test_a_full_disk_at_the_last_moment_leaves_nothing(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_cannot_be_written_is_said_before_training(tmp_path: Path) -> None:
+def test_an_unwritable_store_is_refused_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(PublishError, match="cannot be written: Not a directory; allow writing there"):
         check_can_publish(tmp_path / "file", "flowers")
@@ -112,7 +112,7 @@ def test_a_store_that_cannot_be_written_is_said_before_training(tmp_path: Path) 
     assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_every_file_is_on_the_disk_before_the_version_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_reach_the_disk_before_the_version_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     before_rename: list[set[Path]] = []
     real_fsync, real_rename = os.fsync, Path.rename

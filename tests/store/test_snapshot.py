@@ -33,13 +33,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def flowers(scanner: StoreScanner) -> ListedModel:
-    return scanner.scan().models["flowers"]
+    return scanner.scan()["flowers"]
 
 
 def test_a_snapshot_has_what_each_version_says(store: Path) -> None:
     publish_example(store, "birds")
     pin_version(store, "flowers", 2)
-    models = StoreScanner(store).scan().models
+    models = StoreScanner(store).scan()
     assert set(models) == {"birds", "flowers"}
     created = read_metadata(store / "flowers/1" / METADATA_FILE).created
     assert models["flowers"].versions == tuple(
@@ -106,7 +106,7 @@ def test_no_link_of_a_version_leads_out(store: Path) -> None:
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    assert not StoreScanner(tmp_path / "missing").scan().models
+    assert not StoreScanner(tmp_path / "missing").scan()
 
 
 def test_an_unreadable_store_is_an_error(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

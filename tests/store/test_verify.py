@@ -33,7 +33,7 @@ def test_a_published_version_is_verified_and_its_metadata_returned(version: Path
     assert verify_version(version).metadata == example_metadata()
 
 
-def test_one_changed_bit_in_any_file_is_found_and_the_file_named(version: Path) -> None:
+def test_one_changed_bit_names_its_file(version: Path) -> None:
     for file in (SPLIT_FILE, *CPU_MODEL_FILES.values()):
         (version / file).write_bytes(file.encode())
     sign_again(version)
@@ -124,7 +124,7 @@ def remove_everything(version: Path) -> None:
         (remove_everything, "cannot be read"),
     ],
 )
-def test_a_damaged_version_is_refused_with_the_file_and_no_path(
+def test_a_damaged_version_is_refused_without_its_path(
     version: Path, damage: Callable[[Path], None], named: str
 ) -> None:
     damage(version)
@@ -146,7 +146,7 @@ def test_a_newer_metadata_format_is_refused_with_the_remedy(version: Path) -> No
     verify_version(version)
 
 
-def test_the_bytes_that_are_read_are_those_that_were_verified(version: Path) -> None:
+def test_bytes_that_are_read_are_the_verified_ones(version: Path) -> None:
     verified = verify_version(version)
     assert verified.read("saved_model.pb") == b"no network"
     with pytest.raises(InvalidVersion, match=r"has no assets\.extra/cpu_model\.onnx"):
@@ -228,7 +228,7 @@ def test_metadata_replaced_while_they_are_verified_are_not_taken(
         verified.check_unchanged()
 
 
-def test_a_pipe_that_takes_a_files_place_blocks_no_verification(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_in_a_file_place_blocks_nothing(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = list(list_files(version))
     replace_by_a_pipe(version / "saved_model.pb")
     monkeypatch.setattr("service.store.verify.list_files", lambda _: iter(names))

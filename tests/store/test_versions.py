@@ -59,7 +59,7 @@ def test_versions_sort_as_numbers(tmp_path: Path) -> None:
     assert list_versions(tmp_path, "flowers")[-2:] == [10, 11]
 
 
-def test_a_pin_on_a_missing_version_is_refused_with_the_remedy(store: Path) -> None:
+def test_a_pin_on_nothing_is_refused_with_a_remedy(store: Path) -> None:
     (store / "flowers" / PINNED_FILE).write_text("9\n")
     with pytest.raises(VersionNotFound, match=r"is pinned to version 9; there is 1, 2, 3: pin one .* `use latest`"):
         resolve_version(store, "flowers")
@@ -96,7 +96,7 @@ def damage(store: Path, version: int) -> None:
     (store / "flowers" / str(version) / "saved_model.pb").write_bytes(b"another")
 
 
-def test_a_service_takes_the_newest_version_that_is_what_was_published(store: Path) -> None:
+def test_a_service_takes_the_newest_sound_version(store: Path) -> None:
     assert find_served(store, "flowers") == FoundVersion(resolve_version(store, "flowers", 3), {})
     damage(store, 3)
     damage(store, 1)  # older than the good one: not even looked at
@@ -109,7 +109,7 @@ def test_a_service_takes_the_newest_version_that_is_what_was_published(store: Pa
     assert list(find_served(store, "flowers").damaged) == [3, 2, 1]
 
 
-def test_a_service_takes_no_other_in_place_of_a_pinned_version_that_is_damaged(store: Path) -> None:
+def test_no_version_replaces_a_damaged_pinned_one(store: Path) -> None:
     pin_version(store, "flowers", 2)
     damage(store, 3)
     assert find_served(store, "flowers") == FoundVersion(resolve_version(store, "flowers", 2), {})

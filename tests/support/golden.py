@@ -18,11 +18,10 @@ from support.damage import FILES, damaged
 from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
 from support.formats_and_modes import ROWS
 from support.handmade import jpeg_segment, png, png_chunk, with_segments
+from support.hostile_files import chained_profile, hostile_files
 from support.icc import cmyk_profile, grey_profile, matrix_profile, table_profile
 from support.odd_files import BOMBS, HOSTILE, REAL, with_size_at
 from support.tiffs import COMPRESSIONS, KINDS, tiff
-
-from benchmarks.reliability.hostile_files import chained_profile, hostile_files
 
 FOLDER = Path(__file__).parents[1] / "imaging" / "golden"
 MADE_WITH = {"pillow": PIL.__version__, "machine": platform.machine()}

@@ -4,8 +4,7 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks.reliability.hostile_files import profile_of
+from support.hostile_files import profile_of
 
 _ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 

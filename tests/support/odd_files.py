@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 from support.drawing import draw_photograph, encode
 from support.handmade import jpeg_segment, png, png_chunk, with_segments
-
-from benchmarks.reliability.hostile_files import fax, tiff
+from support.hostile_files import fax, tiff
 
 PICTURE = draw_photograph(1, 1, (48, 36))
 JPEG = encode(PICTURE)

@@ -12,7 +12,7 @@ from support.fitting import SCHEDULE, drawn_pixels, fit_small, learning_network,
 
 from service.errors import TrainingError
 from service.training.checkpoint import Checkpoint, Epoch, Variables, load_checkpoint, save_checkpoint
-from service.training.fit import predict_logits, validate
+from service.training.fit import predict, validate
 from service.training.observer import Observer
 from service.training.targets import TeacherTargets
 from service.training.trained_network import on_pixels
@@ -179,7 +179,7 @@ def test_logits_are_those_of_the_network_behind_its_normalisation() -> None:
     network = tiny_network(5)
     inputs = np.asarray(squares.images, np.float32) * np.float32(1 / 127.5) - np.float32(1)
     expected = np.asarray(network.predict_on_batch(inputs))
-    logits = predict_logits(on_pixels(network, 1 / 127.5, -1.0), np.asarray(squares.images))
+    logits = predict(on_pixels(network, 1 / 127.5, -1.0), np.asarray(squares.images))["logits"]
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     loss, accuracy = validate(on_pixels(network, 1 / 127.5, -1.0), squares)
     assert accuracy == (expected.argmax(axis=1) == squares.class_indices).mean()

@@ -13,7 +13,7 @@ from service.api.service import service_of
 from service.engines.open_version import ServedVersion
 from service.inference.live_model import LiveModel
 from service.store.metadata import Metadata
-from service.store.snapshot import ListedModel, ListedVersion, StoreSnapshot
+from service.store.snapshot import ListedModel, ListedVersion
 
 router = APIRouter(tags=["models"])
 
@@ -52,7 +52,7 @@ def _models(live_model: LiveModel) -> dict[str, ListedModel]:
     snapshot = live_model.snapshot
     if snapshot is None and live_model.current is None:
         raise errors.NotReady("The model store has not been read yet: ask again after the seconds in Retry-After.")
-    listed = dict((snapshot or StoreSnapshot()).models)
+    listed = dict(snapshot or {})
     if live_model.current is not None:
         listed.setdefault(live_model.current.model, ListedModel())
     return listed

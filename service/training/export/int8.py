@@ -1,14 +1,13 @@
-"""Networks in int8: their channels made alike in size, then quantised by ONNX Runtime.
+"""Networks in int8, quantised by onnxruntime.
 
 Weights are int8 with a scale per filter or unit. Activations are uint8 with a scale per tensor, from their extremes on
 training photographs. The last layer computes in float32.
 
-Source: Jacob et al. (2018), "Quantization and Training of Neural Networks", section 2, for the arithmetic.
+Source: Jacob et al. (2018), "Quantization and Training of Neural Networks", section 2.
 """
 
 import itertools
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,17 @@ from service.store.layout import INPUT
 from service.training.export.onnx_graph import export_graph
 
 _QUANTISED = ["Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Reshape", "Transpose"]
-_BATCH = 8  # images: all their feature maps are in memory
+_BATCH = 8  # all their feature maps are in memory
 
 
 def int8_model(
-    network: keras.Model,
-    calibration: Pixels,
-    *,
-    scale: float,
-    offset: float,
-    temperature: float,
+    network: keras.Model, calibration: Pixels, *, scale: float, offset: float, temperature: float,
     with_dense_layers: bool = True,
-) -> onnx.ModelProto:
-    """Export a network with its convolutions in int8, and its hidden dense layers if they shall.
+) -> onnx.ModelProto:  # fmt: skip
+    """Export a network with its convolutions in int8, and with its hidden dense layers if `with_dense_layers`.
 
-    Args:
-        network: as `float32_model` takes it, best as `equalise` gives it.
-        calibration: uint8, (N, image_size, image_size, 3), of the training part.
-        scale, offset, temperature: as of `float32_model`.
-        with_dense_layers: False leaves them in float32.
+    `calibration` are training photographs, uint8 (N, image_size, image_size, 3). The other arguments and the result are
+    those of `float32_model`. `equalise` makes a network ready.
     """
     over_bytes, is_merged = _merge_pixels(network, scale, offset)
     probabilities = keras.ops.softmax(over_bytes.output / temperature)
@@ -52,16 +43,11 @@ def int8_model(
     with tempfile.TemporaryDirectory(prefix="flowers-export-") as scratch:
         path = Path(scratch, "int8.onnx")
         quantize_static(
-            exported,
-            path,
-            _Batches(calibration),
-            op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=dense[-1:] if with_dense_layers else dense,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            exported, path, _Batches(calibration), op_types_to_quantize=_QUANTISED,
+            nodes_to_exclude=dense[-1:] if with_dense_layers else dense, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             extra_options={"TensorQuantOverrides": {first: [one_each]} if is_merged else {}},
-        )
+        )  # fmt: skip
         quantised = onnx.load(path)
     if is_merged:
         _keep_bytes(quantised.graph)
@@ -72,19 +58,13 @@ def int8_model(
 def equalise(network: keras.Model, calibration: Pixels, *, scale: float, offset: float) -> keras.Model:
     """Copy the network with its channels alike in size, so that one scale serves all channels of a tensor.
 
-    Between two layers are only ReLU, pooling and flattening, which leave a positive factor as it is. So a channel of
-    the one may be divided by any, and the weights that read it multiplied by the same. Taken is the geometric mean of
-    the channel's largest output and the inverse of the largest of these weights. That leaves both as many bits.
+    Its answers differ by rounding alone. Arguments are those of `int8_model`. ReLU, pooling and flattening between two
+    layers leave a positive factor as it is. So each channel is divided by one, and the weights that read it are
+    multiplied by the same. The factor is the geometric mean of the channel's largest output and the inverse of the
+    largest of these weights. That leaves both as many bits.
 
-    Args:
-        network, scale, offset: as of `float32_model`.
-        calibration: as of `int8_model`.
-
-    Returns:
-        A network whose answers differ by rounding alone.
-
-    Source: Xiao et al. (2023), "SmoothQuant", section 4, with a migration strength of 0.5, for the factor; Nagel et al.
-    (2019), "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1, for the identity.
+    Sources: Xiao et al. (2023), "SmoothQuant", section 4, with a migration strength of 0.5. Nagel et al. (2019),
+    "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1.
     """
     equalised = keras.models.clone_model(network)
     equalised.set_weights(network.get_weights())
@@ -105,7 +85,7 @@ def equalise(network: keras.Model, calibration: Pixels, *, scale: float, offset:
 
 
 def _factors(largest_outputs: NDArray[Any], largest_weights: NDArray[Any]) -> NDArray[Any]:
-    """1 for a channel that is always 0 or never read; else so that their geometric mean is 1."""
+    """Return factors with the geometric mean 1. A channel that is always 0 or never read has the factor 1."""
     is_used = (largest_outputs > 0) & (largest_weights > 0)
     factors = np.ones(len(largest_outputs))
     factors[is_used] = np.sqrt(largest_outputs[is_used] / largest_weights[is_used])
@@ -115,16 +95,13 @@ def _factors(largest_outputs: NDArray[Any], largest_weights: NDArray[Any]) -> ND
 
 
 def _merge_pixels(network: keras.Model, scale: float, offset: float) -> tuple[keras.Model, bool]:
-    """Take the pixels of a stride along a row for one with as many times the channels, from uint8 to logits.
+    """Return a model from uint8 pixels to logits, and whether its pixels are merged.
 
-    Runtimes multiply bytes four channels at a time, and take a slower way for three. The sums are the same. The
-    normalisation goes into the first convolution, which so computes on the bytes themselves. Zeros are padded after
-    the normalisation. Here they are the nearest byte, which misses half a grey level at most.
-
-    A network that begins with anything but a convolution, padded by a layer of its own, is left as it is.
-
-    Returns:
-        The model, and whether it is merged.
+    Merged pixels are those of a stride along a row. They become one pixel with as many times the channels. Runtimes
+    multiply bytes four channels at a time, and take a slower way for three. The sums are the same. The first
+    convolution takes over the normalisation and computes on bytes. Its padding, zeros after normalisation, is the
+    nearest byte here. That misses half a grey level at most. Pixels are not merged where a network does not begin with
+    a padding layer and a convolution.
     """
     skipped = keras.layers.InputLayer | keras.layers.Dropout
     layers = [layer for layer in network.layers if not isinstance(layer, skipped)]
@@ -161,12 +138,12 @@ def _merge_pixels(network: keras.Model, scale: float, offset: float) -> tuple[ke
 
 
 def _zero_byte(scale: float, offset: float) -> int:
-    """Find the pixel that the normalisation brings nearest to 0."""
+    """Return the pixel that the normalisation brings nearest to 0."""
     return int(np.clip(np.rint(-offset / scale), 0, 255))
 
 
 def _keep_bytes(graph: onnx.GraphProto) -> None:
-    """Drop what makes numbers of the bytes before they are padded and merged, and bytes of the numbers after that."""
+    """Remove the conversions from bytes before the padding and back to bytes after the merging."""
     quantise = next(node for node in graph.node if node.op_type == "QuantizeLinear")
     before = list(itertools.takewhile(lambda node: node.op_type != "QuantizeLinear", graph.node))
     numbers = [node for node in before if node.op_type in ("Cast", "Sub")]
@@ -185,10 +162,10 @@ def _keep_bytes(graph: onnx.GraphProto) -> None:
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    """The calibration images, a few at a time."""
+    """Reader of the calibration images, in batches."""
 
     def __init__(self, images: Pixels) -> None:
-        self._batches: Iterator[Pixels] = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        self._batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
 
     def get_next(self) -> dict[str, Pixels] | None:
         """Return the next batch by the input's name."""

@@ -1,6 +1,5 @@
-"""The networks for the light engine: written beside the SavedModel, compared with it, and kept or refused."""
+"""Networks for onnxruntime, which are compared with the SavedModel and then kept or refused."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -8,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from service.engines.engine import Probabilities
+from service.engines.engine import EngineInfo, Probabilities
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.layout import CPU_MODEL_FILES, Precision
@@ -17,7 +16,7 @@ from service.training.export.int8 import equalise, int8_model
 from service.training.export.onnx_graph import float32_model
 
 NUM_CALIBRATION = 512
-"""Training photographs that are enough to know the range of every activation."""
+"""Number of training photographs that show the range of every activation."""
 
 _FLOAT32_DIFFERENCE = 1e-4
 _INT8_SAME_TOP1, _INT8_ACCURACY_CHANGE, _INT8_DIFFERENCE_P99 = 0.995, 0.003, 0.03
@@ -37,19 +36,19 @@ def export_cpu_models(
 ) -> list[CpuModel]:
     """Write `assets.extra/cpu_model.onnx` and `cpu_model.int8.onnx` into a version's folder, each if it is good.
 
-    Of int8, the convolutions with the hidden dense layers are tried first, then the convolutions alone.
+    The first int8 network has its hidden dense layers in int8, too. If it is refused, a second one has not.
 
     Args:
-        network: folded, returns logits.
-        folder: of the version that is being written.
-        scale, offset, temperature: as `export_saved_model` takes them.
-        calibration: uint8, (N, image_size, image_size, 3), of the training part, about `NUM_CALIBRATION`.
-        images: of the validation part, likewise.
-        class_indices: their true classes, (N,).
-        expected: what the exported SavedModel answers, (N, num_classes).
+        network: Model from float32 (N, image_size, image_size, 3) to logits (N, num_classes), without batch norm.
+        folder: Folder of the version. It need not be complete.
+        scale, offset, temperature: As of `export_saved_model`.
+        calibration: uint8 (N, image_size, image_size, 3), photographs of the training part.
+        images: uint8 (M, image_size, image_size, 3), held-out photographs.
+        class_indices: int64 (M,), their true classes.
+        expected: float32 (M, num_classes), the SavedModel's answers to them.
 
     Returns:
-        What was found, and of a refused one why, for the metadata.
+        The figures of each network for the metadata. Those of a refused one say why.
     """
     numbers = {"scale": scale, "offset": offset, "temperature": temperature}
 
@@ -58,7 +57,8 @@ def export_cpu_models(
         path.parent.mkdir(exist_ok=True)
         content = model.SerializeToString()
         path.write_bytes(content)
-        engine = OnnxRuntimeEngine(content, version=folder.name, precision=precision, reason="the check of the export")
+        choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
+        engine = OnnxRuntimeEngine(content, choice, version=folder.name)
         compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:
@@ -76,14 +76,10 @@ def export_cpu_models(
 
 
 def compare(
-    precision: Precision,
-    found: Probabilities,
-    expected: Probabilities,
-    class_indices: NDArray[np.int64],
-    *,
+    precision: Precision, found: Probabilities, expected: Probabilities, class_indices: NDArray[np.int64], *,
     quantised: str = "",
-) -> CpuModel:
-    """What a network's answers are worth beside the SavedModel's, and whether they are refused."""
+) -> CpuModel:  # fmt: skip
+    """Compare a network's answers, float32 (N, num_classes), with the SavedModel's. Say why they are refused, if so."""
     differences = np.abs(found - expected).max(axis=1)
     facts = {
         "num_photographs": len(found),
@@ -97,11 +93,11 @@ def compare(
     return model.model_copy(update={"refused": "; ".join(_complaints(model)) or None})
 
 
-def _complaints(model: CpuModel) -> Sequence[str]:
+def _complaints(model: CpuModel) -> list[str]:
     if model.precision == "float32":
         if model.difference_max <= _FLOAT32_DIFFERENCE:
-            return ()
-        return (f"a probability differs by {model.difference_max:.2g}, at most {_FLOAT32_DIFFERENCE:.0e} is allowed",)
+            return []
+        return [f"a probability differs by {model.difference_max:.2g}, at most {_FLOAT32_DIFFERENCE:.0e} is allowed"]
     complaints = []
     if model.same_top1 < _INT8_SAME_TOP1:
         complaints.append(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 import onnx
-import tf2onnx  # noqa: F401 - Keras imports it late: without it a training must not begin
+import tf2onnx  # noqa: F401 - Keras imports it late. Without it no training may begin
 from onnxruntime.quantization import quant_pre_process
 
 from service.store.layout import INPUT, OUTPUT
@@ -17,14 +17,8 @@ _OPSET = 17  # nothing newer is needed, and any runtime of the last years reads 
 def float32_model(network: keras.Model, *, scale: float, offset: float, temperature: float) -> onnx.ModelProto:
     """Export a network with its normalisation, its temperature and the softmax.
 
-    Args:
-        network: folded, float32 (N, image_size, image_size, 3) -> logits (N, num_classes).
-        scale: the network sees pixel * scale + offset.
-        offset: see `scale`.
-        temperature: logits are divided by it before the softmax.
-
-    Returns:
-        A graph from `images`, uint8 (N, image_size, image_size, 3), to `probabilities`, float32 (N, num_classes).
+    Arguments are as of `export_saved_model`. The graph maps `images`, uint8 (N, image_size, image_size, 3), to
+    `probabilities`, float32 (N, num_classes).
     """
     images = keras.Input(network.input_shape[1:], dtype="uint8")
     logits = network(keras.ops.cast(images, "float32") * scale + offset)

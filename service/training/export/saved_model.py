@@ -43,9 +43,8 @@ def export_saved_model(logits_model: Any, folder: Path, *, scale: float, offset:
     Args:
         logits_model: keras.Model from float32 (N, image_size, image_size, 3) to logits (N, num_classes).
         folder: An existing or a new folder. Other files in it are left alone.
-        scale: Factor of a pixel. The network sees `pixel * scale + offset`.
-        offset: Summand after `scale`.
-        temperature: Divisor of the logits (Guo et al. 2017, "On calibration of modern neural networks").
+        scale, offset: The network sees `pixel * scale + offset`.
+        temperature: Divisor of the logits.
 
     Raises:
         PublishError: The folder cannot be written.
@@ -74,17 +73,15 @@ def check_saved_model(folder: Path, images: Pixels, expected: Probabilities) -> 
 
     Args:
         folder: Folder that `export_saved_model` wrote.
-        images: uint8 (N, image_size, image_size, 3). N, 1 and about N / 2 are asked at a time.
-        expected: float32 (N, num_classes), computed with the network in this process.
+        images: uint8 (N, image_size, image_size, 3).
+        expected: float32 (N, num_classes), the network's answers in this process.
 
     Raises:
         PublishError: The other process could not load or run it, or its answers differ. The message says by how much.
     """
-    num_images = len(images)
-    sizes = sorted({1, (num_images + 1) // 2, num_images})
+    sizes = sorted({1, (len(images) + 1) // 2, len(images)})
     for size, answer in _ask_a_stranger(folder, images, sizes).items():
-        complaint = _compare(answer, expected[:size])
-        if complaint:
+        if complaint := _compare(answer, expected[:size]):
             raise PublishError(f"the exported SavedModel, reloaded, fails at batch size {size}: {complaint}")
 
 

@@ -1,6 +1,7 @@
 """Files of a version: both forms of the network and its metadata. All figures are measured on these files."""
 
-from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from service.data.dataset import Dataset
 from service.data.split import split_to_json
+from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine
 from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
@@ -20,23 +22,16 @@ from service.store.metadata import Metadata, Network, Preprocessing
 from service.training.calibrate import softmax
 from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models
 from service.training.export.saved_model import check_saved_model, export_saved_model
-from service.training.fit import predict_logits
+from service.training.fit import predict
 from service.training.trained_network import TrainedNetwork, on_pixels
 
 _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
 
 
 def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Dataset) -> FolderEvaluation:
-    """Write a version into `folder`, all but its digests.
+    """Write a version of `model` into `folder`, all but its digests.
 
-    Args:
-        folder: Folder of the draft.
-        model: Name of the model.
-        trained: The network, and what the metadata say of it.
-        dataset: The photographs and their parts.
-
-    Returns:
-        The evaluation on the test part, by the SavedModel in `folder`.
+    Return the evaluation of its SavedModel on the test part.
 
     Raises:
         PublishError: A file cannot be written, or does not answer as the trained network does.
@@ -45,11 +40,11 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     images, calibration = np.asarray(trained.held_out.images), trained.calibration
     numbers = {"scale": trained.scale, "offset": trained.offset, "temperature": calibration.temperature}
     with keras.device("cpu:0"):  # as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3
-        logits = predict_logits(on_pixels(network, trained.scale, trained.offset), images)
+        logits = predict(on_pixels(network, trained.scale, trained.offset), images)["logits"]
     expected = softmax(logits, calibration.temperature).astype(np.float32)
     export_saved_model(network, folder, **numbers)
     check_saved_model(folder, images[:_NUM_CHECKED], expected[:_NUM_CHECKED])
-    engine = SavedModelEngine(folder, device="cpu", reason="the check of the export")
+    engine = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the check of the export"))
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,
@@ -66,9 +61,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     metadata = Metadata(
         model=model,
         class_names=list(class_names),
-        preprocessing=Preprocessing(
-            shorter_side=rule.shorter_side, image_size=rule.image_size, scale=trained.scale, offset=trained.offset
-        ),
+        preprocessing=Preprocessing(**asdict(rule), scale=trained.scale, offset=trained.offset),
         network=Network(name=network.name, num_classes=len(class_names), num_parameters=network.count_params()),
         recipe=dict(trained.recipe_values),
         data_digest=dataset.check.digest,
@@ -78,9 +71,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         temperature=calibration.temperature,
         confidence_threshold=calibration.confidence_threshold,
         created=datetime.now(UTC).replace(microsecond=0),
-        libraries=_library_versions(
-            ("keras", "tensorflow", "tensorflow-cpu", "onnx", "tf2onnx", "onnxruntime", "numpy", "pillow")
-        ),
+        libraries=_library_versions(),
     )
     (folder / SPLIT_FILE).parent.mkdir(exist_ok=True)
     (folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
@@ -88,11 +79,9 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     return FolderEvaluation(test, answers, ())
 
 
-def _library_versions(names: Sequence[str]) -> dict[str, str]:
+def _library_versions() -> dict[str, str]:
     found = {}
-    for name in names:
-        try:
+    for name in ("keras", "tensorflow", "tensorflow-cpu", "onnx", "tf2onnx", "onnxruntime", "numpy", "pillow"):
+        with suppress(PackageNotFoundError):  # tensorflow and tensorflow-cpu are never installed together
             found[name] = version(name)
-        except PackageNotFoundError:  # tensorflow and tensorflow-cpu are never installed together
-            continue
     return found

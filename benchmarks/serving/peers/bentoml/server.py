@@ -11,7 +11,7 @@ from square import square
 
 @bentoml.service(workers=2)
 class Flowers:
-    """One service; each worker holds the SavedModel."""
+    """Service whose workers hold the SavedModel each."""
 
     def __init__(self) -> None:
         """Load the SavedModel."""
@@ -20,6 +20,6 @@ class Flowers:
 
     @bentoml.api(batchable=True, max_batch_size=32)
     def predict(self, images: list[Image]) -> list[list[float]]:
-        """A batch that BentoML has gathered."""
+        """Answer a batch that BentoML has gathered."""
         squares = np.stack([square(image) for image in images])
         return self.signature(images=tf.constant(squares))["probabilities"].numpy().tolist()

@@ -1,4 +1,4 @@
-"""The tutorials' way: `model.predict` per request, on the event loop."""
+"""FastAPI as in tutorials, with `model.predict` per request on the event loop."""
 
 import os
 
@@ -13,7 +13,7 @@ app = FastAPI()
 
 @app.post("/predict")
 async def predict(file: UploadFile) -> dict[str, list[float]]:
-    """Probabilities in the order of the classes."""
+    """Return probabilities in the order of the classes."""
     image = read_square(await file.read())
     answer = model.predict(image[None], verbose=0)
     return {"probabilities": answer["probabilities"][0].tolist()}

@@ -1,4 +1,4 @@
-"""The better way without a framework: the signature itself, in FastAPI's pool of threads."""
+"""FastAPI with the signature itself in its pool of threads."""
 
 import os
 
@@ -13,7 +13,7 @@ app = FastAPI()
 
 @app.post("/predict")
 def predict(file: UploadFile) -> dict[str, list[float]]:
-    """Probabilities in the order of the classes."""
+    """Return probabilities in the order of the classes."""
     image = read_square(file.file)
     answer = signature(images=tf.constant(image[None]))
     return {"probabilities": answer["probabilities"][0].numpy().tolist()}

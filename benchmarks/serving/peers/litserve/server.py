@@ -9,7 +9,7 @@ from square import read_square
 
 
 class Flowers(ls.LitAPI):
-    """TensorFlow is imported in `setup`, which each worker runs: so the front process does without it."""
+    """LitServe's API. Each worker imports TensorFlow in `setup`, and the front process does without it."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe names it
         """Load the SavedModel."""
@@ -20,15 +20,15 @@ class Flowers(ls.LitAPI):
         self.constant = tf.constant
 
     def decode_request(self, request) -> np.ndarray:
-        """A form's file. No type is given: LitServe would take it for that of a JSON body."""
+        """Read a form's file. No type is given, as LitServe would take it for that of a JSON body."""
         return read_square(request["file"].file)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """A batch; LitServe has stacked it."""
+        """Answer a batch that LitServe has stacked."""
         return self.signature(images=self.constant(np.stack(images)))["probabilities"].numpy()
 
     def encode_response(self, probabilities: np.ndarray) -> dict[str, list[float]]:
-        """Probabilities in the order of the classes."""
+        """Return probabilities in the order of the classes."""
         return {"probabilities": probabilities.tolist()}
 
 

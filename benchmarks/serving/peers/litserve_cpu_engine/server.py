@@ -1,4 +1,4 @@
-"""LitServe around this project's own CPU engine: what of the difference is the server, and what the engine."""
+"""LitServe around this project's own CPU engine. It tells the server's part of a difference from the engine's."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from square import read_square
 
 
 class Flowers(ls.LitAPI):
-    """As the other LitServe peer, but for the engine."""
+    """LitServe's API with another engine."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe names it
         """Load the engine that `--engine auto` takes where TensorFlow is not installed."""
@@ -22,15 +22,15 @@ class Flowers(ls.LitAPI):
         self.engine.warm_up(32)
 
     def decode_request(self, request) -> np.ndarray:
-        """A form's file. No type is given: LitServe would take it for that of a JSON body."""
+        """Read a form's file. No type is given, as LitServe would take it for that of a JSON body."""
         return read_square(request["file"].file)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """A batch; LitServe has stacked it."""
+        """Answer a batch that LitServe has stacked."""
         return self.engine.run(np.stack(images))
 
     def encode_response(self, probabilities: np.ndarray) -> dict[str, list[float]]:
-        """Probabilities in the order of the classes."""
+        """Return probabilities in the order of the classes."""
         return {"probabilities": probabilities.tolist()}
 
 

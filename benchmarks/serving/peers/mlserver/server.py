@@ -1,4 +1,4 @@
-"""MLServer with adaptive batching (model-settings.json), as docs.seldon.ai has it; the photograph is base64 in JSON."""
+"""MLServer with adaptive batching (model-settings.json), as docs.seldon.ai has it. A photograph is base64 in JSON."""
 
 import os
 
@@ -11,7 +11,7 @@ from square import read_square
 
 
 class Flowers(MLModel):
-    """A custom runtime."""
+    """Custom runtime."""
 
     async def load(self) -> bool:
         """Load the SavedModel."""
@@ -20,7 +20,7 @@ class Flowers(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """A batch that MLServer has gathered."""
+        """Answer a batch that MLServer has gathered."""
         photographs = Base64Codec.decode_input(payload.inputs[0])
         squares = np.stack([read_square(photograph) for photograph in photographs])
         probabilities = self.signature(images=tf.constant(squares))["probabilities"].numpy()

@@ -1,4 +1,4 @@
-"""Ray Serve with two replicas and `serve.batch`, as docs.ray.io has it; the photograph is the body."""
+"""Ray Serve with two replicas and `serve.batch`, as docs.ray.io has it. A photograph is the body."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from starlette.requests import Request
 # More than a batch, or the proxy would hold back what the batch waits for; the documentation says so.
 @serve.deployment(num_replicas=2, max_ongoing_requests=64, ray_actor_options={"num_cpus": 1})
 class Flowers:
-    """Each replica holds the SavedModel."""
+    """Replica that holds the SavedModel."""
 
     def __init__(self, folder: str) -> None:
         """Load the SavedModel."""
@@ -26,11 +26,11 @@ class Flowers:
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.01)
     async def score(self, images: list[np.ndarray]) -> list[list[float]]:
-        """A batch that Ray Serve has gathered."""
+        """Answer a batch that Ray Serve has gathered."""
         return self.signature(images=self.constant(np.stack(images)))["probabilities"].numpy().tolist()
 
     async def __call__(self, request: Request) -> dict[str, list[float]]:
-        """Probabilities in the order of the classes."""
+        """Return probabilities in the order of the classes."""
         return {"probabilities": await self.score(read_square(await request.body()))}
 
 

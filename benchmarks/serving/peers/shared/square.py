@@ -1,6 +1,6 @@
-"""What every peer does to a photograph before its network: our rule and filter, `Image.open` as tutorials do.
+"""Squares of the peers, by our rule and filter, with `Image.open` as in tutorials.
 
-Needs no more than Pillow and numpy, as it runs in the environment of each peer.
+It needs Pillow and numpy alone, as it runs in the environment of each peer.
 """
 
 import io
@@ -13,13 +13,13 @@ IMAGE_SIZE, SHORTER_SIDE = 224, 256
 
 
 def read_square(file: bytes | BinaryIO) -> np.ndarray:
-    """A file's centre square: uint8, shape (224, 224, 3), RGB."""
+    """Return the centre square of a file, uint8 (224, 224, 3), RGB."""
     image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
     return square(image)
 
 
 def square(image: Image.Image) -> np.ndarray:
-    """A picture's centre square: uint8, shape (224, 224, 3), RGB."""
+    """Return the centre square of an image, uint8 (224, 224, 3), RGB."""
     width, height = image.size
     side = min(width, height) * IMAGE_SIZE / SHORTER_SIDE
     left, top = (width - side) / 2, (height - side) / 2

@@ -1,16 +1,17 @@
-"""Small files that would cost a careless decoder seconds or gigabytes."""
+"""Small files that would cost a careless decoder seconds or gigabytes: `python -m support.hostile_files FOLDER`."""
 
-import io
 import random
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from PIL import Image
+from support.drawing import encode
+from support.handmade import png_chunk
 
 from service.bench.photographs import draw_flower
-
-LONG_BODY = "JPEG of 2,000 scans"  # 13 MB, refused as soon as they are there
 
 
 def hostile_files() -> dict[str, bytes]:
@@ -91,7 +92,7 @@ def _bits(value: int, count: int) -> str:
 
 def larger_inside(side: int) -> bytes:
     """An AVIF that announces 48 x 36 pixels and holds `side` x `side`."""
-    data = _encoded(Image.new("RGB", (side, side)), "AVIF", subsampling="4:4:4", speed=10)
+    data = encode(Image.new("RGB", (side, side)), "AVIF", subsampling="4:4:4", speed=10)
     size = struct.pack(">II", side, side)
     assert data.count(size) == 1
     return data.replace(size, struct.pack(">II", 48, 36))
@@ -108,7 +109,7 @@ def tiff_with_notes(num_fractions: int) -> bytes:
 
 def fax(num_rows: int) -> bytes:
     """A TIFF, a pixel wide, of rows in a fax's code that mean nothing: the library complains of each on stderr."""
-    rows = random.Random(1).randbytes(num_rows // 8)  # noqa: S311 - no secret
+    rows = random.Random(1).randbytes(num_rows // 8)
     entries = [(256, 4, 1, 1), (257, 4, 1, num_rows), (258, 3, 1, 1), (259, 3, 1, 3), (262, 3, 1, 0), (277, 3, 1, 1)]
     begins_at = 8 + 2 + 12 * (len(entries) + 3) + 4
     return tiff([*entries, (273, 4, 1, begins_at), (278, 4, 1, num_rows), (279, 4, 1, len(rows))], rows)
@@ -120,34 +121,25 @@ def tiff(entries: Iterable[tuple[int, int, int, int]], tail: bytes = b"") -> byt
     return b"II*\0" + struct.pack("<IH", 8, len(packed)) + b"".join(packed) + bytes(4) + tail
 
 
-def _encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **options)
-    return buffer.getvalue()
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-
 def _black_png(side: int, before: bytes = b"", bits: int = 1) -> bytes:
     depth, kind = (8, 2) if bits == 24 else (bits, 0)  # colour, or grey
     header = side.to_bytes(4, "big") * 2 + bytes((depth, kind, 0, 0, 0))
     rows = zlib.compress(bytes((1 + (side * bits + 7) // 8) * side), 9)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + before + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
+    head = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+    return head + before + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
 
 
 def _png_with_profile(profile: bytes) -> bytes:
-    return _black_png(16, _chunk(b"iCCP", b"k\0\0" + zlib.compress(profile)), 24)
+    return _black_png(16, png_chunk(b"iCCP", b"k\0\0" + zlib.compress(profile)), 24)
 
 
 def _animation(image_format: str) -> bytes:
     frames = [Image.new("RGB", (64, 64), (index % 256, index // 256, 99)) for index in range(2_000)]
-    return _encoded(frames[0], image_format, save_all=True, append_images=frames[1:])
+    return encode(frames[0], image_format, save_all=True, append_images=frames[1:])
 
 
 def _jpeg_of_scans(count: int) -> bytes:
-    progressive = _encoded(Image.effect_noise((200, 200), 60).convert("RGB"), "JPEG", progressive=True)
+    progressive = encode(Image.effect_noise((200, 200), 60).convert("RGB"), "JPEG", progressive=True)
     last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     return progressive[:-2] + last_scan * count + b"\xff\xd9"
 
@@ -156,7 +148,7 @@ _FILES: dict[str, Callable[[], bytes]] = {
     "PNG of 19,000 x 19,000": lambda: _black_png(19_000),
     "PNG of 7,000 x 7,000": lambda: _black_png(7_000),
     "PNG of 7,000 x 7,000, in colour": lambda: _black_png(7_000, bits=24),
-    "PNG text of 20 MB": lambda: _black_png(16, _chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
+    "PNG text of 20 MB": lambda: _black_png(16, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000)))),
     "PNG profile of 20 MB": lambda: _png_with_profile(bytes(20_000_000)),
     "PNG profile of 30,000 matrices": lambda: _png_with_profile(chained_profile(30_000)),
     "PNG profile in 40 million languages": lambda: _png_with_profile(profile_of_names(40_000_000)),
@@ -167,7 +159,11 @@ _FILES: dict[str, Callable[[], bytes]] = {
     "AVIF of 6,000 x 6,000 inside": lambda: larger_inside(6_000),
     "TIFF of 4 million rows from a fax": lambda: fax(4_000_000),
     "TIFF with EXIF of 20 MB": lambda: tiff_with_notes(2_500_000),
-    LONG_BODY: lambda: _jpeg_of_scans(2_000),
-    "JPEG of 1,000 x 49,000": lambda: _encoded(Image.new("RGB", (1_000, 49_000), "gold"), "JPEG"),
+    "JPEG of 2,000 scans": lambda: _jpeg_of_scans(2_000),
+    "JPEG of 1,000 x 49,000": lambda: encode(Image.new("RGB", (1_000, 49_000), "gold"), "JPEG"),
     "JPEG cut short": lambda: draw_flower()[:-2000],
 }
+
+if __name__ == "__main__":
+    for name, data in hostile_files().items():
+        Path(sys.argv[1], name).write_bytes(data)
