@@ -11,13 +11,13 @@ from conftest import REPOSITORY
 from packaging.requirements import Requirement
 
 REACHED_INTO = {
-    "fastapi": "api/routes/predict.py reads a route's parameters and goes past its handler",
+    "fastapi": "api/openapi.py describes a plain route as one of its own",
     "fastapi-swagger": "api/routes/docs.py reads its files",
     "httptools": "wire/head_guard.py feeds its parser part by part, and knows which errors it wraps",
     "onnxruntime": "engines/onnx_runtime.py takes the model's bytes from a session",
     "pillow": "imaging/decode.py and inference/decode_process.py set up its plug-ins",
     "pydantic-settings": "settings.py filters what it has read of the environment",
-    "python-multipart": "api/upload.py calls its parser",
+    "python-multipart": "api/upload.py extends its parser, which passes over blanks behind delimiters",
     "tf2onnx": "training/export/int8.py drops nodes that it has written",
     "uvicorn": "wire/ and cli/serve.py extend its protocol and its server",
     "uvloop": "wire/ relies on how its transports pause, write and abort",
