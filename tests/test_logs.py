@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import structlog
 
-from service.logs import MAX_LINE_LENGTH, MAX_WAITING_LINES, LogStream, LogWriter, configure_logging
+from service.api.upload import Form
+from service.errors import MalformedRequest
+from service.logs import FLUSH_TIMEOUT_S, MAX_LINE_LENGTH, MAX_WAITING_LINES, LogStream, LogWriter, configure_logging
 
 
 class Pipe:
@@ -394,3 +396,37 @@ def test_a_child_may_inherit_the_stream(pipe: Pipe) -> None:
     stream = LogStream(LogWriter(pipe.writer))
     subprocess.run([sys.executable, "-c", "import os; os.write(2, b'child\\n')"], stderr=stream.fileno(), check=True)
     assert pipe.read_lines("child") == ["child"]
+
+
+def test_the_bounds_are_those_of_the_documents() -> None:
+    assert (MAX_WAITING_LINES, MAX_LINE_LENGTH, FLUSH_TIMEOUT_S) == (1024, 16_384, 0.5)
+
+
+def test_a_library_s_record_keeps_level_and_traceback(configure: Configure) -> None:
+    log = configure("json")
+    logger = logging.getLogger("uvicorn.error")
+    try:
+        int("one")
+    except ValueError:
+        logger.warning("odd", exc_info=True)
+    logger.info("of no interest")
+    [line] = log.lines()
+    logged = json.loads(line)
+    assert (logged["event"], logged["level"]) == ("odd", "warning")
+    assert "ValueError: invalid literal" in logged["exception"]
+
+
+def test_a_broken_form_writes_no_line_of_its_own(configure: Configure) -> None:
+    log = configure("json")
+    form = Form(b"b", 100)
+    with pytest.raises(MalformedRequest):
+        form.write(b"--b\r\n(no header)\r\n")
+    assert log.lines() == []
+
+
+def test_a_thread_may_leave_without_a_line(configure: Configure) -> None:
+    log = configure("json")
+    thread = threading.Thread(target=sys.exit)
+    thread.start()
+    thread.join()
+    assert log.lines() == []

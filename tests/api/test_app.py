@@ -114,3 +114,9 @@ async def test_a_named_origin_may_read_three_headers(store: Path, loader: Loader
         response = await service.client.post("/predict", content=PHOTO, headers={"Origin": PAGE})
     exposed = response.headers["access-control-expose-headers"].split(", ")
     assert set(exposed) == {"Retry-After", "Server-Timing", "X-Request-ID"}
+
+
+async def test_timeouts_are_those_of_the_settings(store: Path, loader: Loader) -> None:
+    async with running(store, loader, request_timeout_s=3, body_timeout_s=4) as service:
+        assert service.service.request_timeout_s == 3
+        assert service.service.upload_limits.body_timeout_s == 4

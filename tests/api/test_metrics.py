@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 from support.drawing import draw_photograph, encode
 from support.fakes import Loader
 from support.running import Running, running
+from support.versions import publish_example
 
 from service.api.metrics import Metrics
 from service.inference.predictor import Timings
@@ -65,3 +66,50 @@ async def test_the_queue_holds_no_image_that_is_computed(service: Running, loade
         assert f"flowers_queue_images {num_waiting}.0" in (await service.client.get("/metrics")).text.splitlines()
     engine.release()
     assert [(await answer).status_code for answer in sent] == [200, 200]
+
+
+async def test_the_room_of_the_queue_includes_waiting_images(store: Path, loader: Loader) -> None:
+    async with running(store, loader, max_queue_size=7) as service:
+        with service.service.admission.image():
+            assert "flowers_queue_room_images 7.0" in lines_of(service.service.metrics)
+
+
+async def test_bytes_of_a_body_are_held_until_its_answer(service: Running) -> None:
+    with service.service.admission.request() as ticket:
+        ticket.add_bytes(1000)
+        assert "flowers_held_bytes 1000.0" in lines_of(service.service.metrics)
+    assert "flowers_held_bytes 0.0" in lines_of(service.service.metrics)
+
+
+async def test_a_refusal_counts_after_its_version_is_mended(service: Running, store: Path) -> None:
+    publish_example(store)
+    network = store / "flowers/2/saved_model.pb"
+    sound = network.read_bytes()
+    for content in (b"another network", sound):
+        network.write_bytes(content)
+        await service.look()
+    lines = lines_of(service.service.metrics)
+    assert "flowers_model_loads_total 2.0" in lines
+    assert "flowers_model_refusals_total 1.0" in lines
+
+
+async def test_lag_is_the_delay_beyond_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, loop, ticks = Metrics(), asyncio.get_running_loop(), []
+    now, turn = 100.0, asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        ticks.append(seconds)
+        now += seconds + 0.25
+        await turn(0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "sleep", sleep)
+        patched.setattr(loop, "time", lambda: now)
+        watching = asyncio.create_task(metrics.watch_event_loop())
+        while len(ticks) < 2:
+            await turn(0)
+        watching.cancel()
+    assert ticks[0] == 0.1  # ten times a second
+    [total] = [line for line in lines_of(metrics) if line.startswith("flowers_event_loop_lag_seconds_sum")]
+    assert float(total.split()[1]) == pytest.approx(0.25 * (len(ticks) - 1))

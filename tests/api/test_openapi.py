@@ -7,6 +7,8 @@ from support.fakes import FakeEngine, Loader
 from support.running import running
 from support.versions import publish_example
 
+from service import __version__
+
 pytestmark = pytest.mark.anyio
 
 
@@ -50,3 +52,13 @@ async def test_the_page_finds_its_files_behind_a_slash(store: Path, loader: Load
         page = (await service.client.get("/docs/")).text
         assert "url: '../openapi.json'" in page
         assert "../docs/swagger-ui.css" in page
+
+
+async def test_the_document_has_the_program_s_version(store: Path, loader: Loader) -> None:
+    assert (await read_document(store, loader))["info"]["version"] == __version__
+
+
+async def test_answers_to_repeat_document_retry_after(store: Path, loader: Loader) -> None:
+    responses = (await read_document(store, loader))["paths"]["/predict"]["post"]["responses"]
+    to_repeat = {status for status, response in responses.items() if "Retry-After" in response.get("headers", {})}
+    assert to_repeat == {"429", "503"}

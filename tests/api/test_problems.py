@@ -308,6 +308,15 @@ async def test_want_of_memory_is_a_503_everywhere(
     assert (await service.client.post("/predict", content=PHOTO, headers=JPEG)).status_code == 200
 
 
+async def test_want_of_memory_is_logged_without_a_stack(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.service.predictor, "require", Mock(side_effect=MemoryError))
+    with capture_logs() as events:
+        response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
+    [event] = [event for event in events if event["event"] == "out of memory"]
+    assert (event["log_level"], event["request_id"]) == ("warning", response.headers["x-request-id"])
+    assert "exc_info" not in event
+
+
 async def test_an_engine_without_memory_is_a_503(service: Running, loader: Loader) -> None:
     loader.engines[1].error = RuntimeError("std::bad_alloc")
     response = await service.client.post("/predict", content=PHOTO, headers=JPEG)

@@ -106,3 +106,10 @@ async def test_the_wire_is_told_of_a_drain(service: Running) -> None:
     assert not refusals.is_draining()
     service.service.health.is_draining = True
     assert refusals.is_draining()
+
+
+async def test_an_unreadable_request_is_logged_with_its_id(service: Running) -> None:
+    with capture_logs() as events:
+        Refusals(service.service).refuse(HeadTooLarge("Too long."), [(b"x-request-id", b"mine")])
+    [event] = events
+    assert (event["event"], event["request_id"], event["problem"]) == ("request refused", "mine", "head-too-large")

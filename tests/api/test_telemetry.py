@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -17,6 +18,8 @@ from support.running import Running, running
 from support.versions import publish_example
 
 from service.api.app import create_app
+from service.api.metrics import Metrics
+from service.api.telemetry import Recorder, Telemetry
 from service.settings import ServeSettings
 
 pytestmark = pytest.mark.anyio
@@ -189,3 +192,20 @@ async def test_the_access_line_can_be_switched_off(store: Path, loader: Loader) 
         with capture_logs() as events:
             await service.client.post("/predict", content=PHOTO)
         assert events == []
+
+
+async def test_nothing_follows_half_an_answer() -> None:
+    """Only a cut connection tells the client."""
+    sent: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with pytest.raises(ZeroDivisionError):
+        await Telemetry(app, recorder=Recorder(Metrics(), access_log=False))(scope, Mock(), send)
+    assert sent == ["http.response.start"]

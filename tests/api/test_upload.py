@@ -386,3 +386,9 @@ def test_text_before_the_first_delimiter_takes_no_memory() -> None:
         tracemalloc.stop()
     with pytest.raises(MalformedRequest, match="closing boundary"):
         form.finish()
+
+
+def test_a_part_without_a_name_is_no_second_image() -> None:
+    form = Form(b"b", 100)
+    form.write(PART % (b"file", b"image") + b"--b\r\nContent-Type: text/plain\r\n\r\nnote\r\n" + END)
+    assert form.finish() == Upload(b"image")

@@ -2,8 +2,10 @@ import asyncio
 import gc
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -440,3 +442,38 @@ def test_row_i_answers_request_i_under_every_interleaving(
         batcher.close()
 
     asyncio.run(play())
+
+
+async def test_the_longest_call_is_the_oldest(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now, perf_counter=time.perf_counter)
+    monkeypatch.setattr("service.inference.batcher.time", clock)
+    batcher, engine.num_lanes = MicroBatcher(max_batch_size=1), 2
+    engine.hold()
+    calls = []
+    for num_calls in (1, 2):
+        calls.append(asyncio.create_task(batcher.submit(image_of(7), fake_version(engine))))
+        while len(engine.batches) < num_calls:
+            await asyncio.sleep(0)
+        now += 10
+    assert batcher.longest_call_s(now) == 20
+    engine.release()
+    await asyncio.gather(*calls)
+    assert batcher.longest_call_s(now) == 0
+
+
+async def test_a_broken_image_is_no_failure_of_the_engine(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1)
+    with pytest.raises(InvalidImage):
+        await batcher.submit(Mock(side_effect=InvalidImage("broken")), fake_version(engine))
+    assert not batcher.is_failing
+
+
+async def test_a_closed_batcher_s_threads_end(engine: FakeEngine) -> None:
+    others = set(threading.enumerate())
+    batcher = MicroBatcher(max_batch_size=1)
+    await batcher.submit(image_of(7), fake_version(engine))
+    [lane] = set(threading.enumerate()) - others
+    batcher.close()
+    lane.join(60)
+    assert not lane.is_alive()

@@ -312,3 +312,9 @@ def test_a_hung_process_ends_after_a_killed_service(tmp_path: Path) -> None:
         wait_until(begun.exists)
         running.kill()
         wait_until(lambda: is_gone(decoder))
+
+
+def test_a_process_waits_a_minute_for_the_next_image() -> None:
+    """Its exit code tells how long it would have waited."""
+    with started(changed("d.select.select = lambda *_: d.os._exit(int(_[3]))")) as process:
+        wait_until(lambda: process.exit_code == 60)

@@ -31,6 +31,7 @@ from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
 from service.inference.decode_process import COMMAND, DecodeProcess, Job
 from service.inference.decoders import DecodeProcesses, Decoders, PixelBudget
+from service.machine import count_cores
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -361,3 +362,19 @@ def test_a_large_image_is_not_passed_for_ever() -> None:
 def test_an_image_larger_than_the_budget_is_decoded_alone() -> None:
     with PixelBudget(10).hold(11):
         pass
+
+
+@pytest.mark.anyio
+async def test_by_default_a_thread_more_than_cores_decodes() -> None:
+    all_at_once = threading.Barrier(count_cores() + 1, timeout=60)
+
+    class Meeting(NotingProcesses):
+        def decode(self, job: Job) -> Pixels:
+            all_at_once.wait()
+            return super().decode(job)
+
+    decoders = Decoders(ImageLimits(max_image_pixels=1_000_000_000), processes=Meeting())
+    await asyncio.gather(
+        *[decoders.decode(encode(PHOTO, "TIFF"), None, RULE, soon()) for _ in range(count_cores() + 1)]
+    )
+    decoders.close()

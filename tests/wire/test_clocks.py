@@ -1,5 +1,7 @@
 """Clocks of connections: each state and each request has its own time."""
 
+import asyncio
+
 import pytest
 
 from service.wire import clocks
@@ -79,3 +81,17 @@ async def test_every_connection_is_checked(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Ended):
         await clocks.watch_clocks(connections)
     assert [len(connection.checked) for connection in connections] == [2, 2]
+
+
+@pytest.mark.anyio
+async def test_clocks_are_checked_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            raise asyncio.CancelledError
+
+    pauses: list[float] = []
+    monkeypatch.setattr(asyncio, "sleep", note)
+    with pytest.raises(asyncio.CancelledError):
+        await clocks.watch_clocks([])
+    assert pauses == [0.5, 0.5]

@@ -333,3 +333,11 @@ async def test_want_of_memory_is_not_the_client_s_fault(wire: Wire, monkeypatch:
             assert head.startswith(b"HTTP/1.1 503 "), name
             assert b"retry-after: " in head.lower()
             assert json.loads(body)["type"] == "/problems/overloaded"
+
+
+async def test_trailers_count_apart_from_extensions(wire: Wire) -> None:
+    """Each may have 32 KiB."""
+    head = request(b"POST", b"/predict", KEY, JPEG, CHUNKED, b"Connection: close")
+    extended = b"%x;%b\r\n%b\r\n" % (len(PHOTO), b"x" * 30_000, PHOTO)
+    body = extended + b"0\r\nnote: " + b"x" * 30_000 + b"\r\n\r\n"
+    assert [status for status, _ in await statuses(wire, head + body)] == [200]

@@ -12,7 +12,7 @@ from support.running import running
 from support.wires import GET, Wire, full_queue, on_the_wire, predict
 
 from service.wire import clocks, linger, send_limits
-from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces
+from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces, UnsentClock
 
 pytestmark = pytest.mark.anyio
 
@@ -134,3 +134,50 @@ async def test_a_large_body_is_sent_in_pieces_in_order() -> None:
     assert b"".join(piece["body"] for piece in pieces) == body + body + b"end"
     assert max(len(piece["body"]) for piece in pieces) <= MAX_UNSENT_BYTES
     assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+
+
+class Unread(asyncio.Transport):
+    """A transport whose client takes nothing by itself."""
+
+    def __init__(self) -> None:
+        self.num_unsent = 1
+        self.high: int | None = None
+        self.is_aborted = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high
+
+    def get_write_buffer_size(self) -> int:
+        return self.num_unsent
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_a_client_has_60_s_for_64_kib() -> None:
+    transport = Unread()
+    clock = UnsentClock(transport)
+    assert transport.high == 64 * 1024
+    clock.check(100.0)
+    clock.check(159.9)
+    assert not transport.is_aborted
+    clock.check(160.0)
+    assert transport.is_aborted
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_client_that_takes_bytes_gains_time(is_empty: bool) -> None:
+    transport = Unread()
+    clock = UnsentClock(transport)
+    clock.check(100.0)
+    if is_empty:
+        transport.num_unsent = 0
+        clock.check(150.0)
+        transport.num_unsent = 1
+    else:
+        clock.restart()
+    clock.check(151.0)
+    clock.check(210.9)
+    assert not transport.is_aborted
+    clock.check(211.0)
+    assert transport.is_aborted

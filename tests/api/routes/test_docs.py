@@ -73,3 +73,8 @@ async def test_the_example_has_the_shape_of_a_prediction(service: Running) -> No
     document: dict[str, Any] = (await service.client.get("/openapi.json")).json()
     body = document["components"]["schemas"]["PredictionBody"]
     assert body["example"].keys() == body["properties"].keys()
+
+
+async def test_an_explained_problem_has_its_request_s_id(service: Running) -> None:
+    response = await service.client.get("/problems/overloaded")
+    assert response.json()["request_id"] == response.headers["x-request-id"]

@@ -2,6 +2,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from prometheus_client import CONTENT_TYPE_LATEST
 from support.fakes import FakeEngine, Loader
 from support.running import running
 from support.versions import publish_example
@@ -75,3 +76,16 @@ async def test_balancers_may_ask_with_head(store: Path, loader: Loader) -> None:
         for path in PROBES:
             response = await service.client.head(path)
             assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_a_started_service_stays_started(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service:
+        service.service.health.block("engine", "the engine fails on every image")
+        assert (await service.client.get("/readyz")).status_code == 503
+        assert (await service.client.get("/startupz")).status_code == 200
+
+
+async def test_metrics_say_which_text_format_they_have(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service:
+        content_type = (await service.client.get("/metrics")).headers["content-type"]
+    assert content_type == CONTENT_TYPE_LATEST

@@ -167,3 +167,9 @@ async def test_a_refusal_concerns_the_versions_of_its_model(service: Running, st
     assert "was changed" in flowers["versions"][1]["refused"]
     assert [version["refused"] for version in birds["versions"]] == [None, None]
     assert birds["versions"][1]["accuracy"] == 0.85
+
+
+async def test_an_unknown_name_is_repeated_in_few_letters(service: Running) -> None:
+    detail = (await service.client.get("/models/" + "x" * 5_000)).json()["detail"]
+    assert "xxx" in detail
+    assert len(detail) < 200
