@@ -93,7 +93,7 @@ def test_a_file_put_back_has_another_stamp(tmp_path: Path) -> None:
 def test_a_refused_file_does_not_stay_open(tmp_path: Path) -> None:
     """A service that looks at its store for months would run out of descriptors."""
     os.mkfifo(tmp_path / "x")
-    before = os.listdir("/proc/self/fd")
+    before = sorted(Path("/proc/self/fd").iterdir())
     with pytest.raises(UnfitFile):
         read_regular(tmp_path / "x", 5)
-    assert os.listdir("/proc/self/fd") == before
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
