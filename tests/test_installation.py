@@ -57,6 +57,8 @@ def test_the_command_is_the_shortest_that_works_here(checkout: Path, monkeypatch
     monkeypatch.chdir(checkout)
     assert install_command(root=checkout, prefix=own) == "make install-training"
     assert install_command("gpu", root=checkout, prefix=own) == "make install-training TRAIN_WITH=gpu"
+    (checkout.parent / "link").symlink_to(checkout)
+    assert install_command(root=checkout, prefix=f"{checkout.parent}/link/.venv") == "make install-training"
     assert install_command(root=checkout, prefix="/other") == "make install-training VENV=/other"
     assert install_command(root=checkout, prefix=sys.base_prefix) == "make install-training"
     monkeypatch.chdir("/")
