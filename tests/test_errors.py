@@ -22,6 +22,9 @@ class ResourceExhaustedError(Exception):
         ResourceExhaustedError("of a tensor"),
         OSError("out of memory error when reading image file"),
         RuntimeError("Failed to decode image: Out of memory"),
+        OSError("Insufficient memory (case 4)"),
+        RuntimeError("not enough memory to open the file"),
+        RuntimeError("OOM when allocating tensor with shape[64,224,224,3]"),
     ],
 )
 def test_want_of_memory_shows_in_type_or_text(error: Exception) -> None:

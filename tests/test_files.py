@@ -87,3 +87,13 @@ def test_a_file_put_back_has_another_stamp(tmp_path: Path) -> None:
     (tmp_path / "x").rename(tmp_path / "y")
     (tmp_path / "y").rename(tmp_path / "x")
     assert stamp_file(tmp_path / "x") != before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux")
+def test_a_refused_file_does_not_stay_open(tmp_path: Path) -> None:
+    """A service that looks at its store for months would run out of descriptors."""
+    os.mkfifo(tmp_path / "x")
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(UnfitFile):
+        read_regular(tmp_path / "x", 5)
+    assert sorted(Path("/proc/self/fd").iterdir()) == before

@@ -1,7 +1,14 @@
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from support.scripted_server import http, scripted_server
 
 from service.errors import SettingsError
 from service.http_client import Way
@@ -52,6 +59,26 @@ def test_another_machine_is_asked_through_the_proxy(variable: str, url: str, mon
     assert Way(httpx.URL(url)).proxy_variable == variable
 
 
+@pytest.mark.parametrize(("wins", "loses"), [("http_proxy", "HTTP_PROXY"), ("HTTP_PROXY", "ALL_PROXY")])
+def test_the_more_special_proxy_variable_wins(wins: str, loses: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(wins, PROXY)
+    monkeypatch.setenv(loses, "http://127.0.0.1:8")
+    assert Way(httpx.URL(AWAY)).proxy_variable == wins
+
+
+def test_requests_and_their_headers_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(_: int) -> bytes:
+        return http()
+
+    with scripted_server(script) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        with Way(httpx.URL(AWAY)).open_client(timeout_s=60, headers=[("X-API-Key", "garden")]) as client:
+            assert client.post(f"{AWAY}/predict", content=b"image").is_success
+    (head,) = proxy.heads
+    assert head.startswith("post http://flowers.example/predict ")
+    assert "x-api-key: garden\r\n" in head
+
+
 def test_a_proxy_may_be_written_without_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "proxy.example:3128")
     assert Way(httpx.URL(AWAY)).proxy_variable == "HTTP_PROXY"
@@ -68,6 +95,7 @@ def test_a_proxy_may_be_written_without_a_scheme(monkeypatch: pytest.MonkeyPatch
         ("[fd00::7]", "http://[fd00::7]", True),
         ("10.0.0.0/8", "http://10.1.2.3", True),
         ("10.0.0.0/8", "http://11.1.2.3", False),
+        ("10.1.0.0/8", "http://10.1.2.3", True),
         ("[::1], ,:,::/129", AWAY, False),
     ],
 )
@@ -102,3 +130,58 @@ def test_certificates_that_cannot_be_read_are_one_sentence(
     monkeypatch.setenv(variable, str(tmp_path / name))
     with pytest.raises(SettingsError, match=f"^{variable} is .*{name}.*unset {variable}$"):
         Way(httpx.URL("https://flowers.example"))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of this machine that no authority has signed, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    path = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(path), "-out", str(path)]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, *names], capture_output=True, check=True)
+    return path
+
+
+@pytest.fixture
+def encrypted(certificate: Path) -> Iterator[str]:
+    """The address of a server with this certificate."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = HTTPServer(("localhost", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"https://localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(url: str) -> int:
+    with Way(httpx.URL(url)).open_client(timeout_s=60) as client:
+        return client.get(url).status_code
+
+
+def test_only_a_known_authority_is_trusted(encrypted: str, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(httpx.ConnectError, match="certificate"):
+        ask(encrypted)
+    monkeypatch.setattr("certifi.where", lambda: str(certificate))
+    assert ask(encrypted) == 204
+
+
+def test_the_certificates_of_the_environment_are_trusted(
+    encrypted: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert ask(encrypted) == 204

@@ -1,6 +1,7 @@
 """The command that a message names, and what the Makefile does with it."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,10 +57,20 @@ def test_the_command_is_the_shortest_that_works_here(checkout: Path, monkeypatch
     monkeypatch.chdir(checkout)
     assert install_command(root=checkout, prefix=own) == "make install-training"
     assert install_command("gpu", root=checkout, prefix=own) == "make install-training TRAIN_WITH=gpu"
+    (checkout.parent / "link").symlink_to(checkout)
+    assert install_command(root=checkout, prefix=f"{checkout.parent}/link/.venv") == "make install-training"
     assert install_command(root=checkout, prefix="/other") == "make install-training VENV=/other"
     assert install_command(root=checkout, prefix=sys.base_prefix) == "make install-training"
     monkeypatch.chdir("/")
     assert install_command(root=checkout, prefix=own) == f"make -C {checkout} install-training"
+
+
+def test_names_with_spaces_stay_one_word_of_the_command(tmp_path: Path) -> None:
+    root = tmp_path / "my checkout"
+    root.mkdir()
+    (root / "Makefile").touch()
+    command = install_command(root=root, prefix="/my environment")
+    assert shlex.split(command) == ["make", "-C", str(root), "install-training", "VENV=/my environment"]
 
 
 def test_without_the_source_the_command_is_the_image_s(tmp_path: Path) -> None:

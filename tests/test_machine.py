@@ -81,6 +81,7 @@ def test_where_memory_is_not_told_of_nothing_is_left(tmp_path: Path) -> None:
         (VERSION_1.format(""), {"cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100000}, 8),
         (VERSION_1.format("a"), {"cpu/a/cpu.cfs_quota_us": 300000, "cpu/a/cpu.cfs_period_us": 100000}, 3),
         (VERSION_1.format("host/path"), {"cpu/cpu.cfs_quota_us": 50000, "cpu/cpu.cfs_period_us": 25000}, 2),
+        ("5:cpuset:/b\n3:cpu:/a\n", {"cpu/b/cpu.cfs_quota_us": 50000, "cpu/b/cpu.cfs_period_us": 25000}, 8),
     ],
 )
 def test_cores_heed_the_machine_and_its_control_group(
@@ -100,6 +101,7 @@ def test_without_control_groups_the_affinity_counts_the_cores(tmp_path: Path, mo
     [
         ({2, 5, 7}, "max 100000", 0, (2, 5, 7)),
         ({2, 5, 7}, "max 100000", 3, (2, 5, 7)),
+        ({0, 1, 2, 3}, "max 100000", 0, (0, 1, 2, 3)),
         ({2, 5, 7}, "max 100000", 2, ()),
         ({2, 5, 7}, "max 100000", 4, ()),
         ({2, 5, 7}, "200000 100000", 0, ()),
@@ -159,6 +161,7 @@ def test_cached_files_of_a_group_count_as_free(tmp_path: Path) -> None:
     ("groups", "files", "stat"),
     [
         (VERSION_2, ("memory.max", "memory.current", "memory.stat"), "active_file 300000\nfile_mapped 100000"),
+        (VERSION_2, ("memory.max", "memory.current", "memory.stat"), "inactive_file 200000\nfile_mapped 100000"),
         (
             VERSION_1,
             ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),

@@ -6,11 +6,20 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
+from service.settings import ServeSettings
+
 SERVICES = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
 
 
 @pytest.fixture(params=sorted(SERVICES))
 def service(request: pytest.FixtureRequest) -> dict[str, Any]:
+    service = SERVICES[request.param]
+    assert isinstance(service, dict)
+    return service
+
+
+@pytest.fixture(params=["flowers", "cpu"])
+def serving(request: pytest.FixtureRequest) -> dict[str, Any]:
     service = SERVICES[request.param]
     assert isinstance(service, dict)
     return service
@@ -24,3 +33,60 @@ def test_no_process_in_a_container_gains_rights(service: dict[str, Any]) -> None
 def test_a_missing_model_store_is_an_error(service: dict[str, Any]) -> None:
     (mount,) = [volume for volume in service["volumes"] if isinstance(volume, dict)]
     assert (mount["source"], mount["bind"]) == ("./model_store", {"create_host_path": False})
+
+
+def test_a_container_writes_to_its_mounts_alone(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["tmpfs"]
+
+
+def test_a_container_has_limits_of_memory_processes_and_logs(service: dict[str, Any]) -> None:
+    limits = service["deploy"]["resources"]["limits"]
+    assert limits["memory"].endswith("g")
+    assert service["pids_limit"] == limits["pids"] == 2048
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+
+
+def test_only_this_machine_reaches_the_service(serving: dict[str, Any]) -> None:
+    assert serving["ports"] == ["${FLOWERS_ADDRESS:-127.0.0.1}:${FLOWERS_PORT:-8000}:8000"]
+
+
+def test_the_service_cannot_write_the_model_store(serving: dict[str, Any]) -> None:
+    (mount,) = serving["volumes"]
+    assert mount["read_only"] is True
+
+
+def test_the_service_starts_again_and_has_time_to_drain(serving: dict[str, Any]) -> None:
+    assert serving["restart"] == "unless-stopped"
+    settings = ServeSettings()
+    assert float(serving["stop_grace_period"].removesuffix("s")) > settings.drain_delay_s + settings.drain_timeout_s + 5
+
+
+def test_every_setting_of_the_shell_reaches_the_service(serving: dict[str, Any]) -> None:
+    fixed = {"model_store", "host", "port"}  # by the image and its mounts
+    assert set(serving["environment"]) == {
+        f"FLOWERS_{setting.upper()}" for setting in ServeSettings.model_fields if setting not in fixed
+    }
+
+
+def test_without_a_profile_the_gpu_serves() -> None:
+    assert [name for name, service in SERVICES.items() if not service.get("profiles")] == ["flowers"]
+    assert SERVICES["flowers"]["build"]["target"] == "gpu"
+
+
+@pytest.mark.parametrize(("name", "num_gpus"), [("flowers", 1), ("cpu", 0), ("train", 0), ("train-gpu", 1)])
+def test_a_container_takes_the_gpu_it_needs(name: str, num_gpus: int) -> None:
+    devices = SERVICES[name]["deploy"]["resources"].get("reservations", {}).get("devices", [])
+    assert [(device["driver"], device["count"]) for device in devices] == [("nvidia", 1)] * num_gpus
+
+
+@pytest.mark.parametrize(("name", "device"), [("train", "cpu"), ("train-gpu", "gpu")])
+def test_a_training_becomes_the_owner_and_keeps_its_runs(name: str, device: str) -> None:
+    service = SERVICES[name]
+    assert service["build"]["args"] == {"TRAIN_ON": device}
+    assert (service["user"], service["cap_add"]) == ("0:0", ["SETUID", "SETGID"])
+    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    volumes = dict(volume.split(":") for volume in service["volumes"] if isinstance(volume, str))
+    assert volumes.keys() == {"cache", "runs"}
+    for name, path in volumes.items():
+        assert f"FLOWERS_{name.upper()}={path}" in dockerfile

@@ -79,3 +79,53 @@ def test_the_service_cannot_write_the_mounted_store() -> None:
     volume, mount = (operation["value"] for operation in yaml.safe_load(patch["patch"]))
     assert volume["persistentVolumeClaim"]["readOnly"] is True
     assert (mount["mountPath"], mount["readOnly"]) == ("/srv/model_store", True)
+
+
+def test_a_pod_may_change_nothing_of_its_container(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_no_variable_of_kubernetes_is_a_setting(pod: dict[str, Any]) -> None:
+    assert pod["enableServiceLinks"] is False
+
+
+def test_a_pod_ends_after_its_drain(pod: dict[str, Any]) -> None:
+    (generator,) = read("base/kustomization.yaml")["configMapGenerator"]
+    settings = dict(literal.split("=") for literal in generator["literals"])
+    drain_s = float(settings["FLOWERS_DRAIN_DELAY_S"]) + float(settings["FLOWERS_DRAIN_TIMEOUT_S"])
+    assert pod["terminationGracePeriodSeconds"] > drain_s + 5
+    assert settings["FLOWERS_LOG_FORMAT"] == "json"
+
+
+def test_a_rollout_never_has_fewer_pods() -> None:
+    strategy = read("base/deployment.yaml")["spec"]["strategy"]["rollingUpdate"]
+    assert (strategy["maxUnavailable"], strategy["maxSurge"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("probe", "seconds"), [("startupProbe", 120), ("livenessProbe", 30)])
+def test_a_slow_pod_has_the_stated_time(container: dict[str, Any], probe: str, seconds: int) -> None:
+    assert container[probe]["periodSeconds"] * container[probe]["failureThreshold"] == seconds
+
+
+def test_a_pod_connects_to_nothing() -> None:
+    policy = read("base/network-policy.yaml")["spec"]
+    assert (set(policy["policyTypes"]), policy["egress"]) == ({"Ingress", "Egress"}, [])
+
+
+def test_the_gpu_overlay_serves_on_one_gpu_or_ends() -> None:
+    overlay = read("overlays/gpu/kustomization.yaml")
+    resources, tolerations = (step["value"] for step in yaml.safe_load(overlay["patches"][0]["patch"]))
+    assert resources["limits"] == {"memory": "6Gi", "nvidia.com/gpu": 1}
+    assert [toleration["key"] for toleration in tolerations] == ["nvidia.com/gpu"]
+    assert overlay["configMapGenerator"][0]["literals"] == ["FLOWERS_DEVICE=gpu"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_an_overlay_takes_the_image_of_its_device(device: str) -> None:
+    (image,) = read(f"overlays/{device}/kustomization.yaml")["images"]
+    assert image["newTag"] == device

@@ -58,6 +58,8 @@ def test_a_version_is_an_integer_from_1(tmp_path: Path, version: int) -> None:
     [
         ("1", 1),
         ("12", 12),
+        ("9" * 18, 10**18 - 1),
+        ("9" * 19, None),
         ("0", None),
         ("01", None),
         ("1.0", None),

@@ -82,3 +82,11 @@ def test_a_removed_version_disappears_before_its_files(store: Path, monkeypatch:
     with pytest.raises(StoreError, match="Input/output error"):
         remove_version(store, "flowers", 2)
     assert list_versions(store, "flowers") == [1, 3]
+
+
+def test_a_removal_that_breaks_off_frees_no_number(store: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", Mock(side_effect=OSError(5, "Input/output error")))
+        with pytest.raises(StoreError):
+            remove_version(store, "flowers", 3, force=True)
+    assert publish_example(store) == 4

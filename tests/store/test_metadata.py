@@ -5,7 +5,7 @@ import pytest
 from support.versions import example_metadata
 
 from service.errors import InvalidVersion
-from service.store.metadata import METADATA_FORMAT, parse_metadata, read_metadata
+from service.store.metadata import METADATA_FORMAT, Network, Preprocessing, parse_metadata, read_metadata
 
 
 def test_metadata_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -27,6 +27,8 @@ def test_stated_metrics_prefer_the_test_part() -> None:
     assert (validation.part, test.part) == ("validation", "test")
     assert metadata.stated == test
     assert example_metadata(metrics=[validation]).stated == validation
+    train = validation.model_copy(update={"part": "train"})
+    assert example_metadata(metrics=[train, validation]).stated == train
     assert example_metadata(metrics=[]).stated is None
 
 
@@ -53,6 +55,7 @@ def test_bytes_that_are_no_text_are_an_invalid_version(tmp_path: Path) -> None:
             "shorter_side is 200, less than image_size",
         ),
         ({"temperature": 0}, "temperature"),
+        ({"confidence_threshold": 1.1}, "confidence_threshold"),
         ({"network": {"name": "alexnet_v2"}}, "network.num_classes"),
     ],
 )
@@ -60,3 +63,18 @@ def test_a_wrong_value_is_named(changes: dict[str, object], where: str) -> None:
     document = {**json.loads(example_metadata().model_dump_json()), **changes}
     with pytest.raises(InvalidVersion, match=f"of version 3 is wrong at .*{where}"):
         parse_metadata(json.dumps(document), version="3")
+
+
+def test_a_square_may_be_as_large_as_the_shorter_side() -> None:
+    preprocessing = Preprocessing(shorter_side=224, image_size=224, scale=1, offset=0)
+    text = example_metadata(preprocessing=preprocessing).model_dump_json()
+    assert parse_metadata(text, version="3").preprocessing == preprocessing
+
+
+def test_a_thousand_classes_fit_into_metadata(tmp_path: Path) -> None:
+    names = [f"a species of flowers, number {number:03d}" for number in range(1000)]
+    metadata = example_metadata(
+        class_names=names, network=Network(name="alexnet_v2", num_classes=1000, num_parameters=1)
+    )
+    (tmp_path / "metadata.json").write_text(metadata.model_dump_json(), encoding="utf-8")
+    assert read_metadata(tmp_path / "metadata.json") == metadata

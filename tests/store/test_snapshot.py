@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -58,6 +59,13 @@ def test_unchanged_metadata_are_read_once(store: Path, read: list[str]) -> None:
     assert len(read) == 3
 
 
+def test_unreadable_metadata_are_read_once(store: Path, read: list[str]) -> None:
+    (store / "flowers/2" / METADATA_FILE).write_text("{")
+    scanner = StoreScanner(store)
+    assert scanner.scan() == scanner.scan()
+    assert sorted(read) == ["1", "2", "3"]
+
+
 def test_changed_metadata_are_read_again(store: Path, read: list[str]) -> None:
     scanner = StoreScanner(store)
     scanner.scan()
@@ -109,9 +117,10 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert not StoreScanner(tmp_path / "missing").scan()
 
 
-def test_an_unreadable_store_is_an_error(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_an_unreadable_store_is_an_error(store: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(StoreError, match="cannot be read"):

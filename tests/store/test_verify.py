@@ -276,3 +276,25 @@ def test_sha256sum_itself_reads_the_list(version: Path) -> None:
     )
     assert check.returncode == 0, check.stderr
     assert len(check.stdout.splitlines()) == 3
+
+
+def test_the_list_may_be_that_of_binary_files(version: Path) -> None:
+    """So does `sha256sum --binary` write it."""
+    sums = version / SHA256SUMS_FILE
+    sums.write_text(sums.read_text().replace("  ", " *"))
+    assert verify_version(version).metadata == example_metadata()
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unlisted file could lie in it."""
+    (version / "more").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InvalidVersion, match="more cannot be read: Permission denied"):
+        verify_version(version)

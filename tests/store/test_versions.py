@@ -14,6 +14,7 @@ from service.store.versions import (
     list_models,
     list_stored,
     list_versions,
+    pinned_version,
     resolve_version,
 )
 
@@ -131,6 +132,13 @@ def test_a_pipe_as_pin_is_invalid_and_blocks_nobody(store: Path) -> None:
 def test_a_pipe_for_the_highest_number_blocks_nobody(store: Path) -> None:
     os.mkfifo(store / "flowers" / ".highest")
     assert publish_example(store) == 8
+
+
+def test_a_long_version_number_can_be_pinned(store: Path) -> None:
+    longest = 10**18 - 1
+    (store / "flowers" / "1").rename(store / "flowers" / str(longest))
+    pin_version(store, "flowers", longest)
+    assert pinned_version(store, "flowers") == longest
 
 
 def test_all_versions_are_listed_with_the_pinned_one(store: Path) -> None:
