@@ -36,7 +36,7 @@ def check_top_k(top_k: int | None, num_classes: int, name: str = "top_k") -> Non
     Raises `InvalidParameter`, with the parameter's `name` as the user writes it.
     """
     if top_k is not None and not 1 <= top_k <= num_classes:
-        raise InvalidParameter(f"{name} is {top_k}; this model has {num_classes} classes: ask for 1 to {num_classes}.")
+        raise InvalidParameter(f"{name} is {top_k}. This model has {num_classes} classes. Ask for 1 to {num_classes}.")
 
 
 def rank(

@@ -22,7 +22,7 @@ def test_top_k_bounds_the_number_of_scores() -> None:
 
 @pytest.mark.parametrize("top_k", [-1, 0, 4])
 def test_top_k_is_bounded_by_the_number_of_classes(top_k: int) -> None:
-    message = f"--top-k is {top_k}; this model has 3 classes: ask for 1 to 3."
+    message = f"--top-k is {top_k}. This model has 3 classes. Ask for 1 to 3."
     with pytest.raises(InvalidParameter, match=message):
         check_top_k(top_k, 3, "--top-k")
     with pytest.raises(InvalidParameter, match=f"top_k is {top_k}"):

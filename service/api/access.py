@@ -47,9 +47,9 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> ApiKeys | None:
         try:
             keys += [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
         except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "It is no text"
             raise SettingsError(
-                f"--api-keys-file (FLOWERS_API_KEYS_FILE) cannot be read: {reason}; name a file with one key a line"
+                f"--api-keys-file (FLOWERS_API_KEYS_FILE) cannot be read. {reason}. Name a file with one key a line."
             ) from None
     keys = [key for key in keys if key]
     if not keys and (inline, file) != (None, None):
@@ -57,7 +57,7 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> ApiKeys | None:
             "The list of API keys is empty. The service would be open. Add a key, or unset FLOWERS_API_KEYS(_FILE)."
         )
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
-        raise SettingsError("an API key has characters that no header can carry: make one with `openssl rand -hex 32`")
+        raise SettingsError("An API key has characters that no header can carry. Make one with `openssl rand -hex 32`.")
     return ApiKeys(frozenset(map(_digest, keys))) if keys else None
 
 
@@ -87,7 +87,7 @@ class Guard:
         """Pass the request on, or answer 401."""
         is_guarded = scope["type"] == "http" and not is_open(scope["path"], self._open_paths)
         if is_guarded and not self._keys.are_in(Headers(scope=scope)):
-            detail = "This service wants an API key: send it as Authorization: Bearer <key>, or as X-API-Key: <key>."
+            detail = "This service wants an API key. Send it as Authorization: Bearer <key>, or as X-API-Key: <key>."
             response = error_response(scope, Unauthorized(detail), {"WWW-Authenticate": 'Bearer realm="flowers"'})
             await response(scope, receive, send)
         else:

@@ -44,7 +44,7 @@ class Metrics:
         )
         self.stage_duration = histogram(
             "flowers_stage_duration_seconds",
-            "Parts of a prediction: decode, queue (waiting for a thread, and for those ahead of it), infer.",
+            "Parts of a prediction: decode, queue (waiting for a thread, and for images ahead), infer.",
             ["stage"],
             buckets=_SECONDS,
         )

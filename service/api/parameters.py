@@ -43,7 +43,7 @@ def read_parameters(request: Request) -> Parameters:
     for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
         if name != TOP_K:
             raise InvalidParameter(
-                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {TOP_K!r}: write that, or "
+                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {TOP_K!r}. Write that, or "
                 "leave it out."
             )
         if top_k_text is not None and value != top_k_text:
@@ -76,9 +76,9 @@ def _parse(name: str, text: str, to_number: Callable[[str], int], shown: str) ->
     try:
         return to_number(text)
     except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"].lower()
-        raise InvalidParameter(f"{name} is {shown}: {reason}.") from None
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise InvalidParameter(f"{name} is {shown}. {reason}.") from None
 
 
 def _contradiction(first: str, second: str) -> InvalidParameter:
-    return InvalidParameter(f"{TOP_K} is given twice, as {first[:40]!r} and {second[:40]!r}: give it once.")
+    return InvalidParameter(f"{TOP_K} is given twice, as {first[:40]!r} and {second[:40]!r}. Give it once.")

@@ -60,10 +60,10 @@ class Problem:
 
 
 NOT_FOUND = Problem(
-    None, 404, "not-found", "No such path, model or version. GET /docs lists the paths, GET /models the models."
+    None, 404, "not-found", "No such path, model or version. See GET /docs for the paths, GET /models for the models."
 )
 METHOD_NOT_ALLOWED = Problem(
-    None, 405, "method-not-allowed", "The path does not have this method. The header Allow lists its methods."
+    None, 405, "method-not-allowed", "The path does not have this method. Use one that the header Allow lists."
 )
 HEAD_TOO_LARGE = Problem(errors.HeadTooLarge, 431, "head-too-large", "Send fewer or shorter fields.")
 INTERNAL_ERROR = Problem(
@@ -77,17 +77,17 @@ _OF_PREDICTIONS = (
     Problem(errors.BodyTooSlow, 408, "body-too-slow", "A head has 10 s. Send a smaller file, or use a faster network."),
     Problem(errors.ImageBytesTooLarge, 413, "body-too-large", "The limit is a setting. Send a smaller copy."),
     Problem(errors.ImageTooLarge, 413, "image-too-large", "A JPEG may announce 200 million. Send a smaller copy."),
-    Problem(errors.TooManyImages, 413, "too-many-images", "/predict takes one image."),
-    Problem(errors.UnsupportedImageFormat, 415, "unsupported-image-format", "GET /docs lists the formats."),
-    Problem(errors.UnsupportedMediaType, 415, "unsupported-media-type", "GET /docs lists the media types."),
+    Problem(errors.TooManyImages, 413, "too-many-images", "/predict takes one image. Send one request per image."),
+    Problem(errors.UnsupportedImageFormat, 415, "unsupported-image-format", "Send a format that GET /docs lists."),
+    Problem(errors.UnsupportedMediaType, 415, "unsupported-media-type", "Send a media type that GET /docs lists."),
     Problem(errors.UnsupportedEncoding, 415, "unsupported-encoding", "Send the image file without one."),
     Problem(errors.InvalidImage, 422, "invalid-image", "Open it with another program, and save it again."),
     Problem(errors.InvalidParameter, 422, "invalid-parameter", "Or it is unknown, or given twice. See GET /docs."),
     Problem(errors.NotReady, 503, "not-ready", "GET /readyz says why. Send it again later.", 5),
     Problem(errors.OutOfMemory, 503, "overloaded", "Wait, and send it again.", 1),
     # `PROBLEMS` holds the last one of a name.
-    Problem(errors.QueueFull, 429, "overloaded", "Wait, and send it again. Without memory the status is 503.", 1),
-    Problem(errors.Draining, 503, "draining", "Send it again. Another replica takes it.", 5),
+    Problem(errors.QueueFull, 429, "overloaded", "Without memory the status is 503. Wait, and send it again.", 1),
+    Problem(errors.Draining, 503, "draining", "Another replica takes it. Send it again.", 5),
     Problem(errors.DeadlineExceeded, 504, "deadline-exceeded", "Allow more time in X-Request-Timeout-Ms."),
 )
 _OF_ALL = (*_OF_PREDICTIONS, NOT_FOUND, METHOD_NOT_ALLOWED, HEAD_TOO_LARGE, INTERNAL_ERROR)
@@ -168,7 +168,7 @@ def _answer_unexpected(scope: Scope, error: Exception) -> Response:
         log.warning("out of memory", request_id=request_id, reason=repr(error))
         return _respond(scope, _BY_KIND[errors.OutOfMemory], _NO_MEMORY)
     log.error("request failed", request_id=request_id, exc_info=error)
-    detail = f"The service failed to answer; its log has the cause under request id {request_id}."
+    detail = f"The service failed to answer. Its log has the cause. Give the operator the request id {request_id}."
     return _respond(scope, INTERNAL_ERROR, detail)
 
 
@@ -182,11 +182,11 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     if error.status_code == METHOD_NOT_ALLOWED.status:
         methods = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
         allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))  # GET's answer HEAD, too
-        detail = f"This path answers {allowed or 'other methods'} only."
+        detail = f"This path answers {allowed or 'other methods'} only. Use one of them."
         return _respond(request.scope, METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
     if error.status_code == NOT_FOUND.status:
-        return _respond(request.scope, NOT_FOUND, "Nothing is at this path: GET /docs lists the paths.")
-    detail = "The request cannot be read: GET /docs describes it."
+        return _respond(request.scope, NOT_FOUND, "Nothing is at this path. See the paths at GET /docs.")
+    detail = "The request cannot be read. See GET /docs for its form."
     return _respond(request.scope, _BY_KIND[errors.MalformedRequest], detail)
 
 

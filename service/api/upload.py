@@ -74,9 +74,7 @@ async def read_image(request: Request, ticket: Ticket, limits: UploadLimits) -> 
         TooManyImages: The form has more than one field named `file`.
     """
     if "content-encoding" in request.headers:
-        raise errors.UnsupportedEncoding(
-            "The request has a Content-Encoding: send the image file as it is, without one."
-        )
+        raise errors.UnsupportedEncoding("The request has a Content-Encoding. Send the image file without one.")
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1")
     is_form = kind == "multipart/form-data"
@@ -108,7 +106,7 @@ async def read_image(request: Request, ticket: Ticket, limits: UploadLimits) -> 
             upload = sink.finish()
     except TimeoutError:
         raise errors.BodyTooSlow(
-            f"The body did not arrive within {limits.body_timeout_s:g} seconds: send a smaller file, or use a "
+            f"The body did not arrive within {limits.body_timeout_s:g} seconds. Send a smaller file, or use a "
             "faster connection."
         ) from None
     if kind == _URL_ENCODED and all(0x20 < byte < 0x7F for byte in upload.image[:_NUM_JUDGED_BYTES]):
@@ -156,12 +154,12 @@ class Form(MultipartParser):
 
     def __init__(self, boundary: bytes, max_image_bytes: int) -> None:
         if not boundary:
-            detail = "Content-Type names no boundary: let the client library write this header by itself."
+            detail = "Content-Type names no boundary. Let the client library write this header by itself."
             raise errors.MalformedRequest(detail)
         try:
             super().__init__(boundary)
         except FormParserError:
-            detail = "The boundary in Content-Type is too long: use at most 70 characters."
+            detail = "The boundary in Content-Type is too long. Use at most 70 characters."
             raise errors.MalformedRequest(detail) from None
         self._first_delimiter = re.compile(rb"\r\n(--%b)[ \t]{0,254}(?=\r\n|--)" % re.escape(boundary))
         self._before = b"\r\n"  # as if a line ended before the body
@@ -187,16 +185,16 @@ class Form(MultipartParser):
         try:
             return super().write(data)
         except FormParserError:
-            detail = "The multipart body cannot be parsed: separate its parts by the boundary in Content-Type."
+            detail = "The multipart body cannot be parsed. Separate its parts by the boundary in Content-Type."
             raise errors.MalformedRequest(detail) from None
 
     def finish(self) -> Upload:
         """Return the image and the parameters. Raises `MalformedRequest`, `MissingImage`."""
         if not self._is_finished:
-            raise errors.MalformedRequest("The multipart body ends before its closing boundary: send the whole of it.")
+            raise errors.MalformedRequest("The multipart body ends before its closing boundary. Send the whole of it.")
         if self._image is None:
             there = ", ".join(self._names) or "no field"
-            detail = f"The form has no field {FIELD!r}, but {there}: send the photograph as {FIELD!r}."
+            detail = f"The form has no field {FIELD!r}, but {there}. Send the image as {FIELD!r}."
             raise errors.MissingImage(detail)
         return replace(self._image.finish(), top_k=tuple(value.decode("utf-8", "replace") for value in self._top_k))
 
@@ -206,7 +204,7 @@ class Form(MultipartParser):
         match name:
             case "part_begin":
                 if len(self._names) == _MAX_PARTS:
-                    detail = f"The form has more than {_MAX_PARTS} parts: send only field {FIELD!r}."
+                    detail = f"The form has more than {_MAX_PARTS} parts. Send only field {FIELD!r}."
                     raise errors.MalformedRequest(detail)
                 self._disposition = b""
             case "header_field":
@@ -236,23 +234,21 @@ class Form(MultipartParser):
             self._top_k.append(b"")
         elif self._name == FIELD:
             if self._image is not None:
-                detail = f"The form has more than one field {FIELD!r}: /predict takes one image per request."
+                detail = f"The form has more than one field {FIELD!r}. Send one image per request."
                 raise errors.TooManyImages(detail)
             self._image = Pieces()
 
 
 def _no_body() -> errors.MissingImage:
-    return errors.MissingImage(
-        "The request has no body: send the photograph as form field 'file', or as the whole body."
-    )
+    return errors.MissingImage("The request has no body. Send the image as form field 'file', or as the whole body.")
 
 
 def _too_large(max_image_bytes: int) -> errors.ImageBytesTooLarge:
-    return errors.ImageBytesTooLarge(f"This server takes images of up to {max_image_bytes} bytes: send a smaller copy.")
+    return errors.ImageBytesTooLarge(f"This server takes images of up to {max_image_bytes} bytes. Send a smaller copy.")
 
 
 def _unsupported(kind: str) -> errors.UnsupportedMediaType:
     return errors.UnsupportedMediaType(
-        f"The body is {kind[:80]!r}: send a form with the photograph in field 'file' (curl -F file=@photo.jpg), or the "
+        f"The body is {kind[:80]!r}. Send a form with the image in field 'file' (curl -F file=@photo.jpg), or the "
         "file itself with Content-Type image/jpeg, image/png, ... or application/octet-stream."
     )

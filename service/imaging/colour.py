@@ -34,7 +34,7 @@ def check_levels(image: Image.Image, name: str) -> None:
         least = _LEAST_LEVEL >> 8
     if 0 < greatest < least:
         raise not_read(
-            name, "holds numbers of 12 bits or fewer in words of 16", "scale them to 0-65,535 and send it again"
+            name, "holds numbers of 12 bits or fewer in words of 16", "Scale them to 0-65,535 and send it again"
         )
 
 

@@ -115,9 +115,7 @@ def _check_size(num_pixels: int, inspection: Inspection) -> None:
     """Refuse an opened file that has more pixels than it announced, by which its place was chosen."""
     check_pixels(num_pixels, inspection.limits)
     if inspection.is_memory_bounded and num_pixels > inspection.num_pixels:
-        raise InvalidImage(
-            f"The {inspection.format} picture is broken (it is larger than its header says): send another copy."
-        )
+        raise InvalidImage(f"The {inspection.format} image is larger than its header says. Send another copy.")
 
 
 def _prepare_tiff(file: ImageFile.ImageFile) -> None:
@@ -128,7 +126,7 @@ def _prepare_tiff(file: ImageFile.ImageFile) -> None:
     places = [tile.extents for tile in file.tile if tile.extents is not None]
     num_pixels = sum((right - left) * (lower - upper) for left, upper, right, lower in places)
     if num_pixels > _MOST_PLANES * file.width * file.height:
-        raise InvalidImage("The TIFF picture lists its strips more than once: send a copy saved afresh as JPEG or PNG.")
+        raise InvalidImage("The TIFF image lists its strips more than once. Send a copy saved afresh as JPEG or PNG.")
     exif = file.getexif()
     for tag in TiffTags.TAGS_V2_GROUPS:
         if tag in exif:

@@ -23,10 +23,10 @@ _REFUSED = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"8BPS", "a Photoshop document"),
     (b"\x00\x00\x01\x00", "an icon"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
     (b"%!PS", "a PostScript document"),
     (b"\x1aE\xdf\xa3", "a video"),
     (b"MM\x00+", "a big-endian BigTIFF"),  # Pillow 13 takes its header for that of an ordinary TIFF
@@ -42,7 +42,7 @@ _REFUSED_TEXT = (
     (b"data:", "a data: address"),
 )
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-_REMEDY = "send the photograph itself, as JPEG, PNG or WebP"
+_REMEDY = "Send the image itself, as JPEG, PNG or WebP"
 
 
 def detect_format(data: bytes) -> str:
@@ -61,9 +61,9 @@ def detect_format(data: bytes) -> str:
     if _brands(data) & {b"avif", b"avis"}:
         if features.check("avif"):
             return "AVIF"
-        raise UnsupportedImageFormat(f"The file is AVIF, which this installation cannot read; {_REMEDY}.")
+        raise UnsupportedImageFormat(f"The file is AVIF. This installation cannot read it. {_REMEDY}.")
     seeming = _describe(data)
-    raise UnsupportedImageFormat(f"The file is not an image that is read here: {seeming}; {_REMEDY}.")
+    raise UnsupportedImageFormat(f"The file is not an image that is read here. {seeming}. {_REMEDY}.")
 
 
 def _brands(data: bytes) -> frozenset[bytes]:
@@ -79,13 +79,13 @@ def _describe(data: bytes) -> str:
     """Say what the file seems to be, without quoting it. The text ends in web pages and logs."""
     for magic, name in _REFUSED:
         if data.startswith(magic):
-            return f"it seems to be {name}"
+            return f"It seems to be {name}"
     if brands := _brands(data):
-        return f"it seems to be {'a HEIC photograph' if brands & _HEIF_BRANDS else 'a video'}"
+        return f"It seems to be {'a HEIC photograph' if brands & _HEIF_BRANDS else 'a video'}"
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, name in _REFUSED_TEXT:
         if start[: len(magic)].lower() == magic:
-            return f"it seems to be {'an SVG drawing' if b'<svg' in start.lower() else name}"
+            return f"It seems to be {'an SVG drawing' if b'<svg' in start.lower() else name}"
     if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
-        return "it seems to be text"
-    return f"its first bytes are {data[:8].hex(' ')}"
+        return "It seems to be text"
+    return f"Its first bytes are {data[:8].hex(' ')}"

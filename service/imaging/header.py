@@ -43,7 +43,7 @@ def _gif_pixels(data: bytes) -> int:
                 raise out_of_proportion("GIF", "remarks")
         position += 1
     if data[position] != 0x2C:
-        raise InvalidImage("The GIF holds no picture: send another file.")
+        raise InvalidImage("The GIF holds no image. Send another file.")
     left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, position + 1)
     return int(max(width, left + frame_width) * max(height, top + frame_height))
 
@@ -71,9 +71,9 @@ def _bmp_pixels(data: bytes) -> int:
     width, height, num_bits, compression = struct.unpack_from("<Ii2xHI", data, 18)
     pixels = int(width * abs(height))
     if compression in (1, 2) and max(pixels, len(data)) > _MAX_BMP_RLE:
-        raise not_read("BMP", "is large and run-length compressed", "send it as PNG")
+        raise not_read("BMP", "is large and run-length compressed", "Send it as PNG")
     if compression not in _BMP_COMPRESSIONS or num_bits not in _BMP_BITS:
-        raise not_read("BMP", "is packed in a rare way", "send it as PNG")
+        raise not_read("BMP", "is packed in a rare way", "Send it as PNG")
     return pixels
 
 

@@ -61,10 +61,10 @@ def inspect(data: bytes, limits: ImageLimits) -> Inspection:
         OutOfMemory: There is not enough memory. The image may be sound.
     """
     if not data:
-        raise MissingImage("There is no image: it has no bytes; send the bytes of a photograph.")
+        raise MissingImage("There is no image. The file has no bytes. Send the whole image file.")
     if len(data) > limits.max_image_bytes:
         raise ImageBytesTooLarge(
-            f"The image file has {len(data):,} bytes; up to {limits.max_image_bytes:,} are taken: send a smaller copy."
+            f"The image file has {len(data):,} bytes. Up to {limits.max_image_bytes:,} are taken. Send a smaller copy."
         )
     image_format = detect_format(data[:_HEAD_BYTES])
     with foreign_errors_blamed(image_format):
@@ -87,8 +87,8 @@ def check_pixels(num_pixels: int, limits: ImageLimits) -> None:
     """Refuse an image with too many pixels to decode. Raises `ImageTooLarge`."""
     if num_pixels > limits.max_image_pixels:
         raise ImageTooLarge(
-            f"The picture has {in_words(num_pixels)} pixels to decode; up to {in_words(limits.max_image_pixels)} are "
-            "taken: send a smaller copy."
+            f"The image has {in_words(num_pixels)} pixels to decode. Up to {in_words(limits.max_image_pixels)} are "
+            "taken. Send a smaller copy."
         )
 
 
@@ -109,8 +109,8 @@ def foreign_errors_blamed(image_format: str, is_starved: Callable[[], bool] = la
                 "a smaller copy."
             ) from error
         raise InvalidImage(
-            f"The {image_format} picture cannot be read: it is broken, cut short or of a rare kind; "
-            "send the whole file again, or a copy saved as JPEG or PNG."
+            f"The {image_format} image cannot be read. It is broken, cut short or of a rare kind. "
+            "Send the whole file again, or a copy saved as JPEG or PNG."
         ) from error
 
 

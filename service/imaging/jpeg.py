@@ -156,8 +156,8 @@ def _walk(data: bytes) -> tuple[_Frame, int]:
             frame.read_header(marker, data[begin:position])
             if frame.pixels > MAX_JPEG_PIXELS:
                 raise ImageTooLarge(
-                    f"The JPEG picture has {in_words(frame.pixels)} pixels; up to {in_words(MAX_JPEG_PIXELS)} "
-                    "are taken: send a smaller copy."
+                    f"The JPEG image has {in_words(frame.pixels)} pixels. Up to {in_words(MAX_JPEG_PIXELS)} "
+                    "are taken. Send a smaller copy."
                 )
         elif marker == 0xDA:
             frame.read_scan(data[begin:position])

@@ -37,10 +37,10 @@ def png_pixels(data: bytes) -> int:
     for kind, position, end in _chunks(data):
         length = end - position - 12
         if kind == b"CgBI":
-            raise not_read("PNG", "is packed for Apple's telephones", "send it as JPEG, or as an ordinary PNG")
+            raise not_read("PNG", "is packed for Apple's telephones", "Send it as JPEG, or as an ordinary PNG")
         if kind == _IDAT:  # Pillow verifies the checksums of the chunks before it, not of the image itself
             if not _is_sound(data, position, end):
-                raise InvalidImage("The PNG picture is damaged (a checksum differs): send the file again.")
+                raise InvalidImage("The PNG image is damaged, as a checksum differs. Send the file again.")
             left_bytes -= length
             if left_bytes < 0:
                 raise out_of_proportion("PNG", "data")

@@ -78,7 +78,7 @@ def _check_first(data: bytes, page: TiffPage) -> None:
     """Refuse a first page that is a thumbnail or a mask, as in raw files."""
     is_small = page.one(Tag.SUBFILE, 0) & 1 or page.one(Tag.OLD_SUBFILE, 1) == 2
     if is_small or page.one(Tag.SUBFILE, 0) & 4 or _has_larger_part(data, page):
-        raise not_read("TIFF", "begins with a thumbnail or a mask", "send the photograph itself, as JPEG or PNG")
+        raise not_read("TIFF", "begins with a thumbnail or a mask", "Send the image itself, as JPEG or PNG")
 
 
 def _has_larger_part(data: bytes, page: TiffPage) -> bool:
@@ -157,11 +157,13 @@ def _check_colours(page: TiffPage) -> None:
     if page.one(Tag.PHOTOMETRIC, _WHITE_IS_ZERO) == _PALETTE:
         colours = page.numbers.get(Tag.COLOURS, ())
         if len(colours) != 3 * 2 ** page.bits[0]:
-            raise InvalidImage("The TIFF picture is broken (its colour map has another length): send another copy.")
+            raise InvalidImage("The TIFF image has a colour map of the wrong length. Send another copy.")
         if max(colours) < 256:
             raise not_read("TIFF", "has a colour map of 0 to 255")
     if page.unsigned_bits == 16 and 0 < max(page.numbers.get(Tag.MOST_VALUE, (0,))) < _LEAST_FULL_LEVEL:
-        raise not_read("TIFF", "holds numbers of fewer than 16 bits in words of 16", "scale them to 0-65,535")
+        raise not_read(
+            "TIFF", "holds numbers of fewer than 16 bits in words of 16", "Scale them to 0-65,535 and send it again"
+        )
 
 
 def _check_strips(data: bytes, page: TiffPage) -> None:

@@ -116,7 +116,7 @@ def read_directory(data: bytes, start: int, *, is_little: bool, is_big: bool) ->
         found = _numbers(data, order, kind, count, field)
         is_size = tag in _SIZES or tag in LENGTHS
         if is_size and (not found or kind not in _LONG_INTEGERS or (tag in _SIZES and len(found) > 1)):
-            raise InvalidImage("The TIFF picture is broken (its size is not a number): send another copy.")
+            raise InvalidImage("The size of the TIFF image is not a number. Send another copy.")
         if found:
             numbers.setdefault(tag, found)
     return TiffPage(numbers, is_little)

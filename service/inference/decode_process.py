@@ -33,9 +33,9 @@ from service.machine import can_allocate, data_bytes
 
 COMMAND = (sys.executable, "-P", "-m", "service.inference.decode_process")  # -P: nothing from the current folder
 MARGIN_BYTES = 64 * 1024 * 1024  # that a process may take beside pixels and file: stacks, tables
-NO_MEMORY = "There is not enough memory to decode the picture. The picture is not at fault. Send it again later."
+NO_MEMORY = "There is not enough memory to decode the image. The image is not at fault. Send it again later."
 _WANTS_MORE = (
-    "The picture cannot be read: it takes more memory than its pixels need; send a smaller copy, or one saved as JPEG."
+    "The image takes more memory than its pixels need. It cannot be read. Send a smaller copy, or save it as JPEG."
 )
 _ENDS_IN_S = 1.0  # a process that has closed its socket
 _GRACE_S = 1.0  # after the deadline, at which the service ends the process

@@ -20,7 +20,7 @@ from service.machine import can_allocate, count_cores
 _MIDDLING_PIXELS = 4_000_000  # a thread decodes so many without holding up the others noticeably
 _PIXELS_BESIDE = 8_000_000  # 140 MB that a process takes beside its image: itself, a file of 20 MiB twice, the margin
 
-_TOO_LATE = "The deadline passed before the picture was decoded: allow more time."
+_TOO_LATE = "The deadline passed before the image was decoded. Allow more time."
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -134,7 +134,7 @@ class DecodeProcesses:
             if is_out_of_memory(error) or not can_allocate(MARGIN_BYTES):
                 raise OutOfMemory(NO_MEMORY) from error
             raise QueueFull(
-                "No process can be had for a picture of this kind: send it again later, or as JPEG or PNG."
+                "No process can be had for an image of this kind. Send it again later, or as JPEG or PNG."
             ) from None
         try:
             return self._decode_in(process, job)

@@ -21,9 +21,9 @@ PARTS_A_TURN = 256  # some milliseconds, in which no other connection is served
 
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00\r\n]*\r\n")
 
-_NO_TUNNEL = "CONNECT is for proxies, and this is none: send the request itself."
-_NO_MEMORY = "There is not enough memory to read the request: send it again after the seconds in Retry-After."
-_HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_S:g} seconds: send them at once."
+_NO_TUNNEL = "CONNECT is for proxies, and this is none. Send the request itself."
+_NO_MEMORY = "There is not enough memory to read the request. Send it again after the seconds in Retry-After."
+_HEAD_TOO_SLOW = f"Request line and headers did not arrive within {HEAD_TIMEOUT_S:g} seconds. Send them at once."
 
 
 class _Part(enum.Enum):

@@ -23,15 +23,15 @@ _UPGRADE = re.compile(rb"(?im)^upgrade:[^\n]*\n")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|([A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?")
 
 _UNREADABLE = (
-    "The request cannot be parsed as HTTP/1.1: look at its method, version, lengths and sizes of chunks, or let a "
+    "The request cannot be parsed as HTTP/1.1. Look at its method, version, lengths and sizes of chunks, or let a "
     "client library write them."
 )
-_HEAD_TOO_LARGE = "Request line and headers, or the trailers, have more than 32 KiB: send fewer or shorter ones."
+_HEAD_TOO_LARGE = "Request line and headers, or the trailers, have more than 32 KiB. Send fewer or shorter ones."
 _NOT_ONE_HOST = (
-    "A request has one Host header with a valid name, and only HTTP/1.0 may have none: let a client library write it."
+    "A request has one Host header with a valid name, and only HTTP/1.0 may have none. Let a client library write it."
 )
 _UNKNOWN_CODING = (
-    "The body's Transfer-Encoding is not plain chunked of HTTP/1.1: send it chunked, or with a Content-Length."
+    "The body's Transfer-Encoding is not plain chunked of HTTP/1.1. Send it chunked, or with a Content-Length."
 )
 
 

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from service.api.parameters import Parameters, join_top_k, read_parameters
 from service.errors import InvalidParameter
 
-NO_INTEGER = "input should be a valid integer, unable to parse string as an integer."
-TOO_SMALL = "input should be greater than or equal to 1."
-TOO_LARGE = "input should be less than or equal to 100000."
-TOO_LONG = "unable to parse input string as an integer, exceeded maximum size."
-UNKNOWN = "is no parameter of /predict. The nearest is 'top_k': write that, or leave it out."
+NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer."
+TOO_SMALL = "Input should be greater than or equal to 1."
+TOO_LARGE = "Input should be less than or equal to 100000."
+TOO_LONG = "Unable to parse input string as an integer, exceeded maximum size."
+UNKNOWN = "is no parameter of /predict. The nearest is 'top_k'. Write that, or leave it out."
 
 
 def read(query: bytes = b"", *timeouts: bytes) -> Parameters:
@@ -36,18 +36,18 @@ def test_a_number_may_be_written_in_several_ways(query: bytes, top_k: int | None
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        (b"top_k=0", f"top_k is '0': {TOO_SMALL}"),
-        (b"top_k=-1", f"top_k is '-1': {TOO_SMALL}"),
-        (b"top_k=100001", f"top_k is '100001': {TOO_LARGE}"),
-        (b"top_k=many", f"top_k is 'many': {NO_INTEGER}"),
-        (b"top_k", f"top_k is '': {NO_INTEGER}"),
-        (b"top_k=1.5", f"top_k is '1.5': {NO_INTEGER}"),
-        (b"top_k=2%00", f"top_k is '2\\x00': {NO_INTEGER}"),
-        (b"top_k=%E9", f"top_k is '\ufffd': {NO_INTEGER}"),
-        (b"top_k=" + b"9" * 5000, f"top_k is '{'9' * 79}: {TOO_LONG}"),
-        (b"top_k=" + b"x" * 20_000, f"top_k is '{'x' * 79}: {NO_INTEGER}"),
-        (b"top_k=2&top_k=3", "top_k is given twice, as '2' and '3': give it once."),
-        (b"top_k=2&top_k=2.0", "top_k is given twice, as '2' and '2.0': give it once."),
+        (b"top_k=0", f"top_k is '0'. {TOO_SMALL}"),
+        (b"top_k=-1", f"top_k is '-1'. {TOO_SMALL}"),
+        (b"top_k=100001", f"top_k is '100001'. {TOO_LARGE}"),
+        (b"top_k=many", f"top_k is 'many'. {NO_INTEGER}"),
+        (b"top_k", f"top_k is ''. {NO_INTEGER}"),
+        (b"top_k=1.5", f"top_k is '1.5'. {NO_INTEGER}"),
+        (b"top_k=2%00", f"top_k is '2\\x00'. {NO_INTEGER}"),
+        (b"top_k=%E9", f"top_k is '\ufffd'. {NO_INTEGER}"),
+        (b"top_k=" + b"9" * 5000, f"top_k is '{'9' * 79}. {TOO_LONG}"),
+        (b"top_k=" + b"x" * 20_000, f"top_k is '{'x' * 79}. {NO_INTEGER}"),
+        (b"top_k=2&top_k=3", "top_k is given twice, as '2' and '3'. Give it once."),
+        (b"top_k=2&top_k=2.0", "top_k is given twice, as '2' and '2.0'. Give it once."),
         (b"topk=2", f"'topk' {UNKNOWN}"),
         (b"=", f"'' {UNKNOWN}"),
         (b"x=1&top_k=0", f"'x' {UNKNOWN}"),
@@ -74,7 +74,7 @@ def test_a_timeout_is_in_milliseconds(timeout: bytes, timeout_s: float) -> None:
 def test_a_wrong_timeout_is_refused(timeout: bytes, reason: str) -> None:
     with pytest.raises(InvalidParameter) as refused:
         read(b"top_k=2", timeout)
-    assert str(refused.value) == f"x-request-timeout-ms is {timeout.decode('latin-1')!r}: {reason}"
+    assert str(refused.value) == f"x-request-timeout-ms is {timeout.decode('latin-1')!r}. {reason}"
 
 
 def test_the_query_is_judged_before_the_timeout() -> None:
@@ -92,11 +92,11 @@ def test_query_and_form_may_agree() -> None:
 @pytest.mark.parametrize(
     ("of_query", "of_form", "detail"),
     [
-        (3, ["2"], "top_k is given twice, as '3' and '2': give it once."),
-        (None, ["2", "3"], "top_k is given twice, as '2' and '3': give it once."),
-        (None, ["0"], f"top_k is '0': {TOO_SMALL}"),
-        (None, ["many" * 16], f"top_k is '{'many' * 10}': {NO_INTEGER}"),
-        (None, ["9" * 64], f"top_k is '{'9' * 40}': {TOO_LARGE}"),
+        (3, ["2"], "top_k is given twice, as '3' and '2'. Give it once."),
+        (None, ["2", "3"], "top_k is given twice, as '2' and '3'. Give it once."),
+        (None, ["0"], f"top_k is '0'. {TOO_SMALL}"),
+        (None, ["many" * 16], f"top_k is '{'many' * 10}'. {NO_INTEGER}"),
+        (None, ["9" * 64], f"top_k is '{'9' * 40}'. {TOO_LARGE}"),
     ],
 )
 def test_a_wrong_field_is_refused(of_query: int | None, of_form: list[str], detail: str) -> None:

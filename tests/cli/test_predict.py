@@ -172,7 +172,7 @@ def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -
     [
         ([], "no image to score"),
         (["{empty}"], "no image to score"),
-        (["{file}", "--top-k", "0"], "--top-k is 0; this model has 5 classes"),
+        (["{file}", "--top-k", "0"], "--top-k is 0. This model has 5 classes"),
         (["{file}", "--top-k", "6"], "--top-k is 6"),
         (["{file}", "--format", "xml"], "--format"),
         (["{file}", "--header", "X-API-Key: garden"], "--header goes with --url"),

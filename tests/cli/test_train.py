@@ -204,7 +204,7 @@ def test_training_keeps_the_limits_of_an_image(
     monkeypatch.setenv("FLOWERS_MAX_IMAGE_PIXELS", "1024")
     assert main(["train", str(drawn_folder), *places, "--device", "cpu", "--teacher", "none"]) == 2
     assert found
-    assert all("pixels to decode; up to 1,024 are taken: send a smaller copy" in words for words in found)
+    assert all("pixels to decode. Up to 1,024 are taken. Send a smaller copy" in words for words in found)
     assert not any("server" in words for words in found)
 
 

@@ -6,7 +6,7 @@ from service.data.check import CheckedPhotograph, DataCheck, Finding
 from service.data.losses import describe_losses, refuse_lost_classes
 from service.errors import DatasetError
 
-HEIC = "The file is not an image that this server reads: it seems to be a HEIC photograph; send it as JPEG."
+HEIC = "The file is not an image that is read here. It seems to be a HEIC photograph. Send it as JPEG."
 PDF = "It seems to be a PDF document."
 
 

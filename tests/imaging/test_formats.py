@@ -29,7 +29,7 @@ def test_an_avif_under_a_general_brand_is_found() -> None:
 
 def test_avif_is_refused_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "check", lambda feature: False)
-    with pytest.raises(UnsupportedImageFormat, match="AVIF, which this installation cannot read; send"):
+    with pytest.raises(UnsupportedImageFormat, match=r"AVIF\. This installation cannot read it\. Send"):
         detect_format(b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf")
 
 
@@ -46,7 +46,7 @@ def test_avif_is_refused_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch
         (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1", "a video"),
         (b"PK\x03\x04\x14\0", "a ZIP archive or an office document"),
         (b"8BPS\0\x01", "a Photoshop document"),
-        (b"\xff\x0a\xfa", "a JPEG XL picture"),
+        (b"\xff\x0a\xfa", "a JPEG XL image"),
         (b"data:image/png;base64,iVBORw0KGgo=", "a data: address"),
         (b'{"image": "iVBORw0KGgo="}', "JSON"),
         (b"BMW sells cars, and this is text", "text"),
@@ -54,12 +54,12 @@ def test_avif_is_refused_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_refusal_says_what_the_file_seems_to_be(data: bytes, seeming: str) -> None:
-    with pytest.raises(UnsupportedImageFormat, match=f"it seems to be {seeming}; send the photograph itself"):
+    with pytest.raises(UnsupportedImageFormat, match=rf"It seems to be {seeming}\. Send the image itself"):
         detect_format(data)
 
 
 def test_unknown_bytes_are_shown_as_numbers() -> None:
-    with pytest.raises(UnsupportedImageFormat, match="its first bytes are 00 01 02 03 fe ff;"):
+    with pytest.raises(UnsupportedImageFormat, match=r"Its first bytes are 00 01 02 03 fe ff\. "):
         detect_format(b"\0\x01\x02\x03\xfe\xff")
 
 

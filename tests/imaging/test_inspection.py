@@ -52,7 +52,7 @@ def test_a_large_jpeg_counts_as_it_is_decoded() -> None:
 
 
 def test_a_field_that_stops_early_is_an_invalid_image() -> None:
-    with pytest.raises(InvalidImage, match="GIF picture cannot be read"):
+    with pytest.raises(InvalidImage, match="GIF image cannot be read"):
         inspect(b"GIF89a\1", LIMITS)
 
 

@@ -102,7 +102,7 @@ def test_only_the_transparent_colour_becomes_white(
 def test_rows_missing_before_a_proper_end_are_noticed(colour_type: int, num_bands: int, missing: int) -> None:
     row = b"\0" + bytes(range(1, 1 + 32 * num_bands))
     assert decode_image(png(32, 24, row * 24, colour_type=colour_type)).pixels.shape == (24, 32, 3)
-    with pytest.raises(InvalidImage, match="PNG picture is cut short: send the whole file again"):
+    with pytest.raises(InvalidImage, match=r"PNG image is cut short\. Send the whole file again"):
         decode_image(png(32, 24, row * (24 - missing), colour_type=colour_type))
 
 

@@ -7,10 +7,10 @@ from service.imaging.refusals import cut_short, in_words, not_read, out_of_propo
 
 
 def test_a_refusal_names_the_format_and_the_remedy() -> None:
-    assert str(cut_short("GIF")) == "The GIF picture is cut short: send the whole file again."
-    assert str(out_of_proportion("PNG", "texts")).startswith("The PNG picture holds more texts than a photograph needs")
+    assert str(cut_short("GIF")) == "The GIF image is cut short. Send the whole file again."
+    assert str(out_of_proportion("PNG", "texts")).startswith("The PNG image holds more texts than it needs")
     assert str(not_read("BMP", "is rare")) == (
-        "The BMP picture is rare, which is not read here: send it as JPEG or PNG."
+        "The BMP image is rare. This kind is not read here. Send it as JPEG or PNG."
     )
     assert isinstance(cut_short("GIF"), InvalidImage)
     assert isinstance(not_read("BMP", "is rare"), UnsupportedImageFormat)

@@ -46,9 +46,7 @@ def test_each_kind_is_decoded_rightly_or_refused(name: str) -> None:
 
 @pytest.mark.parametrize("more", [(254, (1,)), (254, (4,)), (255, (2,))], ids=["thumbnail", "mask", "old thumbnail"])
 def test_a_first_page_without_an_own_image_is_refused(more: tuple[int, tuple[int, ...]]) -> None:
-    with pytest.raises(
-        UnsupportedImageFormat, match=r"begins with a thumbnail or a mask.*: send the photograph itself"
-    ):
+    with pytest.raises(UnsupportedImageFormat, match=r"begins with a thumbnail or a mask\. .* Send the image itself"):
         decode_image(tiff(Kind(RGB, COLOURS, RGB, more=(more,))))
 
 
@@ -74,7 +72,9 @@ def test_12_bits_in_words_of_16_are_refused(samples: NDArray[np.uint8]) -> None:
     photometric = {1: BLACK_IS_ZERO, 3: COLOURS, 4: INKS}[samples.shape[-1]]
     dark = samples.astype(np.uint16) * 16
     for order in "<>":
-        with pytest.raises(UnsupportedImageFormat, match=r"12 bits or fewer in words of 16.*: scale them to 0-65,535"):
+        with pytest.raises(
+            UnsupportedImageFormat, match=r"12 bits or fewer in words of 16\. .* Scale them to 0-65,535"
+        ):
             decode_image(tiff(Kind(dark, photometric, None, 16), order))
 
 
@@ -112,12 +112,12 @@ def test_strips_that_are_missing_are_missed() -> None:
         (279, (size, size, size - 3)),
         (273, (first, first + size, len(data) - 9)),
     ):
-        with pytest.raises(InvalidImage, match="TIFF picture is cut short"):
+        with pytest.raises(InvalidImage, match="TIFF image is cut short"):
             decode_image(changed(data, tag, values))
 
 
 def test_jpeg_strips_that_end_early_are_missed() -> None:
     data = encode(draw_photograph(2, 3, (320, 240)), "TIFF", compression="jpeg")
     assert decode_image(data).pixels.shape == (240, 320, 3)
-    with pytest.raises(InvalidImage, match="TIFF picture is cut short"):
+    with pytest.raises(InvalidImage, match="TIFF image is cut short"):
         decode_image(data.replace(b"\xff\xd9", b"\xff\0"))

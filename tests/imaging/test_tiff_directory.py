@@ -29,5 +29,5 @@ def test_a_tag_that_is_missing_has_a_default() -> None:
 
 
 def test_a_size_that_is_no_number_is_refused() -> None:
-    with pytest.raises(InvalidImage, match="its size is not a number"):
+    with pytest.raises(InvalidImage, match="size of the TIFF image is not a number"):
         read_page(tiff([(256, 2, 1, 40), *SIZES[1:]], tail=bytes(60)))

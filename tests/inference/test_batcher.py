@@ -236,7 +236,7 @@ class Broken:
 
 
 async def test_an_error_does_not_hold_its_image(engine: FakeEngine) -> None:
-    """No collection may be needed: they are rare, and each picture has megabytes."""
+    """No collection may be needed: they are rare, and each image has megabytes."""
     batcher = MicroBatcher(max_batch_size=8)
     loaded = fake_version(engine)
     held: list[weakref.ref[Broken]] = []

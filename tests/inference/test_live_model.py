@@ -88,9 +88,9 @@ async def test_later_versions_are_loaded_behind_the_traffic(watch: Watch) -> Non
 async def test_a_failed_warm_up_means_not_ready(watch: Watch) -> None:
     publish_example(watch.store)
     engine = watch.loader.engines[1] = FakeEngine()
-    engine.warm_up_error = EngineFailed("the warm-up picture got no probabilities")
+    engine.warm_up_error = EngineFailed("the warm-up image got no probabilities")
     assert await watch.look() is None
-    assert watch.live_model.health.reasons == ("version 1 was refused: the warm-up picture got no probabilities",)
+    assert watch.live_model.health.reasons == ("version 1 was refused: the warm-up image got no probabilities",)
     assert engine.closed.is_set()
 
 

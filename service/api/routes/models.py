@@ -36,7 +36,7 @@ async def model(request: Request, name: str) -> ModelDetails:
     live_model = service_of(request).live_model
     listed = _models(live_model).get(name)
     if listed is None:
-        raise errors.ModelNotFound(f"No model is called {name[:64]!r}: GET /models lists those there are.")
+        raise errors.ModelNotFound(f"No model is called {name[:64]!r}. Choose one that GET /models lists.")
     loaded = _loaded(live_model, name)
     refused = live_model.refused if name == live_model.model else {}
     return ModelDetails(
@@ -51,7 +51,7 @@ def _models(live_model: LiveModel) -> dict[str, ListedModel]:
     """Return the models of the store, and the served one. Its folder may be gone by now."""
     snapshot = live_model.snapshot
     if snapshot is None and live_model.current is None:
-        raise errors.NotReady("The model store has not been read yet: ask again after the seconds in Retry-After.")
+        raise errors.NotReady("The model store has not been read yet. Ask again after the seconds in Retry-After.")
     listed = dict(snapshot or {})
     if live_model.current is not None:
         listed.setdefault(live_model.current.model, ListedModel())

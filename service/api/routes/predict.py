@@ -36,7 +36,7 @@ async def predict(request: Request) -> Response:
             async with asyncio.timeout_at(gives_up_at):
                 upload = await read_image(request, ticket, service.upload_limits)
         except TimeoutError:
-            raise errors.DeadlineExceeded("The deadline passed while the body arrived: allow more time.") from None
+            raise errors.DeadlineExceeded("The deadline passed while the body arrived. Allow more time.") from None
         top_k = join_top_k(parameters.top_k, upload.top_k)
         check_top_k(top_k, len(class_names))
         # The server's own limit counts from the end of the upload, which has a limit of its own.
