@@ -25,15 +25,15 @@ def summarise(evaluation: Evaluation) -> str:
     interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
     counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
     lines = [
-        f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}",
-        f"calibration error  {evaluation.expected_calibration_error:.1%}; "
-        f"a perfectly calibrated network: up to {evaluation.calibration_error_by_chance:.1%} by chance",
+        f"accuracy           {evaluation.accuracy:.1%}, {counts}, 95 % interval {interval}",
+        f"calibration error  {evaluation.expected_calibration_error:.1%}, "
+        f"of a perfectly calibrated network up to {evaluation.calibration_error_by_chance:.1%} by chance",
         f"log loss           {evaluation.log_loss:.3f}",
     ]
     if absent := evaluation.absent_classes:
         num_classes = len(evaluation.class_names)
         present = f"{num_classes - len(absent)} of the model's {num_classes}"
-        lines.append(f"classes            {present}; there are no photographs of {', '.join(absent)}")
+        lines.append(f"classes            {present}, without photographs of {', '.join(absent)}")
     return "\n".join(lines)
 
 

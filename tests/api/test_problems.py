@@ -312,7 +312,7 @@ async def test_want_of_memory_is_logged_without_a_stack(service: Running, monkey
     monkeypatch.setattr(service.service.predictor, "require", Mock(side_effect=MemoryError))
     with capture_logs() as events:
         response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
-    [event] = [event for event in events if event["event"] == "out of memory"]
+    [event] = [event for event in events if event["event"] == "memory exhausted"]
     assert (event["log_level"], event["request_id"]) == ("warning", response.headers["x-request-id"])
     assert "exc_info" not in event
 

@@ -121,7 +121,7 @@ def test_sigterm_lets_accepted_requests_be_answered(tiny_version: Path) -> None:
             assert httpx.get(f"{service.url}/livez").status_code == 200
             answer = finish()
             assert (answer.status, json.load(answer)["label"]) == (200, "roses")
-        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.wait_for("service stopped")["unanswered"] == 0
         assert service.process.wait() == 0
 
 
@@ -149,7 +149,7 @@ def test_an_endless_upload_does_not_fail_the_stop(tiny_version: Path) -> None:
             answer = connection.getresponse()
             assert (answer.status, json.load(answer)["type"]) == (503, "/problems/draining")
             assert answer.headers["X-Request-ID"]
-        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.wait_for("service stopped")["unanswered"] == 0
         assert service.process.wait() == 0
 
 
@@ -382,7 +382,7 @@ def test_a_hanging_engine_ends_the_process_with_1(tmp_path: Path) -> None:
         assert "not answered" in service.wait_for("engine in trouble")["reason"]
         assert "not answered" in httpx.get(f"{service.url}/readyz").json()["detail"]
         assert httpx.get(f"{service.url}/livez").status_code == 200
-        assert "new one can take its place" in service.wait_for("giving up")["reason"]
+        assert "new one in its place" in service.wait_for("service failed")["reason"]
         assert process.wait() == 1
 
 
@@ -400,7 +400,7 @@ def test_an_unanswered_image_makes_the_exit_code_1(tmp_path: Path) -> None:
             pass  # the image has not arrived yet
         process.send_signal(signal.SIGTERM)
         assert json.load(connection.getresponse())["type"] == "/problems/draining"
-        assert service.wait_for("stopped")["unanswered"] == 1
+        assert service.wait_for("service stopped")["unanswered"] == 1
         assert process.wait(60) == 1
 
 
@@ -411,7 +411,7 @@ def test_a_signal_ends_a_process_whose_engine_hangs(tmp_path: Path) -> None:
         service = Served(process)
         service.wait_for("engine in trouble")
         process.send_signal(signal.SIGTERM)
-        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.wait_for("service stopped")["unanswered"] == 0
         assert process.wait(60) == 0
 
 
