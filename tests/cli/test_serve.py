@@ -322,7 +322,7 @@ def test_a_missing_device_ends_the_service_with_1(tiny_version: Path, tmp_path: 
         assert service.process.stderr is not None
         *_, last = service.process.stderr
         assert service.process.wait() == 1
-        assert last.startswith("flowers: --device gpu: there is no GPU")
+        assert last.startswith("flowers: --device gpu fails. There is no GPU")
 
 
 @pytest.mark.slow
@@ -431,8 +431,7 @@ def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == (
-        f"flowers: port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port "
-        "(FLOWERS_PORT)\n"
+        f"flowers: Port {port} of 127.0.0.1 is taken. Stop its program, or choose another with --port (FLOWERS_PORT)\n"
     )
 
 
@@ -441,7 +440,7 @@ def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
     [
         (socket.gaierror(-2, "unknown"), "is no address of this machine"),
         (OSError(errno.EADDRNOTAVAIL, "not available"), "is no address of this machine"),
-        (PermissionError(errno.EACCES, "denied"), "choose one above 1023 with --port"),
+        (PermissionError(errno.EACCES, "denied"), "Choose one above 1023 with --port"),
         (OSError(errno.EMFILE, "too many open files"), "too many open files"),
     ],
 )

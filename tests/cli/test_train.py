@@ -84,7 +84,7 @@ def test_unreadable_photographs_are_named_before_and_in_the_error(
         (tmp_path / "photos" / "tulips" / f"{number}.HEIC").write_bytes(HEIC)
     assert main(["train", str(tmp_path / "photos"), *places, *QUICK]) == 2
     error = capsys.readouterr().err
-    assert_one_sentence(error, "3 of 3 files of tulips cannot be used: 3 not-an-image, such as tulips/0.HEIC")
+    assert_one_sentence(error, "3 of 3 files of tulips cannot be used. not-an-image holds for 3, such as tulips/0.HEIC")
     assert all(f"not-an-image: tulips/{number}.HEIC: " in error for number in range(3))
 
 
@@ -97,7 +97,7 @@ def test_an_error_of_the_split_names_lost_photographs(
     assert main(["train", str(tmp_path / "photos"), *places, *QUICK]) == 2
     error = capsys.readouterr().err
     assert_one_sentence(error, "tulips")
-    assert "11 of 60 files cannot be used: 11 not-an-image" in error.splitlines()[-1]
+    assert "11 of 60 files cannot be used. not-an-image holds for 11" in error.splitlines()[-1]
     assert "not-an-image: tulips/001.jpg: " in error
 
 
@@ -131,7 +131,7 @@ def test_an_unfit_name_is_refused_before_the_reading(
     tmp_path: Path, places: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(tmp_path / "nowhere"), *places, "--name", "../x"]) == 2
-    assert_one_sentence(capsys.readouterr().err, "'../x' cannot be the name of a model: give it 1 to 64 letters")
+    assert_one_sentence(capsys.readouterr().err, "'../x' cannot be the name of a model. Give it 1 to 64 letters")
 
 
 @dataclass

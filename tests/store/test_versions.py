@@ -87,7 +87,7 @@ def test_what_is_not_there_is_named_with_what_is(store: Path) -> None:
         resolve_version(store, "rosen")
     with pytest.raises(ModelNotFound, match=r"which has none\. Train one with `flowers train`,"):
         resolve_version(store / "nowhere", "flowers")
-    with pytest.raises(VersionNotFound, match=r"model flowers has no version 4; there is 1, 2, 3"):
+    with pytest.raises(VersionNotFound, match=r"Model flowers has no version 4\. It has 1, 2, 3"):
         resolve_version(store, "flowers", 4)
     with pytest.raises(ModelNotFound):
         unpin(store, "rosen")
