@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import unicodedata
 from pathlib import Path
 from unittest.mock import Mock
@@ -21,6 +22,7 @@ from service.data.near_duplicates import perceptual_hash
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits
+from service.imaging.pixels import Decoded
 from service.imaging.profiles import to_srgb
 
 
@@ -89,6 +91,7 @@ def test_each_unusable_file_is_named_with_its_reason(tmp_path: Path) -> None:
     ]
     assert len(check.photographs) == 2 * SMALL_CLASS
     assert all(finding.detail for finding in check.findings)
+    assert "No such file" in check.findings[5].detail
 
 
 def test_both_unicode_forms_are_checked_as_one_class(tmp_path: Path) -> None:
@@ -174,6 +177,32 @@ def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
         "small-class: b has 29 usable photographs, fewer than 30; add some",
         "unbalanced: c has 100 usable photographs and a 29, more than 3 to 1; add to the smaller",
     ]
+
+
+def test_three_to_one_is_balanced(tmp_path: Path) -> None:
+    images = {f"c/{number}.png": _noise(5000 + number) for number in range(3 * SMALL_CLASS)}
+    assert _check(_write(tmp_path, _plain() | images)).findings == ()
+
+
+def test_an_interrupted_check_decodes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    interrupted = threading.Event()
+
+    def decode(data: bytes, limits: ImageLimits) -> Decoded:
+        if decoded:
+            interrupted.wait(60)
+        decoded.append(data)
+        return decode_image(data, limits)
+
+    def interrupt(*_: int) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    folder = read_folder(_write(tmp_path, _plain()))
+    monkeypatch.setattr("service.data.check.decode_image", decode)
+    with pytest.raises(KeyboardInterrupt):
+        check_folder(folder, progress=interrupt)
+    assert len(decoded) < len(folder.photographs)
 
 
 def test_a_class_of_broken_files_does_not_raise(tmp_path: Path) -> None:

@@ -134,9 +134,14 @@ def _group_in(*parts: str) -> list[CheckedPhotograph]:
 def test_the_part_with_most_of_a_group_keeps_it(places: list[str], winner: str) -> None:
     group = _group_in(*places)
     check = _check([*_with_near_duplicates(60).photographs, *group])
-    part_of = _part_of(split_photographs(check, seed=0))
+    split = split_photographs(check, seed=0)
+    part_of = _part_of(split)
     kept = [part_of.get(photograph.file) for photograph in group]
     assert kept == [winner if place == winner else None for place in places]
+    first = next(photograph for photograph, part in zip(group, kept, strict=True) if part)
+    lost = [finding for finding in split.set_aside if finding.files[0] in {photograph.file for photograph in group}]
+    assert len(lost) == kept.count(None)
+    assert all(finding.detail.endswith(f"the same as {first.file} in {winner}") for finding in lost)
 
 
 def test_the_place_of_a_photograph_never_changes() -> None:

@@ -140,16 +140,18 @@ def test_only_a_lone_call_has_all_cores(tiny_version: Path, squares: Pixels, mon
     assert WatchedSession.ran == [1, 3]
 
 
-def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
+def test_images_of_another_size_are_engine_failed(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(EngineFailed, match="could not score 1 images"):
         engine.run(np.zeros((1, 8, 8, 3), np.uint8))
+    assert capfd.readouterr().err == "", "the log is the service's own"
 
 
-def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels) -> None:
-    engine = load(tiny_version / "flowers" / "1")
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels, is_alone: bool) -> None:
+    engine = load(tiny_version / "flowers" / "1", threads=2)
     engine.close()
     with pytest.raises(EngineFailed):
-        engine.run(squares[:1])
+        engine.run(squares[:1], is_alone=is_alone)
 
 
 @pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
@@ -208,10 +210,18 @@ def flat(*others: onnx.NodeProto, last: str = "probabilities") -> list[onnx.Node
     ]
 
 
+def of_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph, which takes float32."""
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
         graph(flat(), shape=("N", 8, 6, 4)),
+        graph(flat(), shape=("N", 4, 16, 3)),
+        of_numbers(graph(flat())),
         graph(flat(), shape=(4, 8, 8, 3)),
         graph(flat(last="scores"), output="scores"),
     ],
