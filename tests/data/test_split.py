@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from service.data.check import CheckedPhotograph, DataCheck
@@ -72,6 +72,7 @@ def _part_of(split: Split) -> dict[str, str]:
     return {photograph.file: part for part in PARTS for photograph in split.photographs[part]}
 
 
+@settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**31 - 1))
 def test_removing_photographs_moves_no_other_from_part_to_part(data: st.DataObject, seed: int) -> None:
     check = _with_near_duplicates(60)
@@ -86,6 +87,7 @@ def test_removing_photographs_moves_no_other_from_part_to_part(data: st.DataObje
     }
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), shape=st.integers(0, 5))
 def test_near_duplicates_never_lie_in_two_parts(seed: int, shape: int) -> None:
     check = _with_near_duplicates(60, seed=shape)
