@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 import unicodedata
 from pathlib import Path
 from unittest.mock import Mock
@@ -22,7 +21,6 @@ from service.data.near_duplicates import perceptual_hash
 from service.errors import OutOfMemory
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits
-from service.imaging.pixels import Decoded
 from service.imaging.profiles import to_srgb
 
 
@@ -182,27 +180,6 @@ def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
 def test_three_to_one_is_balanced(tmp_path: Path) -> None:
     images = {f"c/{number}.png": _noise(5000 + number) for number in range(3 * SMALL_CLASS)}
     assert _check(_write(tmp_path, _plain() | images)).findings == ()
-
-
-def test_an_interrupted_check_decodes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[bytes] = []
-    interrupted = threading.Event()
-
-    def decode(data: bytes, limits: ImageLimits) -> Decoded:
-        if decoded:
-            interrupted.wait(60)
-        decoded.append(data)
-        return decode_image(data, limits)
-
-    def interrupt(*_: int) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    folder = read_folder(_write(tmp_path, _plain()))
-    monkeypatch.setattr("service.data.check.decode_image", decode)
-    with pytest.raises(KeyboardInterrupt):
-        check_folder(folder, progress=interrupt)
-    assert len(decoded) < len(folder.photographs)
 
 
 def test_a_class_of_broken_files_does_not_raise(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import socket
 import tarfile
 import threading
@@ -188,6 +189,20 @@ def test_two_at_once_download_once(server: _Server, cache: Path) -> None:
     with ThreadPoolExecutor(2) as executor:
         folders = list(executor.map(lambda _: fetch(_data_set(server), cache), range(2)))
     assert folders == [cache / "flowers"] * 2
+    assert server.requests == 1
+
+
+def test_a_folder_that_another_process_made_is_taken(
+    server: _Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came while this one waited for the lock."""
+    made = fetch(_data_set(server), cache.parent / "other")
+
+    def wait(lock: io.TextIOBase, operation: int) -> None:
+        shutil.copytree(made, cache / "flowers")
+
+    monkeypatch.setattr("fcntl.flock", wait)
+    assert fetch(_data_set(server), cache) == cache / "flowers"
     assert server.requests == 1
 
 

@@ -1,5 +1,4 @@
 import os
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 from support.drawing import draw_photograph, encode
 from support.fakes import FakeEngine
+from support.giving_up import given_up
 from support.icc import cmyk_profile, matrix_profile
 
 from service.data.check import pixels_digest
@@ -76,11 +76,11 @@ def test_batches_are_bounded(paths: list[Path]) -> None:
 
 def test_scores_that_are_given_up_decode_no_more(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
-    given_up = threading.Event()
+    is_given_up = given_up(monkeypatch)
 
     def decode(data: bytes, limits: ImageLimits) -> Decoded:
         if len(decoded) >= BATCH_SIZE:
-            given_up.wait(60)
+            is_given_up.wait()
         decoded.append(data)
         return decode_image(data, limits)
 
@@ -88,7 +88,6 @@ def test_scores_that_are_given_up_decode_no_more(paths: list[Path], monkeypatch:
     results = score_each(FakeEngine(), paths, RULE, LIMITS, decode_threads=1)
     assert isinstance(results, Generator)
     next(results)
-    given_up.set()
     results.close()
     assert len(decoded) < len(paths)
 
