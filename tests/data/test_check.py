@@ -178,8 +178,8 @@ def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
 
 
 def test_three_to_one_is_balanced(tmp_path: Path) -> None:
-    images = {f"c/{number}.png": _noise(5000 + number) for number in range(3 * SMALL_CLASS)}
-    assert _check(_write(tmp_path, _plain() | images)).findings == ()
+    images = _plain() | {f"c/{number}.png": _noise(5000 + number) for number in range(3 * SMALL_CLASS)}
+    assert _check(_write(tmp_path, images)).findings == ()
 
 
 def test_a_class_of_broken_files_does_not_raise(tmp_path: Path) -> None:
