@@ -74,6 +74,30 @@ def test_a_load_without_any_answer_is_a_failure(capsys: pytest.CaptureFixture[st
     assert "/problems/draining" in capsys.readouterr().out
 
 
+def test_the_errors_of_all_loads_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(number: int) -> bytes:
+        return http() if number == 0 else http(503, b'{"type": "/problems/draining"}', "application/problem+json")
+
+    with scripted_server(script) as server:
+        main(["bench", f"http://127.0.0.1:{server.port}", "--connections", "1,2", *BRIEF])
+    rows = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    first, second, total = (int(row[-1]) for row in rows if row and row[0] in ("connections:", "/problems/draining"))
+    assert first + second == total
+
+
+@pytest.mark.parametrize(("flags", "connections"), [([], [1, 8, 32]), (["--rate", "50"], [512])])
+def test_loads_without_connections_have_the_stated_ones(
+    flags: list[str], connections: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def script(_: int) -> bytes:
+        return http()
+
+    with scripted_server(script) as server:
+        brief = ["--duration-s", "0.1", "--warm-up-s", "0", "--json"]
+        assert main(["bench", f"http://127.0.0.1:{server.port}", *flags, *brief]) == 0
+    assert [run["connections"] for run in json.loads(capsys.readouterr().out)["runs"]] == connections
+
+
 def test_headers_go_with_each_request() -> None:
     async def script(_: int) -> bytes:
         return http()
@@ -116,6 +140,7 @@ def test_ctrl_c_during_a_measurement_exits_with_130() -> None:
         (["--connections", "0"], "--connections"),
         (["--rate", "inf"], "--rate"),
         (["--duration-s", "0"], "--duration-s"),
+        (["--duration-s", "3601"], "0.1 to 3600 seconds"),
         (["--timeout-s", "nan"], "--timeout-s"),
         (["--header", "no colon"], "--header"),
         (["--header", "A: b\r\nC: d"], "--header"),

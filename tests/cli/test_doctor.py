@@ -92,6 +92,12 @@ def test_an_empty_store_exits_with_1_and_a_remedy(tmp_path: Path, capsys: Captur
     assert "models: all at their defaults" not in table
 
 
+def test_another_model_than_flowers_is_tried(store: Path, capsys: Capture) -> None:
+    exit_code, found = examine("--model-store", str(store), "--model", "birds", capsys=capsys)
+    assert exit_code == 1
+    assert "no model birds" in sentences(found, fatal=True)[0]
+
+
 def test_a_damaged_version_beside_a_sound_one_warns(store: Path, capsys: Capture) -> None:
     damage(store / "flowers" / "2")
     exit_code, found = examine("--model-store", str(store), capsys=capsys)

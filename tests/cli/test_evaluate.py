@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from service.engines.engine import Engine
 from service.engines.open_version import load_engine
 from service.engines.wish import EngineWish
 from service.evaluation.score import score_photographs
+from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits, ResizeRule
+from service.imaging.pixels import Decoded
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
 from service.store.publish import publish_version
@@ -162,6 +165,19 @@ def test_all_settings_of_the_engine_reach_it(verb: str, folder: Path, wishes: li
     flags = "--engine onnxruntime --device cpu --precision int8 --engine-threads 3 --gpu-memory-limit-mb 700"
     assert main([verb, str(folder), *flags.split()]) == 0
     assert wishes == [EngineWish("onnxruntime", "cpu", "int8", threads=3, gpu_memory_limit_mb=700)]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_as_many_threads_decode_as_are_asked_for(verb: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+
+    def decode(data: bytes, limits: ImageLimits) -> Decoded:
+        threads.add(threading.current_thread().name)
+        return decode_image(data, limits)
+
+    monkeypatch.setattr("service.evaluation.score.decode_image", decode)
+    assert main([verb, str(folder), "--decode-threads", "1"]) == 0
+    assert len(threads) == 1
 
 
 def test_check_measures_in_float32_unless_told_otherwise(folder: Path, wishes: list[EngineWish]) -> None:

@@ -90,6 +90,19 @@ def test_a_full_disk_is_one_sentence_with_code_1() -> None:
         assert process.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["EDQUOT", "EFBIG"])
+def test_a_spent_quota_is_one_sentence_with_code_1(name: str) -> None:
+    program = (
+        "import errno, os, sys; from unittest.mock import Mock; from service.cli import doctor, main\n"
+        f"full = OSError(errno.{name}, os.strerror(errno.{name}), 'report.json')\n"
+        "doctor.find_packages = Mock(side_effect=full); sys.exit(main.main(['doctor']))"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr.startswith("flowers: report.json cannot be written: ")
+    assert process.stderr.count("\n") == 1
+
+
 def test_a_verb_works_without_standard_output() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "service", "--version"],

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def test_list_shows_version_mark_date_network_accuracy_and_size(store: Path, cap
         ["flowers", str(version), *(["live"] if version == 3 else []), *shown] for version in (1, 2, 3)
     ]
     assert (exit_code, err) == (0, "")
+
+
+def test_the_size_is_in_millions_of_bytes(store: Path, capsys: Capture) -> None:
+    (store / "birds" / "1" / "more").touch()
+    os.truncate(store / "birds" / "1" / "more", 3_000_000)
+    assert " 3.0 MB" in run("list", "--model", "birds", capsys=capsys)[1]
+
+
+def test_the_pinned_version_is_marked_as_such(store: Path, capsys: Capture) -> None:
+    assert run("use", "2", capsys=capsys)[0] == 0
+    _, out, _ = run("list", "--model", "flowers", capsys=capsys)
+    rows = [line.replace("│", " ").split() for line in out.splitlines() if "│" in line]
+    assert [row[2] for row in rows] == ["2026-01-02", "pinned", "2026-01-02"]
 
 
 def test_list_json_is_for_programs(store: Path, capsys: Capture) -> None:

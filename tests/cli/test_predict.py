@@ -121,6 +121,12 @@ def test_files_without_image_suffixes_must_be_named(photographs: Path, capsys: C
     assert by_label(rows[0]) == pytest.approx(by_label(rows[1]), abs=1e-5), "its content decides"
 
 
+def test_suffixes_of_cameras_and_telephones_are_images(photographs: Path, capsys: Capture) -> None:
+    for name in ("ROSES.JPG", "roses.mpo"):
+        shutil.copy(photographs / "roses.jpg", photographs / name)
+    assert len(predict_json(photographs, capsys=capsys)[1]) == 7
+
+
 def test_top_k_takes_the_best(photographs: Path, url: str, capsys: Capture) -> None:
     file = photographs / "roses.jpg"
     everything = predict_json(file, capsys=capsys)[1][0]["predictions"]
@@ -153,6 +159,8 @@ def test_csv_lines_have_the_same_columns(photographs: Path, capsys: Capture) -> 
     by_file = {Path(row[0]).name: row for row in rows}
     assert by_file["broken, really.jpg"][1] != ""
     assert by_file["roses.jpg"][1] == ""
+    assert by_file["roses.jpg"][2] in ("true", "false")
+    assert "\r" not in captured.out
     assert float(by_file["roses.jpg"][4]) >= float(by_file["roses.jpg"][6])
 
 
@@ -180,6 +188,7 @@ def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -
             ["{file}", "--url", "http://localhost:1", "--header", "garden"],
             '--header is malformed. Give it as "Name: value"',
         ),
+        (["{file}", "--url", "http://localhost:1", "--header", "X-Rose: rosé"], "in printable ASCII"),
     ],
 )
 def test_asking_wrongly_is_one_sentence(

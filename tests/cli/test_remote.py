@@ -3,11 +3,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support.giving_up import given_up
 
 from service.cli.main import main
 from service.cli.remote import Row, predict_remotely
@@ -71,6 +72,43 @@ def test_a_file_is_sent_as_the_multipart_field_file(serve: Callable[[Answer], st
     assert path == "/predict?top_k=2"
     assert b'name="file"' in body
     assert b"photograph 0" in body
+    assert b"0.jpg" not in body, "its name stays here"
+
+
+def test_an_unsure_answer_stays_unsure(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    (row,) = predict_remotely(
+        files[:1], None, serve(lambda *_: (200, json.dumps(GOOD | {"confident": False}).encode()))
+    )
+    assert row.confident is False
+
+
+def test_four_files_are_sent_at_once(serve: Callable[[Answer], str], files: list[Path]) -> None:
+    all_here = threading.Barrier(4)
+
+    def answer(*_: object) -> tuple[int, bytes]:
+        all_here.wait(30)
+        return 200, json.dumps(GOOD).encode()
+
+    assert not [row.error for row in predict_remotely(files[:8], None, serve(answer)) if row.error]
+
+
+def test_answers_that_are_given_up_send_no_more(
+    serve: Callable[[Answer], str], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[bytes] = []
+    is_given_up = given_up(monkeypatch)
+
+    def answer(_: str, body: bytes) -> tuple[int, bytes]:
+        bodies.append(body)
+        if b"photograph 0" not in body:
+            is_given_up.wait()
+        return 200, json.dumps(GOOD).encode()
+
+    rows = predict_remotely(files, None, serve(answer))
+    assert isinstance(rows, Generator)
+    next(rows)
+    rows.close()
+    assert len(bodies) < len(files)
 
 
 def test_answers_come_in_the_order_of_the_files(serve: Callable[[Answer], str], files: list[Path]) -> None:
@@ -195,6 +233,14 @@ def test_a_dead_proxy_is_named_by_its_variable(
     assert said.count("\n") == 1
     assert "proxy of HTTP_PROXY" in said
     assert "add flowers.example to NO_PROXY" in said
+
+
+def test_a_proxy_that_refuses_is_named_by_its_variable(
+    serve: Callable[[Answer], str], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", serve(lambda *_: (200, b"")))
+    with pytest.raises(ServiceError, match="cannot be reached through the proxy of HTTPS_PROXY"):
+        list(predict_remotely(files, None, "https://flowers.example"))
 
 
 def test_names_beyond_the_output_encoding_are_escaped(serve: Callable[[Answer], str], tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.main import main
-from service.cli.terminal import captured_messages, make_progress, print_result, printable
+from service.cli.terminal import captured_messages, describe_error, make_progress, print_result, printable
+from service.errors import InvalidVersion
 
 ESCAPES = "\x1b[31mred\x9b\x07\u202e"
 ESCAPED = r"\x1b[31mred\x9b\x07\u202e"
@@ -29,6 +30,19 @@ def test_no_escape_sequence_of_a_name_is_printed(capsys: pytest.CaptureFixture[s
     assert r"\x1b[31mred\x9b" in printed.out
     assert ESCAPED in printed.err
     assert "\x1b" not in printed.out + printed.err
+
+
+def test_a_pipe_gets_the_width_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("file")
+    table.add_row("a long name " * 50)
+    print_result(table)
+    assert "a long name " * 49 in capsys.readouterr().out
+
+
+def test_of_the_words_of_a_runtime_few_are_shown() -> None:
+    error = InvalidVersion("it cannot be loaded")
+    error.__cause__ = RuntimeError("x" * 1000 + "\nin a function")
+    assert describe_error(error) == f"it cannot be loaded ({'x' * 200})"
 
 
 @pytest.mark.parametrize("columns", ["1", "2"])

@@ -89,6 +89,7 @@ def test_each_unusable_file_is_named_with_its_reason(tmp_path: Path) -> None:
     ]
     assert len(check.photographs) == 2 * SMALL_CLASS
     assert all(finding.detail for finding in check.findings)
+    assert "No such file" in check.findings[5].detail
 
 
 def test_both_unicode_forms_are_checked_as_one_class(tmp_path: Path) -> None:
@@ -174,6 +175,11 @@ def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
         "small-class: b has 29 usable photographs, fewer than 30. Add some.",
         "unbalanced: c has 100 usable photographs and a 29, more than 3 to 1. Add to the smaller.",
     ]
+
+
+def test_three_to_one_is_balanced(tmp_path: Path) -> None:
+    images = _plain() | {f"c/{number}.png": _noise(5000 + number) for number in range(3 * SMALL_CLASS)}
+    assert _check(_write(tmp_path, images)).findings == ()
 
 
 def test_a_class_of_broken_files_does_not_raise(tmp_path: Path) -> None:

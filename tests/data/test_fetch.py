@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import socket
 import tarfile
 import threading
@@ -106,6 +107,29 @@ def test_progress_reaches_the_last_byte_of_an_archive(server: _Server, cache: Pa
     assert {entry.name for entry in cache.iterdir()} == {"flowers", "flowers.tgz", ".flowers.lock"}
 
 
+def test_the_archive_is_asked_for_as_it_is_stored(server: _Server, cache: Path) -> None:
+    """Its digest is that of the stored bytes, wherever it has moved to."""
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append((request.path, request.headers["Accept-Encoding"]))
+        if request.path == "/flowers.tgz":
+            request.send_response(302)
+            request.send_header("Location", "/moved.tgz")
+            request.end_headers()
+        else:
+            _send(ARCHIVE)(request)
+
+    server.answer = answer
+    assert fetch(_data_set(server), cache) == cache / "flowers"
+    assert asked == [("/flowers.tgz", "identity"), ("/moved.tgz", "identity")]
+
+
+def test_the_cache_may_lie_at_home(server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch(_data_set(server), Path("~/cache")) == tmp_path / "cache" / "flowers"
+
+
 def test_a_second_call_finds_the_folder_and_asks_nobody(server: _Server, cache: Path) -> None:
     fetch(_data_set(server), cache)
     (cache / "flowers.tgz").unlink()
@@ -165,6 +189,20 @@ def test_two_at_once_download_once(server: _Server, cache: Path) -> None:
     with ThreadPoolExecutor(2) as executor:
         folders = list(executor.map(lambda _: fetch(_data_set(server), cache), range(2)))
     assert folders == [cache / "flowers"] * 2
+    assert server.requests == 1
+
+
+def test_a_folder_that_another_process_made_is_taken(
+    server: _Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came while this one waited for the lock."""
+    made = fetch(_data_set(server), cache.parent / "other")
+
+    def wait(lock: io.TextIOBase, operation: int) -> None:
+        shutil.copytree(made, cache / "flowers")
+
+    monkeypatch.setattr("fcntl.flock", wait)
+    assert fetch(_data_set(server), cache) == cache / "flowers"
     assert server.requests == 1
 
 
@@ -290,11 +328,12 @@ def test_an_archive_that_leaves_its_folder_writes_nothing(
     ("archive", "message"),
     [
         (_archive(_member("flowers/bomb", size=5_000_000)), "unpacks to over 4 times its size"),
+        (_archive(*[_member("flowers/empty")] * 5000), "unpacks to over 4 times its size"),
         (b"not a gzip file", "cannot be unpacked"),
         (ARCHIVE[:-200], "cannot be unpacked"),
         (_archive(files={}), "holds no file under flowers/"),
     ],
-    ids=["bomb", "no archive", "cut short", "empty"],
+    ids=["bomb", "empty files", "no archive", "cut short", "empty"],
 )
 def test_a_damaged_archive_is_one_clear_error(server: _Server, cache: Path, archive: bytes, message: str) -> None:
     server.answer = _send(archive)

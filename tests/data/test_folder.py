@@ -67,6 +67,7 @@ def test_a_class_without_a_file_is_refused_by_name(tmp_path: Path) -> None:
     [
         (b"\xff\xfe.jpg", "is not UTF-8"),
         (b"x" * 201, "longer than 200 bytes"),
+        ("ä".encode() * 101, "longer than 200 bytes"),
         (b"line\nbreak.jpg", "control character"),
         (b"back\\slash.jpg", "backslash"),
     ],

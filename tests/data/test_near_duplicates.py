@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from service.data.near_duplicates import (
-    NEAR_DUPLICATE_BITS,
     find_near_duplicates,
     near_duplicate_groups,
     perceptual_hash,
@@ -43,7 +42,7 @@ def test_the_search_finds_what_a_plain_comparison_finds(distances_at_once: int) 
     random = np.random.default_rng(0)
     hashes = _unrelated(60)
     # The last but one joins two groups that were apart: 20 with 61, and 39 with 62.
-    for base, distance in ((0, 0), (20, 1), (39, NEAR_DUPLICATE_BITS), (57, NEAR_DUPLICATE_BITS + 1)):
+    for base, distance in ((0, 0), (20, 1), (39, 72), (57, 73)):
         hashes.append(hashes[base] ^ _flips(random.choice(256, distance, replace=False)))
     assert near_duplicate_groups(hashes, distances_at_once=distances_at_once) == [[0, 60], [20, 61], [39, 62]]
     apart = np.flatnonzero([(hashes[61] ^ hashes[62]) >> bit & 1 for bit in range(256)])

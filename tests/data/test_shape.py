@@ -65,11 +65,12 @@ def test_one_class_with_its_photographs_deeper_is_named(tmp_path: Path, may_lack
     assert "Move them up into daisy and lilies" in message
 
 
-def test_a_folder_of_parts_is_called_so(tmp_path: Path, may_lack_classes: bool) -> None:
-    _make(tmp_path, *(f"{part}/{label}/1.jpg" for part in ("train", "val", "test") for label in ("roses", "tulips")))
+@pytest.mark.parametrize("parts", [("test", "train", "val"), ("Test", "Training", "Validation")])
+def test_a_folder_of_parts_is_called_so(tmp_path: Path, parts: tuple[str, str, str], may_lack_classes: bool) -> None:
+    _make(tmp_path, *(f"{part}/{label}/1.jpg" for part in parts for label in ("roses", "tulips")))
     message = _refusal(tmp_path, may_lack_classes)
-    assert "holds the parts test, train and val" in message
-    assert message.endswith(f"such as {tmp_path / 'train'}.")
+    assert "holds the parts {}, {} and {}".format(*parts) in message
+    assert message.endswith(f"such as {tmp_path / parts[1]}.")
 
 
 def test_a_class_folder_alone_names_its_parent(tmp_path: Path, may_lack_classes: bool) -> None:

@@ -25,6 +25,7 @@ class Answering(FakeEngine):
     [
         ((1.5, -0.5), "no probability distribution"),
         ((0.5, 0.6), "no probability distribution"),
+        ((0.5, 0.50005), "no probability distribution"),
         ((np.nan, 1.0), "no table of finite numbers"),
         ((0.2, 0.3, 0.5), "no table of finite numbers"),
     ],
@@ -37,6 +38,23 @@ def test_rows_that_are_no_probabilities_are_refused(row: tuple[float, ...], foun
 def test_rows_that_depend_on_the_batch_are_refused() -> None:
     with pytest.raises(EngineFailed, match=r"differ by 0\.8 from those it gets alone"):
         run_and_check(Answering(np.array([(0.1, 0.9), (0.9, 0.1)], np.float32)), (1, 2))
+
+
+class Reversing(FakeEngine):
+    """An engine that gives the rows in another order than the images."""
+
+    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+        return super().run(images, is_alone=is_alone)[::-1]
+
+
+def test_rows_of_other_images_are_refused() -> None:
+    with pytest.raises(EngineFailed, match="differ by"):
+        run_and_check(Reversing(image_size=4), (1, 4))
+
+
+def test_a_difference_above_the_tolerance_is_refused() -> None:
+    with pytest.raises(EngineFailed, match="differ by 5e-05"):
+        run_and_check(Answering(np.array([(0.5, 0.5), (0.50005, 0.49995)], np.float32)), (1, 2))
 
 
 def test_each_batch_size_and_its_last_image_are_run() -> None:

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -53,3 +54,10 @@ def test_missing_runtimes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.engines.found.find_spec", lambda _: None)
     machine = inspect_machine(look_for_gpu=False)
     assert machine.no_tensorflow == machine.no_onnxruntime == "is not installed"
+
+
+def test_want_of_memory_is_no_fault_of_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engines.found.list_driver_gpus", lambda: (H100,))
+    monkeypatch.setattr("service.engines.found.import_module", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        inspect_machine()

@@ -145,11 +145,12 @@ def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
         engine.run(np.zeros((1, 8, 8, 3), np.uint8))
 
 
-def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels) -> None:
-    engine = load(tiny_version / "flowers" / "1")
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels, is_alone: bool) -> None:
+    engine = load(tiny_version / "flowers" / "1", threads=2)
     engine.close()
     with pytest.raises(EngineFailed):
-        engine.run(squares[:1])
+        engine.run(squares[:1], is_alone=is_alone)
 
 
 @pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
@@ -208,10 +209,18 @@ def flat(*others: onnx.NodeProto, last: str = "probabilities") -> list[onnx.Node
     ]
 
 
+def of_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph, which takes float32."""
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
         graph(flat(), shape=("N", 8, 6, 4)),
+        graph(flat(), shape=("N", 4, 16, 3)),
+        of_numbers(graph(flat())),
         graph(flat(), shape=(4, 8, 8, 3)),
         graph(flat(last="scores"), output="scores"),
     ],
@@ -234,6 +243,13 @@ def test_the_warm_up_runs_smallest_and_largest_calls(tiny_version: Path, monkeyp
     monkeypatch.setattr(engine, "run", watched)
     engine.warm_up(32)
     assert calls == {(1, True), (1, False), (2, False), (engine.max_batch_size, False)}
+
+
+def test_the_runtime_writes_nothing_past_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = graph(flat())
+    model.graph.initializer.append(TensorProto(name="unused", data_type=TensorProto.FLOAT, dims=[1], float_data=[1.0]))
+    load(write(tmp_path, model))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ def test_a_retired_version_closes_after_its_last_use() -> None:
     assert engine.closed.wait(60)
 
 
+def test_an_engine_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    monkeypatch.setattr(engine, "close", close := Mock())
+    version = fake_version(engine)
+    version.retire()
+    version.retire()
+    close.assert_called_once()
+
+
 def test_an_engine_is_closed_without_a_free_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
@@ -132,6 +142,23 @@ def test_a_network_swapped_after_verification_is_not_loaded(
         (tmp_path / "other").replace(folder / file)
     with pytest.raises(ChangedVersion, match="of version 1 was changed while the version was loaded"):
         load_engine(verified, EngineWish(engine, "cpu", "float32"))
+
+
+def test_a_savedmodel_spoilt_after_verification_was_changed(tiny_version: Path, tmp_path: Path) -> None:
+    """Its new files may be sound in a moment."""
+    folder = shutil.copytree(tiny_version / "flowers" / "1", tmp_path / "1")
+    verified = verify_version(folder)
+    (folder / "saved_model.pb").write_bytes(b"half a network")
+    with pytest.raises(ChangedVersion):
+        load_engine(verified, EngineWish("savedmodel", "cpu"))
+
+
+def test_the_settings_reach_each_engine(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified = verify_version(tiny_version / "flowers" / "1")
+    assert load_engine(verified, EngineWish("onnxruntime", threads=5)).min_queue_size == 3 * 5
+    monkeypatch.setattr("service.engines.savedmodel.SavedModelEngine", engine := Mock())
+    load_engine(verified, EngineWish("savedmodel", "cpu", threads=5, gpu_memory_limit_mb=700))
+    assert engine.call_args.kwargs == {"threads": 5, "gpu_memory_limit_mb": 700}
 
 
 def test_a_savedmodel_swapped_and_put_back_is_not_taken(

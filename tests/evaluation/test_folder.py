@@ -136,7 +136,9 @@ def test_a_folder_with_other_classes_is_refused(local: ServedVersion, folder: Pa
 
 def test_an_unreadable_photograph_is_named_beside_the_result(local: ServedVersion, folder: Path) -> None:
     (folder / "roses" / "003.jpg").write_text("no image")
-    result = evaluate_folder(local, read_folder(folder), LIMITS)
+    seen: list[tuple[int, int]] = []
+    result = evaluate_folder(local, read_folder(folder), LIMITS, progress=lambda *counts: seen.append(counts))
+    assert seen == [(done, 60) for done in range(1, 61)]
     assert result.evaluation.num_photographs == 59
     assert [scored.path for scored in result.unscored] == [folder / "roses" / "003.jpg"]
 
@@ -177,6 +179,24 @@ def test_a_part_is_found_in_the_other_unicode_form(local: ServedVersion, split: 
     other = ServedVersion(verify_version(stored.folder), PixelEngine())
     selected = select_part(other, read_folder(folder), "test")
     assert len(selected) == len(split.photographs["test"])
+
+
+def test_equal_names_in_both_unicode_forms_stay_apart(local: ServedVersion, folder: Path) -> None:
+    forms = [unicodedata.normalize(form, "rosé") for form in ("NFC", "NFD")]
+    for number, form in enumerate(forms):
+        (folder / form).mkdir()
+        (folder / form / "1.jpg").write_bytes(encode(draw_photograph(2, seed=90 + number)))
+    text = split_to_json(Split(0, (0.6, 0.2, 0.2), {
+        "train": check_folder(read_folder(folder)).photographs, "validation": (), "test": (),
+    }, ())).encode()  # fmt: skip
+    with publish_version(local.verified.folder.parent.parent, "flowers") as draft:
+        write_example(draft.folder, example_metadata(split_digest=hashlib.sha256(text).hexdigest()))
+        (draft.folder / SPLIT_FILE).write_bytes(text)
+    stored = resolve_version(local.verified.folder.parent.parent, "flowers")
+    other = ServedVersion(verify_version(stored.folder), PixelEngine())
+    assert {photograph.path for photograph in select_part(other, read_folder(folder), "train")} >= {
+        folder / form / "1.jpg" for form in forms
+    }
 
 
 def test_a_changed_photograph_of_the_part_is_named(local: ServedVersion, folder: Path) -> None:

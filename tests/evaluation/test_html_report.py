@@ -43,9 +43,17 @@ def test_the_page_needs_no_other_file_and_runs_nothing(answers: Answers) -> None
 def test_mistakes_are_shown_most_confident_first(answers: Answers) -> None:
     page = page_of(answers)
     assert page.index("3.jpg") < page.index("1.jpg")
+    assert "<bdi>daisy</bdi> 95%, truly <bdi>roses &amp; &lt;thorns&gt;</bdi>" in page
     assert "0.jpg" not in page
     assert "2.jpg" not in page
     assert page.count("data:image/jpeg;base64,") == 2
+
+
+def test_the_twenty_worst_mistakes_are_shown(answers: Answers) -> None:
+    rows, truth = np.tile(answers.probabilities[3:], (25, 1)), np.ones(25, int)
+    page = page_of(Answers(answers.paths[3:] * 25, rows, truth))
+    assert "20 of 25." in page
+    assert page.count("<figure>") == 20
 
 
 def test_names_are_text_and_never_markup(answers: Answers) -> None:

@@ -1,10 +1,12 @@
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.drawing import draw_photograph, encode
 from support.fakes import FakeEngine
+from support.giving_up import given_up
 from support.icc import cmyk_profile, matrix_profile
 
 from service.data.check import pixels_digest
@@ -19,7 +21,7 @@ from service.errors import (
 from service.evaluation.score import BATCH_SIZE, score_each, score_photographs
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.limits import ImageLimits, ResizeRule
-from service.imaging.pixels import Pixels
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.profiles import to_srgb
 
 RULE, LIMITS = ResizeRule(image_size=112, shorter_side=120), ImageLimits()
@@ -69,6 +71,25 @@ def test_batches_are_bounded(paths: list[Path]) -> None:
     engine = FakeEngine()
     score_photographs(engine, paths, RULE, LIMITS)
     assert engine.batches == [BATCH_SIZE, len(paths) - BATCH_SIZE]
+    assert all(engine.were_alone), "and may use all cores"
+
+
+def test_scores_that_are_given_up_decode_no_more(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    is_given_up = given_up(monkeypatch)
+
+    def decode(data: bytes, limits: ImageLimits) -> Decoded:
+        if len(decoded) >= BATCH_SIZE:
+            is_given_up.wait()
+        decoded.append(data)
+        return decode_image(data, limits)
+
+    monkeypatch.setattr("service.evaluation.score.decode_image", decode)
+    results = score_each(FakeEngine(), paths, RULE, LIMITS, decode_threads=1)
+    assert isinstance(results, Generator)
+    next(results)
+    results.close()
+    assert len(decoded) < len(paths)
 
 
 def test_no_photographs_have_no_rows() -> None:
