@@ -1,4 +1,4 @@
-"""CPU engines side by side.
+"""Engines on a CPU, side by side.
 
     python benchmarks/engines.py [--smoke]
 

@@ -1,4 +1,4 @@
-"""Where the light engine serves, nothing imports TensorFlow or anything else that only training needs."""
+"""Where onnxruntime serves, nothing imports TensorFlow or anything else that only training needs."""
 
 import json
 import os

@@ -88,7 +88,7 @@ def _as_inference_request(photograph: bytes) -> Body:
 
 def _has_cpu_model(model: Model) -> str:
     has_one = any((model.folder / "assets.extra").glob("cpu_model.*"))
-    return "" if has_one else "the version has no network for the CPU engine (assets.extra/cpu_model.*)"
+    return "" if has_one else "the version has no network for onnxruntime (assets.extra/cpu_model.*)"
 
 
 def _ours(name: str, *flags: str, needs: Callable[[Model], str] = lambda _: "") -> Server:

@@ -71,7 +71,7 @@ def expected_probabilities(network: Any, squares: Pixels) -> NDArray[np.float32]
 def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool = True) -> Path:
     """Publish the tiny network, with complete metadata and split list, as a new version; returns `store`.
 
-    Without `cpu_models` as versions were before there was a light engine.
+    Without `cpu_models` as the first versions were.
     """
     network = trained_tiny_network()
     squares, class_indices = draw_squares(_TEST)

@@ -1,4 +1,4 @@
-"""LitServe around this project's own CPU engine. It tells the server's part of a difference from the engine's."""
+"""LitServe around this project's engine onnxruntime. It tells the server's part of a difference from the engine's."""
 
 import os
 import sys
