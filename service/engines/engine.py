@@ -68,12 +68,12 @@ def failed_run(num_images: int, cause: BaseException) -> ServiceError:
         return OutOfMemory(
             f"There is not enough memory to score a batch of {num_images}. Send the image again later, or free memory."
         )
-    return EngineFailed(f"the engine could not score {num_images} images: {cause!r}")
+    return EngineFailed(f"The engine could not score {num_images} images. It raised {cause!r}.")
 
 
 def no_memory_to_load(version: str) -> OutOfMemory:
     """Return the error for a network that does not fit into memory."""
-    return OutOfMemory(f"there is not enough memory to load version {version}: free memory, or raise the limit")
+    return OutOfMemory(f"There is not enough memory to load version {version}. Free memory, or raise the limit.")
 
 
 def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
@@ -92,12 +92,12 @@ def _check(together: Probabilities, alone: Probabilities, shape: tuple[int, int]
     """Check one answer. NaN fails each comparison."""
     where = f"at batch size {shape[0]} on the {device}"
     if together.shape != shape or not np.isfinite(together).all():
-        raise EngineFailed(f"the network's answer {where} is no table of finite numbers: export it again")
+        raise EngineFailed(f"The network's answer {where} is no table of finite numbers. Export it again.")
     if not np.abs(together.sum(axis=1) - 1).max() <= _TOLERANCE or together.min() < 0:
-        raise EngineFailed(f"the network's answer {where} is no probability distribution: export it again")
+        raise EngineFailed(f"The network's answer {where} is no probability distribution. Export it again.")
     difference = np.abs(together[-1] - alone[0]).max()
     if not difference <= _TOLERANCE:
         raise EngineFailed(
-            f"an image's probabilities {where} differ by {difference:.2g} from those it gets alone, "
-            f"at most {_TOLERANCE:.0e} is allowed"
+            f"An image's probabilities {where} differ by {difference:.2g} from those it gets alone. "
+            f"At most {_TOLERANCE:.0e} is allowed. Export it again."
         )

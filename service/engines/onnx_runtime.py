@@ -78,7 +78,7 @@ def _load(network: bytes, version: str, precision: layout.Precision, num_threads
             raise no_memory_to_load(version) from error
         file = Path(layout.CPU_MODEL_FILES[precision]).name
         raise InvalidVersion(
-            f"version {version} has no {file} that can be loaded here: export it again, or update the service"
+            f"Version {version} has no {file} that can be loaded here. Export it again, or update the service."
         ) from error
     session._model_bytes = None  # else it keeps them, for providers to fall back on
     return session
@@ -94,6 +94,6 @@ def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[i
         ] if height == width:
             return height, num_classes
     raise InvalidVersion(
-        f"the network for onnxruntime of version {version} has {found}, expected {layout.INPUT}: "
-        f"uint8 (N, size, size, 3) and {layout.OUTPUT}: float32 (N, classes): export it again with `flowers train`"
+        f"The network for onnxruntime of version {version} has {found}. Expected were {layout.INPUT}: "
+        f"uint8 (N, size, size, 3) and {layout.OUTPUT}: float32 (N, classes). Export it again with `flowers train`."
     )

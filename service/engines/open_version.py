@@ -120,14 +120,13 @@ def load_engine(version: VerifiedVersion, wish: EngineWish) -> Engine:
 
 
 def _check_shapes(engine: Engine, verified: VerifiedVersion) -> None:
-    metadata, network = verified.metadata, f"the network of version {verified.folder.name}"
+    metadata, network = verified.metadata, f"The network of version {verified.folder.name}"
     if engine.num_classes != len(metadata.class_names):
         raise InvalidVersion(
-            f"{network} has {engine.num_classes} classes, its metadata names {len(metadata.class_names)}: "
-            "export it again"
+            f"{network} has {engine.num_classes} classes, its metadata {len(metadata.class_names)}. Export it again."
         )
     if engine.image_size != metadata.preprocessing.image_size:
         raise InvalidVersion(
-            f"{network} takes squares of {engine.image_size} pixels, its metadata says "
-            f"{metadata.preprocessing.image_size}: export it again"
+            f"{network} takes squares of {engine.image_size} pixels. Its metadata says "
+            f"{metadata.preprocessing.image_size}. Export it again."
         )

@@ -82,7 +82,7 @@ class SavedModelEngine:
         self.max_batch_size, self._batch_sizes = max_batch_size, batch_sizes(max_batch_size)
         run_and_check(self, self._batch_sizes)
         if self.info.device != self._wish:
-            raise DeviceUnavailable(f"TensorFlow computed on the {self.info.device}, not on the {self._wish} as told")
+            raise DeviceUnavailable(f"TensorFlow did not use the {self._wish}. Take --device {self.info.device}.")
 
     def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:  # noqa: ARG002 - it has them anyway
         """Score a batch as the protocol says. More images than the largest warmed size are scored in pieces."""
@@ -127,7 +127,7 @@ def _use_threads(threads: int) -> None:
         current = tf.config.threading.get_intra_op_parallelism_threads()
         raise SettingsError(
             f"TensorFlow already runs in this process with {current or 'its own choice of'} threads, "
-            f"not {threads}: choose the number once, at the start"
+            f"not {threads}. Choose the number once, at the start."
         ) from error
 
 
@@ -150,7 +150,7 @@ def _load(folder: Path) -> Any:
         if is_out_of_memory(error):
             raise no_memory_to_load(folder.name) from error
         raise InvalidVersion(
-            f"version {folder.name} has no SavedModel that can be loaded here: export it again, or update the service"
+            f"Version {folder.name} has no SavedModel that can be loaded here. Export it again, or update the service."
         ) from error
 
 
@@ -158,8 +158,8 @@ def _find_signature(loaded: Any, version: str) -> Any:
     names = sorted(getattr(loaded, "signatures", ()))
     if SIGNATURE not in names:
         raise InvalidVersion(
-            f"the SavedModel of version {version} has the signatures {', '.join(names) or 'none'}, "
-            f"expected {SIGNATURE}: export it again with `flowers train`"
+            f"The SavedModel of version {version} has the signatures {', '.join(names) or 'none'}. "
+            f"Expected was {SIGNATURE}. Export it again with `flowers train`."
         )
     return loaded.signatures[SIGNATURE]
 
@@ -177,6 +177,6 @@ def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
             return height, num_classes
     described = ", ".join(f"{name}: {dtype} {shape}" for name, (dtype, shape) in found.items())
     raise InvalidVersion(
-        f"{SIGNATURE} of version {version} has ({described}), expected {INPUT}: uint8 (None, size, size, 3) "
-        f"and {OUTPUT}: float32 (None, classes): export it again with `flowers train`"
+        f"{SIGNATURE} of version {version} has ({described}). Expected were {INPUT}: uint8 (None, size, size, 3) "
+        f"and {OUTPUT}: float32 (None, classes). Export it again with `flowers train`."
     )

@@ -23,6 +23,6 @@ class EngineWish:
     def check(self) -> None:
         """Raise `SettingsError` for values that contradict each other."""
         if self.engine == "onnxruntime" and self.device == "gpu":
-            raise SettingsError("--engine onnxruntime computes on the CPU: leave out --device gpu, or the engine")
+            raise SettingsError("--engine onnxruntime computes on the CPU. Leave out --device gpu, or the engine.")
         if self.precision == "int8" and (self.engine == "savedmodel" or self.device == "gpu"):
-            raise SettingsError("--precision int8 is for onnxruntime on the CPU: leave out --engine and --device")
+            raise SettingsError("--precision int8 is for onnxruntime on the CPU. Leave out --engine and --device.")

@@ -68,13 +68,13 @@ def test_what_is_asked_for_is_taken(machine: Machine, wishes: dict[str, Any], ex
     ("machine", "precisions", "wishes", "reason"),
     [
         (USABLE_GPU, BOTH, {}, "TensorFlow can use /physical_device:GPU:0"),
-        (NO_GPU, BOTH, {}, "there is no GPU .*; int8, as this CPU has the instructions"),
-        (OLD_CPU, BOTH, {}, "float32, as this CPU lacks the instructions"),
-        (NO_GPU, ("float32",), {}, "float32, as the version has no int8 network"),
-        (NO_GPU, BOTH, {"device": "cpu", "precision": "float32"}, "the CPU was asked for; float32 was asked for"),
-        (USABLE_GPU, BOTH, {"engine": "onnxruntime"}, "onnxruntime was asked for; int8"),
-        (NO_GPU, (), {}, "the version has no network for onnxruntime"),
-        (Machine(no_onnxruntime="is not installed"), BOTH, {}, "ONNX Runtime is missing"),
+        (NO_GPU, BOTH, {}, r"There is no GPU .*\. int8 is used\. This CPU has the instructions"),
+        (OLD_CPU, BOTH, {}, r"float32 is used\. This CPU lacks the instructions"),
+        (NO_GPU, ("float32",), {}, r"float32 is used\. The version has no int8 network"),
+        (NO_GPU, BOTH, {"device": "cpu", "precision": "float32"}, r"The CPU was asked for\. float32 was asked for"),
+        (USABLE_GPU, BOTH, {"engine": "onnxruntime"}, r"onnxruntime was asked for\. int8"),
+        (NO_GPU, (), {}, "The version has no network for onnxruntime"),
+        (Machine(no_onnxruntime="is not installed"), BOTH, {}, "onnxruntime is missing"),
     ],
 )
 def test_the_reason_says_why(
@@ -88,9 +88,9 @@ def test_the_reason_says_why(
 @pytest.mark.parametrize(
     ("machine", "why"),
     [
-        (CPU_TENSORFLOW_BESIDE_GPU, "without CUDA: uninstall it"),
-        (BROKEN_CUDA, "cannot use it: see that"),
-        (NO_TENSORFLOW_BESIDE_GPU, "is not installed: run .make .*install-training TRAIN_WITH=gpu"),
+        (CPU_TENSORFLOW_BESIDE_GPU, r"without CUDA\. Uninstall it"),
+        (BROKEN_CUDA, r"cannot use it\. See that"),
+        (NO_TENSORFLOW_BESIDE_GPU, r"is not installed\. Run .make .*install-training TRAIN_WITH=gpu"),
     ],
 )
 def test_an_unused_gpu_is_a_warning_with_remedy(machine: Machine, why: str) -> None:
@@ -109,13 +109,13 @@ def test_int8_on_an_unfit_cpu_is_a_warning() -> None:
     ("machine", "why"),
     [
         (NO_GPU, "no GPU .*install NVIDIA's driver"),
-        (CPU_TENSORFLOW_BESIDE_GPU, "without CUDA: uninstall it"),
-        (NO_TENSORFLOW_BESIDE_GPU, "is not installed: run .make .*install-training TRAIN_WITH=gpu"),
-        (BROKEN_CUDA, "cannot use it: see that CUDA_VISIBLE_DEVICES"),
+        (CPU_TENSORFLOW_BESIDE_GPU, r"without CUDA\. Uninstall it"),
+        (NO_TENSORFLOW_BESIDE_GPU, r"is not installed\. Run .make .*install-training TRAIN_WITH=gpu"),
+        (BROKEN_CUDA, r"cannot use it\. See that CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_device_gpu_without_a_gpu_fails_with_remedy(machine: Machine, why: str) -> None:
-    with pytest.raises(DeviceUnavailable, match=f"^--device gpu: .*{why}"):
+    with pytest.raises(DeviceUnavailable, match=rf"^--device gpu fails\. .*{why}"):
         choose_engine(machine, BOTH, EngineWish(device="gpu"))
 
 
@@ -141,14 +141,14 @@ def test_a_version_without_the_needed_network_is_refused(
 
 
 def test_without_onnx_runtime_the_onnxruntime_is_unavailable() -> None:
-    with pytest.raises(DeviceUnavailable, match="ONNX Runtime is not installed"):
+    with pytest.raises(DeviceUnavailable, match="onnxruntime is not installed"):
         choose_engine(Machine(no_onnxruntime="is not installed"), BOTH, EngineWish(engine="onnxruntime"))
 
 
 def test_a_gpu_without_tensorflow_has_a_remedy() -> None:
     obstacle = find_gpu_obstacle(NO_TENSORFLOW_BESIDE_GPU)
     assert obstacle is not None
-    assert obstacle.remedy.endswith("install-training TRAIN_WITH=gpu`")
+    assert obstacle.remedy.endswith("install-training TRAIN_WITH=gpu`.")
     assert find_gpu_obstacle(USABLE_GPU) is None
 
 
@@ -160,5 +160,5 @@ def test_flags_that_contradict_are_refused_without_a_version() -> None:
 
 def test_a_missing_gpu_is_refused_without_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.engines.choose.inspect_machine", lambda: NO_GPU)
-    with pytest.raises(DeviceUnavailable, match="--device gpu: there is no GPU"):
+    with pytest.raises(DeviceUnavailable, match=r"--device gpu fails\. There is no GPU"):
         check_device(EngineWish(device="gpu"))

@@ -31,7 +31,7 @@ def opened(engine: FakeEngine, max_batch_size: int = 0) -> ServedVersion:
 @pytest.mark.parametrize(
     ("engine", "found"),
     [
-        (FakeEngine(num_classes=7), "7 classes, its metadata names 5"),
+        (FakeEngine(num_classes=7), "7 classes, its metadata 5"),
         (FakeEngine(image_size=96), "squares of 96 pixels"),
     ],
 )
