@@ -44,16 +44,16 @@ def list_precisions(files: Collection[str]) -> tuple[Precision, ...]:
 def check_model_name(model: str) -> None:
     """Refuse a name for a new model. Raises `InvalidParameter`, with the rule."""
     if not MODEL_NAME.fullmatch(model):
-        raise InvalidParameter(f"{model[:80]!r} cannot be the name of a model: give it {MODEL_NAME_RULE}")
+        raise InvalidParameter(f"{model[:80]!r} cannot be the name of a model. Give it {MODEL_NAME_RULE}.")
 
 
 def model_folder(store: Path, model: str) -> Path:
     """Return the folder of a model, which need not exist. Raises `ModelNotFound` if it would leave the store."""
     if not MODEL_NAME.fullmatch(model):
-        raise ModelNotFound(f"no model is called {model[:80]!r}: letters, digits, dots, dashes and underscores only")
+        raise ModelNotFound(f"No model is called {model[:80]!r}. Give it {MODEL_NAME_RULE}.")
     folder = store / model
     if not _lies_inside(folder, store):
-        raise ModelNotFound(f"model {model} is a link that leaves the store: copy the model into the store instead")
+        raise ModelNotFound(f"Model {model} is a link that leaves the store. Copy the model into the store instead.")
     return folder
 
 
@@ -63,11 +63,11 @@ def version_folder(store: Path, model: str, version: int) -> Path:
     Raises `VersionNotFound` for no integer from 1, and `InvalidVersion` for a link that leaves the store.
     """
     if not _VERSION.fullmatch(str(version)):
-        raise VersionNotFound(f"model {model} has no version {version}: versions are integers from 1")
+        raise VersionNotFound(f"Model {model} has no version {version}. Give an integer from 1.")
     folder = model_folder(store, model) / str(version)
     if not _lies_inside(folder, store):
         raise InvalidVersion(
-            f"version {version} of {model} is a link that leaves the store: copy it into the store instead"
+            f"Version {version} of {model} is a link that leaves the store. Copy it into the store instead."
         )
     return folder
 

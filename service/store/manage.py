@@ -39,8 +39,8 @@ def remove_version(store: Path, model: str, version: int, *, force: bool = False
     if not force and (stored.pinned or find_served(store, model).stored == stored):
         state = "pinned" if stored.pinned else "the one that is served"
         raise UsageError(
-            f"version {version} of {model} is {state}: take another first with "
-            "`flowers models use`, or remove it all the same with --force"
+            f"Version {version} of {model} is {state}. Take another first with "
+            "`flowers models use`, or remove it all the same with --force."
         )
     folder = stored.folder.parent
     with _writing(folder):
@@ -61,5 +61,5 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{folder.absolute()} cannot be changed: {error.strerror or error}; allow writing there"
+            f"{folder.absolute()} cannot be changed ({error.strerror or error}). Allow writing there."
         ) from error

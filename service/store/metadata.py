@@ -118,7 +118,7 @@ def read_metadata(path: Path) -> Metadata:
         text = read_regular(path, MAX_METADATA_BYTES, follow_links=False)
     except OSError as error:
         raise InvalidVersion(
-            f"{path.name} of version {path.parent.parent.name} cannot be read: {error.strerror}"
+            f"{path.name} of version {path.parent.parent.name} cannot be read ({error.strerror}). Export it again."
         ) from error
     return parse_metadata(text, version=path.parent.parent.name)
 
@@ -129,14 +129,15 @@ def parse_metadata(text: str | bytes, *, version: str) -> Metadata:
         metadata_format = _FormatOnly.model_validate_json(text).format
         if metadata_format > METADATA_FORMAT:
             raise InvalidVersion(
-                f"version {version} has metadata format {metadata_format}; this program reads up to "
-                f"{METADATA_FORMAT}: update the service, or pin an older version with `flowers models use`"
+                f"Version {version} has metadata format {metadata_format}. This program reads up to "
+                f"{METADATA_FORMAT}. Update the service, or pin an older version with `flowers models use`."
             )
         return Metadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the document"
-        raise InvalidVersion(f"metadata.json of version {version} is wrong at {where}: {first['msg']}") from error
+        reason = f"metadata.json of version {version} is wrong at {where} ({first['msg']}). Export it again."
+        raise InvalidVersion(reason) from error
 
 
 class _FormatOnly(_Frozen):

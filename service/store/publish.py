@@ -48,11 +48,11 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
         _complete(draft.folder)
         draft.version = _rename(draft.folder, folder)
     except InvalidVersion as error:
-        raise PublishError(f"the new version of {model} would not be valid: {error}") from error
+        raise PublishError(f"The new version of {model} would not be valid. {error}") from error
     except OSError as error:
         raise PublishError(
-            f"the new version of {model} could not be written to {store}: {error.strerror or error}; "
-            "nothing was published: make room or allow writing there, and publish again"
+            f"The new version of {model} could not be written to {store} ({error.strerror or error}). "
+            "Nothing was published. Make room or allow writing there, and publish again."
         ) from error
     finally:
         if draft is not None:
@@ -66,8 +66,8 @@ def check_can_publish(store: Path, model: str) -> None:
         _discard(_make_draft_folder(model_folder(store, model)))
     except OSError as error:
         raise PublishError(
-            f"the store {store} cannot be written: {error.strerror or error}; allow writing there, or name "
-            "another with --model-store"
+            f"The store {store} cannot be written ({error.strerror or error}). Allow writing there, or name "
+            "another with --model-store."
         ) from error
 
 

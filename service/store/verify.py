@@ -34,7 +34,7 @@ class VerifiedVersion:
     def read(self, file: str) -> bytes:
         """Return the bytes of a file of SHA256SUMS. Raises `InvalidVersion`, or `ChangedVersion` for other bytes."""
         if file not in self.digests:
-            raise InvalidVersion(f"version {self.folder.name} has no {file}; export it again")
+            raise InvalidVersion(f"Version {self.folder.name} has no {file}. Export it again.")
         try:
             data = read_regular(self.folder / file, self.stamps[file].size, follow_links=False)
         except OSError as error:
@@ -63,8 +63,8 @@ class VerifiedVersion:
 
     def _changed(self, file: str) -> ChangedVersion:
         return ChangedVersion(
-            f"{file} of version {self.folder.name} was changed while the version was loaded; leave its files alone, "
-            "and load it again"
+            f"{file} of version {self.folder.name} was changed while the version was loaded. Leave its files alone, "
+            "and load it again."
         )
 
 
@@ -77,8 +77,8 @@ def verify_version(folder: Path) -> VerifiedVersion:
         stamps, digests, metadata = _check(folder)
     except InvalidVersion as error:
         raise InvalidVersion(
-            f"version {folder.name} is not what was published: {error}; copy it here again, or take another "
-            "with `flowers models use`"
+            f"Version {folder.name} is not what was published. {error} Copy it here again, or take another "
+            "with `flowers models use`."
         ) from error
     return VerifiedVersion(folder, parse_metadata(metadata, version=folder.name), digests, stamps)
 
@@ -97,11 +97,11 @@ def _check(folder: Path) -> tuple[dict[str, FileStamp], dict[str, str], bytes]:
         files = set(list_files(folder))
         listed = _read_sums(folder, files)
         for missing in sorted({SAVED_MODEL_FILE, METADATA_FILE, *listed} - files):
-            raise InvalidVersion(f"{missing} is missing")
+            raise InvalidVersion(f"{missing} is missing.")
         for unlisted in sorted(files - listed.keys() - {SHA256SUMS_FILE}):
-            raise InvalidVersion(f"{unlisted} is not in {SHA256SUMS_FILE}")
+            raise InvalidVersion(f"{unlisted} is not in {SHA256SUMS_FILE}.")
         if sum(stamps[file].size for file in listed) > MAX_VERSION_BYTES:
-            raise InvalidVersion(f"its files have more than {MAX_VERSION_BYTES:,} bytes")
+            raise InvalidVersion(f"Its files have more than {MAX_VERSION_BYTES:,} bytes.")
         for file, digest in listed.items():
             if file == METADATA_FILE:
                 metadata = read_regular(folder / file, MAX_METADATA_BYTES, follow_links=False)
@@ -109,10 +109,10 @@ def _check(folder: Path) -> tuple[dict[str, FileStamp], dict[str, str], bytes]:
             else:
                 found = digest_file(folder / file, stamps[file].size, follow_links=False)
             if found != digest:
-                raise InvalidVersion(f"{file} was changed")
+                raise InvalidVersion(f"{file} was changed.")
     except OSError as error:
         file = os.path.relpath(error.filename or folder, folder)
-        raise InvalidVersion(f"{file} cannot be read: {error.strerror}") from error
+        raise InvalidVersion(f"Path {file} cannot be read ({error.strerror}).") from error
     return stamps, listed, metadata
 
 
@@ -137,21 +137,21 @@ def list_files(folder: Path) -> Iterator[str]:
             path = Path(parent, name)
             file = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                raise InvalidVersion(f"{file!r} is a link or a special file")
+                raise InvalidVersion(f"{file!r} is a link or a special file.")
             if not _LINE.fullmatch(f"{'0' * 64}  {file}"):
-                raise InvalidVersion(f"{file!r} has a character in its name that {SHA256SUMS_FILE} cannot hold")
+                raise InvalidVersion(f"{file!r} has a character in its name that {SHA256SUMS_FILE} cannot hold.")
             if name in file_names:
                 yield file
 
 
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
     if SHA256SUMS_FILE not in files:
-        raise InvalidVersion(f"{SHA256SUMS_FILE} is missing")
+        raise InvalidVersion(f"{SHA256SUMS_FILE} is missing.")
     text = read_regular(folder / SHA256SUMS_FILE, _MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
     listed: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = _LINE.fullmatch(line)
         if match is None or match["file"] in listed:
-            raise InvalidVersion(f"{SHA256SUMS_FILE} cannot be read at line {number}")
+            raise InvalidVersion(f"{SHA256SUMS_FILE} cannot be read at line {number}.")
         listed[match["file"]] = match["digest"]
     return listed

@@ -62,8 +62,8 @@ def list_versions(store: Path, model: str) -> list[int]:
     if not versions:
         models = ", ".join(list_models(store)) or "none"
         raise ModelNotFound(
-            f"no model {model} in the store {store.absolute()}, which has {models}: "
-            f"train one with `{training_command(model)}`, or name another model or store"
+            f"Model {model} is not in the store {store.absolute()}, which has {models}. "
+            f"Train one with `{training_command(model)}`, or name another model or store."
         )
     return versions
 
@@ -86,8 +86,8 @@ def resolve_version(store: Path, model: str, version: int | None = None) -> Stor
     if version not in versions:
         state = "is pinned to" if version == pinned else "has no"
         there = ", ".join(str(number) for number in versions)
-        remedy = ": pin one of them with `flowers models use`, or `use latest`" if version == pinned else ""
-        raise VersionNotFound(f"model {model} {state} version {version}; there is {there}{remedy}")
+        remedy = "Pin one of them with `flowers models use`, or `use latest`." if version == pinned else "Name one."
+        raise VersionNotFound(f"Model {model} {state} version {version}. It has {there}. {remedy}")
     return StoredVersion(model, version, folder, pinned=version == pinned)
 
 
@@ -146,8 +146,8 @@ def pinned_version(store: Path, model: str) -> int | None:
     version = _read_number(path)
     if version is None:
         raise InvalidVersion(
-            f"{PINNED_FILE} of model {model} holds no version number: pin one with `flowers models use N`, "
-            "or unpin with `flowers models use latest`"
+            f"{PINNED_FILE} of model {model} holds no version number. Pin one with `flowers models use N`, "
+            "or unpin with `flowers models use latest`."
         )
     return version
 
@@ -180,7 +180,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StoreError(f"{folder.absolute()} cannot be read: {error.strerror}; allow reading it") from error
+        raise StoreError(f"{folder.absolute()} cannot be read ({error.strerror}). Allow reading it.") from error
 
 
 def _read_number(path: Path) -> int | None:

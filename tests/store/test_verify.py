@@ -131,7 +131,7 @@ def test_a_damaged_version_is_refused_without_its_path(
     with pytest.raises(InvalidVersion) as raised:
         verify_version(version)
     assert named in str(raised.value)
-    assert "version 1" in str(raised.value)
+    assert "version 1" in str(raised.value).lower()
     assert str(version.parent) not in str(raised.value)
 
 
@@ -139,7 +139,7 @@ def test_a_newer_metadata_format_is_refused_with_the_remedy(version: Path) -> No
     metadata = json.loads((version / METADATA_FILE).read_text())
     (version / METADATA_FILE).write_text(json.dumps({"format": 2, "class_names": "of another shape"}))
     sign_again(version)
-    with pytest.raises(InvalidVersion, match=r"format 2; this program reads up to 1: update"):
+    with pytest.raises(InvalidVersion, match=r"format 2\. This program reads up to 1\. Update"):
         verify_version(version)
     (version / METADATA_FILE).write_text(json.dumps({**metadata, "of a later program": 1}))
     sign_again(version)
@@ -232,7 +232,7 @@ def test_a_pipe_in_a_file_place_blocks_nothing(version: Path, monkeypatch: pytes
     names = list(list_files(version))
     replace_by_a_pipe(version / "saved_model.pb")
     monkeypatch.setattr("service.store.verify.list_files", lambda _: iter(names))
-    with pytest.raises(InvalidVersion, match=r"saved_model\.pb cannot be read: it is no regular file"):
+    with pytest.raises(InvalidVersion, match=r"saved_model\.pb cannot be read \(it is no regular file"):
         verify_version(version)
 
 
@@ -249,7 +249,7 @@ def test_a_version_of_too_many_bytes_is_not_read(version: Path, monkeypatch: pyt
     """Terabytes of zeros take no room on the disk, and hours to read."""
     monkeypatch.setattr("service.store.verify.MAX_VERSION_BYTES", 2**20)
     os.truncate(version / "saved_model.pb", 2**20 + 1)
-    with pytest.raises(InvalidVersion, match="its files have more than 1,048,576 bytes"):
+    with pytest.raises(InvalidVersion, match="Its files have more than 1,048,576 bytes"):
         verify_version(version)
 
 
@@ -261,7 +261,7 @@ def test_a_file_that_grows_is_not_read_on(version: Path, monkeypatch: pytest.Mon
         return iter(names)
 
     monkeypatch.setattr("service.store.verify.list_files", grow_then_list)
-    with pytest.raises(InvalidVersion, match=r"saved_model\.pb cannot be read: it has more than"):
+    with pytest.raises(InvalidVersion, match=r"saved_model\.pb cannot be read \(it has more than"):
         verify_version(version)
 
 

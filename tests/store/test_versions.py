@@ -61,7 +61,7 @@ def test_versions_sort_as_numbers(tmp_path: Path) -> None:
 
 def test_a_pin_on_nothing_is_refused_with_a_remedy(store: Path) -> None:
     (store / "flowers" / PINNED_FILE).write_text("9\n")
-    with pytest.raises(VersionNotFound, match=r"is pinned to version 9; there is 1, 2, 3: pin one .* `use latest`"):
+    with pytest.raises(VersionNotFound, match=r"is pinned to version 9\. It has 1, 2, 3\. Pin one .* `use latest`"):
         resolve_version(store, "flowers")
     with pytest.raises(VersionNotFound):
         pin_version(store, "flowers", 9)
@@ -81,12 +81,12 @@ def test_garbage_in_pinned_is_refused_rather_than_ignored(store: Path, garbage: 
 def test_what_is_not_there_is_named_with_what_is(store: Path) -> None:
     with pytest.raises(
         ModelNotFound,
-        match=r"no model rosen in the store /.*/store, which has birds, flowers: .*FOLDER --name rosen",
+        match=r"Model rosen is not in the store /.*/store, which has birds, flowers\. .*FOLDER --name rosen",
     ):
         resolve_version(store, "rosen")
-    with pytest.raises(ModelNotFound, match="which has none: train one with `flowers train`,"):
+    with pytest.raises(ModelNotFound, match=r"which has none\. Train one with `flowers train`,"):
         resolve_version(store / "nowhere", "flowers")
-    with pytest.raises(VersionNotFound, match=r"model flowers has no version 4; there is 1, 2, 3"):
+    with pytest.raises(VersionNotFound, match=r"Model flowers has no version 4\. It has 1, 2, 3"):
         resolve_version(store, "flowers", 4)
     with pytest.raises(ModelNotFound):
         unpin(store, "rosen")
@@ -115,7 +115,7 @@ def test_no_version_replaces_a_damaged_pinned_one(store: Path) -> None:
     assert find_served(store, "flowers") == FoundVersion(resolve_version(store, "flowers", 2), {})
     damage(store, 2)
     assert find_served(store, "flowers").stored is None
-    with pytest.raises(UsageError, match="version 2 of flowers is pinned"):
+    with pytest.raises(UsageError, match="Version 2 of flowers is pinned"):
         remove_version(store, "flowers", 2)
 
 
