@@ -47,8 +47,8 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """Return the finding as a sentence."""
-        return f"{self.kind}: {', '.join(self.files)}: {self.detail}" if self.files else f"{self.kind}: {self.detail}"
+        """Return the finding with its files."""
+        return f"{self.kind}: {', '.join(self.files)}. {self.detail}" if self.files else f"{self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,12 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
     try:
         image = decode_image(read_bounded(path, limits.max_image_bytes), limits)
     except UnfitFile:
-        what = "it is a folder; move its photographs up" if path.is_dir() else "it is not a file"
+        what = "It is a folder. Move its photographs up." if path.is_dir() else "It is not a file. Remove it."
         return Finding("unreadable", files, what)
     except errors.OutOfMemory as error:
         raise errors.OutOfMemory(f"{path}: {error}") from error
     except OSError as error:
-        return Finding("unreadable", files, f"it cannot be read ({error.strerror})")
+        return Finding("unreadable", files, f"It cannot be read ({error.strerror}). Check its rights.")
     except errors.ImageError as error:
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
@@ -170,12 +170,12 @@ def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Fin
     for group in same_pixels.values():
         if len({photograph.label for photograph in group}) > 1:
             files = tuple(photograph.file for photograph in group)
-            detail = "same pixels, different labels; none is used, delete the wrong"
+            detail = "Same pixels, different labels. None is used. Delete the wrong ones."
             findings.append(Finding("two-labels", files, detail))
             set_aside.update(group)
         elif len(group) > 1:
             files = tuple(photograph.file for photograph in group[1:])
-            findings.append(Finding("duplicate", files, f"same pixels as {group[0].file}, which alone is used"))
+            findings.append(Finding("duplicate", files, f"Same pixels as {group[0].file}, which alone is used."))
             set_aside.update(group[1:])
     return findings, set_aside
 
@@ -190,16 +190,16 @@ def _describe_near_duplicates(check: DataCheck) -> list[Finding]:
     findings = [
         Finding(kind, tuple(photograph.file for photograph in group), detail)
         for kind, groups, detail in (
-            ("near-duplicates", check.near_duplicates, "nearly the same"),
-            ("near-two-labels", check.near_two_labels, "nearly the same, different labels; look which is right"),
+            ("near-duplicates", check.near_duplicates, "Nearly the same."),
+            ("near-two-labels", check.near_two_labels, "Nearly the same, different labels. Delete the wrong ones."),
         )
         for group in groups
     ]
     if check.sequences:
         detail = (
-            f"most photographs of {', '.join(check.sequences)} show nearly the same, as those of a fixed camera do; "
-            "each of these classes is split in the order of its file names: name the files in the order of taking; "
-            "adding photographs to it can move others to another part"
+            f"Most photographs of {', '.join(check.sequences)} show nearly the same, as those of a fixed camera do. "
+            "Each of these classes is split in the order of its file names. Added photographs can move others to "
+            "another part. Name the files in the order of taking."
         )
         findings.append(Finding("sequence", (), detail))
     return findings
@@ -207,7 +207,7 @@ def _describe_near_duplicates(check: DataCheck) -> list[Finding]:
 
 def _judge_class_sizes(sizes: dict[str, int]) -> list[Finding]:
     findings = [
-        Finding("small-class", (), f"{label} has {size} usable photographs, fewer than {SMALL_CLASS}; add some")
+        Finding("small-class", (), f"{label} has {size} usable photographs, fewer than {SMALL_CLASS}. Add some.")
         for label, size in sizes.items()
         if size < SMALL_CLASS
     ]
@@ -215,7 +215,7 @@ def _judge_class_sizes(sizes: dict[str, int]) -> list[Finding]:
     if sizes[largest] > UNBALANCED_RATIO * sizes[smallest]:
         detail = (
             f"{largest} has {sizes[largest]} usable photographs and {smallest} {sizes[smallest]}, "
-            f"more than {UNBALANCED_RATIO:g} to 1; add to the smaller"
+            f"more than {UNBALANCED_RATIO:g} to 1. Add to the smaller."
         )
         findings.append(Finding("unbalanced", (), detail))
     return findings

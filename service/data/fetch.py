@@ -81,7 +81,7 @@ def fetch(data_set: DataSet, cache: Path, progress: Progress | None = None, *, t
                     _unpack(data_set, archive, target)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder for ~
         raise DownloadError(
-            f"{data_set.name} cannot be kept in {cache} ({error}); make room, or choose another --cache."
+            f"{data_set.name} cannot be kept in {cache} ({error}). Make room, or choose another --cache."
         ) from error
     return target
 
@@ -102,30 +102,30 @@ def _download(data_set: DataSet, archive: Path, progress: Progress | None, timeo
             for chunk in response.iter_raw():
                 done += len(chunk)
                 if done > data_set.size_bytes:
-                    raise _failure(data_set, f"sent more than the expected {data_set.size_bytes} bytes")
+                    raise _failure(data_set, f"sent more than the expected {data_set.size_bytes} bytes.")
                 digest.update(chunk)
                 file.write(chunk)
                 if progress is not None:
                     progress(done, data_set.size_bytes)
         if done < data_set.size_bytes:
-            raise _failure(data_set, f"sent {done} bytes instead of {data_set.size_bytes}")
+            raise _failure(data_set, f"sent {done} bytes instead of {data_set.size_bytes}.")
         if digest.hexdigest() != data_set.sha256:
-            raise _failure(data_set, f"sent other bytes: sha256 {digest.hexdigest()} instead of {data_set.sha256}")
+            raise _failure(data_set, f"sent other bytes, with sha256 {digest.hexdigest()}, not {data_set.sha256}.")
         part.replace(archive)
     except httpx.HTTPStatusError as error:
-        raise _failure(data_set, f"answered with status {error.response.status_code}") from error
+        raise _failure(data_set, f"answered with status {error.response.status_code}.") from error
     except SettingsError as error:
-        raise _failure(data_set, f"could not be fetched: {error}") from error
+        raise _failure(data_set, f"could not be fetched. {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _failure(data_set, f"could not be fetched{through} ({error})") from error
+        raise _failure(data_set, f"could not be fetched{through} ({error}).") from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def _failure(data_set: DataSet, what: str) -> DownloadError:
     return DownloadError(
-        f"{data_set.url} {what}; try again, or download and unpack it yourself and train on that folder: "
-        f"flowers train {data_set.folder} --name flowers."
+        f"{data_set.url} {what} Try again, or download and unpack it yourself, and train on that folder with "
+        f"`flowers train {data_set.folder} --name flowers`."
     )
 
 
@@ -139,7 +139,7 @@ def _unpack(data_set: DataSet, archive: Path, target: Path) -> None:
             shutil.rmtree(target)
         (beside / data_set.folder).rename(target)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-        raise DownloadError(f"{archive} cannot be unpacked ({error}); delete it and try again.") from error
+        raise DownloadError(f"{archive} cannot be unpacked ({error}). Delete it and try again.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -154,18 +154,18 @@ def _extract(data_set: DataSet, archive: Path, folder: Path) -> dict[str, int]:
             if not (member.isreg() or member.isdir()) or path.parts[:1] != (data_set.folder,) or ".." in path.parts:
                 raise DownloadError(
                     f"{archive} holds {member.name!a}, which is not a plain file or folder under "
-                    f"{data_set.folder}/; nothing of it was kept: do not use this archive."
+                    f"{data_set.folder}/. Nothing of it was kept. Do not use this archive."
                 )
             room -= member.size + tarfile.BLOCKSIZE
             if room < 0:
                 raise DownloadError(
-                    f"{archive} unpacks to over {_MOST_EXPANSION} times its size; do not use this archive."
+                    f"{archive} unpacks to over {_MOST_EXPANSION} times its size. Do not use this archive."
                 )
             tar.extract(member, folder, filter="data")
             if member.isreg():
                 sizes[str(path.relative_to(data_set.folder))] = member.size
     if not sizes:
-        raise DownloadError(f"{archive} holds no file under {data_set.folder}/; do not use this archive.")
+        raise DownloadError(f"{archive} holds no file under {data_set.folder}/. Do not use this archive.")
     return sizes
 
 
@@ -188,6 +188,6 @@ def _is_unpacked(data_set: DataSet, target: Path) -> bool:
 def _refuse_foreign(target: Path) -> None:
     if target.exists() and not (target / _MANIFEST).exists():
         raise DownloadError(
-            f"{target} is there already and was not made by this program: train on it with "
+            f"{target} is there already and was not made by this program. Train on it with "
             f"`flowers train {target}`, move it away, or choose another folder by --cache."
         )

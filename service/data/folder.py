@@ -51,8 +51,8 @@ def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
     try:
         if not path.is_dir():
             is_there = path.exists()
-            remedy = "Unpack it if it is an archive, and give the folder" if is_there else "give a folder"
-            found = f"{path} is a file, and no folder." if is_there else f"There is no folder {path};"
+            remedy = "Unpack it if it is an archive, and give the folder" if is_there else "Give a folder"
+            found = f"{path} is a file, and no folder." if is_there else f"There is no folder {path}."
             raise DatasetError(f"{found} {remedy} that holds one subfolder per class.")
         class_folders = [entry for entry in list_visible(path) if entry.is_dir() and not is_made_by_program(entry)]
         entries = {folder: list_visible(folder) for folder in class_folders}
@@ -61,7 +61,7 @@ def read_folder(path: Path, *, may_lack_classes: bool = False) -> Folder:
             raise DatasetError(escape_text(fault))
     except OSError as error:
         raise DatasetError(
-            f"{error.filename or path} cannot be read ({error.strerror}); check the path and its rights."
+            f"{error.filename or path} cannot be read ({error.strerror}). Check the path and its rights."
         ) from error
     labels = sorted({normalise_name(folder.name) for folder in class_folders})
     return Folder(path, tuple(labels), tuple(_list_photographs(entries)))
@@ -100,6 +100,6 @@ def _refuse_odd_names(entries: Iterable[Path]) -> None:
         f"{entry.name[:60] + '...' * (len(entry.name) > 60)!a} in {entry.parent.name!a} {fault}"
         for entry, fault in faults[:_MOST_NAMED]
     ]
-    more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
-    subject, remedy = ("The name", "rename it") if len(faults) == 1 else (f"{len(faults)} names:", "rename them")
-    raise DatasetError(f"{subject} {'; '.join(named)}{more}; {remedy}.")
+    more = f". There are {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
+    subject, remedy = ("The name", "Rename it") if len(faults) == 1 else (f"{len(faults)} odd names.", "Rename them")
+    raise DatasetError(f"{subject} {'. '.join(named)}{more}. {remedy}.")

@@ -42,11 +42,11 @@ def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> st
     place = "" if labels is None else f" of {', '.join(labels)}"
     sentences = []
     if num_lost:
-        named = "; ".join(_describe_reason(kind, named) for (kind, _), named in reasons[:_MOST_REASONS])
-        more = f"; and {sum(len(named) for _, named in reasons[_MOST_REASONS:])} for other reasons"
+        named = " ".join(_describe_reason(kind, named) for (kind, _), named in reasons[:_MOST_REASONS])
+        more = f" Other reasons hold for {sum(len(named) for _, named in reasons[_MOST_REASONS:])}."
         sentences.append(
-            f"{num_lost} of {num_lost + num_usable} files{place} cannot be used: "
-            f"{named}{more if len(reasons) > _MOST_REASONS else ''}."
+            f"{num_lost} of {num_lost + num_usable} files{place} cannot be used. "
+            f"{named}{more if len(reasons) > _MOST_REASONS else ''}"
         )
     if num_alike:
         sentences.append(f"{num_alike} of {num_usable} usable photographs{place} are near-duplicates of others.")
@@ -55,4 +55,4 @@ def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> st
 
 def _describe_reason(kind: str, named: Sequence[tuple[str, str]]) -> str:
     file, detail = named[0]
-    return f"{len(named)} {kind}, such as {file} ({detail.removesuffix('.')})"
+    return f"{kind} holds for {len(named)}, such as {file} ({detail.removesuffix('.')})."

@@ -73,13 +73,13 @@ def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classe
     empty = [folder.name for folder in class_folders if folder not in full]
     if empty and not may_lack_classes:
         if len(empty) == 1:
-            return f"The class folder {empty[0]} holds no photograph; add some, or remove the folder."
-        return f"The class folders {join_names(empty)} hold no photograph; add some, or remove the folders."
+            return f"The class folder {empty[0]} holds no photograph. Add some, or remove the folder."
+        return f"The class folders {join_names(empty)} hold no photograph. Add some, or remove the folders."
     if _count_classes(full) >= min_classes:
         return None
     present = f"only {class_folders[0].name}" if full else "none"
     wanted = "a class folder with photographs" if may_lack_classes else "at least two class folders"
-    return f"{path} needs {wanted}, but has {present}; make one subfolder per class."
+    return f"{path} needs {wanted}, but has {present}. Make one subfolder per class."
 
 
 def _count_classes(folders: Iterable[Path]) -> int:
@@ -116,7 +116,7 @@ def _describe_loose(path: Path) -> str:
     parent = path.resolve().parent
     if sum(map(_holds_photograph, _subfolders(parent))) >= 2:
         return f"{path} is one class folder. Give the folder around it, {parent}."
-    return f"{path} holds photographs, but no class folders; make one subfolder per class, and move them there."
+    return f"{path} holds photographs, but no class folders. Make one subfolder per class, and move them there."
 
 
 def _find_meant(folders: Sequence[Path]) -> list[Path]:

@@ -50,12 +50,12 @@ def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float
         seeds = range(min(_MOST_SEEDS, _MOST_CHOICES // max(1, len(check.photographs))))
         other = next((other for other in seeds if not _find_gaps(check, _split(check, other, fractions))), None)
         remedy = (
-            "add photographs" if other is None else f"add photographs, or take --seed {other}, which serves all parts"
+            "Add photographs" if other is None else f"Add photographs, or take --seed {other}, which serves all parts"
         )
         enough = _count_enough(len(check.class_names), fractions)
         raise DatasetError(
-            f"{_describe_gaps(check, seed, gaps)}: {remedy}. "
-            f"About {enough} usable photographs of each class are enough for {len(check.class_names)} classes."
+            f"{_describe_gaps(check, seed, gaps)}. About {enough} usable photographs of each class are enough for "
+            f"{len(check.class_names)} classes. {remedy}."
         )
     return split
 
@@ -87,7 +87,7 @@ def _set_aside(group: tuple[CheckedPhotograph, ...], parts: dict[CheckedPhotogra
         Finding(
             "near-duplicates-apart",
             (photograph.file,),
-            f"not used in {parts.pop(photograph)}: nearly the same as {kept.file} in {winner}",
+            f"It is not used in {parts.pop(photograph)}. It is nearly the same as {kept.file} in {winner}.",
         )
         for photograph in group
         if parts[photograph] != winner
@@ -140,11 +140,11 @@ def _describe_gaps(check: DataCheck, seed: int, gaps: Mapping[str, list[Part]]) 
     sizes = check.class_sizes
     (label, parts), *others = gaps.items()
     first = (
-        f"With seed {seed} no photograph of the class {label} falls into the {' and the '.join(parts)} part; "
-        f"it has {sizes[label]} usable ones"
+        f"With seed {seed} no photograph of the class {label} falls into the {' and the '.join(parts)} part. "
+        f"It has {sizes[label]} usable ones"
     )
     named = ", ".join(f"{label} ({' and '.join(parts)}, of {sizes[label]})" for label, parts in others)
-    return f"{first}. Nor does one of {named}" if others else first
+    return f"{first}. The same holds for {named}" if others else first
 
 
 def _count_enough(num_classes: int, fractions: tuple[float, float, float]) -> int:
@@ -206,8 +206,8 @@ def parse_split(text: bytes, name: str) -> SplitList:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the document"
         raise DatasetError(
-            f"The split list {name} is wrong at {where} ({first['msg']}); give one that `train` wrote."
+            f"The split list {name} is wrong at {where} ({first['msg']}). Give one that `train` wrote."
         ) from error
     if len({entry.file for entry in split.photographs}) != len(split.photographs):
-        raise DatasetError(f"The split list {name} names a file twice; give one that `train` wrote.")
+        raise DatasetError(f"The split list {name} names a file twice. Give one that `train` wrote.")
     return split

@@ -34,7 +34,7 @@ def select_part(opened: ServedVersion, folder: Folder, part: Part) -> Mapping[Ph
     """
     version = opened.version
     if opened.verified.digests.get(SPLIT_FILE) != opened.metadata.split_digest:
-        raise InvalidVersion(f"version {version} has not the split list that its metadata names: train it again")
+        raise InvalidVersion(f"Version {version} has not the split list that its metadata names. Train it again.")
     entries = parse_split(opened.verified.read(SPLIT_FILE), f"of version {version}").part(part)
     there = {normalise_name(photograph.file): photograph for photograph in folder.photographs}
     there |= {photograph.file: photograph for photograph in folder.photographs}
@@ -43,7 +43,7 @@ def select_part(opened: ServedVersion, folder: Folder, part: Part) -> Mapping[Ph
     if missing:
         raise DatasetError(
             f"{len(missing)} of the {len(entries)} photographs of part {part} are not in {folder.path}, "
-            f"{missing[0]} for one: give the folder that version {version} was trained on"
+            f"such as {missing[0]}. Give the folder that version {version} was trained on."
         )
     return {photograph: entry.pixels_digest for entry, photograph in found.items() if photograph is not None}
 
@@ -88,9 +88,9 @@ def evaluate_folder(
         if progress is not None:
             progress(len(answered) + len(unscored), len(selected))
     if not answered:
-        why = "The part is empty." if part else "Its class folders are empty."
+        why = "The part is empty. Name another." if part else "Its class folders are empty. Add photographs."
         if unscored:
-            why = f"The first is {unscored[0].path}: {unscored[0].error}"
+            why = f"The first is {unscored[0].path}. {unscored[0].error}"
         raise DatasetError(f"0 of {len(selected)} photographs of {folder.path} could be scored. {why}")
     answers = Answers(
         tuple(photograph.path for photograph, _ in answered),
@@ -112,7 +112,7 @@ def find_differences(stated: PartMetrics, evaluation: Evaluation) -> tuple[str, 
     # On another device a probability can fall on the other side of a bin's edge.
     allowed = {"num_photographs": 0.0, "num_correct": 0.0, "expected_calibration_error": 2 / stated.num_photographs}
     return tuple(
-        f"{name} is {getattr(stated, name)} in the metadata and {getattr(measured, name)} now"
+        f"{name} is {getattr(stated, name)} in the metadata and {getattr(measured, name)} now."
         for name in PartMetrics.model_fields
         if name != "part" and abs(getattr(stated, name) - getattr(measured, name)) > allowed.get(name, 1e-6)
     )

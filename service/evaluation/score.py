@@ -61,7 +61,7 @@ def score_each(
         try:
             image = decode_image(_read(path, limits), limits)
             if path in pixels_digests and not has_digest(image, pixels_digests[path]):
-                raise InvalidImage("The photograph has changed since the split was made: put the original back.")
+                raise InvalidImage("The photograph has changed since the split was made. Put the original back.")
             return resize(image, rule)
         except OutOfMemory as error:
             raise OutOfMemory(f"{path}: {error}") from error
@@ -86,7 +86,7 @@ def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, l
     probabilities = np.empty((len(paths), engine.num_classes), np.float32)
     for index, scored in enumerate(score_each(engine, paths, rule, limits)):
         if scored.error is not None:
-            raise DatasetError(f"{scored.path} cannot be scored: {scored.error}") from scored.error
+            raise DatasetError(f"{scored.path} cannot be scored. {scored.error}") from scored.error
         probabilities[index] = scored.probabilities
     return probabilities
 
@@ -95,9 +95,9 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
     try:
         return read_bounded(path, limits.max_image_bytes)
     except UnfitFile as error:
-        raise InvalidImage("It is not a file: give photographs.") from error
+        raise InvalidImage("It is not a file. Give photographs.") from error
     except OSError as error:
-        raise InvalidImage(f"It cannot be read ({error.strerror}): check the path and its rights.") from error
+        raise InvalidImage(f"It cannot be read ({error.strerror}). Check the path and its rights.") from error
 
 
 def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[ScoredImage]:

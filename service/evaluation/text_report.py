@@ -25,9 +25,9 @@ def summarise(evaluation: Evaluation) -> str:
     interval = f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}"
     counts = f"{evaluation.num_correct} of {evaluation.num_photographs} photographs"
     return (
-        f"accuracy           {evaluation.accuracy:.1%}, {counts}; 95 % interval {interval}\n"
-        f"calibration error  {evaluation.expected_calibration_error:.1%}; "
-        f"a perfectly calibrated network: up to {evaluation.calibration_error_by_chance:.1%} by chance\n"
+        f"accuracy           {evaluation.accuracy:.1%}, {counts}, 95 % interval {interval}\n"
+        f"calibration error  {evaluation.expected_calibration_error:.1%}, "
+        f"of a perfectly calibrated network up to {evaluation.calibration_error_by_chance:.1%} by chance\n"
         f"log loss           {evaluation.log_loss:.3f}{_describe_absent(evaluation)}"
     )
 
@@ -37,8 +37,8 @@ def _describe_absent(evaluation: Evaluation) -> str:
     if not absent:
         return ""
     return (
-        f"\nclasses            {num_classes - len(absent)} of the model's {num_classes}; "
-        f"there are no photographs of {', '.join(absent)}"
+        f"\nclasses            {num_classes - len(absent)} of the model's {num_classes}, "
+        f"without photographs of {', '.join(absent)}"
     )
 
 

@@ -103,7 +103,7 @@ def test_both_unicode_forms_are_checked_as_one_class(tmp_path: Path) -> None:
 def test_a_folder_in_a_class_folder_is_called_so(tmp_path: Path) -> None:
     check = _check(_write(tmp_path, _plain() | {"a/2024/1.png": _noise(0)}))
     assert [finding.sentence for finding in check.findings] == [
-        "unreadable: a/2024: it is a folder; move its photographs up",
+        "unreadable: a/2024. It is a folder. Move its photographs up.",
     ]
 
 
@@ -170,9 +170,9 @@ def test_small_and_unbalanced_classes_are_named(tmp_path: Path) -> None:
     images = _plain(SMALL_CLASS - 1) | {f"c/{number}.png": _noise(5000 + number) for number in range(100)}
     check = _check(_write(tmp_path, images))
     assert [finding.sentence for finding in check.findings] == [
-        "small-class: a has 29 usable photographs, fewer than 30; add some",
-        "small-class: b has 29 usable photographs, fewer than 30; add some",
-        "unbalanced: c has 100 usable photographs and a 29, more than 3 to 1; add to the smaller",
+        "small-class: a has 29 usable photographs, fewer than 30. Add some.",
+        "small-class: b has 29 usable photographs, fewer than 30. Add some.",
+        "unbalanced: c has 100 usable photographs and a 29, more than 3 to 1. Add to the smaller.",
     ]
 
 

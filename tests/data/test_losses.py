@@ -28,7 +28,9 @@ def test_a_lost_class_is_named_with_its_reasons() -> None:
     with pytest.raises(DatasetError) as raised:
         refuse_lost_classes(check)
     message = str(raised.value)
-    assert message.startswith("20 of 20 files of roses cannot be used: 20 not-an-image, such as roses/not-an-image0.x")
+    assert message.startswith(
+        "20 of 20 files of roses cannot be used. not-an-image holds for 20, such as roses/not-an-image0.x"
+    )
     assert "HEIC" in message
     assert "add photographs" not in message
 
@@ -51,9 +53,13 @@ def test_reasons_come_most_frequent_first() -> None:
         *_lost("roses", "unreadable", "it is not a file", 1),
     )
     said = describe_losses(check)
-    assert said.startswith("11 of 15 files cannot be used: 5 not-an-image, such as")
-    assert said.index("HEIC") < said.index("3 duplicate, such as roses/again0.jpg") < said.index("2 not-an-image")
-    assert said.endswith("; and 1 for other reasons.")
+    assert said.startswith("11 of 15 files cannot be used. not-an-image holds for 5, such as")
+    assert (
+        said.index("HEIC")
+        < said.index("duplicate holds for 3, such as roses/again0.jpg")
+        < said.index("not-an-image holds for 2")
+    )
+    assert said.endswith("Other reasons hold for 1.")
 
 
 def test_near_duplicates_are_counted() -> None:

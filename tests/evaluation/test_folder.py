@@ -124,7 +124,7 @@ def test_a_class_is_known_in_either_unicode_form(local: ServedVersion, folder: P
 def test_a_folder_that_vanishes_is_named(local: ServedVersion, folder: Path) -> None:
     listed = read_folder(folder)
     folder.rename(folder.parent / "elsewhere")
-    with pytest.raises(DatasetError, match=r"0 of 60 .*daisy/000.jpg: It cannot be read \(No such file"):
+    with pytest.raises(DatasetError, match=r"0 of 60 .*daisy/000.jpg\. It cannot be read \(No such file"):
         evaluate_folder(local, listed, LIMITS)
 
 
@@ -144,7 +144,7 @@ def test_an_unreadable_photograph_is_named_beside_the_result(local: ServedVersio
 def test_a_folder_without_one_good_photograph_is_refused(local: ServedVersion, folder: Path) -> None:
     for path in folder.rglob("*.jpg"):
         path.write_text("no image")
-    with pytest.raises(DatasetError, match=r"0 of 60 photographs .* could be scored. The first is .*daisy/000.jpg: "):
+    with pytest.raises(DatasetError, match=r"0 of 60 photographs .* could be scored. The first is .*daisy/000.jpg\. "):
         evaluate_folder(local, read_folder(folder), LIMITS)
 
 
@@ -191,14 +191,14 @@ def test_a_changed_photograph_of_the_part_is_named(local: ServedVersion, folder:
 def test_a_missing_photograph_of_the_part_is_refused(local: ServedVersion, folder: Path) -> None:
     missing = next(iter(select_part(local, read_folder(folder), "test")))
     missing.path.unlink()
-    with pytest.raises(DatasetError, match=rf"1 of the \d+ photographs .*{missing.label}/{missing.path.name} for one"):
+    with pytest.raises(DatasetError, match=rf"1 of the \d+ photographs .*such as {missing.label}/{missing.path.name}"):
         select_part(local, read_folder(folder), "test")
 
 
 def test_a_split_list_unlike_the_metadata_is_refused(local: ServedVersion, folder: Path) -> None:
     metadata = local.metadata.model_copy(update={"split_digest": "0" * 64})
     other = ServedVersion(replace(local.verified, metadata=metadata), local.engine)
-    with pytest.raises(InvalidVersion, match="version 1 has not the split list"):
+    with pytest.raises(InvalidVersion, match="Version 1 has not the split list"):
         select_part(other, read_folder(folder), "test")
 
 

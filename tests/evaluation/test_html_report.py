@@ -99,7 +99,7 @@ def test_a_photograph_that_has_gone_costs_only_its_image(answers: Answers) -> No
 def test_a_class_without_photographs_is_named_on_the_page(answers: Answers) -> None:
     few = Answers(answers.paths[:2], answers.probabilities[:2], answers.class_indices[:2])
     page = page_of(few)
-    assert "there are no photographs of roses &amp; &lt;thorns&gt;" in page
+    assert "without photographs of roses &amp; &lt;thorns&gt;" in page
     assert "<td>-</td>" in page
 
 

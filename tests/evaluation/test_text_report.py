@@ -13,7 +13,7 @@ def test_the_report_shows_accuracy_classes_and_confusions() -> None:
         console.print(render_evaluation(evaluation, "flowers, version 3"))
     lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
     assert lines[0] == "flowers, version 3"
-    assert "accuracy 75.0%, 3 of 4 photographs; 95 % interval 30.1% to 95.4%" in lines
+    assert "accuracy 75.0%, 3 of 4 photographs, 95 % interval 30.1% to 95.4%" in lines
     assert "[red]oses 0.667 1.000 0.800 2" in lines, "precision, recall, F1, photographs; a label is no markup"
     assert "tulips 1.000 0.500 0.667 2" in lines
     assert "[red]oses 2 0" in lines
@@ -26,7 +26,7 @@ def test_a_class_without_photographs_has_no_figures() -> None:
     with console.capture() as captured:
         console.print(render_evaluation(evaluation, "flowers, version 3"))
     lines = [" ".join(line.replace("│", " ").split()) for line in captured.get().splitlines()]
-    assert "classes 1 of the model's 3; there are no photographs of b, c" in lines
+    assert "classes 1 of the model's 3, without photographs of b, c" in lines
     assert {"a 1.000 0.500 0.667 2", "b - - - 0", "c - - - 0"} <= set(lines)
 
 
