@@ -59,7 +59,7 @@ class Way:
             # Its address may hold a password.
             raise SettingsError(
                 f"{self.proxy_variable} does not name a proxy that this program can use. It takes those of the form "
-                f"http://host:port. Change {self.proxy_variable}, unset it, or add {url.host} to NO_PROXY"
+                f"http://host:port. Change {self.proxy_variable}, unset it, or add {url.host} to NO_PROXY."
             )
 
 
@@ -115,6 +115,6 @@ def _read_certificates() -> ssl.SSLContext:
                 return ssl.create_default_context(**{argument: value})  # type: ignore[arg-type]
             except OSError as error:  # ssl.SSLError is one
                 raise SettingsError(
-                    f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}"
+                    f"{variable} is {value}, which is no readable {what}. Name one, or unset {variable}."
                 ) from error
     return httpx.create_ssl_context(trust_env=False)

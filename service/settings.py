@@ -75,7 +75,7 @@ class StoreSettings(_Settings):
     @classmethod
     def _can_be_a_name(cls, model: str) -> str:
         if not MODEL_NAME.fullmatch(model):
-            raise PydanticCustomError("model_name", f"give {MODEL_NAME_RULE}")
+            raise PydanticCustomError("model_name", f"Give {MODEL_NAME_RULE}")
         return model
 
 
@@ -161,7 +161,7 @@ class ServeSettings(EngineSettings):
         origins = cors_origins.lower()  # as browsers send them, and they are compared letter by letter
         if not all(_ORIGIN.fullmatch(origin.strip()) for origin in origins.split(",") if origin.strip()):
             raise PydanticCustomError(
-                "origins", "give origins such as https://shop.example, without a path, separated by commas, or *"
+                "origins", "Give origins such as https://shop.example, without a path, separated by commas, or *"
             )
         return origins
 
@@ -204,12 +204,12 @@ def check_environment(environment: Mapping[str, str]) -> None:
         is_foreign = read_as.startswith("FLOWERS_TEST_") or read_as == _OF_DOCKER_COMPOSE
         if read_as.startswith(ENVIRONMENT_PREFIX) and read_as not in known and not is_foreign:
             nearest = difflib.get_close_matches(read_as, known, n=1, cutoff=0)
-            raise SettingsError(f"{name} is no setting of this program; the nearest is {nearest[0]}")
+            raise SettingsError(f"{name} is no setting. The nearest is {nearest[0]}. Write that, or unset {name}.")
 
 
 def describe_invalid_settings(error: ValidationError) -> str:
-    """Return a sentence for a value out of bounds, with flag and variable."""
+    """Return sentences for a value out of bounds, with flag and variable."""
     first = error.errors(include_url=False)[0]
     setting = str(first["loc"][-1]) if first["loc"] else "settings"
     flag = "--" + setting.replace("_", "-")
-    return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}): {first['msg'].lower()}, not {first.get('input')!r}"
+    return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}) is {first.get('input')!r}. {first['msg']}."

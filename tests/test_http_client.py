@@ -88,7 +88,7 @@ def test_no_proxy_holds_names_addresses_and_networks(
 )
 def test_an_unusable_proxy_is_one_sentence_with_the_variable(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(SettingsError, match=r"^ALL_PROXY .*http://host:port.*NO_PROXY$") as caught:
+    with pytest.raises(SettingsError, match=r"^ALL_PROXY .*http://host:port.*NO_PROXY\.$") as caught:
         Way(httpx.URL(AWAY))
     assert "secret" not in str(caught.value)
 
@@ -100,5 +100,5 @@ def test_certificates_that_cannot_be_read_are_one_sentence(
 ) -> None:
     (tmp_path / "no_certificates").write_text("no certificates")
     monkeypatch.setenv(variable, str(tmp_path / name))
-    with pytest.raises(SettingsError, match=f"^{variable} is .*{name}.*unset {variable}$"):
+    with pytest.raises(SettingsError, match=f"^{variable} is .*{name}.*unset {variable}\\.$"):
         Way(httpx.URL("https://flowers.example"))

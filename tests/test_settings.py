@@ -36,7 +36,7 @@ def test_a_value_out_of_bounds_names_flag_and_variable() -> None:
     with pytest.raises(ValidationError) as caught:
         ServeSettings(max_batch_size=0)
     sentence = describe_invalid_settings(caught.value)
-    assert sentence.startswith("--max-batch-size (FLOWERS_MAX_BATCH_SIZE): ")
+    assert sentence.startswith("--max-batch-size (FLOWERS_MAX_BATCH_SIZE) is ")
     assert "greater than or equal to 1" in sentence
     assert "\n" not in sentence
 
@@ -83,7 +83,7 @@ def test_names_of_the_environment_are_checked_whatever_their_case() -> None:
 
 def test_variables_of_the_compose_file_stop_no_command() -> None:
     check_environment({"FLOWERS_ADDRESS": "0.0.0.0"})
-    with pytest.raises(SettingsError, match=r"the nearest is FLOWERS_(?!ADDRESS)"):
+    with pytest.raises(SettingsError, match=r"The nearest is FLOWERS_(?!ADDRESS)"):
         check_environment({"FLOWERS_ADRESS": "0.0.0.0"})
 
 
@@ -104,8 +104,7 @@ def test_an_impossible_name_is_refused_with_the_rule() -> None:
     with pytest.raises(ValidationError) as caught:
         ServeSettings(model="../x")
     sentence = describe_invalid_settings(caught.value)
-    assert sentence.startswith("--model (FLOWERS_MODEL): give 1 to 64 letters, digits")
-    assert sentence.endswith("not '../x'")
+    assert sentence.startswith("--model (FLOWERS_MODEL) is '../x'. Give 1 to 64 letters, digits")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,7 @@ def test_what_is_no_origin_is_refused_with_an_example(origins: str) -> None:
     with pytest.raises(ValidationError) as caught:
         ServeSettings(cors_origins=origins)
     sentence = describe_invalid_settings(caught.value)
-    assert sentence.startswith("--cors-origins (FLOWERS_CORS_ORIGINS): give origins such as https://shop.example")
+    assert sentence.startswith(f"--cors-origins (FLOWERS_CORS_ORIGINS) is {origins!r}. Give origins such as")
 
 
 def test_the_request_timeout_states_when_it_begins() -> None:

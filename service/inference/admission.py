@@ -16,7 +16,7 @@ _OVER_AFTER_S = 2.0
 
 _QUIET_AFTER_S = 0.1  # some images' time: at 30 % of the capacity there is none in most moments, and soon the next
 
-_FULL = "as many as may: send it again after the seconds in Retry-After."
+_FULL = "as many as may. Send it again after the seconds in Retry-After."
 
 
 class Admission:
@@ -95,7 +95,7 @@ class Admission:
             QueueFull: As many images as may wait already. The body need not be read.
         """
         if self._is_closed:
-            raise Draining("This replica is shutting down: send the request again, another replica takes it.")
+            raise Draining("This replica is shutting down. Another replica takes requests. Send it again.")
         self._check_not_full()
         task = asyncio.current_task()
         assert task is not None
@@ -108,7 +108,7 @@ class Admission:
             if not self._is_giving_up:
                 raise
             task.uncancel()
-            raise Draining("This replica shut down before the answer was there: send the request again.") from None
+            raise Draining("This replica shut down before the answer was there. Send the request again.") from None
         finally:
             self._tasks.remove(task)
             self.num_bytes -= ticket.num_bytes

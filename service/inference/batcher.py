@@ -23,7 +23,7 @@ from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.inference.threads import LANES, compute_threads, on_own_core
 
-_CLOSED = "This replica has shut down: send the request again."
+_CLOSED = "This replica has shut down. Send the request again."
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class MicroBatcher:
                 break
             self._waiting.popleft()
             if first.deadline is not None and first.deadline <= now:
-                _fail(first, DeadlineExceeded("The deadline passed while the image waited: it was not computed."))
+                _fail(first, DeadlineExceeded("The deadline passed while the image waited. Allow more time."))
             elif not first.answer.done():  # else its caller was cancelled and has not yet taken it out
                 batch.append(first)
         return batch
@@ -242,7 +242,7 @@ class MicroBatcher:
             del self._calls[call]
         if probabilities.shape != (len(images), engine.num_classes) or not np.isfinite(probabilities).all():
             raise EngineFailed(
-                f"the engine answered {len(images)} images with {probabilities.shape}, or with no numbers"
+                f"The engine answered {len(images)} images with {probabilities.shape}, or with no numbers."
             )
         return probabilities
 

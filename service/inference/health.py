@@ -10,7 +10,7 @@ class Health:
     def __init__(self) -> None:
         self.is_started = False  # a model was loaded and warm once. It never turns false again
         self.is_draining = False  # SIGTERM has come
-        self._blocked: dict[str, str] = {"model": "the model is being loaded"}
+        self._blocked: dict[str, str] = {"model": "The model is being loaded."}
 
     @property
     def is_ready(self) -> bool:
@@ -24,8 +24,8 @@ class Health:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """List why it is not ready, a clause each. It is empty when ready."""
-        draining = ("the service is shutting down",) if self.is_draining else ()
+        """List why it is not ready, some sentences each. It is empty when ready."""
+        draining = ("The service is shutting down.",) if self.is_draining else ()
         return (*draining, *self._blocked.values())
 
     def block(self, part: str, reason: str) -> None:

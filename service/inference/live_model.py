@@ -88,7 +88,7 @@ class LiveModel:
     def require(self) -> ServedVersion:
         """Return the live version, which stays open within its `in_use`. Raises `NotReady` with the reasons."""
         if self.current is None or self.health.is_blocked:
-            raise NotReady(f"No model can answer: {'; '.join(self.health.reasons)}.")
+            raise NotReady(f"No model can answer. {' '.join(self.health.reasons)} Send it again later.")
         return self.current
 
     def min_queue_size(self) -> int:
@@ -130,7 +130,7 @@ class LiveModel:
                     return  # nothing newer was good: this one stays live, even if its files are corrupt by now
             if self.current is None:
                 newest = wanted[0][0].version
-                self.health.block("model", f"version {newest} was refused: {self.refused[newest]}")
+                self.health.block("model", f"Version {newest} was refused. {self.refused[newest]}")
 
     async def _scan(self) -> None:
         with suppress(StoreError):  # the search for versions reports it
@@ -138,7 +138,7 @@ class LiveModel:
 
     async def _try(self, stored: StoredVersion) -> bool:
         if self.current is None:
-            self.health.block("model", f"version {stored.version} of {stored.model} is being loaded")
+            self.health.block("model", f"Version {stored.version} of {stored.model} is being loaded.")
         try:
             loaded = await self._on_thread(self._open, stored)
         except Exception as error:
@@ -170,7 +170,7 @@ class LiveModel:
         if _may_pass(error):
             del self._fingerprints[stored.version]  # a network drive may come back
         is_ours = isinstance(error, FlowersError)
-        reason = str(error) if is_ours else "it could not be loaded; the service's log says why"
+        reason = str(error) if is_ours else "It could not be loaded. See the service's log."
         for store in (self.store.absolute(), self.store):
             reason = reason.replace(f"{store}/", "")  # a client sees it
         if self.refused.get(stored.version) == reason:
@@ -191,10 +191,10 @@ class LiveModel:
             watched = f"{self.store.absolute().name}/{self.model}"
             if isinstance(error, ModelNotFound):
                 train = training_command(self.model)
-                reason = f"no version in {watched}, the folder it watches: train one with `{train}`"
+                reason = f"There is no version in {watched}, which the service watches. Train one with `{train}`."
             else:
                 folder = self.store.absolute()
-                reason = f"{error} (it watches {watched})".replace(str(folder), folder.name)  # a client sees it
+                reason = f"{error} The service watches {watched}.".replace(str(folder), folder.name)  # a client sees it
             self.health.block("model", reason)
 
     async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:

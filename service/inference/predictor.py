@@ -72,7 +72,7 @@ class Predictor:
         version = self.require()
         with version.in_use(), ticket.image():
             if deadline <= asyncio.get_running_loop().time():
-                raise DeadlineExceeded("The deadline had passed when the image had arrived: it was not computed.")
+                raise DeadlineExceeded("The deadline passed before the image had arrived. Allow more time.")
             arrived_at = time.perf_counter()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -80,7 +80,7 @@ class Predictor:
                     del image  # up to 20 MiB: only pixels wait in the queue
                     row, decode_s = await work
             except TimeoutError:
-                raise DeadlineExceeded("The deadline passed before the answer was there: allow more time.") from None
+                raise DeadlineExceeded("The deadline passed before the answer was there. Allow more time.") from None
             wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - row.infer_s)
             return Classified(version, row.probabilities, Timings(decode_s, wait_s, row.infer_s))
 

@@ -61,7 +61,7 @@ class Watchdog:
         if reason is not None:
             self._report_trouble(reason, now)
         elif self._in_trouble_since is not None:
-            log.info("engine answers again")
+            log.info("engine recovered")
             self._in_trouble_since = None
             self._health.clear(_PART)
         is_stale = now - self._batcher.last_success_at >= PROBE_AFTER_S
@@ -72,15 +72,15 @@ class Watchdog:
     def _find_trouble(self, now: float) -> str | None:
         longest_s = self._batcher.longest_call_s(now)
         if longest_s >= WEDGED_AFTER_S:
-            return f"the engine has not answered for {longest_s:.0f} s"
+            return f"The engine has not answered for {longest_s:.0f} s."
         if not self._batcher.is_failing:
             self._probe_failed = False  # a call was answered since
         elif self._probe_failed:
-            return "the engine fails on every image"
+            return "The engine fails on every image."
         is_asking = self._probe is not None and not self._probe.done()
         unanswered_s = now - max(self._probe_began_at, self._batcher.last_success_at)
         if is_asking and not longest_s and unanswered_s >= WEDGED_AFTER_S:
-            return f"the watchdog's own image has not been answered for {unanswered_s:.0f} s"
+            return f"The watchdog's own image has not been answered for {unanswered_s:.0f} s."
         return None
 
     def _report_trouble(self, reason: str, now: float) -> None:
@@ -89,7 +89,7 @@ class Watchdog:
             log.error("engine in trouble", reason=reason)
         self._health.block(_PART, reason)
         if now - self._in_trouble_since >= GIVE_UP_AFTER_S:
-            self._on_fatal(EngineFailed(f"{reason}: this process ends, so that a new one can take its place"))
+            self._on_fatal(EngineFailed(f"{reason} This process ends. Start a new one in its place."))
 
     async def _ask(self) -> None:
         if (loaded := self._live_model.current) is None:

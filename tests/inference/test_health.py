@@ -4,7 +4,7 @@ from service.inference.health import Health
 def test_a_new_service_says_why_it_is_not_ready() -> None:
     health = Health()
     assert (health.is_started, health.is_ready) == (False, False)
-    assert health.reasons == ("the model is being loaded",)
+    assert health.reasons == ("The model is being loaded.",)
 
 
 def test_health_is_ready_when_no_part_blocks() -> None:
@@ -21,4 +21,4 @@ def test_draining_makes_it_not_ready_at_once() -> None:
     health.clear("model")
     health.is_draining = True
     assert not health.is_ready
-    assert health.reasons == ("the service is shutting down",)
+    assert health.reasons == ("The service is shutting down.",)

@@ -90,7 +90,7 @@ async def test_a_failed_warm_up_means_not_ready(watch: Watch) -> None:
     engine = watch.loader.engines[1] = FakeEngine()
     engine.warm_up_error = EngineFailed("the warm-up image got no probabilities")
     assert await watch.look() is None
-    assert watch.live_model.health.reasons == ("version 1 was refused: the warm-up image got no probabilities",)
+    assert watch.live_model.health.reasons == ("Version 1 was refused. the warm-up image got no probabilities",)
     assert engine.closed.is_set()
 
 
@@ -163,7 +163,7 @@ async def test_a_version_that_cannot_be_listed_spoils_only_itself(watch: Watch) 
         folders.callback(os.close, parent)
     for _ in range(2):
         assert await watch.look() == 1
-    assert "cannot be read: File name too long" in watch.live_model.refused[2]
+    assert "cannot be read (File name too long)" in watch.live_model.refused[2]
 
 
 async def test_the_live_version_outlives_its_files(watch: Watch) -> None:
