@@ -246,7 +246,7 @@ def _log_uncaught_exceptions() -> None:
         if args.exc_type is not SystemExit:
             log.error("thread failed", exc_info=args.exc_value)
 
-    sys.excepthook = lambda _, error, __: log.critical("uncaught exception", exc_info=error)
+    sys.excepthook = lambda _, error, __: log.critical("exception uncaught", exc_info=error)
     threading.excepthook = log_of_thread
     sys.unraisablehook = lambda args: log.error("exception ignored", exc_info=args.exc_value)
 

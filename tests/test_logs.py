@@ -376,7 +376,7 @@ def test_python_s_own_reports_go_to_the_log() -> None:
         "thread failed",
         "exception ignored",
         "%s %s",
-        "uncaught exception",
+        "exception uncaught",
     ]
     assert "ZeroDivisionError" in events[1]["exception"]
     assert "of no use" in events[2]["exception"]

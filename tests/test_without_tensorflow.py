@@ -70,7 +70,7 @@ def test_it_serves_without_it(tiny_version: Path, tmp_path: Path) -> None:
             event = json.loads(process.stderr.readline())
             events[event["event"]] = event
         response = httpx.post(
-            f"{events['listening']['url']}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"}
+            f"{events['service listening']['url']}/predict", content=PHOTO, headers={"Content-Type": "image/jpeg"}
         )
         assert (response.status_code, response.json()["label"]) == (200, "roses")
         assert events["model loaded"]["engine"] == "onnxruntime"

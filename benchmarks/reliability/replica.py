@@ -72,8 +72,8 @@ class Replica:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen([*command, *place], stderr=log)
         os.sched_setaffinity(0, own_cores)
-        wait_for(lambda: any(event["event"] == "listening" for event in self.events()[before:]), "it listens")
-        self.port = int(self.events("listening")[-1]["url"].rsplit(":", 1)[1])
+        wait_for(lambda: any(event["event"] == "service listening" for event in self.events()[before:]), "it listens")
+        self.port = int(self.events("service listening")[-1]["url"].rsplit(":", 1)[1])
         wait_for(self.is_ready, "it is ready")
 
     @property

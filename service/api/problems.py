@@ -165,7 +165,7 @@ def _answer_unexpected(scope: Scope, error: Exception) -> Response:
     request_id = record_of(scope).request_id
     if errors.is_out_of_memory(error):
         # Without the stack. There may be many, and each would take memory, too.
-        log.warning("out of memory", request_id=request_id, reason=repr(error))
+        log.warning("memory exhausted", request_id=request_id, reason=repr(error))
         return _respond(scope, _BY_KIND[errors.OutOfMemory], _NO_MEMORY)
     log.error("request failed", request_id=request_id, exc_info=error)
     detail = f"The service failed to answer. Its log has the cause. Give the operator the request id {request_id}."

@@ -16,7 +16,7 @@ class Served:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
-        self.url = self.wait_for("listening")["url"]
+        self.url = self.wait_for("service listening")["url"]
 
     def wait_for(self, event: str) -> dict[str, Any]:
         """Read the log up to this event; requests and what else it says are passed over."""
