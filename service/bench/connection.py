@@ -54,7 +54,7 @@ def parse_target(url: str, path: str) -> Target:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(character <= " " for character in url):
-        raise InvalidParameter(f"{url!r} is no address of a service: write it like http://localhost:8000")
+        raise InvalidParameter(f"{url!r} is no address of a service. Write it like http://localhost:8000.")
     is_encrypted = parts.scheme == "https"
     before = parts.path.rstrip("/").removesuffix(path).rstrip("/")
     return Target(parts.hostname, port or (443 if is_encrypted else 80), before + path, is_encrypted)

@@ -42,12 +42,12 @@ def read_photographs(path: Path | None, suffixes: tuple[str, ...]) -> list[bytes
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes]
         if not files:
-            raise InvalidParameter(f"--image is {path}: there is no image in it or below it")
+            raise InvalidParameter(f"--image is {path}. It holds no image. Name a file, or a folder of images.")
         files = files[:: math.ceil(len(files) / _MAX_PHOTOGRAPHS)]
     try:
         return [file.read_bytes() for file in files]
     except OSError as error:
-        raise InvalidParameter(f"--image is {path}, which cannot be read: {error.strerror}") from error
+        raise InvalidParameter(f"--image is {path}. It cannot be read ({error.strerror}). Name another.") from error
 
 
 def as_form(photograph: bytes, field: str = "file") -> tuple[bytes, str]:

@@ -80,17 +80,17 @@ def _check_answer(url: str, target: Target, request: bytes, timeout_s: float) ->
     """Send one request first, to refuse a wrong address, or a service that is not ready."""
     response = run(ask_once(target, request, timeout_s))
     if response.failure:
-        raise ServiceError(f"no service answers at {url} ({response.failure}): start one with `flowers serve`")
+        raise ServiceError(f"No service answers at {url} ({response.failure}). Start one with `flowers serve`.")
     if error := find_error(response):
-        detail = response.read_problem().get("detail", "is this the address of the service?")
-        raise ServiceError(f"{url} does not answer with a prediction ({error}): {detail}")
+        detail = response.read_problem().get("detail", "Give the address of a service.")
+        raise ServiceError(f"{url} does not answer with a prediction ({error}). {detail}")
 
 
 def _check_seconds(**flags: float) -> None:
     for name, seconds in flags.items():
         least = 0.0 if name == "warm_up_s" else 0.1
         if not least <= seconds <= 3600:
-            raise InvalidParameter(f"--{name.replace('_', '-')} is {seconds:g}: give {least:g} to 3600 seconds")
+            raise InvalidParameter(f"--{name.replace('_', '-')} is {seconds:g}. Give {least:g} to 3600 seconds.")
 
 
 def _parse_list(flag: str, text: str, number: Callable[[str], _Number], most: int) -> list[_Number]:
@@ -99,7 +99,7 @@ def _parse_list(flag: str, text: str, number: Callable[[str], _Number], most: in
     except ValueError:
         values = []
     if not values or not all(0 < value <= most for value in values):
-        raise InvalidParameter(f"{flag} is {text!r}: give numbers above 0 and up to {most:,}, such as 1,8,32")
+        raise InvalidParameter(f"{flag} is {text!r}. Give numbers above 0 and up to {most:,}, such as 1,8,32.")
     return values
 
 

@@ -31,7 +31,7 @@ _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "a
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A problem and its remedy in one sentence. A fatal one keeps `flowers serve` from being ready."""
+    """A problem and its remedy. A fatal one keeps `flowers serve` from being ready."""
 
     sentence: str
     is_fatal: bool = False
@@ -107,14 +107,14 @@ def find_environment_problems(packages: dict[str, str | None], machine: Machine)
     """Find problems of the installation. The trial judges whether these settings can be served."""
     if packages["tensorflow"] and packages["tensorflow-cpu"]:
         yield Diagnosis(
-            "tensorflow and tensorflow-cpu are both installed and overwrite each other's files: uninstall "
-            f"both, then `{install_command()}`"
+            "tensorflow and tensorflow-cpu are both installed and overwrite each other's files. Uninstall "
+            f"both, then run `{install_command()}`."
         )
     obstacle = find_gpu_obstacle(machine)
     if obstacle and machine.driver_gpus:
-        yield Diagnosis(f"{obstacle.what}: {obstacle.remedy}")
+        yield Diagnosis(f"{obstacle.what} {obstacle.remedy}")
     if packages["onnxruntime"] is None:
-        yield Diagnosis("onnxruntime, which serves on the CPU, is missing: install this package anew")
+        yield Diagnosis("onnxruntime, which serves on the CPU, is missing. Install this package anew.")
 
 
 def find_key_problems(settings: ServeSettings) -> Iterator[Diagnosis]:
@@ -137,14 +137,14 @@ def try_to_serve(settings: ServeSettings) -> Trial:
             except (DeviceUnavailable, SettingsError):
                 raise
             except FlowersError as error:
-                problems.append(Diagnosis(f"version {stored.version} cannot be served: {describe_error(error)}"))
+                problems.append(Diagnosis(f"Version {stored.version} cannot be served. {describe_error(error)}"))
                 continue
             info = opened.engine.info
             opened.close()
             if info.warning:
                 problems.append(Diagnosis(info.warning))
             return Trial(stored.version, info, tuple(problems))
-        reason = f"no version of {settings.model} can be served: train one, or copy one here again"
+        reason = f"No version of {settings.model} can be served. Train one, or copy one here again."
     except (DeviceUnavailable, SettingsError, StoreError) as error:
         reason = str(error)
     return Trial(None, None, (*problems, Diagnosis(reason, is_fatal=True)))

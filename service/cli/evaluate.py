@@ -78,9 +78,9 @@ def evaluate(
 
 def _check_report(path: Path) -> None:
     if find_spec("matplotlib") is None:
-        raise SettingsError(f"--report draws with matplotlib: run `{install_command()}`")
+        raise SettingsError(f"--report draws with matplotlib, which is not installed. Run `{install_command()}`.")
     if path.is_dir() or not path.parent.is_dir():
-        raise SettingsError(f"--report is {str(path)!r}: name a file, in a folder that exists")
+        raise SettingsError(f"--report is {str(path)!r}. Name a file, in a folder that exists.")
 
 
 def _write_report(path: Path, title: str, result: FolderEvaluation, opened: ServedVersion, limits: ImageLimits) -> None:
@@ -90,7 +90,7 @@ def _write_report(path: Path, title: str, result: FolderEvaluation, opened: Serv
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"the report cannot be written to {path}: {error.strerror}") from error
+        raise SettingsError(f"The report cannot be written to {path} ({error.strerror}). Name another file.") from error
 
 
 def _find_stated(opened: ServedVersion, part: str) -> PartMetrics:
@@ -99,7 +99,7 @@ def _find_stated(opened: ServedVersion, part: str) -> PartMetrics:
             return metrics
     stated = ", ".join(metrics.part for metrics in opened.metadata.metrics if metrics.part in PARTS) or "no part"
     raise InvalidParameter(
-        f"version {opened.version} states metrics for {stated}, not for {part}: name one with --part"
+        f"Version {opened.version} states metrics for {stated}, not for {part}. Name one with --part."
     )
 
 

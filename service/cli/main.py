@@ -1,4 +1,4 @@
-"""`flowers`: all verbs, one per file. Errors become one sentence and an exit code."""
+"""`flowers`: all verbs, one per file. Errors become a message and an exit code."""
 
 import errno
 import os
@@ -58,18 +58,18 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _OF_TRAINING:
             raise
-        return _fail(f"training needs {error.name}, which is not installed: run `{install_command()}`", exit_code=1)
+        return _fail(f"Training needs {error.name}, which is not installed. Run `{install_command()}`.", exit_code=1)
     except BrokenPipeError:  # the reader has enough, as `head` does
         _drop_output()
         return 1
     except MemoryError:
-        return _fail("there is not enough memory: close other programs, or raise the limit of this one", exit_code=1)
+        return _fail("There is not enough memory. Close other programs, or raise the limit of this one.", exit_code=1)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         _drop_output()
-        what = error.filename or "the result"
-        return _fail(f"{what} cannot be written: {error.strerror}; make room, or write it elsewhere", exit_code=1)
+        what = error.filename or "The result"
+        return _fail(f"{what} cannot be written ({error.strerror}). Make room, or write it elsewhere.", exit_code=1)
     except KeyboardInterrupt:
         return _fail("interrupted", exit_code=130)
     return exit_code if isinstance(exit_code, int) else 0
@@ -88,7 +88,7 @@ def _describe(error: CycloptsError) -> str:
         return describe_invalid_settings(cause)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         verb = " ".join(("flowers", *(error.command_chain or ())))
-        return f"{error.unused_tokens[0]!r} is one word too many: `{verb} --help` says what there can be"
+        return f"{error.unused_tokens[0]!r} is one word too many. See `{verb} --help`."
     return str(error)
 
 

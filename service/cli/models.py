@@ -35,8 +35,8 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     rows = [row for name in names for row in _list_model(settings, name)]
     if not rows:
         complain(
-            f"there is no model in {settings.model_store.absolute()}: train one with `flowers train`, or name another "
-            "folder with --model-store"
+            f"There is no model in {settings.model_store.absolute()}. Train one with `flowers train`, or name another "
+            "folder with --model-store."
         )
     if as_json:
         print_json(rows, indent=2)
@@ -84,7 +84,7 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
         print_json(rows, indent=2)
     else:
         for number, problem in problems.items():
-            print(printable(problem) if problem else f"version {number} of {model} is what was published")
+            print(printable(problem) if problem else f"Version {number} of {model} is what was published.")
     return 1 if any(problems.values()) else 0
 
 
@@ -103,12 +103,12 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
         served = _find_served(store, model)
         number = served.stored.version if served.stored else None
         newest = "newest version that is sound" if served.damaged else "newest version"
-        done = f"{model} serves its {newest}, {number}" if number else f"{model} is unpinned; it has no sound version"
+        done = f"{model} serves its {newest}, {number}." if number else f"{model} is unpinned. It has no sound version."
     else:
         number = _number(version)
         verify_version(versions.resolve_version(store, model, number).folder)
         pin_version(store, model, number)
-        done = f"{model} serves version {number} until `flowers models use latest`"
+        done = f"{model} serves version {number} until `flowers models use latest`."
     print(json.dumps({"model": model, "version": number, "is_pinned": version != "latest"}) if as_json else done)
     return 0
 
@@ -132,7 +132,7 @@ def remove(
     settings = settings or StoreSettings()
     number, model = _number(version), settings.model
     remove_version(settings.model_store, model, number, force=force)
-    done = f"version {number} of {model} is removed"
+    done = f"Version {number} of {model} is removed."
     print(json.dumps({"model": model, "version": number, "is_removed": True}) if as_json else done)
     return 0
 
@@ -140,7 +140,7 @@ def remove(
 def _number(text: str) -> int:
     number = parse_version(text)
     if number is None:
-        raise UsageError(f"{text!r} is no version: give its number, as `flowers models list` shows it")
+        raise UsageError(f"{text!r} is no version. Give its number, as `flowers models list` shows it.")
     return number
 
 
@@ -156,7 +156,7 @@ def _find_served(store: Path, model: str) -> FoundVersion:
     """Find the version that a service takes. Those it passes over are named on stderr, with the reason."""
     served = versions.find_served(store, model)
     for problem in served.damaged.values():
-        complain(f"model {model}: {problem}")
+        complain(f"Model {model} passes over a version. {problem}")
     return served
 
 

@@ -46,7 +46,7 @@ def predict(
     """
     settings = settings or EngineSettings()
     if header and url is None:
-        raise UsageError("--header goes with --url: a model in the store is asked without HTTP")
+        raise UsageError("A model in the store is asked without HTTP. Give --header with --url only.")
     check_headers(header)
     files = _find_files(paths)
     rows = []
@@ -66,12 +66,12 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
             below = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
             images = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
             if others := len(below) - len(images):
-                complain(f"left out of {path}: {others} files not named like images")
+                complain(f"{others} files of {path} are not named like images. Name them to score them.")
             files += images
         else:
             files.append(path)
     if not files:
-        raise UsageError("there is no image to score: name files, or folders that hold some")
+        raise UsageError("There is no image to score. Name files, or folders that hold some.")
     return files
 
 

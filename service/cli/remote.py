@@ -40,7 +40,7 @@ def check_headers(lines: Sequence[str]) -> None:
     for line in lines:
         name, colon, _ = line.partition(":")
         if not colon or not name.strip() or not line.isprintable() or not line.isascii():
-            raise InvalidParameter('--header is not of the form "Name: value", in printable ASCII')
+            raise InvalidParameter('--header is malformed. Give it as "Name: value", in printable ASCII.')
 
 
 def predict_remotely(
@@ -60,7 +60,7 @@ def predict_remotely(
     try:
         address = httpx.URL(url).copy_with(path=target.path, params=parameters, fragment=None)
     except httpx.InvalidURL as error:
-        raise InvalidParameter(f"{url!r} is no address of a service: {error}") from error
+        raise InvalidParameter(f"{url!r} is no address of a service ({error}). Check --url.") from error
 
     fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in header)]
     way = Way(address)
@@ -72,10 +72,10 @@ def predict_remotely(
             if variable := way.proxy_variable:
                 raise ServiceError(
                     f"{url} cannot be reached through the proxy of {variable} ({error}). Check {variable}, or add "
-                    f"{address.host} to NO_PROXY"
+                    f"{address.host} to NO_PROXY."
                 ) from error
             raise ServiceError(
-                f"no service answers at {url}: start one with `flowers serve`, or check --url"
+                f"No service answers at {url}. Start one with `flowers serve`, or check --url."
             ) from error
         finally:
             executor.shutdown(cancel_futures=True)
@@ -87,9 +87,9 @@ def _ask(client: "httpx.Client", address: "httpx.URL", path: Path) -> Row:
     try:
         image = read_regular(path, _MAX_FILE_BYTES)
     except UnfitFile as error:
-        return Row(path, error=f"It is no image, as {error.strerror}: give image files.")
+        return Row(path, error=f"It is no image, as {error.strerror}. Give image files.")
     except OSError as error:
-        return Row(path, error=f"It cannot be read ({error.strerror}): check the path and its rights.")
+        return Row(path, error=f"It cannot be read ({error.strerror}). Check the path and its rights.")
     try:
         response = client.post(address, files={"file": ("image", image)})  # its name stays here
         answer = response.json()
@@ -100,6 +100,6 @@ def _ask(client: "httpx.Client", address: "httpx.URL", path: Path) -> Row:
     except (httpx.ConnectError, httpx.ProxyError):
         raise
     except httpx.HTTPError as error:
-        return Row(path, error=f"The service gave no answer ({type(error).__name__}): try again.")
+        return Row(path, error=f"The service gave no answer ({type(error).__name__}). Try again.")
     except (ValueError, KeyError, TypeError):
-        return Row(path, error=f"The answer ({response.status_code}) is not of this service: check --url.")
+        return Row(path, error=f"The answer ({response.status_code}) is not of this service. Check --url.")

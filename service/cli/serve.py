@@ -59,11 +59,11 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     server = _Server(settings, log_writer, on_loaded)
     server.run(sockets=[listener])
     if isinstance(server.failure, EngineFailed):
-        log.error("giving up", reason=str(server.failure))
+        log.error("service failed", reason=str(server.failure))
         _leave(1)
     if server.failure is not None:
         raise server.failure
-    log.info("stopped", unanswered=server.num_unanswered)
+    log.info("service stopped", unanswered=server.num_unanswered)
     if server.num_unanswered or _is_thread_at_work():
         _leave(1 if server.num_unanswered else 0)
     return 0
@@ -139,7 +139,7 @@ class _Server(uvicorn.Server):
         self._watching_clocks = asyncio.create_task(watch_clocks(self._connections))
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
-            log.info("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            log.info("service listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End as uvicorn does, but abort what is still connected after `_GOODBYE_S`.
@@ -189,15 +189,13 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual_stack)
     except (OSError, UnicodeError) as error:  # UnicodeError: what no name can be, such as a..b
         if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
-            reason = f"{host} is no address of this machine: give one with --host, such as 127.0.0.1 or 0.0.0.0"
+            reason = f"{host} is no address of this machine. Give one with --host, such as 127.0.0.1 or 0.0.0.0."
         elif error.errno == errno.EADDRINUSE:
-            reason = (
-                f"port {port} of {host} is taken: stop what listens there, or choose another with --port (FLOWERS_PORT)"
-            )
+            reason = f"Port {port} of {host} is taken. Stop its program, or choose another with --port (FLOWERS_PORT)."
         elif isinstance(error, PermissionError):
-            reason = f"port {port} needs more rights than this user has: choose one above 1023 with --port"
+            reason = f"Port {port} needs more rights than this user has. Choose one above 1023 with --port."
         else:
-            reason = f"cannot listen on port {port} of {host}: {error.strerror}; choose others with --host, --port"
+            reason = f"Port {port} of {host} cannot be opened ({error.strerror}). Choose others with --host, --port."
         raise FlowersError(reason) from error
 
 

@@ -68,9 +68,9 @@ def printable(text: str) -> str:
     )
 
 
-def complain(sentence: str) -> None:
-    """Print a sentence of this program on standard error."""
-    print(f"flowers: {printable(sentence)}", file=sys.stderr)
+def complain(message: str) -> None:
+    """Print a message of this program on standard error."""
+    print(f"flowers: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def print_json(document: object, *, indent: int | None = None) -> None:
 
 
 def describe_error(error: FlowersError) -> str:
-    """Return the sentence of an error, with the runtime's own words for a network that cannot be loaded or run."""
+    """Return the text of an error, with the runtime's own words for a network that cannot be loaded or run."""
     cause = error.__cause__
     if not isinstance(error, EngineFailed | InvalidVersion) or isinstance(cause, OSError | ValueError | None):
         return str(error)

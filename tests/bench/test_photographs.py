@@ -24,7 +24,7 @@ def test_a_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameter, match="no image in it"):
+    with pytest.raises(InvalidParameter, match="holds no image"):
         read_photographs(tmp_path, (".jpg",))
     with pytest.raises(InvalidParameter, match="cannot be read"):
         read_photographs(tmp_path / "missing.jpg", (".jpg",))

@@ -54,7 +54,7 @@ def test_a_sound_machine_and_store_exit_with_0(store: Path, capsys: Capture) -> 
         "engine": "onnxruntime",
         "device": "cpu",
         "precision": "float32",
-        "reason": "the CPU was asked for; float32 was asked for",
+        "reason": "The CPU was asked for. float32 was asked for.",
     }
     assert sentences(found, fatal=True) == []
 
@@ -98,7 +98,7 @@ def test_a_damaged_version_beside_a_sound_one_warns(store: Path, capsys: Capture
     assert exit_code == 0
     assert found["serves"]["version"] == 1
     assert any(
-        "version 2" in warning and "metadata.json was changed" in warning for warning in sentences(found, fatal=False)
+        "Version 2" in warning and "metadata.json was changed" in warning for warning in sentences(found, fatal=False)
     )
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_pinned_version_is_fatal(store: Path, capsys: Capture) -> None
     exit_code, found = examine("--model-store", str(store), capsys=capsys)
     assert exit_code == 1
     assert found["engine"] is None
-    assert "no version of flowers can be served" in sentences(found, fatal=True)[0]
+    assert "No version of flowers can be served" in sentences(found, fatal=True)[0]
 
 
 def test_the_words_of_a_runtime_are_passed_on(store: Path, capsys: Capture) -> None:
@@ -132,7 +132,7 @@ def test_a_network_unlike_its_metadata_is_found(store: Path, capsys: Capture) ->
         path.write_text(json.dumps(metadata))
     _, found = examine("--model-store", str(store), capsys=capsys)
     assert found["serves"]["version"] == 2
-    assert any("5 classes, its metadata names 4" in warning for warning in sentences(found, fatal=False))
+    assert any("5 classes, its metadata 4" in warning for warning in sentences(found, fatal=False))
 
 
 BOTH = {"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0", "onnxruntime": "1.32.0"}
@@ -146,7 +146,7 @@ LIGHT = {**ONE, "tensorflow": None}
         (BOTH, Machine(), "both installed"),
         (ONE, Machine(("GPU 0: NVIDIA L4",)), "install-training TRAIN_WITH=gpu"),
         (LIGHT, Machine(("GPU 0: NVIDIA L4",), no_tensorflow="is not installed"), "install-training TRAIN_WITH=gpu"),
-        ({**ONE, "onnxruntime": None}, Machine(), "install this package anew"),
+        ({**ONE, "onnxruntime": None}, Machine(), "Install this package anew"),
     ],
 )
 def test_each_problem_of_the_installation_has_its_remedy(
@@ -180,7 +180,7 @@ def test_what_the_engine_warns_of_is_a_warning(store: Path, capsys: Capture, mon
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (None, "cannot be read: No such file or directory; name a file"),
+        (None, "cannot be read. No such file or directory. Name a file"),
         ("# none yet\n", "Add a key"),
         ("a b", "no header can carry"),
     ],

@@ -76,7 +76,7 @@ def test_a_folder_may_lack_classes_of_the_model(is_empty: bool, folder: Path, tm
         (folder / "roses").mkdir()
     page = tmp_path / "report.html"
     assert main(["evaluate", str(folder), "--report", str(page)]) == 0
-    said = "4 of the model's 5; there are no photographs of roses"
+    said = "4 of the model's 5, without photographs of roses"
     assert said in capsys.readouterr().out
     assert said in page.read_text().replace("&#x27;", "'")
     assert main(["evaluate", str(folder), "--json"]) == 0
@@ -135,7 +135,7 @@ def test_an_unwritable_report_is_refused_before_the_measurement(
     monkeypatch.setattr("service.cli.evaluate.evaluate_folder", lambda *_, **__: measured.append(True))
     for report in (tmp_path / "nowhere" / "report.html", tmp_path):
         assert main(["evaluate", str(folder), "--report", str(report)]) == 2
-        assert "name a file, in a folder that exists" in capsys.readouterr().err
+        assert "Name a file, in a folder that exists" in capsys.readouterr().err
     assert not measured
 
 
@@ -196,11 +196,11 @@ def test_a_version_that_was_changed_is_not_loaded(store: Path, folder: Path, tmp
     ("arguments", "exit_code", "said"),
     [
         (["nowhere"], 2, "nowhere"),
-        (["{folder}", "--part", "all", "--check"], 2, "not for all: name one with --part"),
+        (["{folder}", "--part", "all", "--check"], 2, "not for all. Name one with --part"),
         (["{folder}", "--part", "holdout"], 2, "--part"),
         (["{folder}", "--version", "9"], 1, "no version 9"),
         (["{folder}", "--version", "nine"], 2, "--version"),
-        (["{folder}", "--model", "birds"], 1, "no model birds"),
+        (["{folder}", "--model", "birds"], 1, "Model birds is not in the store"),
         ([], 2, "FOLDER"),
     ],
 )

@@ -34,13 +34,16 @@ def test_python_m_service_is_flowers_and_lists_every_verb() -> None:
         (["serve", "--port", "70000"], "--port (FLOWERS_PORT)"),
         (["serve", "--max-queue-size", "many"], "--max-queue-size"),
         (["train", "--recipe", "secret"], "default"),
-        (["serve", "extra", *NOWHERE], "'extra' is one word too many: `flowers serve --help`"),
+        (["serve", "extra", *NOWHERE], "'extra' is one word too many. See `flowers serve --help`"),
         (["train", "photos", "other"], "'other' is one word too many"),
         (["doctor", "extra"], "'extra' is one word too many"),
         (["evaluate", "photos", "other"], "'other' is one word too many"),
         (["serve", "--version"], "--version"),
         (["serve", "--cors-origins", "not an origin", *NOWHERE], "--cors-origins"),
-        *(([*verb, "--model", "../x"], "--model (FLOWERS_MODEL): give 1 to 64 letters") for verb in OF_A_MODEL),
+        *(
+            ([*verb, "--model", "../x"], "--model (FLOWERS_MODEL) is '../x'. Give 1 to 64 letters")
+            for verb in OF_A_MODEL
+        ),
     ],
 )
 def test_asking_wrongly_is_one_sentence_and_exit_code_2(
@@ -83,7 +86,7 @@ def test_a_full_disk_is_one_sentence_with_code_1() -> None:
                 [sys.executable, "-m", "service", verb], stdout=output, stderr=subprocess.PIPE, text=True, check=False
             )
         assert process.returncode == 1
-        assert process.stderr.startswith("flowers: the result cannot be written: No space left on device; make room")
+        assert process.stderr.startswith("flowers: The result cannot be written (No space left on device). Make room")
         assert process.stderr.count("\n") == 1
 
 
@@ -160,8 +163,8 @@ def test_training_without_its_libraries_names_the_command(library: str, tmp_path
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert process.returncode == 1
-    assert f"training needs {library}" in process.stderr
-    assert re.search(r"run `make .*install-training`", process.stderr)
+    assert f"Training needs {library}" in process.stderr
+    assert re.search(r"Run `make .*install-training`", process.stderr)
     assert "Traceback" not in process.stderr
 
 
@@ -178,5 +181,5 @@ def test_want_of_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("service.cli.doctor.find_packages", Mock(side_effect=MemoryError))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().err == (
-        "flowers: there is not enough memory: close other programs, or raise the limit of this one\n"
+        "flowers: There is not enough memory. Close other programs, or raise the limit of this one.\n"
     )

@@ -81,14 +81,16 @@ def test_list_marks_the_live_and_the_damaged_versions(store: Path, capsys: Captu
         ["flowers", "2", "live"],
         ["flowers", "3", "damaged"],
     ]
-    assert err.startswith("flowers: model flowers: version 3 is not what was published: saved_model.pb was changed")
+    assert err.startswith(
+        "flowers: Model flowers passes over a version. Version 3 is not what was published. saved_model.pb was changed"
+    )
     assert exit_code == 0
     rows = json.loads(run("list", "--json", "--model", "flowers", capsys=capsys)[1])
     assert [row["is_live"] for row in rows] == [False, True, False]
     assert [row["problem"] is None for row in rows] == [True, True, False]
     assert run("remove", "2", capsys=capsys)[0] == 2
     assert str(store / "flowers" / "2") in run("show", capsys=capsys)[1]
-    assert run("use", "latest", capsys=capsys)[1] == "flowers serves its newest version that is sound, 2\n"
+    assert run("use", "latest", capsys=capsys)[1] == "flowers serves its newest version that is sound, 2.\n"
 
 
 def test_a_pinned_version_that_is_damaged_serves_nothing(store: Path, capsys: Capture) -> None:
@@ -97,7 +99,7 @@ def test_a_pinned_version_that_is_damaged_serves_nothing(store: Path, capsys: Ca
     _, out, err = run("list", "--model", "flowers", capsys=capsys)
     assert "pinned, damaged" in out
     assert "live" not in out
-    assert "version 2 is not what was published" in err
+    assert "Version 2 is not what was published" in err
 
 
 def test_use_and_remove_tell_programs_what_they_did(store: Path, capsys: Capture) -> None:
@@ -128,16 +130,16 @@ def test_verify_checks_one_version_or_all_of_them(store: Path, capsys: Capture) 
     exit_code, out, _ = run("verify", capsys=capsys)
     assert exit_code == 1
     assert [line for line in out.splitlines() if "saved_model.pb was changed" in line] == out.splitlines()[1:2]
-    assert run("verify", "3", capsys=capsys)[:2] == (0, "version 3 of flowers is what was published\n")
+    assert run("verify", "3", capsys=capsys)[:2] == (0, "Version 3 of flowers is what was published.\n")
     exit_code, out, _ = run("verify", "2", "--json", capsys=capsys)
     assert exit_code == 1
-    assert json.loads(out)[0]["problem"].startswith("version 2 is not what was published: saved_model.pb")
+    assert json.loads(out)[0]["problem"].startswith("Version 2 is not what was published. saved_model.pb")
 
 
 def test_use_pins_and_use_latest_unpins(store: Path, capsys: Capture) -> None:
     assert run("use", "1", capsys=capsys)[0] == 0
     assert resolve_version(store, "flowers").version == 1
-    assert run("use", "latest", capsys=capsys)[:2] == (0, "flowers serves its newest version, 3\n")
+    assert run("use", "latest", capsys=capsys)[:2] == (0, "flowers serves its newest version, 3.\n")
     assert resolve_version(store, "flowers").version == 3
 
 
@@ -161,17 +163,17 @@ def test_remove_deletes_and_spares_the_served_version(store: Path, capsys: Captu
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "said"),
     [
-        (["show", "9"], 1, "model flowers has no version 9; there is 1, 2, 3"),
+        (["show", "9"], 1, "Model flowers has no version 9. It has 1, 2, 3"),
         (["use", "9"], 1, "no version 9"),
         (["remove", "9"], 1, "no version 9"),
         (["verify", "--model", "rosen"], 1, "/store, which has birds, flowers"),
-        (["list", "--model", "rosen"], 1, "no model rosen"),
-        (["show", "--model", "../store/flowers"], 2, "a letter or digit first, not '../store/flowers'"),
+        (["list", "--model", "rosen"], 1, "Model rosen is not in the store"),
+        (["show", "--model", "../store/flowers"], 2, "(FLOWERS_MODEL) is '../store/flowers'. Give"),
         (["show", "--version", "2"], 2, "--version"),
         (["use", "newest"], 2, "'newest' is no version"),
         (["show", "01"], 2, "'01' is no version"),
         (["use"], 2, "VERSION"),
-        (["use", "1", "2"], 2, "'2' is one word too many: `flowers models use --help`"),
+        (["use", "1", "2"], 2, "'2' is one word too many. See `flowers models use --help`"),
         (["polish"], 2, "polish"),
     ],
 )
@@ -187,8 +189,8 @@ def test_what_cannot_be_done_is_one_sentence(
 @pytest.mark.parametrize(("flags", "out"), [((), ""), (("--json",), "[]\n")])
 def test_an_empty_store_is_listed_as_empty(flags: tuple[str, ...], out: str, tmp_path: Path, capsys: Capture) -> None:
     sentence = (
-        f"flowers: there is no model in {tmp_path}: train one with `flowers train`, or name another folder with "
-        "--model-store\n"
+        f"flowers: There is no model in {tmp_path}. Train one with `flowers train`, or name another folder with "
+        "--model-store.\n"
     )
     assert run("list", *flags, "--model-store", str(tmp_path), capsys=capsys) == (0, out, sentence)
 

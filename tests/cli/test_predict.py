@@ -115,7 +115,7 @@ def test_files_without_image_suffixes_must_be_named(photographs: Path, capsys: C
     shutil.copy(photographs / "roses.jpg", photographs / "roses")
     assert len(predict_json(photographs, capsys=capsys)[1]) == 5
     assert main(["predict", str(photographs)]) == 0
-    assert "2 files not named like images" in capsys.readouterr().err
+    assert "are not named like images" in capsys.readouterr().err
     exit_code, rows = predict_json(photographs / "roses", photographs / "roses.jpg", capsys=capsys)
     assert exit_code == 0
     assert by_label(rows[0]) == pytest.approx(by_label(rows[1]), abs=1e-5), "its content decides"
@@ -175,8 +175,11 @@ def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -
         (["{file}", "--top-k", "0"], "--top-k is 0. This model has 5 classes"),
         (["{file}", "--top-k", "6"], "--top-k is 6"),
         (["{file}", "--format", "xml"], "--format"),
-        (["{file}", "--header", "X-API-Key: garden"], "--header goes with --url"),
-        (["{file}", "--url", "http://localhost:1", "--header", "garden"], '--header is not of the form "Name: value"'),
+        (["{file}", "--header", "X-API-Key: garden"], "Give --header with --url only"),
+        (
+            ["{file}", "--url", "http://localhost:1", "--header", "garden"],
+            '--header is malformed. Give it as "Name: value"',
+        ),
     ],
 )
 def test_asking_wrongly_is_one_sentence(

@@ -137,7 +137,7 @@ def test_a_connection_that_breaks_spoils_only_its_own_row(serve: Callable[[Answe
 def test_nobody_at_the_address_is_one_sentence(files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
-    with pytest.raises(ServiceError, match="no service answers at"):
+    with pytest.raises(ServiceError, match="No service answers at"):
         list(predict_remotely(files, None, f"http://127.0.0.1:{port}"))
     assert main(["predict", str(files[0]), "--url", f"http://127.0.0.1:{port}"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
@@ -147,7 +147,7 @@ def test_nobody_at_the_address_is_one_sentence(files: list[Path], capsys: pytest
     "url", ["", "localhost:8000", "ftp://localhost", "http://", "http://localhost:port", "/predict", "http://a..b"]
 )
 def test_what_is_no_address_was_asked_wrongly(url: str, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InvalidParameter, match="write it like http://localhost:8000"):
+    with pytest.raises(InvalidParameter, match="Write it like http://localhost:8000"):
         list(predict_remotely(files, None, url))
 
 

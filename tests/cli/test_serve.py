@@ -121,7 +121,7 @@ def test_sigterm_lets_accepted_requests_be_answered(tiny_version: Path) -> None:
             assert httpx.get(f"{service.url}/livez").status_code == 200
             answer = finish()
             assert (answer.status, json.load(answer)["label"]) == (200, "roses")
-        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.wait_for("service stopped")["unanswered"] == 0
         assert service.process.wait() == 0
 
 
@@ -149,7 +149,7 @@ def test_an_endless_upload_does_not_fail_the_stop(tiny_version: Path) -> None:
             answer = connection.getresponse()
             assert (answer.status, json.load(answer)["type"]) == (503, "/problems/draining")
             assert answer.headers["X-Request-ID"]
-        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.wait_for("service stopped")["unanswered"] == 0
         assert service.process.wait() == 0
 
 
@@ -322,7 +322,7 @@ def test_a_missing_device_ends_the_service_with_1(tiny_version: Path, tmp_path: 
         assert service.process.stderr is not None
         *_, last = service.process.stderr
         assert service.process.wait() == 1
-        assert last.startswith("flowers: --device gpu: there is no GPU")
+        assert last.startswith("flowers: --device gpu fails. There is no GPU")
 
 
 @pytest.mark.slow
@@ -382,7 +382,7 @@ def test_a_hanging_engine_ends_the_process_with_1(tmp_path: Path) -> None:
         assert "not answered" in service.wait_for("engine in trouble")["reason"]
         assert "not answered" in httpx.get(f"{service.url}/readyz").json()["detail"]
         assert httpx.get(f"{service.url}/livez").status_code == 200
-        assert "new one can take its place" in service.wait_for("giving up")["reason"]
+        assert "new one in its place" in service.wait_for("service failed")["reason"]
         assert process.wait() == 1
 
 
@@ -400,7 +400,7 @@ def test_an_unanswered_image_makes_the_exit_code_1(tmp_path: Path) -> None:
             pass  # the image has not arrived yet
         process.send_signal(signal.SIGTERM)
         assert json.load(connection.getresponse())["type"] == "/problems/draining"
-        assert service.wait_for("stopped")["unanswered"] == 1
+        assert service.wait_for("service stopped")["unanswered"] == 1
         assert process.wait(60) == 1
 
 
@@ -411,7 +411,7 @@ def test_a_signal_ends_a_process_whose_engine_hangs(tmp_path: Path) -> None:
         service = Served(process)
         service.wait_for("engine in trouble")
         process.send_signal(signal.SIGTERM)
-        assert service.wait_for("stopped")["unanswered"] == 0
+        assert service.wait_for("service stopped")["unanswered"] == 0
         assert process.wait(60) == 0
 
 
@@ -431,8 +431,7 @@ def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == (
-        f"flowers: port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port "
-        "(FLOWERS_PORT)\n"
+        f"flowers: Port {port} of 127.0.0.1 is taken. Stop its program, or choose another with --port (FLOWERS_PORT).\n"
     )
 
 
@@ -441,7 +440,7 @@ def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
     [
         (socket.gaierror(-2, "unknown"), "is no address of this machine"),
         (OSError(errno.EADDRNOTAVAIL, "not available"), "is no address of this machine"),
-        (PermissionError(errno.EACCES, "denied"), "choose one above 1023 with --port"),
+        (PermissionError(errno.EACCES, "denied"), "Choose one above 1023 with --port"),
         (OSError(errno.EMFILE, "too many open files"), "too many open files"),
     ],
 )
