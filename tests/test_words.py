@@ -30,6 +30,7 @@ SECTIONS = {
 ENTRY = re.compile(r"^\*{0,2}[`\w.\[\], |*/-]+(?:\s*\([^)]*\))?:\s+(.*)$")
 BULLET = re.compile(r"^(?:[*+-]|\d+[.)]) ")
 PICTURE = (">>>", "... ", "|", "+-", "├", "└", "│", "#", ".. ")
+MODULES = sorted((REPOSITORY / "service").rglob("*.py"))
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 MAX_LINES_OF_README = 140
 MAX_WORDS_OF_TEST_NAME = 9
@@ -124,8 +125,7 @@ def read_page(path: Path) -> Sentences:
 
 
 def test_docstrings_are_short() -> None:
-    modules = sorted((REPOSITORY / "service").rglob("*.py"))
-    docstrings = (text for module in modules for text in read_docstrings(module))
+    docstrings = (text for module in MODULES for text in read_docstrings(module))
     sentences = Sentences(paragraph for text in docstrings for paragraph in split_docstring(text))
     assert len(sentences.rows) > 500
     assert sentences.median <= 10, sentences.longest()
@@ -151,6 +151,32 @@ def test_pages_are_short(page: Path) -> None:
 def test_pages_name_a_thing_by_one_word(page: Path) -> None:
     text = " ".join(split_page(page.read_text(encoding="utf-8"))).lower()
     assert not re.findall(r"\b(?:pictures?|light engine|cpu engine|nobody|whoever)\b", text)
+
+
+def read_strings(tree: ast.AST) -> Iterator[str]:
+    """Every string constant below a node, the parts of f-strings included."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(str(text)):
+                yield text
+
+
+def read_module(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_string_of_the_program_says_picture() -> None:
+    texts = [(path.name, text) for path in MODULES for text in read_strings(read_module(path))]
+    assert len(texts) > 1_000
+    assert not [row for row in texts if re.search(r"\bpictures?\b", row[1], re.IGNORECASE)]
+
+
+def test_no_message_of_an_error_has_a_semicolon() -> None:
+    modules = [path for path in MODULES if not {"training", "networks", "train.py"} & set(path.parts)]
+    raised = [node for path in modules for node in ast.walk(read_module(path)) if isinstance(node, ast.Raise)]
+    messages = [text for node in raised if node.exc for text in read_strings(node.exc)]
+    assert len(messages) > 100
+    assert not [text for text in messages if ";" in text]
 
 
 def test_names_of_tests_are_short() -> None:
