@@ -166,9 +166,9 @@ class _Wire(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # an interim answer. The real one follows.
             return
-        if not self._parser.should_keep_alive():
-            self.is_closed = True
         self._settle(Response(status, self._media_type, b"".join(self._body)))
+        if not self._parser.should_keep_alive():
+            self.close()
 
     def _new_message(self) -> None:
         self._parser = httptools.HttpResponseParser(self)

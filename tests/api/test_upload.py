@@ -392,3 +392,18 @@ def test_a_part_without_a_name_is_no_second_image() -> None:
     form = Form(b"b", 100)
     form.write(PART % (b"file", b"image") + b"--b\r\nContent-Type: text/plain\r\n\r\nnote\r\n" + END)
     assert form.finish() == Upload(b"image")
+
+
+def test_a_part_s_header_is_read_in_any_case() -> None:
+    form = Form(b"b", 100)
+    form.write((PART % (b"file", b"image")).replace(b"Content-Disposition", b"content-DISPOSITION") + END)
+    assert form.finish() == Upload(b"image")
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"x" * 2000], ids=["no text", "long"])
+def test_an_unknown_field_is_named_in_few_letters(name: bytes) -> None:
+    form = Form(b"b", 100)
+    form.write(PART % (name, b"x") + END)
+    with pytest.raises(MissingImage) as caught:
+        form.finish()
+    assert len(str(caught.value)) < 200

@@ -150,3 +150,23 @@ def test_an_answer_that_is_no_prediction_has_a_kind(response: Response, error: s
 
 def test_a_problem_keeps_its_detail() -> None:
     assert Response(429, PROBLEM_TYPE, b'{"detail": "wait"}').read_problem() == {"detail": "wait"}
+
+
+def test_a_closing_answer_ends_its_connection() -> None:
+    """Before the server itself has closed it."""
+
+    async def script(_: int) -> bytes:
+        return http().replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+    with scripted_server(script) as server:
+        assert [response.status for response in ask_in_turn(target_of(server), 2)] == [200, 200]
+    assert server.num_connections == 2
+
+
+def test_a_media_type_is_told_without_its_parameters() -> None:
+    async def script(_: int) -> bytes:
+        return http(429, b'{"type": "/problems/overloaded"}', "Application/Problem+JSON; charset=utf-8")
+
+    with scripted_server(script) as server:
+        [response] = ask_in_turn(target_of(server), 1)
+    assert find_error(response) == "/problems/overloaded"

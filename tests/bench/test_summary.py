@@ -19,3 +19,8 @@ def test_where_nothing_was_right_there_is_no_latency() -> None:
 
 def test_a_client_that_is_late_itself_is_told() -> None:
     assert summarise(Load(8, rate=10), Observed(1.0, late_s=[0.001] * 98 + [0.5] * 2)).late_ms == 500.0
+
+
+def test_the_client_s_work_is_for_every_request() -> None:
+    observed = Observed(1.0, latencies_s=[0.1], errors={"timeout": 3}, client_cpu_s=0.4)
+    assert summarise(Load(8), observed).client_cpu_ms_per_request == 100
