@@ -33,14 +33,15 @@ def train(
     *,
     settings: TrainSettings | None = None,
     name: Annotated[
-        str | None, Parameter(help="Name of the model; default: the folder's, or without one the recipe's or flowers.")
+        str | None,
+        Parameter(help="Name of the model. The default is the folder's, or without one the recipe's or flowers."),
     ] = None,
     again: Annotated[
         bool, Parameter(help="Train anew what the same command has finished before.", negative="")
     ] = False,
     json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False,
 ) -> int:
-    """Train on FOLDER and publish a new version; without FOLDER, fetch flower_photos and train `flowers`.
+    """Train on FOLDER and publish a new version. Without FOLDER, fetch flower_photos and train `flowers`.
 
     The same command goes on with a run that was interrupted. Ctrl-C ends a run early and publishes its best epoch.
     A finished training is not repeated without --again.

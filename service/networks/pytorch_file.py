@@ -53,7 +53,7 @@ def _read(file: BinaryIO) -> dict[str, NDArray[Any]]:
     if _TensorUnpickler(file).load() != _MAGIC_NUMBER or _TensorUnpickler(file).load() != _PROTOCOL_VERSION:
         raise WeightsError("expected the format that torch.save wrote before PyTorch 1.6")
     if not _TensorUnpickler(file).load()["little_endian"]:
-        raise WeightsError("the weights are stored big-endian; expected little-endian")
+        raise WeightsError("The weights are stored big-endian. Little-endian was expected.")
     unpickler = _TensorUnpickler(file)
     tensors = unpickler.load()
     storages = {}
@@ -95,7 +95,7 @@ class _TensorUnpickler(pickle.Unpickler):
             return lambda key, offset, shape, strides, *_: _Tensor(key, offset, shape, strides)
         if module == "torch" and name in _DTYPES:
             return name
-        raise WeightsError(f"the file of weights names {module}.{name}; only tensors are read")
+        raise WeightsError(f"The file of weights names {module}.{name}. Only tensors are read.")
 
     def persistent_load(self, pid: Any) -> str:
         _, storage_type, key, _, size, *_ = pid

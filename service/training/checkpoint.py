@@ -110,7 +110,7 @@ def _read_epoch(row: Mapping[str, Any]) -> Epoch:
 
 def unfit_file(path: Path) -> TrainingError:
     """Return the error for a file in a run folder that another program wrote or damaged."""
-    text = f"{path} is damaged, or no file of this training: remove it, and the same command makes it anew"
+    text = f"{path} is damaged, or no file of this training. Remove it, and the same command makes it anew."
     return TrainingError(text)
 
 

@@ -151,7 +151,7 @@ class _Loop:
             loss += (float(results.get("logits_loss", results["loss"])) - loss) / (step + 1)
             accuracy += (float(results.get("logits_accuracy", results.get("accuracy"))) - accuracy) / (step + 1)
             if not math.isfinite(loss):
-                raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate")
+                raise TrainingError(f"The loss became {loss} in epoch {epoch + 1}. Lower the recipe's learning rate.")
             images_per_s = (step + 1) * self._batch_size / (time.perf_counter() - begun)
             observer.step(epoch, step + 1, self._num_steps, loss, accuracy, images_per_s)
         rate = float(self._optimizer.learning_rate)

@@ -108,7 +108,7 @@ def find_recipe(
     package = importlib.import_module("service.training.recipes")
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in names:
-        raise SettingsError(f"there is no recipe {name!r}: take one of {', '.join(names)}")
+        raise SettingsError(f"There is no recipe {name!r}. Take one of {', '.join(names)}.")
     recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
     assert isinstance(recipe, Recipe)
     schedule = recipe.schedule

@@ -150,7 +150,7 @@ def _read_published(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise TrainingError(f"{path} cannot be read, or is damaged: remove the folder to train it anew") from error
+        raise TrainingError(f"{path} cannot be read, or is damaged. Remove the folder to train it anew.") from error
 
 
 @contextmanager
@@ -172,8 +172,8 @@ def _take_lock(descriptor: int, folder: Path) -> None:
     except BlockingIOError as error:
         process = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
         raise TrainingError(
-            f"another training{f' (process {process})' if process.isdigit() else ''} is at work in {folder}: "
-            "wait until it ends, or stop it and give this command again; another --seed is another training"
+            f"Another training{f' (process {process})' if process.isdigit() else ''} is at work in {folder}. "
+            "Wait until it ends, or stop it and give this command again. Another --seed is another training."
         ) from error
     except OSError:  # a file system without locks
         return

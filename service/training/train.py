@@ -51,7 +51,7 @@ def list_devices(wish: str) -> list[str]:
     """
     if wish == "gpu" and not has_gpu():
         backend = keras.backend.backend()
-        raise DeviceUnavailable(f"no GPU: {backend} sees none here; `flowers doctor` says what is missing")
+        raise DeviceUnavailable(f"No GPU is there. {backend} sees none. `flowers doctor` says what is missing.")
     return {"cpu": ["cpu"], "gpu": ["gpu"], "auto": ["gpu", "cpu"] if has_gpu() else ["cpu"]}[wish]
 
 
@@ -114,8 +114,8 @@ def _read_finished(run: Run, published: dict[str, Any], observer: Observer) -> T
         test = Evaluation.from_dict(published["test"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingError(
-            f"{run.folder} was finished, but its history.json or published.json cannot be read: train it anew with "
-            "--again"
+            f"{run.folder} was finished, but its history.json or published.json cannot be read. Train it anew "
+            "with --again."
         ) from error
     model, version = published["model"], published["version"]
     observer.say(

@@ -85,7 +85,7 @@ def test_unreadable_photographs_are_named_before_and_in_the_error(
     assert main(["train", str(tmp_path / "photos"), *places, *QUICK]) == 2
     error = capsys.readouterr().err
     assert_one_sentence(error, "3 of 3 files of tulips cannot be used. not-an-image holds for 3, such as tulips/0.HEIC")
-    assert all(f"not-an-image: tulips/{number}.HEIC: " in error for number in range(3))
+    assert all(f"not-an-image: tulips/{number}.HEIC. " in error for number in range(3))
 
 
 def test_an_error_of_the_split_names_lost_photographs(
@@ -98,7 +98,7 @@ def test_an_error_of_the_split_names_lost_photographs(
     error = capsys.readouterr().err
     assert_one_sentence(error, "tulips")
     assert "11 of 60 files cannot be used. not-an-image holds for 11" in error.splitlines()[-1]
-    assert "not-an-image: tulips/001.jpg: " in error
+    assert "not-an-image: tulips/001.jpg. " in error
 
 
 def test_an_unwritable_store_fails_before_the_training(
@@ -124,7 +124,7 @@ def test_an_unknown_teacher_is_refused_before_the_check(
     places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(drawn_folder), *places, "--device", "cpu", "--teacher", "foo"]) == 2
-    assert capsys.readouterr().err.startswith("flowers: there is no teacher 'foo'")  # and no bar before it
+    assert capsys.readouterr().err.startswith("flowers: There is no teacher 'foo'")  # and no bar before it
 
 
 def test_an_unfit_name_is_refused_before_the_reading(

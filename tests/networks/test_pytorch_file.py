@@ -73,10 +73,10 @@ def test_tensors_come_with_their_shapes_offsets_and_strides(tmp_path: Path) -> N
 def test_what_a_file_names_is_never_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     hostile = look_up("pathlib", "Path.touch") + pickle.MARK + opcodes(str(marker)) + pickle.TUPLE + pickle.REDUCE
-    with pytest.raises(WeightsError, match="only tensors"):
+    with pytest.raises(WeightsError, match="Only tensors"):
         read(weights_file({"weight": hostile}, {}), tmp_path)
     system = look_up("os", "system") + pickle.MARK + opcodes(f"touch {marker}") + pickle.TUPLE + pickle.REDUCE
-    with pytest.raises(WeightsError, match="only tensors"):
+    with pytest.raises(WeightsError, match="Only tensors"):
         read(pickle.PROTO + b"\x02" + system + pickle.STOP, tmp_path)
     assert not marker.exists()
 

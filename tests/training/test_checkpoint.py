@@ -42,7 +42,7 @@ def test_no_checkpoint_yet_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
 def test_another_file_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.npz").write_bytes(content)
-    with pytest.raises(TrainingError, match="remove it"):
+    with pytest.raises(TrainingError, match="Remove it"):
         load_checkpoint(tmp_path / "checkpoint.npz")
 
 
@@ -79,13 +79,13 @@ def test_a_damaged_checkpoint_is_refused_with_a_remedy(damage: str, tmp_path: Pa
     path = tmp_path / "checkpoint.npz"
     save_checkpoint(path, Checkpoint((EPOCH,), STATE, BEST))
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* remove it"):
+    with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* Remove it"):
         load_checkpoint(path)
 
 
 def test_a_checkpoint_takes_no_more_memory_than_bytes(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "checkpoint.npz", state_0000=np.zeros(10_000_000, np.uint8))
-    with pytest.raises(TrainingError, match="remove it"):
+    with pytest.raises(TrainingError, match="Remove it"):
         read_arrays(tmp_path / "checkpoint.npz")
 
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_takes_no_more_memory_than_bytes(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_another_history_is_refused_with_a_remedy(history: str, tmp_path: Path) -> None:
     write_arrays(tmp_path / "checkpoint.npz", {"history": np.array(history), "state_0000": np.zeros(1)})
-    with pytest.raises(TrainingError, match="remove it"):
+    with pytest.raises(TrainingError, match="Remove it"):
         load_checkpoint(tmp_path / "checkpoint.npz")
 
 

@@ -46,7 +46,7 @@ def test_a_second_training_is_refused_until_the_first_ends(tmp_path: Path) -> No
         assert first.stdout is not None
         assert first.stdout.readline() == f"{tmp_path / 'garden-1'}\n"
         try:
-            with pytest.raises(TrainingError, match=rf"process {first.pid}\) is at work .* another --seed"):
+            with pytest.raises(TrainingError, match=rf"process {first.pid}\) is at work .* Another --seed"):
                 opened(tmp_path, "garden-1").__enter__()
             with opened(tmp_path, "garden-2") as other:
                 assert other.folder == tmp_path / "garden-2"
@@ -86,7 +86,7 @@ def test_a_training_that_published_when_interrupted_goes_on(tmp_path: Path) -> N
 def test_a_damaged_published_file_is_named_with_a_remedy(content: str, tmp_path: Path) -> None:
     (tmp_path / "garden").mkdir()
     (tmp_path / "garden" / "published.json").write_text(content)
-    with pytest.raises(TrainingError, match=r"published\.json cannot be read, or is damaged: remove"):
+    with pytest.raises(TrainingError, match=r"published\.json cannot be read, or is damaged. Remove"):
         opened(tmp_path).__enter__()
 
 

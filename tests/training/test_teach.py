@@ -159,7 +159,7 @@ def test_unusable_answers_are_named_with_a_remedy(damage: str, colours: Colours,
         write_arrays(path, arrays | {"answers": arrays["answers"][:, :3]})
     else:
         write_arrays(path, {"answers": arrays["answers"]})
-    with pytest.raises(TrainingError, match=r"lesson\.npz is damaged.* remove it"):
+    with pytest.raises(TrainingError, match=r"lesson\.npz is damaged.* Remove it"):
         taught(colours, path)
 
 

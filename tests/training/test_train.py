@@ -103,7 +103,7 @@ def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Pa
     assert again.test.to_dict() == first.test.to_dict()
     assert list_versions(tmp_path / "store", "drawn") == [1]
     (first.run / "history.json").write_text("[")
-    with pytest.raises(TrainingError, match="train it anew with --again"):
+    with pytest.raises(TrainingError, match="Train it anew with --again"):
         trained(dataset, tmp_path)
 
 
