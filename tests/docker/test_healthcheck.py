@@ -132,7 +132,7 @@ def test_one_ready_listener_is_health(program: ModuleType, monkeypatch: pytest.M
             assert program.main() == exit_code
 
 
-def test_without_a_socket_the_port_of_the_environment_is_asked(
+def test_without_sockets_the_port_of_the_environment_is_asked(
     program: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "find_listeners", list)

@@ -65,7 +65,7 @@ def test_a_wrong_value_is_named(changes: dict[str, object], where: str) -> None:
         parse_metadata(json.dumps(document), version="3")
 
 
-def test_a_square_may_be_as_large_as_the_shorter_side() -> None:
+def test_a_square_may_be_as_large_as_the_side() -> None:
     preprocessing = Preprocessing(shorter_side=224, image_size=224, scale=1, offset=0)
     text = example_metadata(preprocessing=preprocessing).model_dump_json()
     assert parse_metadata(text, version="3").preprocessing == preprocessing
