@@ -1,7 +1,9 @@
 """The Makefile's choice of an environment."""
 
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,14 @@ def test_an_answering_driver_chooses_the_gpu_libraries(
     driver = tmp_path / "nvidia-smi"
     driver.write_text(f"#!/bin/sh\nexit {exit_code}\n", encoding="utf-8")
     driver.chmod(0o755)
-    assert f"-r requirements/{serving}" in plan(tmp_path, "serve")
-    assert f"-r requirements/{training}" in plan(tmp_path, "install-training")
+    assert f"--require-hashes -r requirements/{serving}" in plan(tmp_path, "serve")
+    assert f"--require-hashes -r requirements/{training}" in plan(tmp_path, "install-training")
+
+
+def test_make_takes_the_pythons_of_the_package(tmp_path: Path) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    least, above = re.findall(r"3\.(\d+)", project["requires-python"])
+    assert f"(3, {least}) <= sys.version_info < (3, {above})" in plan(tmp_path, "serve")
 
 
 def plan(folder: Path, target: str) -> str:

@@ -38,7 +38,9 @@ def promtool(*arguments: str | Path, stdin: str = "") -> str:
 
 
 def test_the_configuration_is_valid_and_alerts_fire() -> None:
-    assert "valid prometheus config" in promtool("check", "config", SHIPPED / "prometheus.yml")
+    checked = promtool("check", "config", SHIPPED / "prometheus.yml")
+    assert "valid prometheus config" in checked
+    assert "rules found" in checked, "it reads the alerts"
     promtool("test", "rules", SHIPPED / "alerts_test.yml")
 
 

@@ -164,6 +164,12 @@ def test_csv_lines_have_the_same_columns(photographs: Path, capsys: Capture) -> 
     assert float(by_file["roses.jpg"][4]) >= float(by_file["roses.jpg"][6])
 
 
+def test_csv_without_any_scores_has_their_columns(photographs: Path, capsys: Capture) -> None:
+    (photographs / "roses.jpg").write_text("no image")
+    assert main(["predict", str(photographs / "roses.jpg"), "--format", "csv"]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == "file,error,confident,label_1,probability_1"
+
+
 def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -> None:
     (photographs / "[red]broken.jpg").write_text("no image")
     os.rename(photographs / "roses.jpg", os.fsencode(photographs) + b"/not-utf8-\xff.jpg")  # noqa: PTH104

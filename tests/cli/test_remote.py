@@ -3,12 +3,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support.giving_up import given_up
 
 from service.cli.main import main
 from service.cli.remote import Row, predict_remotely
@@ -90,25 +89,6 @@ def test_four_files_are_sent_at_once(serve: Callable[[Answer], str], files: list
         return 200, json.dumps(GOOD).encode()
 
     assert not [row.error for row in predict_remotely(files[:8], None, serve(answer)) if row.error]
-
-
-def test_answers_that_are_given_up_send_no_more(
-    serve: Callable[[Answer], str], files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bodies: list[bytes] = []
-    is_given_up = given_up(monkeypatch)
-
-    def answer(_: str, body: bytes) -> tuple[int, bytes]:
-        bodies.append(body)
-        if b"photograph 0" not in body:
-            is_given_up.wait()
-        return 200, json.dumps(GOOD).encode()
-
-    rows = predict_remotely(files, None, serve(answer))
-    assert isinstance(rows, Generator)
-    next(rows)
-    rows.close()
-    assert len(bodies) < len(files)
 
 
 def test_answers_come_in_the_order_of_the_files(serve: Callable[[Answer], str], files: list[Path]) -> None:

@@ -86,3 +86,4 @@ def test_a_bar_without_an_end_shows_elapsed_time() -> None:
     assert "0/10" in shown
     assert "?" not in shown.replace("\x1b[?25", "")
     assert "-:--" not in shown
+    assert shown.endswith("\x1b[2K"), "it leaves no trace"

@@ -89,4 +89,4 @@ def test_a_training_becomes_the_owner_and_keeps_its_runs(name: str, device: str)
     volumes = dict(volume.split(":") for volume in service["volumes"] if isinstance(volume, str))
     assert volumes.keys() == {"cache", "runs"}
     for name, path in volumes.items():
-        assert f"FLOWERS_{name.upper()}={path}" in dockerfile
+        assert f"FLOWERS_{name.upper()}={path}" in dockerfile.split()

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -180,6 +181,14 @@ def test_a_load_without_memory_is_not_the_versions_fault(monkeypatch: pytest.Mon
     monkeypatch.setattr("onnxruntime.InferenceSession", Mock(side_effect=RuntimeError(text)))
     with pytest.raises(OutOfMemory, match="to load version 7"):
         OnnxRuntimeEngine(b"sound", choice(), version="7")
+
+
+def test_the_bytes_of_a_network_are_not_kept(tiny_version: Path) -> None:
+    network = (tiny_version / "flowers" / "1" / CPU_MODEL_FILES["float32"]).read_bytes()
+    before = sys.getrefcount(network)
+    engine = OnnxRuntimeEngine(network, choice(), version="1", threads=2)
+    assert sys.getrefcount(network) == before
+    engine.close()
 
 
 def test_a_call_without_memory_is_out_of_memory(
