@@ -78,7 +78,7 @@ def test_only_the_transparent_colour_becomes_white(
     # Of interlaced images one pixel each, which is a single pass.
     rows = [[colour] for colour in colours] if is_interlaced else [[colour for colour in colours for _ in range(8)]]
     for number, transparent in enumerate(colours):
-        beyond = 0x8000 if is_beyond and 1 < bit_depth < 16 else 0
+        beyond = 0x8000 | 1 << bit_depth if is_beyond and 1 < bit_depth < 16 else 0
         note = png_chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *(value | beyond for value in transparent)))
         for row in rows if not is_interlaced else [rows[number]]:
             bits = "".join(f"{value:0{bit_depth}b}" for colour in row for value in colour)
