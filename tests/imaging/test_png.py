@@ -120,6 +120,13 @@ def test_dark_16_bit_numbers_are_not_scored() -> None:
     assert not decode_image(grey([0, 0, 0, 0])).pixels.any()
 
 
+@pytest.mark.parametrize(("colour_type", "num_colours"), [(4, 1), (6, 3)])
+def test_alpha_does_not_hide_dark_16_bit_numbers(colour_type: int, num_colours: int) -> None:
+    row = b"\0" + struct.pack(f">{num_colours + 1}H", *[4_095] * num_colours, 65_535) * 4
+    with pytest.raises(UnsupportedImageFormat, match="12 bits or fewer in words of 16"):
+        decode_image(png(4, 1, row, bit_depth=16, colour_type=colour_type))
+
+
 def test_apple_s_png_is_not_called_broken() -> None:
     data = png(32, 24, ROWS)
     with pytest.raises(UnsupportedImageFormat, match="Apple"):
