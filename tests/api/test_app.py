@@ -11,6 +11,9 @@ from support.drawing import draw_photograph, encode
 from support.fakes import FakeEngine, Loader
 from support.running import running
 
+from service.api.app import create_app
+from service.settings import ServeSettings
+
 pytestmark = pytest.mark.anyio
 PHOTO = encode(draw_photograph(0, seed=1))
 
@@ -84,10 +87,23 @@ async def test_large_images_are_decoded_on_decode_threads(
     assert len(names) == 2
 
 
-async def test_an_engine_tells_when_it_is_loaded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.api.app import create_app
-    from service.settings import ServeSettings
+async def test_the_store_is_scanned_every_reload_interval_s(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, pauses = asyncio.sleep, []
 
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await turn(seconds)
+
+    monkeypatch.setattr("service.engines.open_version.load_engine", lambda *_, **__: FakeEngine())
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    app = create_app(ServeSettings(model_store=store, reload_interval_s=1234))
+    async with app.router.lifespan_context(app):
+        while not [seconds for seconds in pauses if seconds > 1]:  # other watches look more often
+            await turn(0.01)
+    assert max(pauses) == 1234
+
+
+async def test_an_engine_tells_when_it_is_loaded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
     monkeypatch.setattr("service.engines.open_version.load_engine", lambda *_, **__: FakeEngine())
     settings = ServeSettings(model_store=store, reload_interval_s=3600)

@@ -29,6 +29,7 @@ from service.errors import (
     MissingImage,
     RequestError,
     TooManyImages,
+    UnsupportedMediaType,
 )
 
 pytestmark = pytest.mark.anyio
@@ -407,3 +408,21 @@ def test_an_unknown_field_is_named_in_few_letters(name: bytes) -> None:
     with pytest.raises(MissingImage) as caught:
         form.finish()
     assert len(str(caught.value)) < 200
+
+
+def test_a_parameter_that_is_no_text_is_kept() -> None:
+    form = Form(b"b", 100)
+    form.write(PART % (b"top_k", b"\xff") + PART % (b"file", b"image") + END)
+    assert form.finish() == Upload(b"image", ("\ufffd",))
+
+
+async def test_a_long_media_type_is_repeated_in_few_letters() -> None:
+    with pytest.raises(UnsupportedMediaType) as caught:
+        await read(b"x", "text/" + "x" * 5000, [1])
+    assert len(str(caught.value)) < 400
+
+
+async def test_with_a_wrong_field_top_k_nothing_is_computed(service: Running, loader: Loader) -> None:
+    response = await service.client.post("/predict", data={"top_k": "6"}, files={"file": PHOTO})
+    assert response.status_code == 422
+    assert loader.engines[1].batches == []

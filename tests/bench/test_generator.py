@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 from support.scripted_server import Script, ScriptedServer, http, scripted_server
 
@@ -63,6 +64,7 @@ def test_a_long_wait_for_a_connection_is_a_timeout() -> None:
 def test_an_open_loop_s_warm_up_does_not_count() -> None:
     observed, server = put_load(answer_after_50_ms, Load(8, rate=50, warm_up_s=0.19, duration_s=0.2))
     assert (len(observed.latencies_s), len(server.bodies)) == (10, 20)
+    assert len(observed.late_s) == 10
 
 
 def test_the_warm_up_does_not_count() -> None:
@@ -101,3 +103,9 @@ def test_a_dead_server_is_not_asked_without_a_pause() -> None:
 def test_many_requests_cost_the_client_little_of_the_processor() -> None:
     observed, _ = put_load(answer_at_once, Load(8, warm_up_s=0, duration_s=0.5))
     assert observed.client_cpu_s > 0
+
+
+def test_the_client_s_work_is_that_of_its_load() -> None:
+    before = time.process_time()
+    observed, _ = put_load(answer_at_once, Load(1, warm_up_s=0, duration_s=0.1))
+    assert 0 < observed.client_cpu_s <= time.process_time() - before

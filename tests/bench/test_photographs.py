@@ -36,3 +36,10 @@ def test_a_form_carries_the_file_in_its_field() -> None:
     assert body.count(b"--" + boundary) == 2
     assert b'name="images"' in body
     assert b"\r\n\r\nbytes\r\n--" in body
+
+
+def test_64_files_of_a_folder_are_all_taken(tmp_path: Path) -> None:
+    names = [f"{number}{'.jpg' if number % 2 else '.JPG'}" for number in range(64)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    assert sorted(read_photographs(tmp_path, (".jpg",))) == sorted(name.encode() for name in names)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from support.serving import Served, served
 from support.versions import publish_example
 
 from service.api.app import create_app
-from service.cli.serve import listen, make_config
+from service.cli.serve import listen, make_config, serve
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
@@ -496,3 +497,13 @@ def test_pipes_in_the_store_delay_nothing(tmp_path: Path) -> None:
         service.wait_for("version refused")
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(20) == 0
+
+
+def test_log_format_and_engine_threads_reach_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure, tune = Mock(), Mock()
+    monkeypatch.setattr("service.cli.serve.configure_logging", configure)
+    monkeypatch.setattr("service.cli.serve.tune_process", tune)
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(FlowersError, match="is taken"):
+        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console", engine_threads=3))
+    configure.assert_called_once_with("console")
+    tune.assert_called_once_with(3)

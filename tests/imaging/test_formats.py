@@ -43,6 +43,7 @@ def test_avif_is_refused_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch
         (b'<?xml version="1.0"?><svg>', "an SVG drawing"),
         (b'<?xml version="1.0"?><rss>', "an XML document"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photograph"),
+        (b"\0\0\0\x14ftypheic\0\0\0\0heic", "a HEIC photograph"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1", "a video"),
         (b"PK\x03\x04\x14\0", "a ZIP archive or an office document"),
         (b"8BPS\0\x01", "a Photoshop document"),
@@ -69,3 +70,7 @@ def test_a_refusal_never_quotes_the_file(data: bytes) -> None:
         detect_format(data)
     assert re.fullmatch(r"[A-Za-z0-9 :;,.-]+", str(refusal.value))
     assert "alert" not in str(refusal.value)
+
+
+def test_an_avif_sequence_is_an_avif() -> None:
+    assert detect_format(b"\0\0\0\x18ftypavis\0\0\0\0msf1miaf") == "AVIF"

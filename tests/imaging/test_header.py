@@ -91,6 +91,8 @@ def test_a_large_run_length_bmp_is_refused() -> None:
     assert announced_pixels(run_length_bmp(512, 7), "BMP") == 512 * 512
     with pytest.raises(UnsupportedImageFormat, match=r"run-length compressed\. .* Send it as PNG"):
         decode_image(run_length_bmp(513, 7))
+    with pytest.raises(UnsupportedImageFormat, match="run-length compressed"):
+        decode_image(run_length_bmp(16, 7) + bytes(256 * 1024))
 
 
 @pytest.mark.parametrize(("place", "layout", "value"), [(30, "<I", 4), (30, "<I", 5), (28, "<H", 2), (28, "<H", 64)])
@@ -196,3 +198,14 @@ def test_a_png_with_damaged_image_data_is_refused() -> None:
 def test_rubbish_behind_the_image_does_not_matter(image_format: str) -> None:
     data = encode(PICTURE, image_format)
     assert np.array_equal(decode_image(data + b"PK\x03\x04rubbish" * 50).pixels, decode_image(data).pixels)
+
+
+def test_a_bmp_of_os_2_is_read() -> None:
+    """Its header has 12 bytes."""
+    data = (
+        b"BM"
+        + struct.pack("<IHHI", 0, 0, 0, 26)
+        + struct.pack("<IHHHH", 12, 2, 1, 1, 24)
+        + bytes((1, 2, 3) * 2 + (0, 0))
+    )
+    assert decode_image(data).pixels.tolist() == [[[3, 2, 1]] * 2]

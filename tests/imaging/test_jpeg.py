@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.drawing import draw_photograph, encode
+from support.odd_files import scans
 
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from service.imaging.decode import decode_image
@@ -114,3 +115,17 @@ def test_a_photograph_of_50_million_pixels_is_decoded() -> None:
     data = encode(Image.linear_gradient("L").resize((8192, 6144)), quality=50)
     decoded = decode_image(data, ImageLimits(max_image_pixels=1_000_000))
     assert decoded.image.size == (1024, 768)
+
+
+@pytest.mark.parametrize(
+    ("num_scans", "size", "is_read"),
+    [(100, (48, 36), True), (10, (20_000, 10_000), True), (20, (10_000, 10_000), True), (21, (8_000, 5_900), True),
+     (101, (48, 36), False), (11, (20_000, 10_000), False), (21, (8_000, 6_000), False)],
+)  # fmt: skip
+def test_scans_are_bounded_as_documented(num_scans: int, size: tuple[int, int], is_read: bool) -> None:
+    data = resized(scans(num_scans), *size)
+    if is_read:
+        assert read_jpeg(data).num_pixels > 0
+    else:
+        with pytest.raises(InvalidImage, match="more scans than a photograph needs"):
+            read_jpeg(data)

@@ -78,7 +78,7 @@ def test_only_the_transparent_colour_becomes_white(
     # Of interlaced images one pixel each, which is a single pass.
     rows = [[colour] for colour in colours] if is_interlaced else [[colour for colour in colours for _ in range(8)]]
     for number, transparent in enumerate(colours):
-        beyond = 0x8000 if is_beyond and 1 < bit_depth < 16 else 0
+        beyond = 0x8000 | 1 << bit_depth if is_beyond and 1 < bit_depth < 16 else 0
         note = png_chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *(value | beyond for value in transparent)))
         for row in rows if not is_interlaced else [rows[number]]:
             bits = "".join(f"{value:0{bit_depth}b}" for colour in row for value in colour)
@@ -118,6 +118,13 @@ def test_dark_16_bit_numbers_are_not_scored() -> None:
         decode_image(grey([0, 9, 4_000, 4_095]))
     assert decode_image(grey([0, 9, 4_000, 4_096])).pixels.max() == 16
     assert not decode_image(grey([0, 0, 0, 0])).pixels.any()
+
+
+@pytest.mark.parametrize(("colour_type", "num_colours"), [(4, 1), (6, 3)])
+def test_alpha_does_not_hide_dark_16_bit_numbers(colour_type: int, num_colours: int) -> None:
+    row = b"\0" + struct.pack(f">{num_colours + 1}H", *[4_095] * num_colours, 65_535) * 4
+    with pytest.raises(UnsupportedImageFormat, match="12 bits or fewer in words of 16"):
+        decode_image(png(4, 1, row, bit_depth=16, colour_type=colour_type))
 
 
 def test_apple_s_png_is_not_called_broken() -> None:

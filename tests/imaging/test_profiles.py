@@ -45,6 +45,7 @@ LAST: dict[str, tuple[str, Callable[[], bytes]]] = {
 FIRST: dict[str, tuple[str, Callable[[], bytes]]] = {
     "linear": ("RGB", lambda: matrix_profile(None)),
     "gamma 1.0": ("RGB", lambda: matrix_profile(1.0)),
+    "gamma 1.5": ("RGB", lambda: matrix_profile(1.5)),
     "table": ("RGB", table_profile),
     "ink": ("CMYK", cmyk_profile),
     "grey, linear": ("L", lambda: grey_profile(None)),
@@ -218,3 +219,25 @@ def test_real_photographs_differ_little_from_those_converted_first(photographs: 
             differences.append(np.abs(resize(decoded).astype(int) - resize(to_srgb(decoded))).mean())
     assert len(differences) > 50
     assert np.mean(differences) < 0.5
+
+
+def test_a_process_keeps_32_conversions() -> None:
+    profiles = [matrix_profile(1.5 + number / 50) for number in range(33)]
+    first, second = (find_conversion(profile, "RGB") for profile in profiles[:2])
+    for profile in profiles[2:32]:
+        find_conversion(profile, "RGB")
+    assert find_conversion(profiles[0], "RGB") is first
+    find_conversion(profiles[32], "RGB")
+    assert find_conversion(profiles[0], "RGB") is first
+    assert find_conversion(profiles[1], "RGB") is not second
+
+
+def test_a_process_remembers_256_profiles() -> None:
+    profile = matrix_profile(2.1)
+    conversion = find_conversion(profile, "RGB")
+    for number in range(255):
+        find_conversion(b"rubbish %d" % number, "RGB")
+    assert find_conversion(profile, "RGB") is conversion
+    for number in range(256):
+        find_conversion(b"other rubbish %d" % number, "RGB")
+    assert find_conversion(profile, "RGB") is not conversion

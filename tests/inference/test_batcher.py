@@ -475,5 +475,5 @@ async def test_a_closed_batcher_s_threads_end(engine: FakeEngine) -> None:
     await batcher.submit(image_of(7), fake_version(engine))
     [lane] = set(threading.enumerate()) - others
     batcher.close()
-    lane.join(60)
+    lane.join(20)
     assert not lane.is_alive()

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import sys
 import threading
 from contextlib import ExitStack
@@ -454,3 +455,44 @@ async def test_an_unreadable_store_leaves_a_live_version_ready(watch: Watch) -> 
     pin.unlink()
     assert await watch.look() == 1
     assert watch.live_model.health.is_ready
+
+
+async def test_a_stop_closes_the_live_engine(watch: Watch) -> None:
+    publish_example(watch.store)
+    await watch.look()
+    await watch.live_model.stop()
+    assert watch.loader.engines[1].closed.is_set()
+
+
+async def test_a_missing_model_is_logged_once_each_time(watch: Watch) -> None:
+    with capture_logs() as events:
+        for _ in range(2):
+            await watch.look()
+            await watch.look()
+            publish_example(watch.store)
+            await watch.look()
+            shutil.rmtree(watch.store / "flowers")
+    assert [event["event"] for event in events].count("model missing") == 2
+
+
+async def test_only_a_surprise_is_logged_with_its_traceback(watch: Watch) -> None:
+    errors = (EngineFailed("no probabilities"), ZeroDivisionError("a surprise"))
+    for version, error in enumerate(errors, 1):
+        publish_example(watch.store)
+        watch.loader.engines[version] = FakeEngine()
+        watch.loader.engines[version].warm_up_error = error
+    with capture_logs() as events:
+        await watch.look()
+    logged = {event["version"]: event["exc_info"] for event in events if event["event"] == "version refused"}
+    assert logged == {1: None, 2: errors[1]}
+
+
+async def test_the_log_says_whether_a_version_is_pinned(watch: Watch) -> None:
+    for _ in range(2):
+        publish_example(watch.store)
+    with capture_logs() as events:
+        await watch.look()
+        pin_version(watch.store, "flowers", 1)
+        await watch.look()
+    loaded = [(event["version"], event["pinned"]) for event in events if event["event"] == "model loaded"]
+    assert loaded == [(2, False), (1, True)]

@@ -286,3 +286,16 @@ async def test_decoders_and_lanes_yield_to_the_event_loop(parts: Parts, monkeypa
     await parts.classify()
     expected = {"lane": min(niceness() + 10, 19)}
     assert seen == expected if parts.engine.lanes_decode else expected | {"decode": min(niceness() + 17, 19)}
+
+
+async def test_the_wait_does_not_include_the_decoding(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def decode(*_: object) -> tuple[Pixels, float]:
+        return resize(decode_image(PHOTO)), 1e6  # seconds
+
+    parts = Parts(store)
+    monkeypatch.setattr(parts.decoders, "decode", decode)
+    await parts.live_model.look()
+    timings = (await parts.classify()).timings
+    assert (timings.decode_s, timings.queue_s) == (1e6, 0)
+    parts.decoders.close()
+    parts.batcher.close()

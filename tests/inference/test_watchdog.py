@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 from support.fakes import FakeEngine, Loader, fake_version, image_of
 
 from service.errors import EngineFailed, FlowersError, NotReady
@@ -195,3 +196,16 @@ async def test_without_a_model_there_is_nothing_to_watch(tmp_path: Path) -> None
     watched.live_model.current = None
     await watched.check(100)
     assert watched.engine.batches == []
+
+
+async def test_trouble_and_its_end_are_logged_once(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    with capture_logs() as events:
+        watched.engine.error = RuntimeError("illegal instruction")
+        for since_s in range(4):
+            await watched.check(since_s)
+        watched.engine.error = None
+        for since_s in range(4, 8):
+            await watched.check(since_s)
+    named = [event["event"] for event in events if event["event"].startswith("engine")]
+    assert named == ["engine in trouble", "engine answers again"]

@@ -12,6 +12,7 @@ from support.running import running
 from support.wires import GET, Wire, full_queue, on_the_wire, predict
 
 from service.wire import clocks, linger, send_limits
+from service.wire.head_guard import HeadGuard
 from service.wire.send_limits import MAX_UNSENT_BYTES, SendInPieces, UnsentClock
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +92,29 @@ async def test_a_slow_client_that_reads_gets_the_whole_answer(wire: Wire) -> Non
     client.close()
 
 
+async def test_a_client_that_takes_a_piece_gains_time(
+    store: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clocks, "TICK_S", 3600)  # the test looks at the clock itself
+    async with running(store, loader) as service, on_the_wire(service) as wire:
+        client, loop = connect(wire), asyncio.get_running_loop()
+        await until(lambda: wire.server.server_state.connections)
+        [connection] = wire.server.server_state.connections
+        assert isinstance(connection, HeadGuard)
+        await loop.sock_sendall(client, (LARGE + b"\r\n") * 30)
+        await until(lambda: connection.flow.write_paused)
+        connection.check(100.0)
+        num_before = num_unsent = connection.transport.get_write_buffer_size()
+        while num_unsent <= num_before:  # the next piece has not been written yet
+            await loop.sock_recv(client, 64 * 1024)
+            num_before, num_unsent = num_unsent, connection.transport.get_write_buffer_size()
+        connection.check(160.0)
+        assert not connection.transport.is_closing()
+        connection.check(220.0)
+        assert connection.transport.is_closing()
+        client.close()
+
+
 async def test_no_request_begins_before_the_last_answer_is_taken(wire: Wire) -> None:
     client = connect(wire)
     await until(lambda: wire.server.server_state.connections)
@@ -166,7 +190,7 @@ def test_a_client_has_60_s_for_64_kib() -> None:
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_a_client_that_takes_bytes_gains_time(is_empty: bool) -> None:
+def test_a_taken_buffer_starts_the_clock_again(is_empty: bool) -> None:
     transport = Unread()
     clock = UnsentClock(transport)
     clock.check(100.0)

@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
-from support.fakes import Loader
+from support.fakes import FakeEngine, Loader
 from support.running import Running, running
+from support.versions import publish_example
 
 from service.api.routes.predict import unless_hung_up
 from service.imaging.decode import decode_image
@@ -259,3 +260,16 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_confident_follows_the_version_s_threshold(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    for threshold, is_confident in ((0.99, False), (0.2, True)):
+        store = tmp_path / str(threshold)
+        publish_example(store, confidence_threshold=threshold)
+        loader = Loader()
+        loader.engines[1] = engine
+        async with running(store, loader) as service:
+            answer = await predict(service, PHOTOS[0])
+        assert 0.2 < answer["probability"] < 0.99
+        assert answer["confident"] is is_confident
