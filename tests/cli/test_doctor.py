@@ -95,7 +95,7 @@ def test_an_empty_store_exits_with_1_and_a_remedy(tmp_path: Path, capsys: Captur
 def test_another_model_than_flowers_is_tried(store: Path, capsys: Capture) -> None:
     exit_code, found = examine("--model-store", str(store), "--model", "birds", capsys=capsys)
     assert exit_code == 1
-    assert "no model birds" in sentences(found, fatal=True)[0]
+    assert "Model birds is not in the store" in sentences(found, fatal=True)[0]
 
 
 def test_a_damaged_version_beside_a_sound_one_warns(store: Path, capsys: Capture) -> None:

@@ -99,7 +99,7 @@ def test_a_spent_quota_is_one_sentence_with_code_1(name: str) -> None:
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert process.returncode == 1
-    assert process.stderr.startswith("flowers: report.json cannot be written: ")
+    assert process.stderr.startswith("flowers: report.json cannot be written (")
     assert process.stderr.count("\n") == 1
 
 
@@ -177,7 +177,7 @@ def test_training_without_its_libraries_names_the_command(library: str, tmp_path
     )
     assert process.returncode == 1
     assert f"Training needs {library}" in process.stderr
-    assert re.search(r"run `make .*install-training`", process.stderr)
+    assert re.search(r"Run `make .*install-training`", process.stderr)
     assert "Traceback" not in process.stderr
 
 

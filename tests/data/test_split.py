@@ -143,7 +143,7 @@ def test_the_part_with_most_of_a_group_keeps_it(places: list[str], winner: str) 
     first = next(photograph for photograph, part in zip(group, kept, strict=True) if part)
     lost = [finding for finding in split.set_aside if finding.files[0] in {photograph.file for photograph in group}]
     assert len(lost) == kept.count(None)
-    assert all(finding.detail.endswith(f"the same as {first.file} in {winner}") for finding in lost)
+    assert all(finding.detail.endswith(f"the same as {first.file} in {winner}.") for finding in lost)
 
 
 def test_the_place_of_a_photograph_never_changes() -> None:

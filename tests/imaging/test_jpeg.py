@@ -127,5 +127,5 @@ def test_scans_are_bounded_as_documented(num_scans: int, size: tuple[int, int], 
     if is_read:
         assert read_jpeg(data).num_pixels > 0
     else:
-        with pytest.raises(InvalidImage, match="more scans than a photograph needs"):
+        with pytest.raises(InvalidImage, match="more scans than it needs"):
             read_jpeg(data)

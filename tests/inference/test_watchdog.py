@@ -208,4 +208,4 @@ async def test_trouble_and_its_end_are_logged_once(tmp_path: Path) -> None:
         for since_s in range(4, 8):
             await watched.check(since_s)
     named = [event["event"] for event in events if event["event"].startswith("engine")]
-    assert named == ["engine in trouble", "engine answers again"]
+    assert named == ["engine in trouble", "engine recovered"]
