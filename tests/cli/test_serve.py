@@ -432,7 +432,7 @@ def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == (
-        f"flowers: Port {port} of 127.0.0.1 is taken. Stop its program, or choose another with --port (FLOWERS_PORT)\n"
+        f"flowers: Port {port} of 127.0.0.1 is taken. Stop its program, or choose another with --port (FLOWERS_PORT).\n"
     )
 
 

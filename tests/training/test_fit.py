@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     ]
     for other in others:
         save_checkpoint(path, other)
-        with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* remove it"):
+        with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged.* Remove it"):
             fit_small(learning_network(), path, ONE)
 
 
