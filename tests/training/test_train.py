@@ -201,7 +201,7 @@ def test_a_recipe_with_folds_is_cross_validated(
 def test_devices_are_those_that_keras_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
     assert (list_devices("auto"), list_devices("cpu")) == (["cpu"], ["cpu"])
-    with pytest.raises(DeviceUnavailable, match="no GPU"):
+    with pytest.raises(DeviceUnavailable, match="No GPU"):
         list_devices("gpu")
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
     assert (list_devices("auto"), list_devices("gpu")) == (["gpu", "cpu"], ["gpu"])
