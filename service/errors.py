@@ -140,6 +140,10 @@ class PublishError(StoreError):
     """The version could not be written. Nothing of it is visible."""
 
 
+class WorkerEnded(FlowersError):
+    """A worker ended before it answered its supervisor."""
+
+
 class DeviceUnavailable(FlowersError):
     """The device cannot be used on this machine."""
 

@@ -12,7 +12,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Literal
 
@@ -44,7 +44,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     """
     is_terminal = os.isatty(descriptor)
     is_console = log_format == "console" or (log_format == "auto" and is_terminal)
-    writer = LogWriter(descriptor)
+    writer = LogWriter(descriptor, is_console=is_console)
     renderer = _Renderer(_console_encoder(colors=is_terminal) if is_console else _to_json)
     structlog.configure(
         processors=[renderer],
@@ -66,10 +66,12 @@ class LogWriter:
 
     Args:
         descriptor: Where the lines go. Its reader may be slow, stuck or gone.
+        is_console: Whether the lines are for people. Else they are JSON.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, is_console: bool = False) -> None:
         self.descriptor = descriptor
+        self.is_console = is_console
         self.num_dropped = 0
         """Lines that were not written, or not to their end."""
         # A signal handler may log while its thread logs. Both may be entered twice.
@@ -87,6 +89,14 @@ class LogWriter:
         except MemoryError:
             pass
         self._drop(1)
+
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Queue lines of another process as they are, without their newlines. Drop and count those without room."""
+        for line in lines:
+            if self._queue.qsize() < MAX_WAITING_LINES:
+                self._queue.put(line + b"\n")
+            else:
+                self._drop(1)
 
     debug = info = warning = error = critical = write  # structlog's names
 

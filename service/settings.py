@@ -113,6 +113,14 @@ class ServeSettings(EngineSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 means all, `::` those of IPv6, too.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port. 0 takes a free one and logs it.")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto",
+        description="Number of worker processes. auto means one a core that the container may use, up to 16, as far as "
+        "the memory carries them.",
+    )
+    max_connections: int = Field(
+        1024, ge=1, le=100_000, description="Limit of open connections. Further ones wait until one ends."
+    )
     max_batch_size: int = Field(32, ge=1, le=1024, description="Limit of images in one engine call.")
     max_queue_size: int = Field(128, ge=1, le=100_000, description="Limit of waiting images. More get 429.")
     max_queue_bytes: int = Field(

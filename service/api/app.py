@@ -1,6 +1,7 @@
 """`create_app`: settings -> the service as an ASGI app."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from service.api import problems
 from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
+from service.api.replica import Readiness, Replica
 from service.api.routes import docs, health, models, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
@@ -19,7 +21,6 @@ from service.api.upload import UploadLimits
 from service.engines import open_version
 from service.engines.engine import Engine
 from service.engines.wish import EngineWish
-from service.imaging.limits import ImageLimits
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
 from service.inference.decoders import Decoders
@@ -27,6 +28,7 @@ from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
 from service.inference.threads import LANES, compute_threads
+from service.inference.usage import Alone, Shared
 from service.inference.watchdog import Watchdog
 from service.machine import bounded_queue_bytes, memory_left
 from service.settings import ServeSettings
@@ -37,6 +39,7 @@ def create_app(
     settings: ServeSettings,
     live_model: LiveModel | None = None,
     *,
+    replica: Replica | None = None,
     on_fatal: Callable[[errors.FlowersError], None] = lambda _: None,
     on_loaded: Callable[[], None] = lambda: None,
     num_dropped_lines: Callable[[], int] = lambda: 0,
@@ -46,23 +49,30 @@ def create_app(
     Args:
         settings: All knobs. Nothing below this function reads them.
         live_model: For tests that command the engine. The default follows the settings.
+        replica: The replica that this process is a worker of. None means that it is alone.
         on_fatal: Called with an error that no other version can mend, or of a hanging engine. The process should end.
         on_loaded: Called on the loading thread when an engine has been loaded.
         num_dropped_lines: Gives the number of log lines dropped so far, for the metrics.
     """
-    live_model = live_model or _watch_store(settings, on_fatal, on_loaded)
-    metrics = Metrics()
+    live_model = live_model or _make_live_model(settings, on_fatal, on_loaded, follows_store=replica is None)
+    shared: Shared = replica or Alone()
+    metrics = Metrics(replica)
     recorder = Recorder(metrics, access_log=settings.access_log)
-    batcher = MicroBatcher(max_batch_size=settings.max_batch_size, on_batch=metrics.batch_size.observe)
+    batcher = MicroBatcher(
+        max_batch_size=settings.max_batch_size,
+        on_batch=metrics.batch_size.observe,
+        on_computing=functools.partial(setattr, shared.own, "num_computing"),
+    )
     queue_bytes = bounded_queue_bytes(settings.max_queue_bytes, memory_left())
     admission = Admission(
         max_queue_size=settings.max_queue_size,
         max_queue_bytes=max(queue_bytes, settings.max_image_bytes),  # one image always fits
-        num_computing=lambda: batcher.num_computing,
         min_queue_size=live_model.min_queue_size,
+        shared=shared,
     )
-    metrics.registry.register(ServiceCollector(live_model.health, admission, live_model, num_dropped_lines))
-    decoders = Decoders(ImageLimits(settings.max_image_bytes, settings.max_image_pixels), settings.decode_threads)
+    readiness = Readiness(live_model.health, replica)
+    metrics.registry.register(ServiceCollector(readiness, admission, live_model, num_dropped_lines))
+    decoders = Decoders(settings.limits, settings.decode_threads, shared=shared)
     predictor = Predictor(live_model, batcher, decoders)
 
     joiner = compute_threads(1, "join", LANES)
@@ -93,6 +103,7 @@ def create_app(
     api_keys = read_keys(settings.api_keys, settings.api_keys_file)
     app.state.service = Service(
         health=live_model.health,
+        readiness=readiness,
         live_model=live_model,
         admission=admission,
         predictor=predictor,
@@ -134,8 +145,12 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
     return open_paths
 
 
-def _watch_store(
-    settings: ServeSettings, on_fatal: Callable[[errors.FlowersError], None], on_loaded: Callable[[], None]
+def _make_live_model(
+    settings: ServeSettings,
+    on_fatal: Callable[[errors.FlowersError], None],
+    on_loaded: Callable[[], None],
+    *,
+    follows_store: bool,
 ) -> LiveModel:
     def load(version: VerifiedVersion, wish: EngineWish) -> Engine:
         engine = open_version.load_engine(version, wish)
@@ -151,4 +166,5 @@ def _watch_store(
         max_batch_size=settings.max_batch_size,
         reload_interval_s=settings.reload_interval_s,
         on_fatal=on_fatal,
+        follows_store=follows_store,
     )

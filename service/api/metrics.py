@@ -1,19 +1,32 @@
-"""Metrics for Prometheus: counters of one app, and facts that are read at each scrape."""
+"""Metrics for Prometheus: counters of a replica, and facts that are read at each scrape."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.api.problems import PROBLEMS
+from service.api.replica import Readiness, Replica
 from service.inference.admission import Admission
-from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Timings
+from service.inference.usage import num_waiting
 from service.ranking import Score
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -23,17 +36,33 @@ _STAGES = ("decode", "queue", "infer")
 _LAG_TICK_S = 0.1
 
 
+def share_metrics(folder: Path, worker: int) -> None:
+    """Keep the counters of this process in files of `folder` from now on, under the worker's number.
+
+    All workers of a replica do, so each can add up all. A worker goes on from the numbers of a dead one of its number.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+
+
 class Metrics:
     """Counters of one app. Each app has its own registry, so a process may hold several.
 
-    Every label has few values whatever clients send.
+    Every label has few values whatever clients send. `replica` is None for a process alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, replica: Replica | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # otherwise every counter has a second series
-        self.registry = CollectorRegistry()
-        histogram = partial(Histogram, registry=self.registry)
-        counter = partial(Counter, registry=self.registry)
+        self.registry = own = CollectorRegistry()
+        self.is_shared = replica is not None
+        if replica is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            own = CollectorRegistry()  # its counters are in the files
+            MultiProcessCollector(self.registry, str(replica.folder))  # type: ignore[no-untyped-call]
+            self.registry.register(_ReplicaCollector(replica))
+        histogram = partial(Histogram, registry=own)
+        counter = partial(Counter, registry=own)
         self.requests = counter("flowers_requests", "Answered requests.", ["method", "route", "status"])
         self.problems = counter("flowers_problems", "Requests answered with a problem.", ["type"])
         self.duration = histogram(
@@ -53,11 +82,16 @@ class Metrics:
         self.probability = histogram(
             "flowers_prediction_probability", "Probability of the best class.", buckets=_PROBABILITIES
         )
-        self.in_flight = Gauge("flowers_in_flight_requests", "Requests without an answer yet.", registry=self.registry)
+        self.in_flight = Gauge(
+            "flowers_in_flight_requests",
+            "Requests without an answer yet.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.in_flight.set(0)  # a dead worker of this number may have left some
         self.event_loop_lag = histogram(
             "flowers_event_loop_lag_seconds", "Event loop lag, in seconds.", buckets=_SECONDS
         )
-        ProcessCollector(registry=self.registry)
         # From 0 on, since Prometheus sees no increase in a series that begins with 1.
         for name in PROBLEMS:
             self.problems.labels(name)
@@ -76,6 +110,10 @@ class Metrics:
         self.predictions.labels(best.label).inc()
         self.probability.observe(best.probability)
 
+    def expose(self) -> bytes:
+        """Return the metrics of the replica in Prometheus' text format. This reads some files."""
+        return generate_latest(self.registry)
+
     async def watch_event_loop(self) -> None:
         """Observe the event loop's lag ten times a second, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -89,25 +127,52 @@ class Metrics:
 class ServiceCollector(Collector):
     """Facts that are read at each scrape."""
 
-    health: Health
+    readiness: Readiness
     admission: Admission
     live_model: LiveModel
     num_dropped_lines: Callable[[], int]
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family per fact."""
-        admission, live_model = self.admission, self.live_model
+        watch, shared = self.live_model.watch, self.admission.shared
+        everywhere = (shared.own, *shared.others)
+        room = min(self.admission.max_queue_size, sum(usage.max_waiting for usage in everywhere))
         waiting = "Images waiting for a thread, or being decoded ahead of it."
-        yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self.health.is_ready))
-        yield GaugeMetricFamily("flowers_queue_images", waiting, admission.num_waiting)
-        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", admission.max_waiting)
-        yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", admission.num_bytes)
-        yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", live_model.num_loaded)
-        yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", live_model.num_refused)
+        yield GaugeMetricFamily("flowers_ready", "1 when /readyz answers 200.", float(self.readiness.is_ready()))
+        yield GaugeMetricFamily("flowers_queue_images", waiting, sum(map(num_waiting, everywhere)))
+        yield GaugeMetricFamily("flowers_queue_room_images", "Images that may wait now.", room)
+        held_bytes = sum(usage.num_bytes for usage in everywhere)
+        yield GaugeMetricFamily("flowers_held_bytes", "Bytes of bodies held in memory.", held_bytes)
+        yield CounterMetricFamily("flowers_model_loads", "Versions taken into use.", watch.num_taken)
+        yield CounterMetricFamily("flowers_model_refusals", "Versions refused.", watch.num_refused)
         yield CounterMetricFamily("flowers_log_dropped", "Log lines dropped.", self.num_dropped_lines())
         labels = ["name", "version", "engine", "device", "precision"]
         info = GaugeMetricFamily("flowers_model_info", "1 for the version in use.", labels=labels)
-        if (loaded := live_model.current) is not None:
+        if (loaded := self.live_model.current) is not None:
             engine = loaded.engine.info
             info.add_metric([loaded.model, str(loaded.version), engine.engine, engine.device, engine.precision], 1)
         yield info
+        yield GaugeMetricFamily("flowers_workers", "Workers of the replica.", self.readiness.num_workers())
+        yield GaugeMetricFamily("flowers_workers_ready", "Workers that can answer.", self.readiness.num_ready())
+
+
+@dataclass(eq=False)
+class _ReplicaCollector(Collector):
+    """Facts about the processes of a replica: sums, and the oldest start time."""
+
+    replica: Replica
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families of `ProcessCollector`."""
+        sums: dict[str, Metric] = {}
+        for process_id in self.replica.process_ids():
+            for family in ProcessCollector(pid=lambda: process_id, registry=None).collect():  # noqa: B023 - called at once
+                value = family.samples[0].value
+                add = min if family.name == "process_start_time_seconds" else sum
+                so_far = [sample.value for sample in sums[family.name].samples] if family.name in sums else []
+                total = GaugeMetricFamily(family.name, family.documentation, add([value, *so_far]))
+                sums[family.name] = total
+        sums.pop("process_cpu_seconds", None)  # a dead worker would take its share along
+        yield from sums.values()
+        cpu = "Total user and system CPU time spent in seconds."
+        yield CounterMetricFamily("process_cpu_seconds", cpu, self.replica.cpu_s())

@@ -12,8 +12,6 @@ from starlette.types import Scope
 from service.inference.predictor import Classified
 from service.ranking import Score
 
-# Seeded by the system once. A system call for each id may cost the event loop its turn.
-_random = random.Random()  # noqa: S311 - ids are no secrets
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -51,7 +49,8 @@ def record_of(scope: Scope) -> RequestRecord:
 def make_request_id() -> str:
     """Return a UUID that sorts by time: version 7 of RFC 9562. Python has it from 3.14 on."""
     milliseconds = time.time_ns() // 1_000_000
-    value = milliseconds << 80 | _random.getrandbits(80)
+    # The system seeds it once, and again after a fork. A system call for each id may cost the event loop its turn.
+    value = milliseconds << 80 | random.getrandbits(80)
     value = value & ~(0xF << 76) | 7 << 76  # version
     value = value & ~(0b11 << 62) | 0b10 << 62  # variant
     digits = f"{value:032x}"

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.api.access import ApiKeys
 from service.api.metrics import Metrics
+from service.api.replica import Readiness
 from service.api.telemetry import Recorder
 from service.api.upload import UploadLimits
 from service.inference.admission import Admission
@@ -22,6 +23,7 @@ class Service:
     """Parts that `create_app` has put together. `api_keys` is None where the service is open."""
 
     health: Health
+    readiness: Readiness
     live_model: LiveModel
     admission: Admission
     predictor: Predictor

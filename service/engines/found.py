@@ -58,3 +58,15 @@ def list_driver_gpus(
         return ()
     # GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-...); MIG instances follow indented.
     return tuple(line.partition(" (UUID")[0] for line in listing.stdout.splitlines() if line.startswith("GPU "))
+
+
+def gpu_memory_bytes(command: str = "nvidia-smi", timeout_s: float = _TIMEOUT_S) -> int:
+    """Return the memory of the first GPU that NVIDIA's driver lists, in bytes. 0 means none, or unknown."""
+    try:
+        listing = subprocess.run(  # noqa: S603 - a fixed command, no shell
+            [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, check=True, timeout=timeout_s,
+        )  # fmt: skip
+        return int(listing.stdout.split()[0]) * 1024 * 1024
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return 0

@@ -20,6 +20,11 @@ class EngineWish:
     threads: int = 0
     gpu_memory_limit_mb: int = 0
 
+    @property
+    def may_use_gpu(self) -> bool:
+        """Whether a GPU would be used if there is one."""
+        return self.device != "cpu" and self.engine != "onnxruntime" and self.precision != "int8"
+
     def check(self) -> None:
         """Raise `SettingsError` for values that contradict each other."""
         if self.engine == "onnxruntime" and self.device == "gpu":

@@ -1,12 +1,14 @@
-"""Limits on waiting images and bytes. They bound memory and latency under any load."""
+"""Limits on waiting images and bytes. They bound memory and latency under any load, for all workers together."""
 
 import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import NoReturn
 
 from service.errors import Draining, QueueFull
+from service.inference.usage import Alone, Shared, num_waiting
 
 # A queue longer than what keeps the lanes busy adds nothing but latency. While requests are refused, its length is
 # doubled or halved after each of these, until the service is without any image for about so much of the time.
@@ -25,15 +27,10 @@ class Admission:
     The event loop's thread alone uses it.
 
     Args:
-        max_queue_size: Most images that may wait. Overload lowers the number for a while.
-        max_queue_bytes: Most bytes of bodies, arriving ones included.
-        num_computing: Gives the number of images in lanes. They no longer wait.
-        min_queue_size: Gives the number of images that may always wait, so that the engine never lacks work.
-
-    Attributes:
-        max_waiting: Images that may wait at this moment.
-        num_images: Images of accepted requests that have arrived and have no answer.
-        num_bytes: Bytes of all accepted bodies.
+        max_queue_size: Most images that may wait in all workers. Overload lowers the number of each for a while.
+        max_queue_bytes: Most bytes of bodies in all workers, arriving ones included.
+        min_queue_size: Gives the number of images that may always wait here, so that the engine never lacks work.
+        shared: Where this process and the other workers count. None means that there are none.
     """
 
     def __init__(
@@ -41,19 +38,19 @@ class Admission:
         *,
         max_queue_size: int,
         max_queue_bytes: int,
-        num_computing: Callable[[], int],
         min_queue_size: Callable[[], int],
+        shared: Shared | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._max_queue_size = max_queue_size
+        self.max_queue_size = max_queue_size
         self.max_queue_bytes = max_queue_bytes
         self._min_queue_size = min_queue_size
-        self._num_computing = num_computing
-        self.max_waiting = max_queue_size
+        self.shared = shared or Alone()
+        self._own = self.shared.own
+        self._own.max_waiting = max_queue_size
         self._full_at = self._judging_since = -math.inf
         self._empty_since, self._empty_s = clock(), 0.0
-        self.num_images = self.num_bytes = 0
         self._num_expected = 0
         self._is_closed = self._is_giving_up = False
         self._tasks: list[asyncio.Task[object]] = []  # of the accepted requests
@@ -66,9 +63,24 @@ class Admission:
         return len(self._tasks)
 
     @property
+    def num_images(self) -> int:
+        """Images of accepted requests that have arrived here and have no answer."""
+        return self._own.num_images
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all bodies that were accepted here."""
+        return self._own.num_bytes
+
+    @property
+    def max_waiting(self) -> int:
+        """Images that may wait here at this moment."""
+        return self._own.max_waiting
+
+    @property
     def num_waiting(self) -> int:
-        """Images that wait for a thread, or are decoded ahead of their lane."""
-        return max(0, self.num_images - self._num_computing())
+        """Images that wait here for a thread, or are decoded ahead of their lane."""
+        return num_waiting(self._own)
 
     def is_busy(self) -> bool:
         """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
@@ -111,7 +123,7 @@ class Admission:
             raise Draining("This replica shut down before the answer was there. Send the request again.") from None
         finally:
             self._tasks.remove(task)
-            self.num_bytes -= ticket.num_bytes
+            self._own.num_bytes -= ticket.num_bytes
             if not self._tasks:
                 self._idle.set()
 
@@ -119,14 +131,16 @@ class Admission:
     def image(self) -> Iterator[None]:
         """Take a place for one image from its arrival to its row. Raises `QueueFull` where there is none."""
         self._check_not_full()
-        if not self.num_images:
-            self._empty_s += self._clock() - self._empty_since
-        self.num_images += 1
+        self._own.num_images += 1  # before the check of all, or two workers could take the last place
         try:
+            if self._num_waiting_everywhere() > self.max_queue_size:
+                self._refuse()
+            if self._own.num_images == 1:
+                self._empty_s += self._clock() - self._empty_since
             yield
         finally:
-            self.num_images -= 1
-            if not self.num_images:
+            self._own.num_images -= 1
+            if not self._own.num_images:
                 self._empty_since = self._clock()
 
     def close(self) -> None:
@@ -146,12 +160,30 @@ class Admission:
     def _no_longer_expect(self) -> None:
         self._num_expected -= 1
 
+    def add_bytes(self, num_bytes: int) -> None:
+        """Count a piece of a body before it is kept. Raises `QueueFull` where it is too much."""
+        self._own.num_bytes += num_bytes
+        num_held = self._own.num_bytes + sum(other.num_bytes for other in self.shared.others)
+        if num_held > self.max_queue_bytes:
+            self._own.num_bytes -= num_bytes
+            raise QueueFull(f"{num_held - num_bytes} bytes of images already wait, {_FULL}")
+
+    def _num_waiting_everywhere(self) -> int:
+        return self.num_waiting + sum(map(num_waiting, self.shared.others))
+
+    def _has_room(self, num_expected: int) -> bool:
+        is_free_here = self.num_waiting + num_expected < self.max_waiting
+        return is_free_here and self._num_waiting_everywhere() + num_expected < self.max_queue_size
+
     def _check_not_full(self, num_expected: int = 0) -> None:
-        if self.num_waiting + num_expected < self.max_waiting:
+        if self._has_room(num_expected):
             return
         self._adapt()
-        if self.num_waiting + num_expected >= self.max_waiting:
-            raise QueueFull(f"{self.num_waiting} images already wait, {_FULL}")
+        if not self._has_room(num_expected):
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise QueueFull(f"{self._num_waiting_everywhere()} images already wait, {_FULL}")
 
     def _adapt(self) -> None:
         """Shorten a queue that only adds latency, and lengthen one that runs dry.
@@ -165,13 +197,13 @@ class Admission:
         judged_s, since_full_s = now - self._judging_since, now - self._full_at
         self._full_at = now
         if since_full_s > _OVER_AFTER_S:
-            self.max_waiting = self._max_queue_size
+            self._own.max_waiting = self.max_queue_size
         elif judged_s < _JUDGED_EVERY_S:
             return
         elif self._empty_s > _TOO_OFTEN_EMPTY * judged_s:
-            self.max_waiting = min(self._max_queue_size, self.max_waiting * 2)
+            self._own.max_waiting = min(self.max_queue_size, self.max_waiting * 2)
         elif self._empty_s < _NEVER_EMPTY * judged_s:
-            self.max_waiting = min(self._max_queue_size, max(self._min_queue_size(), self.max_waiting // 2))
+            self._own.max_waiting = min(self.max_queue_size, max(self._min_queue_size(), self.max_waiting // 2))
         self._judging_since, self._empty_s = now, 0.0
 
 
@@ -184,10 +216,7 @@ class Ticket:
 
     def add_bytes(self, num_bytes: int) -> None:
         """Count a piece of the body before it is kept. Raises `QueueFull` where it is too much."""
-        admission = self._admission
-        if admission.num_bytes + num_bytes > admission.max_queue_bytes:
-            raise QueueFull(f"{admission.num_bytes} bytes of images already wait, {_FULL}")
-        admission.num_bytes += num_bytes
+        self._admission.add_bytes(num_bytes)
         self.num_bytes += num_bytes
 
     def image(self) -> AbstractContextManager[None]:

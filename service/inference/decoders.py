@@ -15,9 +15,11 @@ from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
 from service.inference.decode_process import MARGIN_BYTES, NO_MEMORY, DecodeProcess, DecoderEnded, Job
 from service.inference.threads import DECODERS, compute_threads
+from service.inference.usage import Alone, Shared
 from service.machine import can_allocate, count_cores
 
 _MIDDLING_PIXELS = 4_000_000  # a thread decodes so many without holding up the others noticeably
+_POLL_S = 0.02
 _PIXELS_BESIDE = 8_000_000  # 140 MB that a process takes beside its image: itself, a file of 20 MiB twice, the margin
 
 _TOO_LATE = "The deadline passed before the image was decoded. Allow more time."
@@ -32,11 +34,18 @@ class Decoders:
         limits: Of one image. Images that are decoded at the same time share twice `max_image_pixels`.
         num_threads: 0 means one more than cores, so that a slow image on each leaves a thread to the others.
         processes: None means new ones.
+        shared: Where this process and the other workers count. None means that there are none.
     """
 
-    def __init__(self, limits: ImageLimits, num_threads: int = 0, processes: "DecodeProcesses | None" = None) -> None:
+    def __init__(
+        self,
+        limits: ImageLimits,
+        num_threads: int = 0,
+        processes: "DecodeProcesses | None" = None,
+        shared: Shared | None = None,
+    ) -> None:
         self.limits = limits
-        self._budget = PixelBudget(2 * limits.max_image_pixels)
+        self._budget = PixelBudget(2 * limits.max_image_pixels, shared)
         self._threads = compute_threads(num_threads or count_cores() + 1, "decode", DECODERS)
         self._processes = processes or DecodeProcesses()
 
@@ -76,26 +85,32 @@ class Decoders:
 
 
 class PixelBudget:
-    """Limit on the pixels that are decoded ahead at the same time. A larger image is decoded alone."""
+    """Limit on the pixels that all workers decode ahead at the same time. A larger image is decoded alone."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, shared: Shared | None = None) -> None:
         self._max_pixels = max_pixels
-        self._num_pixels = 0
-        self._turn = threading.Lock()  # first come, first served: else small images would pass a large one for ever
+        self._shared = shared or Alone()
+        self._own = self._shared.own
         self._freed = threading.Condition()
 
     @contextmanager
     def hold(self, num_pixels: int) -> Iterator[None]:
         """Hold the pixels of one image. The calling thread waits until they are free."""
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: not self._num_pixels or self._num_pixels + num_pixels <= self._max_pixels)
-            self._num_pixels += num_pixels
+        # First come, first served. Otherwise small images would pass a large one for ever.
+        with self._shared.turn(), self._freed:
+            while not self._freed.wait_for(lambda: self._is_free(num_pixels), _POLL_S):
+                pass  # another process cannot wake this one
+            self._own.num_pixels += num_pixels
         try:
             yield
         finally:
             with self._freed:
-                self._num_pixels -= num_pixels
+                self._own.num_pixels -= num_pixels
                 self._freed.notify()
+
+    def _is_free(self, num_pixels: int) -> bool:
+        num_held = self._own.num_pixels + sum(other.num_pixels for other in self._shared.others)
+        return not num_held or num_held + num_pixels <= self._max_pixels
 
 
 class DecodeProcesses:

@@ -1,10 +1,9 @@
-"""The live version of a model. It follows the store: watch, verify, load, warm up, switch.
+"""The live version of a model: opened, warmed up, switched to.
 
 A switch is one assignment on the event loop's thread. A request keeps its version until it is answered.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,23 +16,13 @@ from service.engines.choose import check_device
 from service.engines.engine import Engine
 from service.engines.open_version import ServedVersion, open_version
 from service.engines.wish import EngineWish
-from service.errors import (
-    ChangedVersion,
-    DeviceUnavailable,
-    FlowersError,
-    ModelNotFound,
-    NotReady,
-    SettingsError,
-    StoreError,
-    is_out_of_memory,
-)
-from service.files import UnfitFile, stamp_file
+from service.errors import DeviceUnavailable, FlowersError, NotReady, SettingsError, StoreError
 from service.inference.health import Health
 from service.inference.threads import step_back
-from service.store.layout import training_command
 from service.store.snapshot import StoreScanner, StoreSnapshot
 from service.store.verify import VerifiedVersion, verify_version
-from service.store.versions import StoredVersion, list_in_turn
+from service.store.versions import StoredVersion
+from service.store.watch import Refusal, StoreWatch, Taken
 
 R = TypeVar("R")
 
@@ -44,14 +33,17 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class LiveModel:
-    """Holder of the version to serve: the pinned one, else the newest that is good.
+    """Holder of the version that a process serves.
+
+    By itself it follows the store. In a worker the supervisor does, and says which version to open and when to switch.
 
     Args:
-        store, model: The folder to watch is `<store>/<model>`. It need not exist yet.
+        store, model: The versions are in `<store>/<model>`. It need not exist yet.
         wish: It is checked before the first version is looked for.
         load: Loader of the engine, called on a thread. None means `load_engine`.
         max_batch_size: Largest batch to warm up.
         on_fatal: Called with an error that no other version can mend, such as a missing device.
+        follows_store: Whether `start` makes it look for versions by itself.
     """
 
     def __init__(
@@ -65,25 +57,24 @@ class LiveModel:
         max_batch_size: int,
         reload_interval_s: float,
         on_fatal: Callable[[FlowersError], None] = lambda _: None,
+        follows_store: bool = True,
     ) -> None:
         self.store = store
         self.model = model
         self.current: ServedVersion | None = None
-        self.refused: dict[int, str] = {}  # version -> why it is not served
         self.snapshot: StoreSnapshot | None = None  # at the last look that could read the store
+        self.watch = StoreWatch(store, model, self._take, self.report_waiting, self._on_thread)
+        self._opened: ServedVersion | None = None
         self._scanner = StoreScanner(store)
-        self.num_loaded = 0
-        self.num_refused = 0
         self._wish, self._load = wish, load
         self.health = health
         self._max_batch_size = max_batch_size
         self._reload_interval_s = reload_interval_s
         self._on_fatal = on_fatal
-        self._fingerprints: dict[int, str] = {}  # what a version's files looked like when it was last tried
-        self._empty_because = ""
+        self._follows_store = follows_store
         self._looking = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-        self._watch: asyncio.Task[None] | None = None
+        self._again_and_again: asyncio.Task[None] | None = None
 
     def require(self) -> ServedVersion:
         """Return the live version, which stays open within its `in_use`. Raises `NotReady` with the reasons."""
@@ -96,152 +87,90 @@ class LiveModel:
         return self.current.engine.min_queue_size if self.current is not None else 1
 
     def start(self) -> None:
-        """Start to watch the store, on the running event loop."""
-        self._watch = asyncio.create_task(self._look_again_and_again())
+        """Start to scan the store, on the running event loop."""
+        self._again_and_again = asyncio.create_task(self._look_again_and_again())
 
     async def stop(self) -> None:
-        """Stop watching and close the engine. A load in progress is not awaited."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        """Stop scanning and close the engine. A load in progress is not awaited."""
+        if self._again_and_again is not None:
+            self._again_and_again.cancel()
+            await asyncio.wait([self._again_and_again])
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self.forget()
         if self.current is not None:
             self.current.retire()
 
     async def look(self) -> None:
         """Scan the store once, and switch to the first version in turn that is good and not live yet."""
         async with self._looking:
-            await self._scan()
-            try:
-                in_use = self.current.version if self.current else None
-                wanted = await self._on_thread(_wanted_versions, self.store, self.model, in_use)
-            except StoreError as error:
-                self._report_empty(error)
-                return
-            self._empty_because = ""
-            for stored, fingerprint in wanted:
-                is_current = self.current is not None and stored.version == self.current.version
-                is_settled = self._fingerprints.get(stored.version) == fingerprint
-                if not (is_settled and (is_current or stored.version in self.refused)):
-                    self._fingerprints[stored.version] = fingerprint
-                    if await self._try(stored):
-                        return
-                if is_current:
-                    return  # nothing newer was good: this one stays live, even if its files are corrupt by now
-            if self.current is None:
-                newest = wanted[0][0].version
-                self.health.block("model", f"Version {newest} was refused. {self.refused[newest]}")
+            await self.scan()
+            await self.watch.look()
 
-    async def _scan(self) -> None:
+    async def scan(self) -> None:
+        """Read the store for `GET /models`. A store that cannot be read leaves the last snapshot."""
         with suppress(StoreError):  # the search for versions reports it
             self.snapshot = await self._on_thread(self._scanner.scan)
 
-    async def _try(self, stored: StoredVersion) -> bool:
-        if self.current is None:
-            self.health.block("model", f"Version {stored.version} of {stored.model} is being loaded.")
+    async def open(self, stored: StoredVersion) -> Taken | Refusal:
+        """Verify, load and warm up a version beside the live one. `switch` or `forget` comes next."""
+        self.forget()
         try:
-            loaded = await self._on_thread(self._open, stored)
+            self._opened = await self._on_thread(self._verify_and_open, stored)
         except Exception as error:
-            self._refuse(stored, error)
-            return False
-        previous, self.current = self.current, loaded
-        self.refused.pop(stored.version, None)
-        self.num_loaded += 1
+            if isinstance(error, DeviceUnavailable | SettingsError) and self.current is None:
+                self._on_fatal(error)
+            return Refusal.of(error)
+        info = self._opened.engine.info
+        return Taken(info.to_dict(), info.warning)
+
+    async def switch(self) -> None:
+        """Serve the opened version from now on. The version before is closed after its last use."""
+        assert self._opened is not None, "open a version first"
+        previous, self.current, self._opened = self.current, self._opened, None
         self.health.is_started = True
         self.health.clear("model")
         if previous is not None:
             previous.retire()
-        info = loaded.engine.info
-        log.info("model loaded", model=loaded.model, version=loaded.version, pinned=stored.pinned, **info.to_dict())
-        if info.warning:
-            log.warning("engine warning", model=loaded.model, version=loaded.version, warning=info.warning)
-        if previous is None:
+        else:
             await self._on_thread(step_back, _NICENESS_OF_RELOADS)
-        return True
 
-    def _open(self, stored: StoredVersion) -> ServedVersion:
+    def forget(self) -> None:
+        """Close the opened version, if there is one. The live version stays."""
+        if self._opened is not None:
+            self._opened.retire()
+            self._opened = None
+
+    def report_waiting(self, reason: str) -> None:
+        """Say why no version is live yet. It has no effect when one is."""
+        if self.current is None:
+            self.health.block("model", reason)
+
+    async def _take(self, stored: StoredVersion) -> Taken | Refusal:
+        outcome = await self.open(stored)
+        if isinstance(outcome, Taken):
+            await self.switch()
+        return outcome
+
+    def _verify_and_open(self, stored: StoredVersion) -> ServedVersion:
         """Verify and load a version on the loading thread. Nothing is loaded before its digests agree."""
         verified = verify_version(stored.folder)
         return open_version(verified, self._wish, max_batch_size=self._max_batch_size, load=self._load)
-
-    def _refuse(self, stored: StoredVersion, error: Exception) -> None:
-        if isinstance(error, DeviceUnavailable | SettingsError) and self.current is None:
-            self._on_fatal(error)
-        if _may_pass(error):
-            del self._fingerprints[stored.version]  # a network drive may come back
-        is_ours = isinstance(error, FlowersError)
-        reason = str(error) if is_ours else "It could not be loaded. See the service's log."
-        for store in (self.store.absolute(), self.store):
-            reason = reason.replace(f"{store}/", "")  # a client sees it
-        if self.refused.get(stored.version) == reason:
-            return
-        self.refused[stored.version] = reason
-        self.num_refused += 1
-        log.error(
-            "version refused", model=stored.model, version=stored.version, reason=str(error) or repr(error),
-            cause=repr(error.__cause__)[:400] if error.__cause__ else None,
-            still_live=self.current.version if self.current else None, exc_info=None if is_ours else error,
-        )  # fmt: skip
-
-    def _report_empty(self, error: StoreError) -> None:
-        if str(error) != self._empty_because:
-            self._empty_because = str(error)
-            log.warning("model missing", folder=str(self.store.absolute() / self.model), reason=str(error))
-        if self.current is None:
-            watched = f"{self.store.absolute().name}/{self.model}"
-            if isinstance(error, ModelNotFound):
-                train = training_command(self.model)
-                reason = f"There is no version in {watched}, which the service watches. Train one with `{train}`."
-            else:
-                folder = self.store.absolute()
-                reason = f"{error} The service watches {watched}.".replace(str(folder), folder.name)  # a client sees it
-            self.health.block("model", reason)
 
     async def _on_thread(self, function: Callable[..., R], *args: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def _look_again_and_again(self) -> None:
         try:
-            await self._scan()  # GET /models need not wait for the device
+            await self.scan()  # GET /models need not wait for the device
             await self._on_thread(check_device, self._wish)
         except FlowersError as error:
             self._on_fatal(error)
             return
         except Exception:
-            log.exception("device check failed")  # the watch must outlive any surprise
+            log.exception("device check failed")  # the scans must outlive any surprise
         while True:
             try:
-                await self.look()
+                await (self.look() if self._follows_store else self.scan())
             except Exception:
-                log.exception("store scan failed")  # the watch must outlive any surprise
+                log.exception("store scan failed")  # the scans must outlive any surprise
             await asyncio.sleep(self._reload_interval_s)
-
-
-def _wanted_versions(store: Path, model: str, in_use: int | None) -> list[tuple[StoredVersion, str]]:
-    in_turn = list_in_turn(store, model)
-    versions = [stored.version for stored in in_turn]
-    if in_use in versions:
-        in_turn = in_turn[: versions.index(in_use) + 1]
-    return [(stored, _fingerprint(stored.folder)) for stored in in_turn]
-
-
-def _fingerprint(folder: Path) -> str:
-    """Return a digest of names, sizes and times. It changes when a file of the version does."""
-    try:
-        files = sorted(
-            (str(path), stamp.size, stamp.mtime_ns) for path in folder.rglob("*") if (stamp := stamp_file(path))
-        )
-    except OSError as error:  # verification says it of this version alone
-        return str(error)
-    return hashlib.sha256(repr(files).encode()).hexdigest()
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Return whether the disk, the memory or a changing file is at fault, and not the version."""
-    if is_out_of_memory(error):
-        return True
-    while error is not None:
-        if isinstance(error, ChangedVersion) or (isinstance(error, OSError) and not isinstance(error, UnfitFile)):
-            return True
-        error = error.__cause__
-    return False

@@ -22,12 +22,15 @@ from support.serving import Served, served
 from support.versions import publish_example
 
 from service.api.app import create_app
-from service.cli.serve import listen, make_config, serve
+from service.api.refusals import Refusals
+from service.cli.listening import listen
+from service.cli.serve import serve
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
 from service.inference.threads import LANES
 from service.machine import pinnable_cores
 from service.settings import ServeSettings
+from service.wire.server import make_config
 
 PHOTO = encode(draw_photograph(2, seed=300))
 
@@ -73,7 +76,8 @@ def test_the_clocks_of_connections_run(tmp_path: Path) -> None:
 
 
 def test_an_idle_connection_outlives_those_of_balancers(tmp_path: Path) -> None:
-    config = make_config(create_app(ServeSettings(model_store=tmp_path)))
+    app = create_app(ServeSettings(model_store=tmp_path))
+    config = make_config(app, Refusals(app.state.service))
     assert config.timeout_keep_alive > 60
 
 
@@ -339,8 +343,8 @@ def test_a_new_version_makes_the_service_ready(tiny_version: Path, tmp_path: Pat
 
 TUNED = """
 import gc, sys
-from service.cli.serve import tune_process
-on_loaded = tune_process(0)
+from service.cli.serve_app import tune_process
+on_loaded = tune_process()
 assert sys.getswitchinterval() == 0.0005, sys.getswitchinterval()
 assert gc.get_threshold()[0] == 10_000
 assert gc.get_freeze_count() == 0, "the runtime is not imported yet"
@@ -370,7 +374,7 @@ engine = FakeEngine()
 engine.hold()
 open_version.load_engine = lambda *_, **__: engine
 watchdog.WEDGED_AFTER_S, watchdog.GIVE_UP_AFTER_S = 0.5, 2.0
-settings = ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json")
+settings = ServeSettings(model_store=Path(sys.argv[2]), port=0, log_format="json", workers=1)
 sys.exit(serve(settings=settings))
 """
 
@@ -499,11 +503,9 @@ def test_pipes_in_the_store_delay_nothing(tmp_path: Path) -> None:
         assert service.process.wait(20) == 0
 
 
-def test_log_format_and_engine_threads_reach_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    configure, tune = Mock(), Mock()
+def test_the_log_format_reaches_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure = Mock()
     monkeypatch.setattr("service.cli.serve.configure_logging", configure)
-    monkeypatch.setattr("service.cli.serve.tune_process", tune)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(FlowersError, match="is taken"):
-        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console", engine_threads=3))
+        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console"))
     configure.assert_called_once_with("console")
-    tune.assert_called_once_with(3)

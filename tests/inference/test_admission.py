@@ -5,12 +5,13 @@ import pytest
 
 from service.errors import Draining, QueueFull
 from service.inference.admission import Admission
+from service.inference.usage import Alone, OwnUsage
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_full_queue_refuses_before_and_after_the_upload() -> None:
-    admission = Admission(max_queue_size=2, max_queue_bytes=10**9, num_computing=lambda: 0, min_queue_size=lambda: 1)
+    admission = Admission(max_queue_size=2, max_queue_bytes=10**9, min_queue_size=lambda: 1)
     with ExitStack() as waiting, ExitStack() as uploading:
         uploading.enter_context(admission.request())
         for _ in range(2):
@@ -37,18 +38,57 @@ def test_a_service_is_busy_just_after_its_last_image() -> None:
 
 
 async def test_images_in_a_lane_do_not_wait() -> None:
-    num_computing = 0
-    admission = Admission(
-        max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: num_computing, min_queue_size=lambda: 1
-    )
+    shared = Alone()
+    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, min_queue_size=lambda: 1, shared=shared)
     with admission.image():
-        num_computing = 1
+        shared.own.num_computing = 1
         with admission.image():
             assert admission.num_waiting == 1
 
 
+async def test_images_of_all_workers_share_one_queue() -> None:
+    neighbour = OwnUsage(num_images=5, num_computing=3)
+    shared = Alone(others=(neighbour,))
+    admission = Admission(max_queue_size=3, max_queue_bytes=10**9, min_queue_size=lambda: 1, shared=shared)
+    with admission.image():
+        with pytest.raises(QueueFull, match="3 images already wait"), admission.request():
+            pass
+        with pytest.raises(QueueFull, match="3 images already wait"):
+            admission.expect()
+        neighbour.num_computing = 4
+        with admission.request(), admission.image():
+            assert admission.num_waiting == 2
+
+
+async def test_two_workers_never_take_the_last_place_together() -> None:
+    """The other worker takes it between this worker's check and its own count."""
+    neighbour = OwnUsage()
+
+    class Racing(OwnUsage):
+        def __setattr__(self, name: str, value: int) -> None:
+            if name == "num_images" and value == 1:
+                neighbour.num_images = 1
+            super().__setattr__(name, value)
+
+    shared = Alone(Racing(), others=(neighbour,))
+    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, min_queue_size=lambda: 1, shared=shared)
+    with pytest.raises(QueueFull), admission.image():
+        pass
+    assert admission.num_images == 0
+
+
+async def test_bytes_of_all_workers_share_one_limit() -> None:
+    shared = Alone(others=(OwnUsage(num_bytes=60), OwnUsage(num_bytes=20)))
+    admission = Admission(max_queue_size=9, max_queue_bytes=100, min_queue_size=lambda: 1, shared=shared)
+    with admission.request() as ticket:
+        ticket.add_bytes(20)
+        with pytest.raises(QueueFull, match="100 bytes of images already wait"):
+            ticket.add_bytes(1)
+        assert admission.num_bytes == 20
+
+
 async def test_after_close_accepted_requests_are_awaited() -> None:
-    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, num_computing=lambda: 0, min_queue_size=lambda: 1)
+    admission = Admission(max_queue_size=1, max_queue_bytes=10**9, min_queue_size=lambda: 1)
     with admission.request():
         admission.close()
         with pytest.raises(Draining), admission.request():
@@ -63,7 +103,7 @@ async def test_after_close_accepted_requests_are_awaited() -> None:
 
 
 async def test_the_bytes_of_all_bodies_are_bounded() -> None:
-    admission = Admission(max_queue_size=9, max_queue_bytes=100, num_computing=lambda: 0, min_queue_size=lambda: 1)
+    admission = Admission(max_queue_size=9, max_queue_bytes=100, min_queue_size=lambda: 1)
     with admission.request() as ticket:
         ticket.add_bytes(60)
         with admission.request() as another:
@@ -77,7 +117,7 @@ async def test_the_bytes_of_all_bodies_are_bounded() -> None:
 
 @pytest.mark.anyio
 async def test_giving_up_ends_every_request_with_draining() -> None:
-    admission = Admission(max_queue_size=9, max_queue_bytes=1, num_computing=lambda: 0, min_queue_size=lambda: 1)
+    admission = Admission(max_queue_size=9, max_queue_bytes=1, min_queue_size=lambda: 1)
 
     async def ask() -> None:
         with admission.request(), admission.image():
@@ -119,7 +159,6 @@ def crowded(max_queue_size: int, min_queue_size: int = 4) -> tuple[Admission, Cl
     admission = Admission(
         max_queue_size=max_queue_size,
         max_queue_bytes=1,
-        num_computing=lambda: 0,
         min_queue_size=lambda: min_queue_size,
         clock=clock,
     )

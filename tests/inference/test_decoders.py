@@ -31,6 +31,7 @@ from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
 from service.inference.decode_process import COMMAND, DecodeProcess, Job
 from service.inference.decoders import DecodeProcesses, Decoders, PixelBudget
+from service.inference.usage import Alone, OwnUsage
 from service.machine import count_cores
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -378,3 +379,23 @@ async def test_by_default_a_thread_more_than_cores_decodes() -> None:
         *[decoders.decode(encode(PHOTO, "TIFF"), None, RULE, soon()) for _ in range(count_cores() + 1)]
     )
     decoders.close()
+
+
+def test_pixels_of_all_workers_share_one_budget() -> None:
+    neighbour = OwnUsage(num_pixels=50)
+    shared = Alone(others=(neighbour,))
+    budget = PixelBudget(100, shared)
+    with budget.hold(50):
+        assert shared.own.num_pixels == 50
+    entered = threading.Event()
+
+    def decode() -> None:
+        with budget.hold(60):
+            entered.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(decode)
+        wait_until(lambda: is_any_thread_in("wait_for"))
+        assert not entered.is_set()
+        neighbour.num_pixels = 40
+        assert entered.wait(60)

@@ -130,7 +130,7 @@ async def test_a_bad_version_is_refused_once(watch: Watch) -> None:
     assert [event["event"] for event in events] == ["version refused"]
     assert events[0]["version"] == 2
     assert events[0]["still_live"] == 1
-    assert "saved_model.pb was changed" in watch.live_model.refused[2]
+    assert "saved_model.pb was changed" in watch.live_model.watch.refused[2]
     assert watch.live_model.health.is_ready
 
 
@@ -140,7 +140,7 @@ async def test_a_refused_version_is_retried_when_files_change(watch: Watch) -> N
     await watch.look()
     (watch.store / "flowers/1/saved_model.pb").write_bytes(b"no network")  # as it was published
     assert await watch.look() == 1
-    assert watch.live_model.refused == {}
+    assert watch.live_model.watch.refused == {}
 
 
 async def test_a_bad_newest_version_leaves_the_one_before(watch: Watch) -> None:
@@ -164,7 +164,7 @@ async def test_a_version_that_cannot_be_listed_spoils_only_itself(watch: Watch) 
         folders.callback(os.close, parent)
     for _ in range(2):
         assert await watch.look() == 1
-    assert "cannot be read (File name too long)" in watch.live_model.refused[2]
+    assert "cannot be read (File name too long)" in watch.live_model.watch.refused[2]
 
 
 async def test_the_live_version_outlives_its_files(watch: Watch) -> None:
@@ -209,7 +209,7 @@ async def test_a_look_reads_no_older_versions(watch: Watch, monkeypatch: pytest.
         seen.add(path.relative_to(watch.store / "flowers").parts[0])
         return stamp_file(path)
 
-    monkeypatch.setattr("service.inference.live_model.stamp_file", note)
+    monkeypatch.setattr("service.store.watch.stamp_file", note)
     assert await watch.look() == 2
     assert seen == {"3", "2"}
 
@@ -218,14 +218,14 @@ async def test_classes_that_do_not_fit_the_network_are_refused(watch: Watch) -> 
     publish_example(watch.store)
     watch.loader.engines[1] = FakeEngine(num_classes=7)
     assert await watch.look() is None
-    assert "7 classes" in watch.live_model.refused[1]
+    assert "7 classes" in watch.live_model.watch.refused[1]
 
 
 async def test_squares_that_do_not_fit_the_network_are_refused(watch: Watch) -> None:
     publish_example(watch.store)
     watch.loader.engines[1] = FakeEngine(image_size=96)
     assert await watch.look() is None
-    assert "96 pixels" in watch.live_model.refused[1]
+    assert "96 pixels" in watch.live_model.watch.refused[1]
 
 
 async def test_a_runtime_s_message_stays_in_the_log(watch: Watch) -> None:
@@ -234,7 +234,7 @@ async def test_a_runtime_s_message_stays_in_the_log(watch: Watch) -> None:
     engine.warm_up_error = RuntimeError("cuda says: /opt/lib/secret.so")
     with capture_logs() as events:
         await watch.look()
-    assert "secret" not in watch.live_model.refused[1]
+    assert "secret" not in watch.live_model.watch.refused[1]
     assert "secret" in events[-1]["reason"]
 
 
@@ -244,7 +244,7 @@ async def test_where_the_store_lies_stays_in_the_log(watch: Watch) -> None:
     engine.warm_up_error = EngineFailed(f"no network at {watch.store}/flowers/1/saved_model.pb")
     with capture_logs() as events:
         await watch.look()
-    assert watch.live_model.refused[1] == "no network at flowers/1/saved_model.pb"
+    assert watch.live_model.watch.refused[1] == "no network at flowers/1/saved_model.pb"
     assert str(watch.store) in events[-1]["reason"]
 
 
@@ -284,7 +284,7 @@ async def test_a_version_is_tried_again_after_want_of_memory(watch: Watch, error
     assert await watch.look() is None
     engine.warm_up_error = None
     assert await watch.look() == 1
-    assert watch.live_model.refused == {}
+    assert watch.live_model.watch.refused == {}
 
 
 async def test_a_version_swapped_while_it_loads_is_refused(watch: Watch) -> None:
@@ -298,9 +298,9 @@ async def test_a_version_swapped_while_it_loads_is_refused(watch: Watch) -> None
 
     watch.loader.on_load = swap_and_read
     assert await watch.look() == 1
-    assert "saved_model.pb of version 2 was changed while" in watch.live_model.refused[2]
+    assert "saved_model.pb of version 2 was changed while" in watch.live_model.watch.refused[2]
     assert await watch.look() == 1
-    assert "saved_model.pb was changed" in watch.live_model.refused[2]
+    assert "saved_model.pb was changed" in watch.live_model.watch.refused[2]
 
 
 async def test_the_live_card_is_the_verified_one(watch: Watch) -> None:
@@ -431,7 +431,7 @@ async def test_a_new_version_s_device_error_keeps_the_old(watch: Watch) -> None:
     assert await watch.look() == 1
     assert watch.fatal == []
     assert watch.live_model.health.is_ready
-    assert watch.live_model.refused == {2: "no GPU that can be used"}
+    assert watch.live_model.watch.refused == {2: "no GPU that can be used"}
 
 
 async def test_one_changed_byte_gives_a_version_another_try(watch: Watch) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import gc
 import os
 import sys
@@ -30,6 +31,7 @@ from service.inference.decoders import Decoders
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
 from service.inference.predictor import Classified, Predictor
+from service.inference.usage import Alone
 
 pytestmark = pytest.mark.anyio
 IMAGE = draw_photograph(0, seed=1)
@@ -46,12 +48,15 @@ class Parts:
         self.live_model = LiveModel(
             store, "flowers", load=self.loader, health=Health(), max_batch_size=4, reload_interval_s=3600
         )
-        self.batcher = MicroBatcher(max_batch_size=4)
+        shared = Alone()
+        self.batcher = MicroBatcher(
+            max_batch_size=4, on_computing=functools.partial(setattr, shared.own, "num_computing")
+        )
         self.admission = Admission(
             max_queue_size=2,
             max_queue_bytes=10**9,
-            num_computing=lambda: self.batcher.num_computing,
             min_queue_size=lambda: 1,
+            shared=shared,
         )
         self.decoders = Decoders(ImageLimits(), 1)
         self.predictor = Predictor(self.live_model, self.batcher, self.decoders)

@@ -33,8 +33,10 @@ class Served:
 
 @contextmanager
 def served(store: Path, *flags: str) -> Iterator[Served]:
-    """The service on a free port, killed at the end of the block."""
+    """The service on a free port, killed at the end of the block. It is one process unless `flags` name workers."""
     command = [sys.executable, "-m", "service", "serve", "--port", "0", "--log-format", "json"]
+    if "--workers" not in flags:
+        command += ["--workers", "1"]
     with subprocess.Popen(
         [*command, "--model-store", str(store), *flags], stderr=subprocess.PIPE, text=True
     ) as process:

@@ -10,9 +10,10 @@ from typing import cast
 import uvicorn
 from support.running import Running
 
-from service.cli.serve import make_config
+from service.api.refusals import Refusals
 from service.wire.clocks import watch_clocks
 from service.wire.head_guard import HeadGuard
+from service.wire.server import make_config
 
 GET = b"GET /livez HTTP/1.1\r\nHost: flowers\r\n"
 
@@ -54,7 +55,7 @@ class Wire:
 @asynccontextmanager
 async def on_the_wire(service: Running) -> AsyncIterator[Wire]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = make_config(service.app)
+    config = make_config(service.app, Refusals(service.service))
     config.lifespan = "off"  # it has begun already
     server = uvicorn.Server(config)
     config.load()

@@ -1,7 +1,9 @@
 """Probes for an orchestrator, and metrics for Prometheus."""
 
+import asyncio
+
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,9 +24,9 @@ async def livez() -> Probe:
 @router.get("/startupz", summary="Has it started", responses=problems.document(errors.NotReady))
 async def startupz(request: Request) -> Probe:
     """True from the first model that is loaded and warmed up."""
-    health = service_of(request).health
-    if not health.is_started:
-        raise errors.NotReady(_sentence(health.reasons))
+    readiness = service_of(request).readiness
+    if not readiness.is_started():
+        raise errors.NotReady(_sentence(readiness.reasons()))
     return Probe(status="started")
 
 
@@ -34,11 +36,11 @@ async def readyz(request: Request) -> Probe:
 
     It can turn false again. Then send no work, and do not restart the process.
     """
-    health = service_of(request).health
-    if health.is_draining:
-        raise errors.Draining(_sentence(health.reasons))
-    if not health.is_ready:
-        raise errors.NotReady(_sentence(health.reasons))
+    service = service_of(request)
+    if service.health.is_draining:
+        raise errors.Draining(_sentence(service.health.reasons))
+    if reasons := service.readiness.reasons():
+        raise errors.NotReady(_sentence(reasons))
     return Probe(status="ready")
 
 
@@ -49,8 +51,10 @@ async def readyz(request: Request) -> Probe:
     responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Return the counters since the start, in Prometheus' text format."""
-    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    """Return the counters of the replica since its start, in Prometheus' text format."""
+    metrics = service_of(request).metrics
+    text = await asyncio.to_thread(metrics.expose) if metrics.is_shared else metrics.expose()
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _sentence(reasons: tuple[str, ...]) -> str:

@@ -38,7 +38,7 @@ async def model(request: Request, name: str) -> ModelDetails:
     if listed is None:
         raise errors.ModelNotFound(f"No model is called {name[:64]!r}. Choose one that GET /models lists.")
     loaded = _loaded(live_model, name)
-    refused = live_model.refused if name == live_model.model else {}
+    refused = live_model.watch.refused if name == live_model.model else {}
     return ModelDetails(
         name=name,
         live=LiveVersion(version=loaded.version, **vars(loaded.engine.info)) if loaded else None,

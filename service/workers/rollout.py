@@ -1,0 +1,152 @@
+"""Rollout of a version: all workers of a replica take it, or none does."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from service.errors import FlowersError, WorkerEnded
+from service.store.verify import verify_version
+from service.store.versions import StoredVersion
+from service.store.watch import Refusal, StoreWatch, Taken
+from service.workers.process import WorkerProcess
+
+SWITCH_TIMEOUT_S = 1.0
+"""Time for all workers to switch, in seconds. A worker that has not is replaced."""
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Rollout:
+    """Watch of the store for all workers.
+
+    Each version is verified here. Each worker verifies again what it loads, and warms up. They do so one after another,
+    or at the same time while no version is in use. When all have, all switch.
+
+    Args:
+        store, model: The folder to watch is `<store>/<model>`.
+        threads: Where the store is read.
+        list_workers: Gives the workers that run.
+    """
+
+    def __init__(
+        self, store: Path, model: str, threads: Executor, list_workers: Callable[[], Sequence[WorkerProcess]]
+    ) -> None:
+        self._threads = threads
+        self._list_workers = list_workers
+        self._watch = StoreWatch(store, model, self._take, self._report_waiting, self._on_thread)
+        self._current: StoredVersion | None = None
+        self._waiting = "The model is being loaded."
+        self._noted: dict[str, Any] = {}
+        self._lock = asyncio.Lock()
+        self._without: set[WorkerProcess] = set()  # they could not load the version in use
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a version was taken once."""
+        return self._current is not None
+
+    async def look(self) -> None:
+        """Search the store once, and roll out the version that is wanted."""
+        for worker in tuple(self._without):
+            await self.join(worker)
+        await self._watch.look()
+        await self._note(self._list_workers())
+
+    async def join(self, worker: WorkerProcess) -> None:
+        """Give a new worker the version in use, and what is known of the store."""
+        async with self._lock:
+            self._without.discard(worker)
+            try:
+                if self._current is not None:
+                    outcome = await _open(worker, self._current)
+                    if isinstance(outcome, Refusal):
+                        log.error("worker without model", worker=worker.number, reason=outcome.reason)
+                        self._without.add(worker)
+                    else:
+                        await worker.ask("switch")
+                await worker.ask("note", **self._facts())
+            except WorkerEnded:
+                return  # its successor will join
+
+    async def _take(self, stored: StoredVersion) -> Taken | Refusal:
+        try:
+            await self._on_thread(verify_version, stored.folder)
+        except Exception as error:
+            return Refusal.of(error)
+        async with self._lock:
+            workers = self._list_workers()
+            try:
+                outcome = await self._open_in_all(workers, stored)
+            except WorkerEnded as error:
+                outcome = Refusal(str(error), is_passing=True)
+            if isinstance(outcome, Refusal):
+                await _ask_all(workers, "forget")
+                return outcome
+            self._current = stored
+            self._without.clear()
+            await _ask_all(workers, "switch")
+            return outcome
+
+    async def _open_in_all(self, workers: Sequence[WorkerProcess], stored: StoredVersion) -> Taken | Refusal:
+        outcomes: list[Taken | Refusal] = []
+        if self._current is None:
+            outcomes = await asyncio.gather(*(_open(worker, stored) for worker in workers))
+        else:
+            for worker in workers:
+                outcomes.append(await _open(worker, stored))
+                if isinstance(outcomes[-1], Refusal):
+                    break
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+        if not outcomes:
+            return Refusal("No worker runs that could load it.", is_passing=True)
+        return refusals[0] if refusals else outcomes[0]
+
+    def _report_waiting(self, reason: str) -> None:
+        self._waiting = reason
+
+    def _facts(self) -> dict[str, Any]:
+        watch = self._watch
+        return {
+            "refused": watch.refused,
+            "num_taken": watch.num_taken,
+            "num_refused": watch.num_refused,
+            "waiting": "" if self._current is not None else self._waiting,
+        }
+
+    async def _note(self, workers: Sequence[WorkerProcess]) -> None:
+        facts = self._facts()
+        if facts != self._noted:
+            self._noted = {**facts, "refused": dict(facts["refused"])}
+            await _ask_all(workers, "note", **facts)
+
+    async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+async def _open(worker: WorkerProcess, stored: StoredVersion) -> Taken | Refusal:
+    answer = await worker.ask(
+        "open", model=stored.model, version=stored.version, folder=str(stored.folder), pinned=stored.pinned
+    )
+    if "taken" in answer:
+        return Taken(**answer["taken"])
+    return Refusal(**answer["refusal"]) if "refusal" in answer else Refusal(answer["error"], is_ours=False)
+
+
+async def _ask_all(workers: Sequence[WorkerProcess], verb: str, **fields: Any) -> None:
+    """Ask all at the same time. A worker that does not answer in time is replaced."""
+
+    async def ask(worker: WorkerProcess) -> None:
+        try:
+            async with asyncio.timeout(SWITCH_TIMEOUT_S):
+                await worker.ask(verb, **fields)
+        except TimeoutError:
+            worker.reason = f"It did not answer {verb!r} within {SWITCH_TIMEOUT_S:.0f} s."
+            worker.kill()
+        except FlowersError:
+            pass  # it has ended, and its successor joins
+
+    await asyncio.gather(*map(ask, workers))
