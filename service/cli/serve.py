@@ -23,9 +23,7 @@ from service.api.app import create_app
 from service.api.refusals import Refusals
 from service.api.service import Service
 from service.errors import EngineFailed, FlowersError
-from service.inference.threads import never_preempt
 from service.logs import LogWriter, configure_logging
-from service.machine import pinnable_cores
 from service.settings import ServeSettings
 from service.wire.clocks import watch_clocks
 from service.wire.head_guard import HeadGuard
@@ -54,7 +52,7 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     """
     settings = settings or ServeSettings()
     log_writer = configure_logging(settings.log_format)
-    on_loaded = tune_process(settings.engine_threads)
+    on_loaded = tune_process()
     listener = listen(settings.host, settings.port)
     server = _Server(settings, log_writer, on_loaded)
     server.run(sockets=[listener])
@@ -69,16 +67,14 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     return 0
 
 
-def tune_process(engine_threads: int) -> Callable[[], None]:
-    """Tune the interpreter and the scheduler for serving. Nothing else in the package changes the process.
+def tune_process() -> Callable[[], None]:
+    """Tune the interpreter for serving. Nothing else in the package changes the process.
 
     Return a function to call when an engine is loaded. Its first call hides all objects so far from the collector. A
     collection that passes over TensorFlow's objects would stop Python for 180 ms instead of 1 ms.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    if not pinnable_cores(engine_threads):  # otherwise a thread that wakes up on a lane's core would wait for that lane
-        never_preempt()
     return functools.cache(gc.freeze)
 
 

@@ -100,17 +100,3 @@ def step_back(niceness: int) -> None:
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
-
-
-def never_preempt() -> None:
-    """Keep the calling thread, and threads that it starts, from taking a core from another when it wakes.
-
-    Else the event loop interrupts a thread that computes for each piece of a request. Now it waits for the scheduler's
-    next turn (4 ms on many systems) where no core is idle, and finds several requests at once. More are answered in a
-    flood (`benchmarks/reliability`, overload).
-
-    Source: sched(7), SCHED_BATCH.
-    """
-    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:  # not what somebody has chosen
-        with suppress(OSError):  # a sandbox may not have it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

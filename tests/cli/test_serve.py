@@ -25,8 +25,6 @@ from service.api.app import create_app
 from service.cli.serve import listen, make_config, serve
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
-from service.inference.threads import LANES
-from service.machine import pinnable_cores
 from service.settings import ServeSettings
 
 PHOTO = encode(draw_photograph(2, seed=300))
@@ -84,30 +82,6 @@ def test_an_empty_store_is_served_as_not_ready(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGTERM)
         assert service.wait_for("draining")["delay_s"] == 0  # nobody sends traffic to who is not ready
         assert service.process.wait() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have neither policy nor priority of their own")
-@pytest.mark.parametrize("on_one_core", [True, False], ids=["one core", "all cores"])
-def test_lanes_yield_to_the_event_loop(tiny_version: Path, on_one_core: bool) -> None:
-    """Where lanes keep to their cores, it must: else it would wait for one, beside a core that is idle."""
-    cores = os.sched_getaffinity(0)
-    if on_one_core:
-        os.sched_setaffinity(0, {min(cores)})
-    try:
-        expected = os.SCHED_OTHER if pinnable_cores() else os.SCHED_BATCH
-        with served(tiny_version, "--engine", "onnxruntime") as service:
-            service.wait_for("model loaded")
-            httpx.post(f"{service.url}/predict", content=PHOTO).raise_for_status()
-            event_loop = service.process.pid
-            assert os.sched_getscheduler(event_loop) == expected
-            niceness = os.getpriority(os.PRIO_PROCESS, event_loop) + LANES
-            threads = [int(path.name) for path in Path(f"/proc/{event_loop}/task").iterdir()]
-            lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) == niceness]
-            assert lanes
-            assert {os.sched_getscheduler(lane) for lane in lanes} == {expected}
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 @pytest.mark.slow
@@ -340,7 +314,7 @@ def test_a_new_version_makes_the_service_ready(tiny_version: Path, tmp_path: Pat
 TUNED = """
 import gc, sys
 from service.cli.serve import tune_process
-on_loaded = tune_process(0)
+on_loaded = tune_process()
 assert sys.getswitchinterval() == 0.0005, sys.getswitchinterval()
 assert gc.get_threshold()[0] == 10_000
 assert gc.get_freeze_count() == 0, "the runtime is not imported yet"
@@ -499,11 +473,11 @@ def test_pipes_in_the_store_delay_nothing(tmp_path: Path) -> None:
         assert service.process.wait(20) == 0
 
 
-def test_log_format_and_engine_threads_reach_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_format_reaches_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     configure, tune = Mock(), Mock()
     monkeypatch.setattr("service.cli.serve.configure_logging", configure)
     monkeypatch.setattr("service.cli.serve.tune_process", tune)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(FlowersError, match="is taken"):
-        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console", engine_threads=3))
+        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console"))
     configure.assert_called_once_with("console")
-    tune.assert_called_once_with(3)
+    tune.assert_called_once_with()

@@ -1,69 +1,26 @@
-"""Who gets the cores: on Linux, where threads have a policy and a priority of their own."""
+"""Who gets the cores: on Linux, where threads have a priority of their own."""
 
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
-from service.inference.threads import compute_threads, never_preempt, on_own_core
+from service.inference.threads import compute_threads, on_own_core
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has neither policy nor priority")
-
-
-def in_a_thread(act: Callable[[], None]) -> None:
-    """Run `act` in a thread that ends with it: what it does to itself is gone then."""
-    failures: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            act()
-        except BaseException as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
 
 
-def policy_and_niceness() -> tuple[int, int]:
-    return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_threads_of_a_yielding_thread_yield_too() -> None:
-    before = policy_and_niceness()
-
-    def act() -> None:
-        never_preempt()
-        assert policy_and_niceness() == (os.SCHED_BATCH, before[1])
-        with compute_threads(1, "lane", 3) as threads:
-            assert threads.submit(policy_and_niceness).result() == (os.SCHED_BATCH, before[1] + 3)
-
-    in_a_thread(act)
-    assert policy_and_niceness() == before
-
-
-def test_a_policy_that_somebody_has_chosen_stays() -> None:
-    def act() -> None:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        never_preempt()
-        assert os.sched_getscheduler(0) == os.SCHED_IDLE
-
-    in_a_thread(act)
-
-
-def test_where_there_is_no_such_policy_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    before = policy_and_niceness()
-    never_preempt()
-    assert policy_and_niceness() == before
+def test_computing_threads_step_back_and_their_maker_stays() -> None:
+    before = niceness()
+    with compute_threads(1, "lane", 3) as threads:
+        assert threads.submit(niceness).result() == min(before + 3, 19)
+    assert niceness() == before
 
 
 ALL_CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
