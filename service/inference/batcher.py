@@ -62,6 +62,7 @@ class MicroBatcher:
     Args:
         max_batch_size: Most images in one engine call. An engine may want fewer.
         on_batch: Gets the size of each batch when it is done, for the metrics.
+        on_computing: Gets `num_computing` each time that it changes. A worker publishes it.
 
     Attributes:
         num_computing: Images in the lane whose callers are still there.
@@ -69,9 +70,16 @@ class MicroBatcher:
         is_failing: Whether the last engine call to end has raised.
     """
 
-    def __init__(self, *, max_batch_size: int, on_batch: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch_size: int,
+        on_batch: Callable[[int], None] = lambda _: None,
+        on_computing: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._max_batch_size = max_batch_size
         self._on_batch = on_batch
+        self._on_computing = on_computing
         self._waiting: deque[_Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
         self._lane = compute_threads(1, "lane", LANES)
@@ -118,7 +126,7 @@ class MicroBatcher:
         except asyncio.CancelledError:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
-            self._count_out(waiting)
+            self._count_out([waiting])
             raise
         finally:
             del waiting  # it holds the error that is being raised, whose frames hold it
@@ -135,7 +143,7 @@ class MicroBatcher:
             return
         for waiting in batch:
             waiting.is_computing = True
-        self.num_computing += len(batch)
+        self._count(len(batch))
         self._running = asyncio.get_running_loop().create_task(self._run(batch))
         self._running.add_done_callback(self._free_lane)
 
@@ -157,9 +165,16 @@ class MicroBatcher:
                 batch.append(first)
         return batch
 
-    def _count_out(self, waiting: _Waiting) -> None:
-        self.num_computing -= waiting.is_computing
-        waiting.is_computing = False
+    def _count_out(self, leaving: list[_Waiting]) -> None:
+        num_computing = sum(waiting.is_computing for waiting in leaving)
+        for waiting in leaving:
+            waiting.is_computing = False
+        if num_computing:
+            self._count(-num_computing)
+
+    def _count(self, num_more: int) -> None:
+        self.num_computing += num_more
+        self._on_computing(self.num_computing)
 
     async def _run(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
@@ -173,8 +188,8 @@ class MicroBatcher:
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._count_out(batch)
             for waiting in batch:
-                self._count_out(waiting)
                 self._settle(waiting, loop.time())
         if num_computed:
             self._on_batch(num_computed)

@@ -160,6 +160,24 @@ async def test_a_caller_that_left_a_lane_does_not_count(engine: FakeEngine) -> N
     assert batcher.num_computing == 0
 
 
+async def test_each_change_of_the_computing_images_is_told(engine: FakeEngine) -> None:
+    told: list[int] = []
+    batcher = MicroBatcher(max_batch_size=8, on_computing=told.append)
+    loaded = fake_version(engine)
+    first = await occupy(engine, batcher, loaded)
+    left, *stayed = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
+    await spin()
+    assert told == [1]  # the others wait
+    first.cancel()
+    await spin()
+    assert told == [1, 0]
+    left.cancel()  # it waits, so nothing changes
+    await spin()
+    engine.release()
+    await asyncio.gather(*stayed)
+    assert told == [1, 0, 2, 0]
+
+
 @pytest.mark.parametrize("where", ["no thread can be had", "no memory for the batch"])
 async def test_a_lane_without_a_thread_is_out_of_memory(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, where: str
