@@ -136,7 +136,7 @@ def draw_request() -> str:
     lane = Box(150, 350, ("lane", "small images"), 190)
     thread = Box(430, 350, ("decoding thread", "large images"), 190)
     process = Box(710, 350, ("decoding process", "huge ones, AVIF, TIFF, lossless WebP"), 262)
-    batcher = Box(430, 450, ("micro-batch", "what waits when a lane is free"), 250, kind="main")
+    batcher = Box(430, 450, ("micro-batch", "what waits when the lane is free"), 250, kind="main")
     engine = Box(430, 540, ("engine", "a row of probabilities for each image"), 250)
     answer = Box(150, 540, ("answer", "ranked, with its timings"), 190)
     boxes = (guard, route, admission, upload, predictor, lane, thread, process, batcher, engine, answer)

@@ -11,7 +11,6 @@ from pathlib import Path
 if sys.platform != "win32":
     import resource
 
-_FEW_CORES = 4  # measured with two
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # the process's groups, and where all are mounted
 _FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})  # multiply bytes and add up; the last is Arm's
@@ -36,16 +35,6 @@ def count_cores(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _folders("cpu", groups, root) if (quota := _cpu_quota(folder)) is not None]
     return max(1, min([cores, *map(math.ceil, quotas)]))
-
-
-def pinnable_cores(threads: int = 0, groups: Path = _GROUPS, root: Path = _ROOT) -> tuple[int, ...]:
-    """List the cores to pin so many threads to, one each. 0 means one thread per core.
-
-    It is empty on one core, on many cores, under a quota, and if threads and cores differ in number.
-    """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    is_limited = any(_cpu_quota(folder) is not None for folder in _folders("cpu", groups, root))
-    return tuple(cores) if 1 < len(cores) <= _FEW_CORES and threads in (0, len(cores)) and not is_limited else ()
 
 
 def cpu_features(cpuinfo: Path = _CPUINFO) -> frozenset[str]:

@@ -15,7 +15,6 @@ from service.machine import (
     data_bytes,
     has_fast_int8,
     memory_left,
-    pinnable_cores,
     total_memory,
 )
 
@@ -94,37 +93,6 @@ def test_cores_heed_the_machine_and_its_control_group(
 def test_without_control_groups_the_affinity_counts_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
     assert count_cores(tmp_path / "missing", tmp_path / "missing") == 3
-
-
-@pytest.mark.parametrize(
-    ("runs_on", "quota", "threads", "expected"),
-    [
-        ({2, 5, 7}, "max 100000", 0, (2, 5, 7)),
-        ({2, 5, 7}, "max 100000", 3, (2, 5, 7)),
-        ({0, 1, 2, 3}, "max 100000", 0, (0, 1, 2, 3)),
-        ({2, 5, 7}, "max 100000", 2, ()),
-        ({2, 5, 7}, "max 100000", 4, ()),
-        ({2, 5, 7}, "200000 100000", 0, ()),
-        ({2, 5, 7}, "600000 100000", 0, ()),
-        ({3}, "max 100000", 0, ()),
-        (set(range(5)), "max 100000", 0, ()),
-    ],
-)
-def test_threads_are_tied_to_cores_where_few_are_free(
-    runs_on: set[int],
-    quota: str,
-    threads: int,
-    expected: tuple[int, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: runs_on, raising=False)
-    assert pinnable_cores(threads, *describe(tmp_path, VERSION_2.format(""), {"cpu.max": quota})) == expected
-
-
-def test_without_affinity_no_thread_has_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert pinnable_cores(0, tmp_path / "missing", tmp_path / "missing") == ()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")

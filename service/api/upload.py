@@ -30,7 +30,7 @@ _SMALL_PIECE_BYTES = 4096  # as an object of its own it would take up to ninety 
 _MAX_DELIMITER_BYTES = 1024  # a boundary has up to 256, and nearly as many blanks may follow it
 # Above the size of a photograph, reading pauses after each piece (up to 256 KiB) while the service is busy. A thread
 # joins the pieces. Otherwise two clients with large bodies on a fast network keep the event loop busy, for which the
-# lanes step back (`benchmarks/reliability`, neighbours).
+# lane steps back (`benchmarks/reliability`, neighbours).
 LARGE_BYTES = 4 * 1024 * 1024
 PAUSE_S = 0.002
 

@@ -38,11 +38,9 @@ class Engine(Protocol):
     info: EngineInfo  # final once `warm_up` has returned
     num_classes: int  # number of probabilities in a row
     image_size: int  # pixels per side of an input square
-    num_lanes: int  # number of parallel calls of `run` that use the machine best
-    lane_cores: tuple[int, ...]  # numbers of the cores for the threads that call `run`, one each. Empty means any core
-    lanes_decode: bool  # threads that call `run` should decode as well. Otherwise others decode ahead
+    lanes_decode: bool  # the lane should decode as well. Otherwise other threads decode ahead
     max_batch_size: int  # largest useful batch. A larger one raises latency and not throughput
-    min_queue_size: int  # number of images that must be able to wait, so that no lane lacks work under load
+    min_queue_size: int  # number of images that must be able to wait, so that the lane never lacks work under load
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run all batch sizes up to `max_batch_size` that traffic can meet, before the first request.
@@ -50,12 +48,12 @@ class Engine(Protocol):
         Raises as `run`, and `EngineFailed` for an answer that is no probability distribution.
         """
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+    def run(self, images: Pixels) -> Probabilities:
         """Score a batch.
 
         `images` are uint8, shape (N, image_size, image_size, 3), RGB, N >= 1. The answer is float32, shape
-        (N, num_classes). Row i belongs to image i, whatever the rest of the batch. With `is_alone` no other image is in
-        a lane or waits for one, and the call may use all cores. Raises `EngineFailed`, or `OutOfMemory`.
+        (N, num_classes). Row i belongs to image i, whatever the rest of the batch. Raises `EngineFailed`, or
+        `OutOfMemory`.
         """
 
     def close(self) -> None:
@@ -84,7 +82,7 @@ def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
     shape = (max(batch_sizes), engine.image_size, engine.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for size in batch_sizes:
-        together, alone = engine.run(images[:size]), engine.run(images[size - 1 : size], is_alone=True)
+        together, alone = engine.run(images[:size]), engine.run(images[size - 1 : size])
         _check(together, alone, (size, engine.num_classes), engine.info.device)
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
-from service.machine import count_cores, pinnable_cores
+from service.machine import count_cores
 from service.store import layout
 
 _LARGEST_CALL = 12  # images: more are hardly faster (measured), and take memory in proportion
@@ -19,46 +19,37 @@ _QUEUE_PER_CORE = 3  # images: fewer make small calls, more wait longer for hard
 class OnnxRuntimeEngine:
     """Engine on ONNX Runtime.
 
-    Each of several parallel calls computes on its own thread. So they never wait for each other. A call that is alone
-    uses all cores. A lone client of a float32 network gets its answer a third sooner by that.
-
-    `network` has the bytes of an ONNX file, which are not kept. `threads` is the number of cores. 0 means all that
-    `count_cores` counts. Raises `InvalidVersion` if it is no network, or if its tensors are not those of
+    `network` has the bytes of an ONNX file, which are not kept. `threads` is the number of cores that a call uses. 0
+    means all that `count_cores` counts. Raises `InvalidVersion` if it is no network, or if its tensors are not those of
     `store.layout`, and `OutOfMemory`.
     """
 
     def __init__(self, network: bytes, choice: EngineInfo, *, version: str, threads: int = 0) -> None:
         self.info = choice
-        num_cores = threads or count_cores()
-        self._session = _load(network, version, choice.precision, 1)
-        self._wide_session = _load(network, version, choice.precision, num_cores) if num_cores > 1 else self._session
+        threads = threads or count_cores()
+        self._session = _load(network, version, choice.precision, threads)
         self.image_size, self.num_classes = _read_shapes(self._session, version)
-        self.lane_cores = pinnable_cores(threads)
-        # One for each core that it can keep to; else one more, since Python's lock always keeps one waiting. On a
-        # single core two would take turns: about as many answers, each after twice the time.
-        self.num_lanes = num_cores if num_cores == 1 or self.lane_cores else num_cores + 1
-        self.lanes_decode = True  # to hand an image over to a lane costs a tenth of it
+        self.lanes_decode = True  # to hand an image over to the lane costs a tenth of it
         self.max_batch_size = _LARGEST_CALL
-        self.min_queue_size = _QUEUE_PER_CORE * num_cores
+        self.min_queue_size = _QUEUE_PER_CORE * threads
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run the batch sizes as the protocol says. Raises `EngineFailed`, `OutOfMemory`."""
         largest = min(max_batch_size, _LARGEST_CALL)  # takes the memory of all; nothing else is kept for a size
         run_and_check(self, sorted({1, min(2, largest), largest}))
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+    def run(self, images: Pixels) -> Probabilities:
         """Score a batch as the protocol says. Many images are scored in pieces."""
         pieces = [images[start : start + _LARGEST_CALL] for start in range(0, len(images), _LARGEST_CALL)]
         try:
-            session = self._wide_session if is_alone else self._session
-            rows = [session.run([layout.OUTPUT], {layout.INPUT: piece})[0] for piece in pieces]
+            rows = [self._session.run([layout.OUTPUT], {layout.INPUT: piece})[0] for piece in pieces]
         except Exception as error:  # there is no list of what a runtime raises
             raise failed_run(len(images), error) from error
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def close(self) -> None:
-        """Drop the sessions, and with them the memory."""
-        del self._session, self._wide_session
+        """Drop the session, and with it the memory."""
+        del self._session
 
 
 def _load(network: bytes, version: str, precision: layout.Precision, num_threads: int) -> onnxruntime.InferenceSession:

@@ -67,10 +67,8 @@ class SavedModelEngine:
         self.image_size, self.num_classes = _read_shapes(self._signature, folder.name)
         self.max_batch_size = _DEFAULT_MAX_BATCH_SIZE
         self._batch_sizes = batch_sizes(_DEFAULT_MAX_BATCH_SIZE)
-        self.num_lanes = 1  # a call uses all cores, or the whole GPU
-        self.lane_cores: tuple[int, ...] = ()  # TensorFlow computes on threads of its own
-        self.lanes_decode = False  # several decoders keep its one lane busy
-        self.min_queue_size = _QUEUE_PER_CORE * count_cores()
+        self.lanes_decode = False  # decoders work while the lane waits for TensorFlow's own threads, or for the GPU
+        self.min_queue_size = _QUEUE_PER_CORE * (threads or count_cores())
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every batch size up to `max_batch_size` on noise, and check the answers.
@@ -84,7 +82,7 @@ class SavedModelEngine:
         if self.info.device != self._wish:
             raise DeviceUnavailable(f"TensorFlow did not use the {self._wish}. Take --device {self.info.device}.")
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:  # noqa: ARG002 - it has them anyway
+    def run(self, images: Pixels) -> Probabilities:
         """Score a batch as the protocol says. More images than the largest warmed size are scored in pieces."""
         most = self.max_batch_size
         pieces = [self._run_padded(images[start : start + most]) for start in range(0, len(images), most)]

@@ -103,7 +103,7 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
 def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[ScoredImage]:
     errors = [future.exception() for _, future in decoding]
     squares = [future.result() for (_, future), error in zip(decoding, errors, strict=True) if error is None]
-    rows = iter(engine.run(np.stack(squares), is_alone=True) if squares else ())
+    rows = iter(engine.run(np.stack(squares)) if squares else ())
     for (path, _), error in zip(decoding, errors, strict=True):
         if error is None:
             yield ScoredImage(path, next(rows), None)

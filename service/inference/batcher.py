@@ -1,10 +1,10 @@
-"""Micro-batches: callers hand in one image each, and the engine gets all that wait when a lane is free.
+"""Micro-batches: callers hand in one image each, and the engine gets all that wait when its lane is free.
 
-Batches are formed on the event loop's thread when an image arrives and when a lane comes free. An idle service adds no
-wait, and a busy one fills its batches.
+Batches are formed on the event loop's thread when an image arrives and when the lane comes free. An idle service adds
+no wait, and a busy one fills its batches.
 
-There are no locks. A lane writes its own entry of `_calls`, and what the event loop reads only afterwards (`pixels`,
-`make_s` and `outcome` of its batch). It reads what is the event loop's at once (`len`, `done`), perhaps late.
+There are no locks. The lane writes `_call_began_at`, and what the event loop reads only afterwards (`pixels`, `make_s`
+and `outcome` of its batch). It reads what is the event loop's at once (`done`), perhaps late.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from service.engines.engine import Engine, Probabilities, failed_run
 from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, ServiceError
 from service.imaging.pixels import Pixels
-from service.inference.threads import LANES, compute_threads, on_own_core
+from service.inference.threads import LANES, compute_threads
 
 _CLOSED = "This replica has shut down. Send the request again."
 
@@ -58,33 +57,42 @@ class _Waiting:
 
 
 class MicroBatcher:
-    """A queue in front of lanes, the threads that run the engine. `Admission` bounds it.
+    """A queue in front of the lane, the thread that runs the engine. `Admission` bounds it.
 
     Args:
         max_batch_size: Most images in one engine call. An engine may want fewer.
         on_batch: Gets the size of each batch when it is done, for the metrics.
+        on_computing: Gets `num_computing` each time that it changes. A worker publishes it.
 
     Attributes:
-        num_computing: Images in lanes whose callers are still there.
+        num_computing: Images in the lane whose callers are still there.
         last_success_at: When an engine call last gave an answer, in event loop time (seconds).
         is_failing: Whether the last engine call to end has raised.
     """
 
-    def __init__(self, *, max_batch_size: int, on_batch: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch_size: int,
+        on_batch: Callable[[int], None] = lambda _: None,
+        on_computing: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._max_batch_size = max_batch_size
         self._on_batch = on_batch
+        self._on_computing = on_computing
         self._waiting: deque[_Waiting] = deque()
-        self._running: set[asyncio.Task[None]] = set()
-        self._lanes: dict[tuple[int, tuple[int, ...]], ThreadPoolExecutor] = {}  # by how many, and their cores
+        self._running: asyncio.Task[None] | None = None
+        self._lane = compute_threads(1, "lane", LANES)
         self._is_closed = False
-        self._calls: dict[object, float] = {}  # call -> when it began, on the event loop's clock
+        self._call_began_at: float | None = None  # on the event loop's clock. None means that no call runs
         self.num_computing = 0
         self.last_success_at = -math.inf
         self.is_failing = False
 
     def longest_call_s(self, now: float) -> float:
-        """Return the age of the oldest engine call that has not ended, in seconds. 0 means that none runs."""
-        return max((now - began for began in tuple(self._calls.values())), default=0.0)  # lanes come and go meanwhile
+        """Return the age of the engine call that has not ended, in seconds. 0 means that none runs."""
+        began_at = self._call_began_at  # read once, since the call may end meanwhile
+        return 0.0 if began_at is None else now - began_at
 
     async def submit(
         self, image: Pixels | Callable[[], Pixels], loaded: ServedVersion, deadline: float | None = None
@@ -105,58 +113,50 @@ class MicroBatcher:
             OutOfMemory: The engine call found too little memory, or no thread could be had.
             Draining: `close` was called.
 
-        Source: TensorFlow Serving, batching guide. Its batch timeout has no counterpart: a free lane need not wait.
+        Source: TensorFlow Serving, batching guide. Its batch timeout has no counterpart: the free lane need not wait.
         """
         if self._is_closed:
             raise Draining(_CLOSED)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(image, loaded, deadline, loop.create_future())
         self._waiting.append(waiting)
-        self._fill_lanes()
+        self._fill_lane()
         try:
             return await waiting.answer
         except asyncio.CancelledError:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
-            self._count_out(waiting)
+            self._count_out([waiting])
             raise
         finally:
             del waiting  # it holds the error that is being raised, whose frames hold it
 
     def close(self) -> None:
-        """Refuse what waits, and whatever comes. A batch in a lane ends by itself."""
+        """Refuse what waits, and whatever comes. A batch in the lane ends by itself."""
         self._is_closed = True
         while self._waiting:
             _fail(self._waiting.popleft(), Draining(_CLOSED))
-        for lanes in self._lanes.values():
-            lanes.shutdown(wait=False, cancel_futures=True)
+        self._lane.shutdown(wait=False, cancel_futures=True)
 
-    def _fill_lanes(self) -> None:
-        while self._waiting and len(self._running) < self._waiting[0].loaded.engine.num_lanes:
-            if not (batch := self._take_batch()):
-                return
-            task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running.add(task)
-            task.add_done_callback(self._free_lane)
-            for waiting in batch:
-                waiting.is_computing = True
-            self.num_computing += len(batch)
+    def _fill_lane(self) -> None:
+        if self._running is not None or not (batch := self._take_batch()):
+            return
+        for waiting in batch:
+            waiting.is_computing = True
+        self._count(len(batch))
+        self._running = asyncio.get_running_loop().create_task(self._run(batch))
+        self._running.add_done_callback(self._free_lane)
 
-    def _free_lane(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._fill_lanes()
+    def _free_lane(self, _: asyncio.Task[None]) -> None:
+        self._running = None
+        self._fill_lane()
 
     def _take_batch(self) -> list[_Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
-        engine = self._waiting[0].loaded.engine
-        # Not all, since the other lanes come free as soon. Of two lanes one takes two thirds, since what stays behind
-        # waits for a whole call more. Where lanes are one more than cores, one of them only waits.
-        num_sharing = (engine.num_lanes + 1) / 2 if engine.lane_cores else max(1, engine.num_lanes - 1)
-        size = min(math.ceil(len(self._waiting) / num_sharing), self._max_batch_size, engine.max_batch_size)
-        while self._waiting and len(batch) < size:
+        while self._waiting and len(batch) < self._max_batch_size:
             first = self._waiting[0]
-            if batch and first.loaded is not batch[0].loaded:
+            if batch and (first.loaded is not batch[0].loaded or len(batch) == first.loaded.engine.max_batch_size):
                 break
             self._waiting.popleft()
             if first.deadline is not None and first.deadline <= now:
@@ -165,37 +165,34 @@ class MicroBatcher:
                 batch.append(first)
         return batch
 
-    def _count_out(self, waiting: _Waiting) -> None:
-        self.num_computing -= waiting.is_computing
-        waiting.is_computing = False
+    def _count_out(self, leaving: list[_Waiting]) -> None:
+        num_computing = sum(waiting.is_computing for waiting in leaving)
+        for waiting in leaving:
+            waiting.is_computing = False
+        if num_computing:
+            self._count(-num_computing)
+
+    def _count(self, num_more: int) -> None:
+        self.num_computing += num_more
+        self._on_computing(self.num_computing)
 
     async def _run(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         num_computed = 0
         try:
             with batch[0].loaded.in_use():
-                lanes = self._lanes_for(batch[0].loaded.engine)
-                num_computed = await loop.run_in_executor(lanes, self._compute, batch)
+                num_computed = await loop.run_in_executor(self._lane, self._compute, batch)
         except BaseException as error:  # no thread could be had, or the engine has raised what ends a thread
             for waiting in batch:
-                waiting.outcome = _failure(len(batch), error)
+                waiting.outcome = Draining(_CLOSED) if self._is_closed else _failure(len(batch), error)
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._count_out(batch)
             for waiting in batch:
-                self._count_out(waiting)
                 self._settle(waiting, loop.time())
         if num_computed:
             self._on_batch(num_computed)
-
-    def _lanes_for(self, engine: Engine) -> ThreadPoolExecutor:
-        """Make as many threads as there are lanes. One more would be woken in turn with them, beside an idle core."""
-        wanted = engine.num_lanes, engine.lane_cores
-        if wanted not in self._lanes:
-            if self._is_closed:
-                raise Draining(_CLOSED)
-            self._lanes[wanted] = compute_threads(engine.num_lanes, "lane", LANES, engine.lane_cores)
-        return self._lanes[wanted]
 
     def _settle(self, waiting: _Waiting, now: float) -> None:
         outcome, waiting.outcome = waiting.outcome, None
@@ -208,38 +205,32 @@ class MicroBatcher:
             _fail(waiting, outcome)
 
     def _compute(self, batch: list[_Waiting]) -> int:
-        """Give an outcome to each image whose caller has not left, in a lane's thread, and count the images."""
-        with on_own_core(is_alone=len(batch) == 1 and self._is_only_one()):
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.make()
-            made = {one: one.pixels for one in batch if one.pixels is not None and not one.answer.done()}
-            if not made:
-                return 0
-            is_alone = len(made) == 1 and self._is_only_one()
-            began_at = time.perf_counter()
-            try:
-                rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())), is_alone)
-            except Exception as error:
-                for waiting in made:
-                    waiting.outcome = _failure(len(made), error)
-            else:
-                infer_s = time.perf_counter() - began_at
-                for waiting, row in zip(made, rows, strict=True):
-                    waiting.outcome = Row(row, waiting.make_s, infer_s)
-            return len(made)
-
-    def _is_only_one(self) -> bool:
-        return len(self._running) == 1 and not self._waiting
-
-    def _call(self, engine: Engine, images: Pixels, is_alone: bool) -> Probabilities:
-        """Call the engine, and check that no broken row reaches a caller."""
-        call = object()
-        self._calls[call] = time.monotonic()
+        """Give an outcome to each image whose caller has not left, in the lane's thread, and count the images."""
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.make()
+        made = {one: one.pixels for one in batch if one.pixels is not None and not one.answer.done()}
+        if not made:
+            return 0
+        began_at = time.perf_counter()
         try:
-            probabilities = engine.run(images, is_alone=is_alone)
+            rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())))
+        except Exception as error:
+            for waiting in made:
+                waiting.outcome = _failure(len(made), error)
+        else:
+            infer_s = time.perf_counter() - began_at
+            for waiting, row in zip(made, rows, strict=True):
+                waiting.outcome = Row(row, waiting.make_s, infer_s)
+        return len(made)
+
+    def _call(self, engine: Engine, images: Pixels) -> Probabilities:
+        """Call the engine, and check that no broken row reaches a caller."""
+        self._call_began_at = time.monotonic()
+        try:
+            probabilities = engine.run(images)
         finally:
-            del self._calls[call]
+            self._call_began_at = None
         if probabilities.shape != (len(images), engine.num_classes) or not np.isfinite(probabilities).all():
             raise EngineFailed(
                 f"The engine answered {len(images)} images with {probabilities.shape}, or with no numbers."

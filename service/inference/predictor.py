@@ -16,7 +16,7 @@ from service.inference.batcher import MicroBatcher, Row
 from service.inference.decoders import Decoders
 from service.inference.live_model import LiveModel
 
-# A lane decodes so many pixels by itself. Its neighbours in the batch wait for it meanwhile.
+# The lane decodes so many pixels by itself. The image's neighbours in the batch wait for it meanwhile.
 _SMALL_PIXELS = 1_000_000
 
 
@@ -42,7 +42,7 @@ class Classified:
 
 
 class Predictor:
-    """The core that every route calls. `decoders` decode what lanes do not."""
+    """The core that every route calls. `decoders` decode what the lane does not."""
 
     def __init__(self, live_model: LiveModel, batcher: MicroBatcher, decoders: Decoders) -> None:
         self._live_model = live_model

@@ -27,8 +27,6 @@ from service.cli.listening import listen
 from service.cli.serve import serve
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
-from service.inference.threads import LANES
-from service.machine import pinnable_cores
 from service.settings import ServeSettings
 from service.wire.server import make_config
 
@@ -88,30 +86,6 @@ def test_an_empty_store_is_served_as_not_ready(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGTERM)
         assert service.wait_for("draining")["delay_s"] == 0  # nobody sends traffic to who is not ready
         assert service.process.wait() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have neither policy nor priority of their own")
-@pytest.mark.parametrize("on_one_core", [True, False], ids=["one core", "all cores"])
-def test_lanes_yield_to_the_event_loop(tiny_version: Path, on_one_core: bool) -> None:
-    """Where lanes keep to their cores, it must: else it would wait for one, beside a core that is idle."""
-    cores = os.sched_getaffinity(0)
-    if on_one_core:
-        os.sched_setaffinity(0, {min(cores)})
-    try:
-        expected = os.SCHED_OTHER if pinnable_cores() else os.SCHED_BATCH
-        with served(tiny_version, "--engine", "onnxruntime") as service:
-            service.wait_for("model loaded")
-            httpx.post(f"{service.url}/predict", content=PHOTO).raise_for_status()
-            event_loop = service.process.pid
-            assert os.sched_getscheduler(event_loop) == expected
-            niceness = os.getpriority(os.PRIO_PROCESS, event_loop) + LANES
-            threads = [int(path.name) for path in Path(f"/proc/{event_loop}/task").iterdir()]
-            lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) == niceness]
-            assert lanes
-            assert {os.sched_getscheduler(lane) for lane in lanes} == {expected}
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ class Answering(FakeEngine):
         super().__init__(num_classes=2, image_size=4)
         self.table = table
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
-        super().run(images, is_alone=is_alone)
+    def run(self, images: Pixels) -> Probabilities:
+        super().run(images)
         return self.table[: len(images)]
 
 
@@ -43,8 +43,8 @@ def test_rows_that_depend_on_the_batch_are_refused() -> None:
 class Reversing(FakeEngine):
     """An engine that gives the rows in another order than the images."""
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
-        return super().run(images, is_alone=is_alone)[::-1]
+    def run(self, images: Pixels) -> Probabilities:
+        return super().run(images)[::-1]
 
 
 def test_rows_of_other_images_are_refused() -> None:
@@ -61,7 +61,6 @@ def test_each_batch_size_and_its_last_image_are_run() -> None:
     engine = Answering(np.full((4, 2), 0.5, np.float32))
     run_and_check(engine, (1, 4))
     assert engine.batches == [1, 1, 4, 1]
-    assert engine.were_alone == [False, True, False, True]
 
 
 @pytest.mark.parametrize(("cause", "kind"), [(ValueError("nan"), EngineFailed), (MemoryError(), OutOfMemory)])

@@ -2,7 +2,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,7 +17,7 @@ from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
 from service.imaging.pixels import Pixels
-from service.machine import count_cores, pinnable_cores
+from service.machine import count_cores
 from service.store.layout import CPU_MODEL_FILES, Precision
 from service.training.export.int8 import int8_model
 from service.training.export.onnx_graph import float32_model
@@ -82,22 +82,16 @@ def test_it_shows_what_it_is(engine: Engine) -> None:
     assert engine.lanes_decode
 
 
-@pytest.mark.parametrize(
-    ("threads", "pinnable", "lanes"), [(1, (), 1), (2, (), 3), (2, (0, 1), 2), (5, (), 6), (0, None, None)]
-)
-def test_unpinned_lanes_are_one_more_than_cores(
-    tiny_version: Path,
-    threads: int,
-    pinnable: tuple[int, ...] | None,
-    lanes: int | None,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("threads", "num_cores"), [(1, 1), (3, 3), (0, count_cores())])
+def test_a_call_uses_the_cores_it_is_given(
+    tiny_version: Path, monkeypatch: pytest.MonkeyPatch, threads: int, num_cores: int
 ) -> None:
-    if pinnable is not None:
-        monkeypatch.setattr("service.engines.onnx_runtime.pinnable_cores", lambda _: pinnable)
+    session = Mock(side_effect=onnxruntime.InferenceSession)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     engine = load(tiny_version / "flowers" / "1", threads=threads)
-    assert engine.lane_cores == (pinnable_cores() if pinnable is None else pinnable)
-    assert engine.num_lanes == (lanes or len(pinnable_cores()) or count_cores() + (count_cores() > 1))
-    assert engine.min_queue_size == 3 * (threads or count_cores())
+    [made] = session.call_args_list  # one session, since a second costs the memory of the network again
+    assert made.args[1].intra_op_num_threads == num_cores
+    assert engine.min_queue_size == 3 * num_cores
 
 
 @pytest.mark.parametrize("num_images", range(1, 20))
@@ -116,42 +110,16 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares:
             np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-class WatchedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
-    """A session that notes its number of threads when it is made, and when it runs."""
-
-    made: ClassVar[list[int]] = []
-    ran: ClassVar[list[int]] = []
-
-    def __init__(self, network: bytes, options: onnxruntime.SessionOptions, providers: list[str]) -> None:
-        super().__init__(network, options, providers=providers)
-        self.num_threads = options.intra_op_num_threads
-        self.made.append(self.num_threads)
-
-    def run(self, *arguments: Any) -> Any:
-        self.ran.append(self.num_threads)
-        return super().run(*arguments)
-
-
-def test_only_a_lone_call_has_all_cores(tiny_version: Path, squares: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "InferenceSession", WatchedSession)
-    engine = load(tiny_version / "flowers" / "1", threads=3)
-    assert WatchedSession.made == [1, 3]
-    engine.run(squares[:1])
-    engine.run(squares[:1], is_alone=True)
-    assert WatchedSession.ran == [1, 3]
-
-
 def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
     with pytest.raises(EngineFailed, match="could not score 1 images"):
         engine.run(np.zeros((1, 8, 8, 3), np.uint8))
 
 
-@pytest.mark.parametrize("is_alone", [False, True])
-def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels, is_alone: bool) -> None:
+def test_a_closed_engine_fails_instead_of_answering(tiny_version: Path, squares: Pixels) -> None:
     engine = load(tiny_version / "flowers" / "1", threads=2)
     engine.close()
     with pytest.raises(EngineFailed):
-        engine.run(squares[:1], is_alone=is_alone)
+        engine.run(squares[:1])
 
 
 @pytest.mark.parametrize("content", [b"", b"no protocol buffer at all"])
@@ -243,15 +211,15 @@ def test_tensors_not_as_promised_are_an_invalid_version(tmp_path: Path, model: o
 
 def test_the_warm_up_runs_smallest_and_largest_calls(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load(tiny_version / "flowers" / "1", threads=2)
-    calls: set[tuple[int, bool]] = set()
+    sizes: set[int] = set()
 
-    def watched(images: Pixels, *, is_alone: bool = False) -> np.ndarray:
-        calls.add((len(images), is_alone))
-        return OnnxRuntimeEngine.run(engine, images, is_alone=is_alone)
+    def watched(images: Pixels) -> np.ndarray:
+        sizes.add(len(images))
+        return OnnxRuntimeEngine.run(engine, images)
 
     monkeypatch.setattr(engine, "run", watched)
     engine.warm_up(32)
-    assert calls == {(1, True), (1, False), (2, False), (engine.max_batch_size, False)}
+    assert sizes == {1, 2, engine.max_batch_size}
 
 
 def test_the_runtime_writes_nothing_past_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

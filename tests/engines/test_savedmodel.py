@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -119,10 +120,13 @@ def test_batch_sizes_are_few_and_end_at_the_largest(max_batch_size: int, sizes: 
     assert batch_sizes(max_batch_size) == sizes
 
 
-def test_eight_images_wait_for_each_core(tiny_version: Path) -> None:
-    engine = open_engine(tiny_version / "flowers" / "1")
-    assert (engine.lanes_decode, engine.num_lanes, engine.min_queue_size) == (False, 1, 8 * count_cores())
-    assert engine.lane_cores == ()
+@pytest.mark.parametrize(("threads", "num_cores"), [(0, count_cores()), (3, 3)])
+def test_eight_images_wait_for_each_core(
+    tiny_version: Path, monkeypatch: pytest.MonkeyPatch, threads: int, num_cores: int
+) -> None:
+    monkeypatch.setattr("service.engines.savedmodel._use_threads", Mock())  # TensorFlow runs, with its own number
+    engine = open_engine(tiny_version / "flowers" / "1", threads=threads)
+    assert (engine.lanes_decode, engine.min_queue_size) == (False, 8 * num_cores)
 
 
 def test_the_device_shown_is_that_of_a_result_tensor(tiny_version: Path, squares: Pixels) -> None:

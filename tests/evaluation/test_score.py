@@ -34,9 +34,9 @@ class RememberingEngine(FakeEngine):
         super().__init__()
         self.images: list[Pixels] = []
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+    def run(self, images: Pixels) -> Probabilities:
         self.images += list(images)
-        return super().run(images, is_alone=is_alone)
+        return super().run(images)
 
 
 @pytest.fixture
@@ -71,7 +71,6 @@ def test_batches_are_bounded(paths: list[Path]) -> None:
     engine = FakeEngine()
     score_photographs(engine, paths, RULE, LIMITS)
     assert engine.batches == [BATCH_SIZE, len(paths) - BATCH_SIZE]
-    assert all(engine.were_alone), "and may use all cores"
 
 
 def test_scores_that_are_given_up_decode_no_more(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 import asyncio
 import gc
-import os
 import threading
 import time
 import weakref
@@ -19,7 +18,6 @@ from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory
 from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Row
-from service.inference.threads import LANES, compute_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -67,48 +65,6 @@ async def test_images_that_wait_share_one_call(engine: FakeEngine) -> None:
     assert batcher.num_computing == 0
 
 
-@pytest.mark.parametrize("lane_cores", [(), (4, 7)])
-async def test_each_lane_has_a_thread_and_a_named_core(
-    engine: FakeEngine, lane_cores: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = Mock(side_effect=compute_threads)
-    monkeypatch.setattr("service.inference.batcher.compute_threads", made)
-    batcher = MicroBatcher(max_batch_size=1)
-    engine.num_lanes, engine.lane_cores = 2, lane_cores
-    for _ in range(2):
-        await batcher.submit(image_of(1), fake_version(engine))
-    made.assert_called_once_with(2, "lane", LANES, lane_cores)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be tied to cores here")
-async def test_a_lane_keeps_its_core_unless_alone(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.threads._JUDGED_AFTER_S", float("inf"))
-    every = os.sched_getaffinity(0)
-    batcher = MicroBatcher(max_batch_size=1)
-    engine.lane_cores = (min(every),)
-    seen = []
-
-    def make() -> Pixels:
-        seen.append(os.sched_getaffinity(0))
-        return image_of(1)
-
-    await asyncio.gather(*(batcher.submit(make, fake_version(engine)) for _ in range(16)))
-    assert seen[:-1] == [{min(every)}] * 15
-    assert seen[-1] == every
-
-
-async def test_the_engine_says_how_many_calls_run_together(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=1)
-    engine.num_lanes = 3
-    loaded = fake_version(engine)
-    engine.hold()
-    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(5)]
-    await spin()
-    assert batcher.num_computing == 3
-    engine.release()
-    await asyncio.gather(*calls)
-
-
 async def test_a_batch_respects_the_engine_s_maximum(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=8)
     engine.max_batch_size = 3
@@ -119,71 +75,6 @@ async def test_a_batch_respects_the_engine_s_maximum(engine: FakeEngine) -> None
     engine.release()
     await asyncio.gather(*calls)
     assert engine.batches == [1, 3, 3, 1]
-
-
-@pytest.mark.parametrize(
-    ("num_lanes", "lane_cores", "batches"),
-    [(3, (), [4, 2, 1, 1]), (2, (4094, 4095), [6, 2, 1]), (4, (4092, 4093, 4094, 4095), [3, 2, 1, 1])],
-)
-async def test_a_lane_takes_its_share_of_the_queue(
-    engine: FakeEngine, num_lanes: int, lane_cores: tuple[int, ...], batches: list[int]
-) -> None:
-    """Of three lanes on two cores one takes half of what waits; of two with a core for each, two thirds."""
-    batcher = MicroBatcher(max_batch_size=8)
-    engine.num_lanes, engine.lane_cores = num_lanes, lane_cores
-    loaded = fake_version(engine)
-    engine.hold()
-    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(11)]
-    await spin()
-    assert batcher.num_computing == num_lanes
-    engine.release()
-    await asyncio.gather(*calls)
-    assert sorted(engine.batches) == sorted([1] * num_lanes + batches)
-
-
-async def test_only_an_image_with_nobody_beside_it_is_alone(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8)
-    engine.num_lanes = 2
-    loaded = fake_version(engine)
-    engine.hold()
-    calls = []
-    for num_begun in (1, 2):
-        calls.append(asyncio.create_task(batcher.submit(image_of(1), loaded)))
-        while len(engine.batches) < num_begun:
-            await asyncio.sleep(0.001)
-    engine.release()
-    await asyncio.gather(*calls)
-    assert engine.were_alone == [True, False]
-
-
-async def test_images_that_come_together_are_not_alone(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8)
-    loaded = fake_version(engine)
-    engine.hold()
-    calls = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
-    await spin()
-    engine.release()
-    await asyncio.gather(*calls)
-    assert engine.batches == [1, 2]
-    assert not engine.were_alone[1]
-
-
-async def test_an_image_behind_which_another_waits_is_not_alone(engine: FakeEngine) -> None:
-    batcher = MicroBatcher(max_batch_size=8)
-    loaded = fake_version(engine)
-    go_on = threading.Event()
-
-    def make() -> Pixels:
-        assert go_on.wait(60)
-        return image_of(1)
-
-    first = asyncio.create_task(batcher.submit(make, loaded))
-    await spin()
-    second = asyncio.create_task(batcher.submit(image_of(2), loaded))
-    await spin()
-    go_on.set()
-    await asyncio.gather(first, second)
-    assert engine.were_alone == [False, True]
 
 
 async def test_an_image_that_fails_leaves_its_batch_alone(engine: FakeEngine) -> None:
@@ -267,6 +158,24 @@ async def test_a_caller_that_left_a_lane_does_not_count(engine: FakeEngine) -> N
     engine.release()
     await batcher.submit(image_of(2), fake_version(engine))  # by then the lane has come free
     assert batcher.num_computing == 0
+
+
+async def test_each_change_of_the_computing_images_is_told(engine: FakeEngine) -> None:
+    told: list[int] = []
+    batcher = MicroBatcher(max_batch_size=8, on_computing=told.append)
+    loaded = fake_version(engine)
+    first = await occupy(engine, batcher, loaded)
+    left, *stayed = [asyncio.create_task(batcher.submit(image_of(value), loaded)) for value in range(3)]
+    await spin()
+    assert told == [1]  # the others wait
+    first.cancel()
+    await spin()
+    assert told == [1, 0]
+    left.cancel()  # it waits, so nothing changes
+    await spin()
+    engine.release()
+    await asyncio.gather(*stayed)
+    assert told == [1, 0, 2, 0]
 
 
 @pytest.mark.parametrize("where", ["no thread can be had", "no memory for the batch"])
@@ -368,7 +277,7 @@ async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> Non
 async def test_an_answer_without_finite_rows_is_a_failure(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, broken: Probabilities
 ) -> None:
-    monkeypatch.setattr(engine, "run", lambda images, is_alone: broken)
+    monkeypatch.setattr(engine, "run", lambda images: broken)
     with pytest.raises(EngineFailed):
         await MicroBatcher(max_batch_size=1).submit(image_of(1), fake_version(engine))
 
@@ -413,21 +322,43 @@ async def test_close_tells_those_who_wait(engine: FakeEngine) -> None:
     await running
 
 
+async def test_close_tells_a_batch_before_its_lane(engine: FakeEngine) -> None:
+    batcher = MicroBatcher(max_batch_size=1)
+    call = asyncio.create_task(batcher.submit(image_of(1), fake_version(engine)))
+    await spin(1)  # the batch is formed, and its lane has not heard of it
+    batcher.close()
+    with pytest.raises(Draining):
+        await call
+    assert (engine.batches, batcher.is_failing) == ([], False)
+
+
+async def test_one_batch_at_a_time_is_in_the_lane(engine: FakeEngine) -> None:
+    """Also while a new version takes over, whose engine is another."""
+    other = FakeEngine()
+    batcher = MicroBatcher(max_batch_size=1)
+    engine.hold()
+    calls = [
+        asyncio.create_task(batcher.submit(image_of(1), version))
+        for version in (fake_version(engine, 1), fake_version(other, 2))
+    ]
+    await spin()
+    assert (batcher.num_computing, other.batches) == (1, [])
+    engine.release()
+    await asyncio.gather(*calls)
+    assert other.batches == [1]
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     max_batch_size=st.integers(1, 5),
-    lanes=st.integers(1, 3),
     turns=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
 )
-def test_row_i_answers_request_i_under_every_interleaving(
-    max_batch_size: int, lanes: int, turns: list[tuple[int, bool]]
-) -> None:
+def test_row_i_answers_request_i_under_every_interleaving(max_batch_size: int, turns: list[tuple[int, bool]]) -> None:
     """Each turn submits one image after some turns of the loop; some callers leave unanswered."""
 
     async def play() -> None:
         batcher = MicroBatcher(max_batch_size=max_batch_size)
         engine = FakeEngine()
-        engine.num_lanes = lanes
         loaded = fake_version(engine)
         calls = []
         for value, (pause, leaves) in enumerate(turns):
@@ -444,21 +375,19 @@ def test_row_i_answers_request_i_under_every_interleaving(
     asyncio.run(play())
 
 
-async def test_the_longest_call_is_the_oldest(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_has_an_age_while_it_runs(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     clock = SimpleNamespace(monotonic=lambda: now, perf_counter=time.perf_counter)
     monkeypatch.setattr("service.inference.batcher.time", clock)
-    batcher, engine.num_lanes = MicroBatcher(max_batch_size=1), 2
+    batcher = MicroBatcher(max_batch_size=1)
     engine.hold()
-    calls = []
-    for num_calls in (1, 2):
-        calls.append(asyncio.create_task(batcher.submit(image_of(7), fake_version(engine))))
-        while len(engine.batches) < num_calls:
-            await asyncio.sleep(0)
-        now += 10
-    assert batcher.longest_call_s(now) == 20
+    call = asyncio.create_task(batcher.submit(image_of(7), fake_version(engine)))
+    while not engine.batches:
+        await asyncio.sleep(0)
+    now += 10
+    assert batcher.longest_call_s(now) == 10
     engine.release()
-    await asyncio.gather(*calls)
+    await call
     assert batcher.longest_call_s(now) == 0
 
 

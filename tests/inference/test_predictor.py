@@ -99,9 +99,9 @@ async def test_the_engine_gets_the_pixels_of_imaging(parts: Parts, monkeypatch: 
     seen: list[Pixels] = []
     run = parts.engine.run
 
-    def watched_run(images: Pixels, *, is_alone: bool) -> Probabilities:
+    def watched_run(images: Pixels) -> Probabilities:
         seen.append(images.copy())
-        return run(images, is_alone=is_alone)
+        return run(images)
 
     monkeypatch.setattr(parts.engine, "run", watched_run)
     await parts.classify()
@@ -282,9 +282,9 @@ async def test_decoders_and_lanes_yield_to_the_event_loop(parts: Parts, monkeypa
         seen[threading.current_thread().name.partition("_")[0]] = niceness()
         return resize(*args)
 
-    def watched_run(images: Pixels, *, is_alone: bool) -> Probabilities:
+    def watched_run(images: Pixels) -> Probabilities:
         seen["lane"] = niceness()
-        return run(images, is_alone=is_alone)
+        return run(images)
 
     monkeypatch.setattr(decode, "resize", watched_resize)
     monkeypatch.setattr(parts.engine, "run", watched_run)

@@ -19,7 +19,6 @@ class FakeEngine:
 
     Attributes:
         batches: the size of every batch that `run` has begun, warm-up left out.
-        were_alone: for each of them, whether it was told that it was alone.
         warmed_up_to: largest batch that `warm_up` was told. 0 before it was called.
         closed: whether `close` has been called.
         error: raised by `run` while it is not None.
@@ -30,13 +29,10 @@ class FakeEngine:
         self.info = EngineInfo(engine="fake", device="cpu", precision="float32", reason="the test commands it")
         self.num_classes = num_classes
         self.image_size = image_size
-        self.num_lanes = 1
-        self.lane_cores: tuple[int, ...] = ()
         self.lanes_decode = False
         self.min_queue_size = 2
         self.max_batch_size = 1024
         self.batches: list[int] = []
-        self.were_alone: list[bool] = []
         self.warmed_up_to = 0
         self.closed = threading.Event()
         self.error: Exception | None = None
@@ -62,9 +58,8 @@ class FakeEngine:
             raise self.warm_up_error
         self.warmed_up_to = max_batch_size
 
-    def run(self, images: Pixels, *, is_alone: bool = False) -> Probabilities:
+    def run(self, images: Pixels) -> Probabilities:
         self.batches.append(len(images))
-        self.were_alone.append(is_alone)
         if not self._open.wait(timeout=60):
             raise TimeoutError("the test never released the engine")
         if self.error is not None:
