@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from benchmarks.serving.environments import PEERS
 from service.bench.photographs import as_form
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CORES = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from conftest import REPOSITORY
 from support.drawing import draw_folder, draw_photograph, encode, srgb_profile
 from support.icc import matrix_profile
 
+from benchmarks.serving import limits
 from benchmarks.serving.environments import PEERS
+from benchmarks.serving.limits import measure_limits
 from benchmarks.serving.measure import ServerFailed, Stage, Timing, does_count, measure
 from benchmarks.serving.photographs import (
     UNREADABLE,
@@ -122,6 +124,25 @@ def test_every_peer_is_locked_by_hash_without_a_registry(folder: str) -> None:
     lock = (PEERS / folder / "requirements.txt").read_text(encoding="utf-8")
     assert lock.count("--hash=sha256:") > 20
     assert "://" not in lock
+
+
+@pytest.mark.slow
+def test_the_limit_is_that_of_the_best_loop(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_version / "flowers" / "1"
+    photographs = [encode(draw_photograph(2, seed, (40, 30))) for seed in range(3)]
+
+    def measure_both() -> tuple[float, str]:
+        found = measure_limits(folder, photographs, 0.1, engine="auto", precision="float32")
+        assert found["both_per_s"] >= found["processes_per_s"]
+        return found["both_per_s"], found["both_how"]
+
+    per_s, _ = measure_both()
+    assert per_s > 0
+    assert limits.measure_in_processes(folder, photographs, 0.1, {"precision": "float32"}) > 0
+    monkeypatch.setattr(limits, "measure_in_processes", lambda *_: 1e9)
+    assert measure_both() == (1e9, "a process per core decodes and computes")
+    monkeypatch.setattr(limits, "measure_in_processes", lambda *_: 0.0)
+    assert "thread" in measure_both()[1]
 
 
 EMPTY: dict[str, Any] = {
