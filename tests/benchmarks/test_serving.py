@@ -27,7 +27,8 @@ from benchmarks.serving.photographs import (
     without_profile,
 )
 from benchmarks.serving.report import BEGIN, END, embed, render, summarise, write_report
-from benchmarks.serving.servers import SERVERS, Model, Server
+from benchmarks.serving.servers import CORES, FRONT_ENDS, SERVERS, Model, Server, environment_of
+from service.engines.wish import PrecisionWish
 from service.imaging.decode import decode_image
 
 MODEL = Model("flowers", Path("model_store"), 1, ("roses", "tulips"), "none")
@@ -124,6 +125,20 @@ def test_every_peer_is_locked_by_hash_without_a_registry(folder: str) -> None:
     lock = (PEERS / folder / "requirements.txt").read_text(encoding="utf-8")
     assert lock.count("--hash=sha256:") > 20
     assert "://" not in lock
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_front_ends_have_one_precision_and_all_cores(precision: PrecisionWish, tmp_path: Path) -> None:
+    group = FRONT_ENDS[precision]
+    for server, num_workers in ((group.ours, CORES), (group.one_worker, 1)):
+        command = " ".join(server.command("python", 8000, MODEL))
+        assert " serve --port 8000 " in command
+        assert command.endswith(f" --precision {precision} --workers {num_workers}")
+    for server in group.others:
+        variables = environment_of(server, 8000, MODEL, tmp_path)
+        assert (variables["PRECISION"], variables["WORKERS"]) == (precision, str(CORES))
+        assert server.environment == server.folder.name
+        assert server.folder.name.endswith("_our_engine")
 
 
 @pytest.mark.slow
