@@ -39,8 +39,9 @@ from benchmarks.serving.photographs import (
     without_profile,
 )
 from benchmarks.serving.report import embed, summarise, write_report
-from benchmarks.serving.servers import FASTAPI_DEF, OURS, REPOSITORY, SERVERS, Model, Server
+from benchmarks.serving.servers import COMPARED, FASTAPI_DEF, FRONT_ENDS, OURS, REPOSITORY, SERVERS, Model, Server
 from service.cli.doctor import describe_cpu, describe_memory, find_packages
+from service.engines.wish import PrecisionWish
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "serving.json"
 README = REPOSITORY / "README.md"
@@ -48,22 +49,29 @@ PAGE = REPOSITORY / "docs" / "reference" / "speed.md"
 SMALL = tuple(Stage("small", connections) for connections in (1, 8, 32, 64))
 PROFILES = tuple(Stage("profiles", connections) for connections in (1, 32))
 LARGE = tuple(Stage("large", connections) for connections in (1, 8))
-_NUM_CANDIDATES, _NUM_SMALL, _NUM_LARGE = 100, 20, 4
+PRECISIONS: tuple[PrecisionWish, ...] = ("auto", "float32")
+_NUM_CANDIDATES, _NUM_LARGE = 100, 4
 _QUIET_LOAD = 0.5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of the measurements. 12-megapixel photographs are asked in the first round alone, of the first model."""
+    """Plan of the measurements. 12-megapixel photographs are asked in the first round alone, of the first model.
+
+    `keeps_profiles` sends small photographs as the folder has them. `precisions` are those of the limits.
+    """
 
     models: tuple[Model, ...]
-    servers: tuple[Server, ...] = SERVERS
+    servers: tuple[Server, ...] = COMPARED
     rounds: int = 3
     small: tuple[Stage, ...] = SMALL
     profiles: tuple[Stage, ...] = PROFILES
     large: tuple[Stage, ...] = LARGE
     timing: Timing = field(default_factory=Timing)
     limits_s: float = 1.0
+    precisions: tuple[PrecisionWish, ...] = PRECISIONS
+    num_small: int = 20
+    keeps_profiles: bool = False
 
     def starts(self) -> Iterator[tuple[int, Model, Server, tuple[Stage, ...]]]:
         """Yield rounds. Each has every model and server once, and begins with another server."""
@@ -77,11 +85,12 @@ class Plan:
 
 def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
     """Measure all of the plan. The file is written after each server, for a run that is cut short."""
-    profiled = read_profiled(photographs, _NUM_CANDIDATES)
-    if not profiled:
+    profiled = read_profiled(photographs, _NUM_CANDIDATES) if plan.profiles else []
+    if plan.profiles and not profiled:
         _say(f"{photographs} has fewer than {_NUM_CANDIDATES} photographs with a colour profile: none is asked")
         plan = replace(plan, profiles=())
-    originals = {without_profile(data): data for data in profiled or read_small(photographs, _NUM_CANDIDATES)}
+    found = profiled or read_small(photographs, _NUM_CANDIDATES)
+    originals = {data if plan.keeps_profiles else without_profile(data): data for data in found}
     candidates = list(originals)
     results: dict[str, Any] = {
         "machine": {"cpu": describe_cpu(), "memory": describe_memory()["total"]},
@@ -89,6 +98,7 @@ def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
         "commit": _commit(),
         "versions": _versions(plan.servers),
         "timing": vars(plan.timing),
+        "keeps_profiles": plan.keeps_profiles,
         "client": measure_client(candidates[0], plan.limits_s or 0.3),
         "models": {},
         "skipped": [],
@@ -98,11 +108,11 @@ def compare(plan: Plan, photographs: Path, save_to: Path) -> dict[str, Any]:
     }
     questions: dict[str, dict[str, list[Photograph]]] = {}
     for model in plan.models:
-        small = with_answers(candidates, model, _NUM_SMALL)
+        small = with_answers(candidates, model, plan.num_small)
         questions[model.name] = {"small": small}
         if plan.profiles:
             bare = {originals[photograph.data]: photograph for photograph in small}
-            tagged = with_answers(list(bare), model, _NUM_SMALL)
+            tagged = with_answers(list(bare), model, plan.num_small)
             questions[model.name]["profiles"] = [one for one in tagged if one.is_like(bare[one.data])]
         if model is plan.models[0] and plan.large:
             enlarged = [enlarge(photograph.data) for photograph in small[: 2 * _NUM_LARGE]]
@@ -134,8 +144,9 @@ def _limits(plan: Plan, model: Model, photographs: Sequence[Photograph]) -> Iter
     if not plan.limits_s:
         return
     data = [photograph.data for photograph in photographs]
-    for name, choice in (("auto", {}), ("float32", {"precision": "float32"})):
-        yield {"choice": name, **measure_limits(model.folder, data, plan.limits_s, engine="auto", **choice)}
+    for precision in plan.precisions:
+        limits = measure_limits(model.folder, data, plan.limits_s, engine="auto", precision=precision)
+        yield {"choice": precision, **limits}
 
 
 def _describe(model: Model, questions: dict[str, list[Photograph]]) -> dict[str, Any]:
@@ -203,10 +214,15 @@ def _parse() -> argparse.Namespace:
     how_much.add_argument(
         "--smoke", action="store_true", help="ours and FastAPI def in this environment: seconds, proves the harness"
     )
+    parser.add_argument(
+        "--front-ends",
+        choices=PRECISIONS,
+        help="our decoder and engine behind our front end and others, in this precision: about 11 minutes",
+    )
     how_much.add_argument("--lock", action="store_true", help="lock the peers' requirements anew (needs uv), and end")
     how_much.add_argument("--report", action="store_true", help="write tables and plots from --output, and end")
     how_much.add_argument("--install", action="store_true", help="make environments and v1, and end")
-    parser.add_argument("--rounds", type=int, help="default 3")
+    parser.add_argument("--rounds", type=int, help="default 3; 9 of front ends")
     parser.add_argument("--seconds", type=float, help="of each measurement; default 2")
     parser.add_argument("--servers", help="only these, by name, separated by semicolons")
     parser.add_argument("--models", help=f"default {FIRST},{SHIPPED}")
@@ -216,7 +232,8 @@ def _parse() -> argparse.Namespace:
 
 
 def _plan(arguments: argparse.Namespace, photographs: Path) -> Plan:
-    default_models = {True: SHIPPED, False: FIRST if arguments.quick else f"{FIRST},{SHIPPED}"}[arguments.smoke]
+    is_shipped_alone = arguments.smoke or arguments.front_ends
+    default_models = SHIPPED if is_shipped_alone else FIRST if arguments.quick else f"{FIRST},{SHIPPED}"
     names = (arguments.models or default_models).split(",")
     models = tuple(find_model(arguments.model_store or store_of(name, photographs), name) for name in names)
     plan = Plan(models, rounds=2 if arguments.quick else 3)
@@ -225,6 +242,17 @@ def _plan(arguments: argparse.Namespace, photographs: Path) -> Plan:
         timing = Timing(warm_up_s=0.2, duration_s=0.5)
         plan = Plan(
             models, here, rounds=1, small=SMALL[::2], profiles=PROFILES[:1], large=(), timing=timing, limits_s=0.0
+        )
+    if arguments.front_ends:
+        plan = Plan(
+            models,
+            FRONT_ENDS[arguments.front_ends].servers,
+            rounds=9,
+            profiles=(),
+            large=(),
+            precisions=(arguments.front_ends,),
+            num_small=60,
+            keeps_profiles=True,
         )
     if arguments.servers:
         wanted = arguments.servers.split(";")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import service  # noqa: F401 - before matplotlib, whose files it keeps in the cache folder
-from benchmarks.serving.ratios import render_ratios
-from benchmarks.serving.servers import LITSERVE_OUR_ENGINE
+from benchmarks.serving.ratios import render_front_ends, render_ratios
+from benchmarks.serving.servers import OTHER_FRONT_ENDS
 
 BEGIN, END = "<!-- written by benchmarks.serving -->", "<!-- end -->"
 _SHOWN = (1, 8, 32, 64)
@@ -35,7 +35,8 @@ def write_report(results: dict[str, Any], path: Path) -> str:
 def summarise(results: dict[str, Any], model: str = "flowers") -> str:
     """Return a table of our service beside the peer with the most answers, in four rows about one model."""
     ours, *others = _servers(results, model)
-    peer = next(name for name in others if not name.startswith("ours") and name != LITSERVE_OUR_ENGINE)
+    other_front_ends = {server.name for server in OTHER_FRONT_ENDS}
+    peer = next(name for name in others if not name.startswith("ours") and name not in other_front_ends)
     columns = []
     for server in (ours, peer):
         runs = [run for run in results["runs"] if run["model"] == model and run["server"] == server]
@@ -70,7 +71,7 @@ def render(results: dict[str, Any], path: Path) -> str:
     texts = [_head(results), render_ratios(results)]
     for model in results["models"]:
         plot = path.with_name(f"{path.stem}-{model}.svg")
-        texts += [_table(results, model), _limits(results, model)]
+        texts += [render_front_ends(results, model), _table(results, model), _limits(results, model)]
         if _draw(results, model, plot):
             texts.append(f"![throughput and p99 against connections, {model}]({plot.name})")
     for problem in ("skipped", "failed"):
@@ -82,10 +83,12 @@ def _head(results: dict[str, Any]) -> str:
     cpu = results["machine"]["cpu"]
     rounds = 1 + max((run["round"] for run in results["runs"]), default=0)
     client = results["client"]
+    profiles = "Photographs kept their colour profiles. " if results.get("keeps_profiles") else ""
     return (
         f"{cpu['model']}, {cpu['cores']} cores ({', '.join(cpu['features'])}), {results['machine']['memory']}; "
         f"load average before {results['load_average_before']:.1f}. Medians of {rounds} interleaved rounds, "
-        f"{results['timing']['duration_s']:g} s each. Every answer was checked. The client alone manages "
+        f"{results['timing']['duration_s']:g} s each. Every answer was checked. {profiles}"
+        f"The client alone manages "
         f"{client['answers_per_s']:.0f} requests a second, at {client['cpu_ms_per_request']} ms of processor each."
     )
 

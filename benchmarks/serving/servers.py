@@ -2,16 +2,19 @@
 
 import base64
 import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.environments import PEERS
 from service.bench.photographs import as_form
+from service.engines.wish import PrecisionWish
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CORES = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Server:
 
     `command` wants the Python, the port and the model. `environment` is the folder below `peers/` whose lock is
     installed, None for this project's own. `encode` makes a photograph a body, `read` takes the probabilities, in
-    the order of the classes, out of the answer's JSON.
+    the order of the classes, out of the answer's JSON. `precision` is that of our engine.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Server:
     encode: Callable[[bytes], Body] = as_form
     needs: Callable[[Model], str] = lambda _: ""
     """Function from a model to the reason why the server cannot run it here, or to nothing."""
+    precision: PrecisionWish = "auto"
 
 
 def _read_ours(document: Any, class_names: Sequence[str]) -> list[float]:
@@ -116,17 +120,55 @@ OURS = (
     _ours("ours, float32", "--engine", "auto", "--precision", "float32", needs=_has_cpu_model),
     _ours("ours, SavedModel", "--engine", "savedmodel"),
 )
+
+
+@dataclass(frozen=True)
+class FrontEnds:
+    """Our decoder and engine in one precision, behind our front end and others.
+
+    All have a process per core, but for `one_worker`.
+    """
+
+    ours: Server
+    one_worker: Server
+    others: tuple[Server, ...]
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """All of them, ours first."""
+        return self.ours, self.one_worker, *self.others
+
+
+def _front_ends(precision: PrecisionWish) -> FrontEnds:
+    end = "" if precision == "auto" else f", {precision}"
+
+    def ours(name: str, num_workers: int) -> Server:
+        flags = ["--precision", precision, "--workers", str(num_workers)]
+        return replace(_ours(f"ours, {name}{end}", *flags, needs=_has_cpu_model), precision=precision)
+
+    def other(name: str, folder: str, *command: str, **fields: Any) -> Server:
+        fields |= {"precision": precision, "needs": _has_cpu_model}
+        return _peer(f"{name}, our engine{end}", f"{folder}_our_engine", *command, **fields)
+
+    address = ("--address", "127.0.0.1", "--port", "{port}")
+    return FrontEnds(
+        ours("a worker per core", CORES),
+        ours("one worker", 1),
+        (
+            other("mosec", "mosec", "server.py", *address, encode=_as_body),
+            other("FastAPI async def", "fastapi_async", *_UVICORN, "--workers", str(CORES), "async_def:app"),
+            other("LitServe", "litserve", "server.py", "{port}"),
+        ),
+    )
+
+
+FRONT_ENDS: dict[PrecisionWish, FrontEnds] = {"auto": _front_ends("auto"), "float32": _front_ends("float32")}
+OTHER_FRONT_ENDS = tuple(server for group in FRONT_ENDS.values() for server in group.others)
 PEERS_OF_OURS = (
     _peer(FASTAPI_DEF, "fastapi", *_UVICORN, "plain_def:app"),
     _peer("FastAPI model.predict", "fastapi", *_UVICORN, "keras_predict:app"),
     _peer(LITSERVE, "litserve", "server.py", "{port}"),
-    _peer(
-        LITSERVE_OUR_ENGINE,
-        "litserve_cpu_engine",
-        "server.py",
-        "{port}",
-        needs=_has_cpu_model,
-    ),
+    *(server for server in OTHER_FRONT_ENDS if server.name == LITSERVE_OUR_ENGINE),
     _peer(
         "BentoML",
         "bentoml",
@@ -144,13 +186,16 @@ PEERS_OF_OURS = (
         read=_read_inference_protocol,
     ),
 )
-SERVERS = (*OURS, *PEERS_OF_OURS)
+COMPARED = (*OURS, *PEERS_OF_OURS)
+"""Servers of the whole comparison."""
+SERVERS = tuple(dict.fromkeys((*COMPARED, *(server for group in FRONT_ENDS.values() for server in group.servers))))
 
 
 def environment_of(server: Server, port: int, model: Model, scratch: Path) -> dict[str, str]:
     """Return the variables that the server's process has beside ours."""
     variables = {"SAVED_MODEL": str(model.folder), "SCRATCH": str(scratch), "TF_CPP_MIN_LOG_LEVEL": "2"}
     if server.folder != REPOSITORY:
+        variables |= {"PRECISION": server.precision, "WORKERS": str(CORES)}
         variables["PYTHONPATH"] = f"{PEERS / 'shared'}:{REPOSITORY}"
     if server.folder.name == "mlserver":  # it takes its ports from nowhere else
         ports = {f"MLSERVER_{kind}_PORT": str(port + i) for i, kind in enumerate(("HTTP", "GRPC", "METRICS"))}

@@ -14,7 +14,9 @@ from conftest import REPOSITORY
 from support.drawing import draw_folder, draw_photograph, encode, srgb_profile
 from support.icc import matrix_profile
 
+from benchmarks.serving import limits
 from benchmarks.serving.environments import PEERS
+from benchmarks.serving.limits import measure_limits
 from benchmarks.serving.measure import ServerFailed, Stage, Timing, does_count, measure
 from benchmarks.serving.photographs import (
     UNREADABLE,
@@ -25,7 +27,8 @@ from benchmarks.serving.photographs import (
     without_profile,
 )
 from benchmarks.serving.report import BEGIN, END, embed, render, summarise, write_report
-from benchmarks.serving.servers import SERVERS, Model, Server
+from benchmarks.serving.servers import CORES, FRONT_ENDS, SERVERS, Model, Server, environment_of
+from service.engines.wish import PrecisionWish
 from service.imaging.decode import decode_image
 
 MODEL = Model("flowers", Path("model_store"), 1, ("roses", "tulips"), "none")
@@ -122,6 +125,39 @@ def test_every_peer_is_locked_by_hash_without_a_registry(folder: str) -> None:
     lock = (PEERS / folder / "requirements.txt").read_text(encoding="utf-8")
     assert lock.count("--hash=sha256:") > 20
     assert "://" not in lock
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_front_ends_have_one_precision_and_all_cores(precision: PrecisionWish, tmp_path: Path) -> None:
+    group = FRONT_ENDS[precision]
+    for server, num_workers in ((group.ours, CORES), (group.one_worker, 1)):
+        command = " ".join(server.command("python", 8000, MODEL))
+        assert " serve --port 8000 " in command
+        assert command.endswith(f" --precision {precision} --workers {num_workers}")
+    for server in group.others:
+        variables = environment_of(server, 8000, MODEL, tmp_path)
+        assert (variables["PRECISION"], variables["WORKERS"]) == (precision, str(CORES))
+        assert server.environment == server.folder.name
+        assert server.folder.name.endswith("_our_engine")
+
+
+@pytest.mark.slow
+def test_the_limit_is_that_of_the_best_loop(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_version / "flowers" / "1"
+    photographs = [encode(draw_photograph(2, seed, (40, 30))) for seed in range(3)]
+
+    def measure_both() -> tuple[float, str]:
+        found = measure_limits(folder, photographs, 0.1, engine="auto", precision="float32")
+        assert found["both_per_s"] >= found["processes_per_s"]
+        return found["both_per_s"], found["both_how"]
+
+    per_s, _ = measure_both()
+    assert per_s > 0
+    assert limits.measure_in_processes(folder, photographs, 0.1, {"precision": "float32"}) > 0
+    monkeypatch.setattr(limits, "measure_in_processes", lambda *_: 1e9)
+    assert measure_both() == (1e9, "a process per core decodes and computes")
+    monkeypatch.setattr(limits, "measure_in_processes", lambda *_: 0.0)
+    assert "thread" in measure_both()[1]
 
 
 EMPTY: dict[str, Any] = {
