@@ -156,6 +156,22 @@ def draw_request() -> str:
     return sheet(890, 590, "The way of a request", [*parts, *(box.draw() for box in boxes)])
 
 
+def draw_workers() -> str:
+    """Draw the way of a connection to a worker, and what the workers share."""
+    clients = Box(92, 136, ("connections", "to one address"), 140)
+    supervisor = Box(318, 136, ("supervisor", "the ready worker with the fewest"), 236, kind="main")
+    store = Box(318, 226, ("model_store", "each version for all, or for none"), 236)
+    event_loop = "event loop, lane, decoders"
+    workers = [Box(576, 46 + 90 * number, (f"worker {number}", event_loop), 190) for number in range(3)]
+    board = Box(824, 136, ("board", "limits, metrics, readiness"), 200)
+    boxes = (clients, supervisor, store, *workers, board)
+    parts = [across(clients, supervisor), link((store.x, store.y - 23), (supervisor.x, supervisor.y + 25))]
+    for worker in workers:
+        parts.append(link((436, 136), (459, 136), (459, worker.y), (479, worker.y)))
+        parts.append(link((671, worker.y), (697, worker.y), (697, 136), (722, 136)))
+    return sheet(942, 272, "One address, and several workers behind it", [*parts, *(box.draw() for box in boxes)])
+
+
 def read_imports() -> dict[str, set[str]]:
     """Return for each room of `service/` the rooms that its modules import."""
     arrows: dict[str, set[str]] = {}
@@ -246,7 +262,12 @@ def draw_rooms() -> str:
     return sheet(width, bottom + 45, "The rooms of service/ and what they import", parts)
 
 
-DRAWINGS = {"overview.svg": draw_overview, "request.svg": draw_request, "rooms.svg": draw_rooms}
+DRAWINGS = {
+    "overview.svg": draw_overview,
+    "request.svg": draw_request,
+    "rooms.svg": draw_rooms,
+    "workers.svg": draw_workers,
+}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ _SIGNS = {Ge: ("ge", ">="), Gt: ("gt", ">"), Le: ("le", "<="), Lt: ("lt", "<")}
 def describe_bounds(field: FieldInfo) -> str:
     """Return the choices or the bounds of a setting, in a few characters."""
     bounds = []
-    for bound in field.metadata:
+    alternatives = [part for choice in get_args(field.annotation) for part in get_args(choice)]
+    inner = [bound for part in alternatives if isinstance(part, FieldInfo) for bound in part.metadata]
+    for bound in (*field.metadata, *inner):
         if type(bound) in _SIGNS:
             attribute, sign = _SIGNS[type(bound)]
             bounds.append(f"{sign} {getattr(bound, attribute):,}")
@@ -37,7 +39,7 @@ def describe_bounds(field: FieldInfo) -> str:
     choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
     for alternative in get_args(field.annotation) if get_origin(field.annotation) is not None else ():
         choices += [choice for choice in get_args(alternative) if isinstance(choice, str)]
-    return ", ".join(f"`{choice}`" for choice in choices) or ", ".join(bounds)
+    return ", ".join([*(f"`{choice}`" for choice in choices), *bounds])
 
 
 def render_settings() -> str:

@@ -7,6 +7,7 @@ import yaml
 from conftest import REPOSITORY
 
 from service.settings import ServeSettings
+from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
 SERVICES = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
 
@@ -45,6 +46,15 @@ def test_a_container_has_limits_of_memory_processes_and_logs(service: dict[str, 
     assert limits["memory"].endswith("g")
     assert service["pids_limit"] == limits["pids"] == 2048
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+
+
+@pytest.mark.parametrize(
+    ("name", "worker_bytes", "num_workers"), [("cpu", LIGHT_WORKER_BYTES, 16), ("flowers", TENSORFLOW_WORKER_BYTES, 2)]
+)
+def test_a_container_carries_the_stated_workers(name: str, worker_bytes: int, num_workers: int) -> None:
+    memory = SERVICES[name]["deploy"]["resources"]["limits"]["memory"]
+    left_bytes = int(memory.removesuffix("g")) * 1024**3 - 64 * 1024**2  # the supervisor has taken some
+    assert count_workers(num_cores=64, memory_bytes=left_bytes, worker_bytes=worker_bytes) == num_workers
 
 
 def test_only_this_machine_reaches_the_service(serving: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import yaml
 from conftest import REPOSITORY
 
 from service.settings import ServeSettings
+from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
 KUBERNETES = REPOSITORY / "docker" / "kubernetes"
 
@@ -15,6 +16,11 @@ def read(path: str) -> dict[str, Any]:
     document = yaml.safe_load((KUBERNETES / path).read_text(encoding="utf-8"))
     assert isinstance(document, dict)
     return document
+
+
+def left_of(memory: str) -> int:
+    """The bytes that a supervisor leaves when it counts."""
+    return int(memory.removesuffix("Gi")) * 1024**3 - 64 * 1024**2
 
 
 @pytest.fixture
@@ -66,12 +72,18 @@ def test_draining_a_node_moves_one_replica_at_a_time() -> None:
     assert read("base/pod-disruption-budget.yaml")["spec"]["maxUnavailable"] == 1 < num_replicas
 
 
-def test_pods_have_the_memory_of_the_compose_file(container: dict[str, Any]) -> None:
-    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))
-    memory = compose["services"]["cpu"]["deploy"]["resources"]["limits"]["memory"]
+def test_a_pod_has_a_worker_for_each_core(container: dict[str, Any]) -> None:
     resources = container["resources"]
-    assert {resources["requests"]["memory"], resources["limits"]["memory"]} == {memory.replace("g", "Gi")}
+    assert resources["requests"] == resources["limits"]
+    cores, memory = int(resources["limits"]["cpu"]), resources["limits"]["memory"]
+    assert count_workers(num_cores=cores, memory_bytes=left_of(memory), worker_bytes=LIGHT_WORKER_BYTES) == cores == 2
     assert "patches" not in read("overlays/cpu/kustomization.yaml")
+
+
+def test_a_gpu_pod_carries_two_workers_with_tensorflow() -> None:
+    resources = yaml.safe_load(read("overlays/gpu/kustomization.yaml")["patches"][0]["patch"])[0]["value"]
+    memory_bytes = left_of(resources["limits"]["memory"])
+    assert count_workers(num_cores=64, memory_bytes=memory_bytes, worker_bytes=TENSORFLOW_WORKER_BYTES) == 2
 
 
 def test_the_service_cannot_write_the_mounted_store() -> None:
