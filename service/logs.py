@@ -42,10 +42,9 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     Returns:
         The writer, which knows the number of dropped lines.
     """
-    is_terminal = os.isatty(descriptor)
-    is_console = log_format == "console" or (log_format == "auto" and is_terminal)
-    writer = LogWriter(descriptor, is_console=is_console)
-    renderer = _Renderer(_console_encoder(colors=is_terminal) if is_console else _to_json)
+    writer = LogWriter(descriptor)
+    is_console = takes_console(log_format, descriptor)
+    renderer = _Renderer(_console_encoder(colors=os.isatty(descriptor)) if is_console else _to_json)
     structlog.configure(
         processors=[renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -61,17 +60,20 @@ def configure_logging(log_format: Literal["auto", "json", "console"], descriptor
     return writer
 
 
+def takes_console(log_format: Literal["auto", "json", "console"], descriptor: int = 2) -> bool:
+    """Return whether the log is for people. Else its lines are JSON."""
+    return log_format == "console" or (log_format == "auto" and os.isatty(descriptor))
+
+
 class LogWriter:
     """A bounded queue of lines, and the thread that writes them.
 
     Args:
         descriptor: Where the lines go. Its reader may be slow, stuck or gone.
-        is_console: Whether the lines are for people. Else they are JSON.
     """
 
-    def __init__(self, descriptor: int, *, is_console: bool = False) -> None:
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.is_console = is_console
         self.num_dropped = 0
         """Lines that were not written, or not to their end."""
         # A signal handler may log while its thread logs. Both may be entered twice.

@@ -23,24 +23,24 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     skips the delay. A second signal ends the service at once.
     """
     settings = settings or ServeSettings()
-    log_writer = configure_logging(settings.log_format)
     num_workers = _count_workers(settings)
+    if num_workers > 1:
+        from service.cli.serve_workers import serve_with_workers
+
+        serve_with_workers(settings, num_workers)
+    log_writer = configure_logging(settings.log_format)
+    if settings.workers not in ("auto", 1):
+        log.warning("workers unavailable", wanted=settings.workers, reason="Several workers need Linux. One serves.")
     listener = listen(settings.host, settings.port)
-    if num_workers == 1:
-        from service.cli.serve_app import serve_alone  # a supervisor does not carry the app
+    from service.cli.serve_app import serve_alone  # the socket is there before the app is imported
 
-        return serve_alone(settings, listener, log_writer)
-    from service.cli.serve_workers import serve_with_workers
-
-    return serve_with_workers(settings, num_workers, listener, log_writer)
+    return serve_alone(settings, listener, log_writer)
 
 
 def _count_workers(settings: ServeSettings) -> int:
-    """Return the number of workers, and log a warning about one that cannot be right."""
+    """Return the number of workers. Raises `SettingsError` for more than images may wait."""
     wanted = settings.workers
     if sys.platform != "linux":
-        if wanted not in ("auto", 1):
-            log.warning("workers unavailable", wanted=wanted, reason="Several workers need Linux. One process serves.")
         return 1
     if wanted == "auto":
         gpu_bytes = gpu_memory_bytes() if settings.wish.may_use_gpu else 0
@@ -57,6 +57,4 @@ def _count_workers(settings: ServeSettings) -> int:
             f"{wanted} workers share a queue of {settings.max_queue_size} images. Raise --max-queue-size "
             "(FLOWERS_MAX_QUEUE_SIZE), or take fewer --workers."
         )
-    if wanted > (cores := count_cores()):
-        log.warning("more workers than cores", workers=wanted, cores=cores)
     return wanted

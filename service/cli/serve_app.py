@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import structlog
 
@@ -23,9 +24,8 @@ from service.store.versions import StoredVersion
 from service.store.watch import Refusal, Taken
 from service.wire.acceptor import Acceptor
 from service.wire.server import Server, make_config
-from service.workers.board import Board
 from service.workers.replica import WorkerReplica
-from service.workers.worker import Place, Worker
+from service.workers.worker import Place, Seat, Worker
 
 # Python's own 5 ms are too long. A decoder that waits for the event loop leaves a core idle meanwhile.
 _SWITCH_INTERVAL_S = 0.0005
@@ -114,15 +114,15 @@ class _Alone:
         await self.server.end()
 
 
-def serve_as_worker(settings: ServeSettings, place: Place) -> None:
+def serve_as_worker(settings: ServeSettings, place: Place) -> NoReturn:
     """Serve the connections that the supervisor hands over, until it ends this process or is gone."""
-    board = place.take_up()
-    log_writer = configure_logging(settings.log_format, place.log.fileno())
+    seat = place.take_up()
+    log_writer = configure_logging(settings.log_format, place.log)
     share_metrics(place.folder, place.number)
     try:
-        tenant = _Tenant(settings, place, board, log_writer)
+        tenant = _Tenant(settings, seat, log_writer)
     except FlowersError as error:  # such as a file of keys that is missing
-        place.report_failure(error, is_mendable=False)
+        seat.report_failure(error, is_mendable=False)
         leave(1)
     tenant.server.run()
     leave(0 if tenant.failure is None else 1)
@@ -131,14 +131,13 @@ def serve_as_worker(settings: ServeSettings, place: Place) -> None:
 class _Tenant:
     """The service in a worker. It does what the supervisor says."""
 
-    def __init__(self, settings: ServeSettings, place: Place, board: Board, log_writer: LogWriter) -> None:
+    def __init__(self, settings: ServeSettings, seat: Seat, log_writer: LogWriter) -> None:
         self.failure: FlowersError | None = None
         self._settings = settings
-        self._place = place
-        replica = WorkerReplica(board, place.number)
+        self._seat = seat
+        replica = WorkerReplica(seat.board, seat.place.number)
         self._worker = Worker(
-            place,
-            replica.own,
+            seat,
             self,
             num_dropped_lines=lambda: log_writer.num_dropped,
             on_orphaned=functools.partial(leave, 1),
@@ -156,7 +155,7 @@ class _Tenant:
 
     def _fail(self, error: FlowersError) -> None:
         self.failure = error
-        self._place.report_failure(error, is_mendable=isinstance(error, EngineFailed))
+        self._seat.report_failure(error, is_mendable=isinstance(error, EngineFailed))
         self.server.should_exit = True
 
     def is_ready(self) -> bool:

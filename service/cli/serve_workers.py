@@ -1,37 +1,44 @@
 """Several workers behind one address. This process is their supervisor and carries no model."""
 
 import asyncio
+import os
 import signal
 import socket
+from typing import NoReturn
 
 import structlog
 
 from service.cli.leaving import leave, on_end_signals
-from service.cli.listening import url_of
-from service.cli.worker_program import run_worker
+from service.cli.listening import listen, url_of
 from service.errors import EngineFailed
-from service.logs import LogWriter
+from service.logs import LogWriter, configure_logging, takes_console
 from service.machine import bounded_queue_bytes, count_cores, memory_left
 from service.settings import ServeSettings
 from service.workers.board import Board, replica_folder
-from service.workers.process import Origin
+from service.workers.process import Program, WorkerProcess, fork_workers
 from service.workers.supervisor import Plan, Supervisor
-
-_MODULES = ["service.cli.serve_app"]  # imported once for all workers
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-def serve_with_workers(
-    settings: ServeSettings, num_workers: int, listener: socket.socket, log_writer: LogWriter
-) -> int:
-    """Serve with workers until a signal. Return the exit code.
+def serve_with_workers(settings: ServeSettings, num_workers: int) -> NoReturn:
+    """Serve with workers until a signal, and end the process.
 
     Raises:
         FlowersError: No new worker can mend it, such as a missing device.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else NumPy starts a thread for each core when it is imported
+    from service.cli.serve_app import serve_as_worker  # what is imported here, all workers share
+
+    program = Program(serve_as_worker, "service.cli.worker_program", share_settings(settings, num_workers))
+    listener = listen(settings.host, settings.port)
     with replica_folder() as folder:
-        replica = _Replica(settings, num_workers, listener, log_writer, Board(folder, num_workers))
+        board = Board(folder, num_workers)
+        workers = fork_workers(program, board)
+        log_writer = configure_logging(settings.log_format)  # its thread must not be there before
+        if num_workers > count_cores():
+            log.warning("more workers than cores", workers=num_workers, cores=count_cores())
+        replica = _Replica(settings, program, workers, listener, log_writer, board)
         asyncio.run(replica.run())
     supervisor = replica.supervisor
     if replica.forced_by:
@@ -46,22 +53,20 @@ def serve_with_workers(
 
 
 class _Replica:
+    """The supervisor with the signals and the log of this process."""
+
     def __init__(
-        self, settings: ServeSettings, num_workers: int, listener: socket.socket, log_writer: LogWriter, board: Board
+        self,
+        settings: ServeSettings,
+        program: Program,
+        workers: list[WorkerProcess],
+        listener: socket.socket,
+        log_writer: LogWriter,
+        board: Board,
     ) -> None:
-
-        self._settings = settings
-        self._num_workers = num_workers
         self._listener = listener
-        self._log_writer = log_writer
-        self._board = board
-        self._origin = Origin(run_worker, (_share(settings, num_workers, is_console=log_writer.is_console),), _MODULES)
-        self.forced_by = 0
-
-    async def run(self) -> None:
-        settings = self._settings
+        self._num_workers = len(workers)
         plan = Plan(
-            self._num_workers,
             settings.max_connections,
             settings.model_store,
             settings.model,
@@ -69,9 +74,10 @@ class _Replica:
             settings.drain_delay_s,
             settings.drain_timeout_s,
         )
-        self.supervisor = Supervisor(
-            plan, self._board, self._origin, self._listener, self._log_writer, self._log_address
-        )
+        self.supervisor = Supervisor(plan, board, program, workers, listener, log_writer, self._log_address)
+        self.forced_by = 0
+
+    async def run(self) -> None:
         on_end_signals(self._on_signal)
         await self.supervisor.run()
 
@@ -87,7 +93,7 @@ class _Replica:
             self.supervisor.stop(number)
 
 
-def _share(settings: ServeSettings, num_workers: int, *, is_console: bool) -> ServeSettings:
+def share_settings(settings: ServeSettings, num_workers: int) -> ServeSettings:
     """Return the settings of one worker: its share of the threads, and the limits of all."""
     cores = max(1, (settings.engine_threads or count_cores()) // num_workers)
     return settings.model_copy(
@@ -96,6 +102,6 @@ def _share(settings: ServeSettings, num_workers: int, *, is_console: bool) -> Se
             "engine_threads": cores,
             "decode_threads": max(1, settings.decode_threads // num_workers) if settings.decode_threads else cores + 1,
             "max_queue_bytes": bounded_queue_bytes(settings.max_queue_bytes, memory_left()),
-            "log_format": "console" if is_console else "json",
+            "log_format": "console" if takes_console(settings.log_format) else "json",
         }
     )

@@ -1,11 +1,12 @@
-"""Program of a worker. A supervisor can name it without importing the app."""
+"""`python -m service.cli.worker_program`: a worker that takes the place of one that has ended.
 
-from service.settings import ServeSettings
-from service.workers.worker import Place
+Settings and place come pickled through the standard input, from the supervisor alone.
+"""
 
+import pickle
+import sys
 
-def run_worker(settings: ServeSettings, place: Place) -> None:
-    """Be a worker in this process until the supervisor ends it."""
-    from service.cli.serve_app import serve_as_worker  # the origin of the workers has imported it
+from service.cli.serve_app import serve_as_worker
 
-    serve_as_worker(settings, place)
+if __name__ == "__main__":
+    serve_as_worker(*pickle.load(sys.stdin.buffer))  # noqa: S301 - its parent has written it

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter
 from service.wire.acceptor import Acceptor
 from service.workers.board import Board
-from service.workers.process import Origin, WorkerProcess, describe_exit
+from service.workers.process import Program, WorkerProcess, describe_exit
 from service.workers.rollout import Rollout
 
 MAX_DEATHS, DEATHS_WITHIN_S = 5, 60.0
@@ -45,7 +45,6 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 class Plan:
     """Settings of a replica. Times are in seconds."""
 
-    num_workers: int
     max_connections: int
     model_store: Path
     model: str
@@ -58,7 +57,8 @@ class Supervisor:
     """Supervisor of one replica.
 
     Args:
-        origin: Makes the workers.
+        program: The workers' program.
+        workers: The first workers, forked already.
         listener: A listening socket, which it closes in the end.
         on_listening: Called when connections are accepted.
 
@@ -71,14 +71,16 @@ class Supervisor:
         self,
         plan: Plan,
         board: Board,
-        origin: Origin,
+        program: Program,
+        workers: Sequence[WorkerProcess],
         listener: socket.socket,
         log_writer: LogWriter,
         on_listening: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._board = board
-        self._origin = origin
+        self._program = program
+        self._first = workers
         self._listener = listener
         self._log_writer = log_writer
         self._on_listening = on_listening
@@ -92,6 +94,7 @@ class Supervisor:
         self._rollout = Rollout(plan.model_store, plan.model, self._threads, self._running_workers)
         self._over = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
+        self._ending: set[WorkerProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_forced = False
         self.failure: FlowersError | None = None
@@ -101,16 +104,18 @@ class Supervisor:
         """Run the replica until `stop` or `fail`."""
         self._board.supervisor.pid = os.getpid()
         self._keep(self._tick_again_and_again())
-        for number in range(self._plan.num_workers):
-            self._keep(self._start_worker(number))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        for worker in self._first:
+            self._begin(worker)
+        self._reap()  # one may have ended before the handler was there
         self._keep(self._accept())
         self._keep(self._watch_store())
         await self._over.wait()
         if self._acceptor is not None:
             self._acceptor.close()
+        await self._end_workers()
         for task in tuple(self._tasks):
             task.cancel()
-        await self._end_workers()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def stop(self, number: signal.Signals) -> None:
@@ -144,32 +149,43 @@ class Supervisor:
 
     # Workers.
 
-    async def _start_worker(self, number: int) -> None:
-        worker = WorkerProcess(number, self._board, self._log_writer, self._on_ended, self._on_failure)
-        self._workers[number] = worker
-        self._started_at[number] = time.monotonic()
-        try:
-            await worker.start(self._origin)
-        except (OSError, EOFError, MemoryError) as error:
-            self.fail(FlowersError(f"A worker cannot be started ({error!r}). Free memory, or take fewer --workers."))
-            return
+    def _begin(self, worker: WorkerProcess) -> None:
+        self._workers[worker.number] = worker
+        self._started_at[worker.number] = time.monotonic()
+        worker.begin(self._log_writer, self._on_failure)
+        self._keep(self._join(worker))
+
+    async def _join(self, worker: WorkerProcess) -> None:
         await worker.has_said_hello.wait()
         await self._rollout.join(worker)
 
-    def _on_ended(self, worker: WorkerProcess) -> None:
-        if self._over.is_set():
+    def _reap(self) -> None:
+        for worker in self._alive():
+            if worker.exit_code is not None and worker not in self._ending:
+                self._ending.add(worker)
+                self._keep(self._replace(worker))
+
+    async def _replace(self, worker: WorkerProcess) -> None:
+        """Clear up after a worker that has ended, and start another in its place."""
+        pid = worker.slot.pid
+        await worker.end()
+        self._ending.discard(worker)
+        if self._over.is_set() or self._draining is not None:
             return
-        number, pid = worker.number, worker.slot.pid
-        worker.slot.clear()
-        if self._draining is not None:
-            return
-        log.error("worker ended", worker=number, pid=pid, how=describe_exit(worker.exit_code), reason=worker.reason)
+        how = describe_exit(worker.exit_code)
+        log.error("worker ended", worker=worker.number, pid=pid, how=how, reason=worker.reason)
         self._deaths.append(time.monotonic())
         if len(self._deaths) == MAX_DEATHS and self._deaths[-1] - self._deaths[0] <= DEATHS_WITHIN_S:
-            last = worker.reason or f"The last one ended by {describe_exit(worker.exit_code)}."
+            last = worker.reason or f"The last one ended by {how}."
             self.fail(EngineFailed(f"{MAX_DEATHS} workers ended within {DEATHS_WITHIN_S:.0f} s. {last}"))
             return
-        self._keep(self._start_worker(number))
+        try:
+            successor = WorkerProcess(worker.number, self._board)
+            successor.spawn(self._program)
+        except (OSError, MemoryError) as error:
+            self.fail(EngineFailed(f"A worker cannot be started ({error!r}). Free memory, or take fewer --workers."))
+            return
+        self._begin(successor)
 
     def _on_failure(self, kind: str, reason: str) -> None:
         self.fail(getattr(errors, kind)(reason))
@@ -226,11 +242,7 @@ class Supervisor:
     # The store.
 
     async def _watch_store(self) -> None:
-        workers = list(self._workers.values())
-        while len(workers) < self._plan.num_workers:
-            await asyncio.sleep(_TICK_S / 5)
-            workers = list(self._workers.values())
-        while not all(worker.has_said_hello.is_set() or worker.ended.is_set() for worker in workers):
+        while not all(worker.has_said_hello.is_set() or worker.ended.is_set() for worker in self._first):
             await asyncio.sleep(_TICK_S / 5)
         while True:
             try:

@@ -36,29 +36,43 @@ class Place:
         number: The worker's, from 0.
         num_workers: Number of workers of the replica.
         folder: Folder of the board.
-        connections: Connections come through it, one a message.
-        control: Commands come through it, and answers go back, as lines of JSON.
-        log: Log lines go through it.
+        connections: Descriptor of the socket that brings connections, one a message.
+        control: Descriptor of the socket for commands and answers, as lines of JSON.
+        log: Descriptor of the socket for log lines.
     """
 
     number: int
     num_workers: int
     folder: Path
-    connections: socket.socket
-    control: socket.socket
-    log: socket.socket
+    connections: int
+    control: int
+    log: int
 
-    def take_up(self) -> Board:
+    def take_up(self) -> "Seat":
         """Make the calling process this worker. It ends with its parent, and leaves signals to the supervisor."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        os.dup2(self.log.fileno(), 2)  # for what libraries in C write
+        os.dup2(self.log, 2)  # for what libraries in C write
         board = Board(self.folder, self.num_workers)
-        slot = board.workers[self.number]
-        slot.pid = os.getpid()
-        slot.beat()
-        return board
+        board.workers[self.number].pid = os.getpid()
+        board.workers[self.number].beat()
+        return Seat(self, board, socket.socket(fileno=self.connections), socket.socket(fileno=self.control))
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Place that a process has taken up."""
+
+    place: Place
+    board: Board
+    connections: socket.socket
+    control: socket.socket
+
+    @property
+    def slot(self) -> Slot:
+        """The worker's numbers."""
+        return self.board.workers[self.place.number]
 
     def say(self, message: dict[str, Any]) -> None:
         """Send a short message to the supervisor."""
@@ -108,15 +122,14 @@ class Worker:
 
     def __init__(
         self,
-        place: Place,
-        slot: Slot,
+        seat: Seat,
         tenant: Tenant,
         *,
         num_dropped_lines: Callable[[], int],
         on_orphaned: Callable[[], None],
     ) -> None:
-        self._place = place
-        self._slot = slot
+        self._seat = seat
+        self._slot = slot = seat.slot
         self._tenant = tenant
         self._num_dropped_lines = num_dropped_lines
         self._on_orphaned = on_orphaned
@@ -125,8 +138,8 @@ class Worker:
 
     def start(self) -> None:
         """Begin to work, on the running event loop."""
-        self._place.connections.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._place.connections, self._take_connections)
+        self._seat.connections.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._seat.connections, self._take_connections)
         self._keep(self._beat_again_and_again())
         self._keep(self._obey())
 
@@ -145,11 +158,11 @@ class Worker:
     def _take_connections(self) -> None:
         for _ in range(_MOST_A_TURN):
             try:
-                message, descriptors, _, _ = socket.recv_fds(self._place.connections, 1, 1)
+                message, descriptors, _, _ = socket.recv_fds(self._seat.connections, 1, 1)
             except OSError:  # none waits
                 return
             if not message:  # the supervisor is gone
-                asyncio.get_running_loop().remove_reader(self._place.connections)
+                asyncio.get_running_loop().remove_reader(self._seat.connections)
                 return
             for descriptor in descriptors:  # none if there was no room for it
                 connection = socket.socket(fileno=descriptor)
@@ -163,8 +176,8 @@ class Worker:
             await asyncio.sleep(BEAT_S)
 
     async def _obey(self) -> None:
-        reader, _ = await asyncio.open_unix_connection(sock=self._place.control, limit=MAX_MESSAGE_BYTES)
-        self._place.say({"hello": os.getpid()})
+        reader, _ = await asyncio.open_unix_connection(sock=self._seat.control, limit=MAX_MESSAGE_BYTES)
+        self._seat.say({"hello": os.getpid()})
         with suppress(ConnectionError):
             while line := await reader.readline():
                 self._keep(self._answer(json.loads(line)))
@@ -177,7 +190,7 @@ class Worker:
             log.exception("command failed", command=command["do"])
             answer = {"error": repr(error)}
         self.publish()
-        self._place.say({"id": command["id"], **answer})
+        self._seat.say({"id": command["id"], **answer})
 
     async def _do(self, verb: str, command: dict[str, Any]) -> dict[str, Any]:
         tenant = self._tenant

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def children() -> set[int]:
-    """Numbers of the processes that this one has started and that have not ended."""
+def children(of: int | None = None) -> set[int]:
+    """Numbers of the processes that a process has started and that have not ended. None means this one."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             state, parent = path.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
+            if int(parent) == (of or os.getpid()) and state != "Z":
                 found.add(int(path.parent.name))
     return found
 
