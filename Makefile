@@ -13,8 +13,8 @@ export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients long docs \
-  site lock clean help
+.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients \
+  long docs site lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -73,6 +73,7 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build -o requirements/cpu.txt
 	$(COMPILE) --group build --extra train --extra teacher -o requirements/train.txt
 	$(COMPILE) --group build --extra gpu --extra teacher -o requirements/gpu.txt
+	$(COMPILE) --group build --extra gpu-serve -o requirements/gpu-serve.txt
 	$(COMPILE) --group dev --extra train --extra teacher -o requirements/dev.txt
 	$(COMPILE) --group dev --group docs --extra train --extra teacher -o requirements/docs.txt
 	$(COMPILE) --group dev --group containers --extra train --extra teacher -o requirements/containers.txt
