@@ -13,7 +13,7 @@ export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients \
+.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers gpu-image clients \
   long docs site lock clean help
 
 help:            ## list of targets
@@ -56,7 +56,13 @@ types: $(VENV)/dev   ## run mypy --strict
 	$(BIN)/mypy
 
 containers: $(VENV)/containers   ## test images, compose stack and manifests with a container engine
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers --ignore tests/containers/test_gpu_image.py
+
+# CI=true: without an engine the tests fail. They would be skipped otherwise, and the digests would be wrong.
+gpu-image: $(VENV)/dev   ## test the GPU image with a container engine, and write the digests of its inputs
+	CI=true $(BIN)/pytest -m containers tests/containers/test_gpu_image.py
+	digests=$$(sha256sum $$(cut -c 67- docker/gpu-image.sha256)) && echo "$$digests" >docker/gpu-image.sha256
+	@echo "The GPU image works. Commit docker/gpu-image.sha256 if it has changed:" && cat docker/gpu-image.sha256
 
 clients: $(VENV)/dev   ## test with curl, Java, Node, nginx and Caddy
 	$(BIN)/pytest -m clients tests/clients

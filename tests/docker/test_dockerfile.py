@@ -97,6 +97,19 @@ def test_the_savedmodel_engine_needs_no_package_left_out(tmp_path: Path) -> None
     assert '"label"' in process.stdout
 
 
+@pytest.mark.parametrize("target", ["gpu", "train-on-gpu"])
+def test_the_gpu_image_is_built_anew_for_every_lock(target: str) -> None:
+    digests = (REPOSITORY / "docker" / "gpu-image.sha256").read_text(encoding="utf-8")
+    stages, locks = [target], set()
+    for name in stages:
+        stage = STAGES.get(name)
+        if stage:
+            stages += [stage["base"], *re.findall(r"--from=(\S+)", stage["body"])]
+            locks |= set(re.findall(r"/(requirements/\S+\.txt)", stage["body"]))
+    assert locks >= {"requirements/gpu-serve.txt", "requirements/cpu.txt"}
+    assert {"docker/Dockerfile", *locks} <= set(digests.split())
+
+
 def read_lock(name: str) -> dict[str, list[str]]:
     """Package -> its versions, with their conditions."""
     locked: dict[str, list[str]] = {}
