@@ -13,8 +13,8 @@ export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers clients long docs \
-  site lock clean help
+.PHONY: serve train install-training check test coverage quiet fuzz lint format types containers gpu-image clients \
+  long docs site lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -56,7 +56,13 @@ types: $(VENV)/dev   ## run mypy --strict
 	$(BIN)/mypy
 
 containers: $(VENV)/containers   ## test images, compose stack and manifests with a container engine
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m containers tests/containers --ignore tests/containers/test_gpu_image.py
+
+# CI=true: without an engine the tests fail. They would be skipped otherwise, and the digests would be wrong.
+gpu-image: $(VENV)/dev   ## test the GPU image with a container engine, and write the digests of its inputs
+	CI=true $(BIN)/pytest -m containers tests/containers/test_gpu_image.py
+	digests=$$(sha256sum $$(cut -c 67- docker/gpu-image.sha256)) && echo "$$digests" >docker/gpu-image.sha256
+	@echo "The GPU image works. Commit docker/gpu-image.sha256 if it has changed:" && cat docker/gpu-image.sha256
 
 clients: $(VENV)/dev   ## test with curl, Java, Node, nginx and Caddy
 	$(BIN)/pytest -m clients tests/clients
@@ -73,6 +79,7 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build -o requirements/cpu.txt
 	$(COMPILE) --group build --extra train --extra teacher -o requirements/train.txt
 	$(COMPILE) --group build --extra gpu --extra teacher -o requirements/gpu.txt
+	$(COMPILE) --group build --extra gpu-serve -o requirements/gpu-serve.txt
 	$(COMPILE) --group dev --extra train --extra teacher -o requirements/dev.txt
 	$(COMPILE) --group dev --group docs --extra train --extra teacher -o requirements/docs.txt
 	$(COMPILE) --group dev --group containers --extra train --extra teacher -o requirements/containers.txt
