@@ -20,7 +20,7 @@ from service.store.versions import StoredVersion
 from service.store.watch import Refusal, Taken
 from service.workers.board import Board, Slot
 
-BEAT_S = 0.05
+BEAT_S = 0.1
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _MOST_A_TURN = 64  # connections
 _PARENT_DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
