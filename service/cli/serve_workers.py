@@ -49,13 +49,14 @@ class _Replica:
     def __init__(
         self, settings: ServeSettings, num_workers: int, listener: socket.socket, log_writer: LogWriter, board: Board
     ) -> None:
-
         self._settings = settings
         self._num_workers = num_workers
         self._listener = listener
         self._log_writer = log_writer
         self._board = board
-        self._origin = Origin(run_worker, (_share(settings, num_workers, is_console=log_writer.is_console),), _MODULES)
+        self._origin = Origin(
+            run_worker, (share_settings(settings, num_workers, is_console=log_writer.is_console),), _MODULES
+        )
         self.forced_by = 0
 
     async def run(self) -> None:
@@ -87,7 +88,7 @@ class _Replica:
             self.supervisor.stop(number)
 
 
-def _share(settings: ServeSettings, num_workers: int, *, is_console: bool) -> ServeSettings:
+def share_settings(settings: ServeSettings, num_workers: int, *, is_console: bool) -> ServeSettings:
     """Return the settings of one worker: its share of the threads, and the limits of all."""
     cores = max(1, (settings.engine_threads or count_cores()) // num_workers)
     return settings.model_copy(
