@@ -171,7 +171,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_folder_of_a_replica_is_removed_in_the_end(parent: Path) -> None:
+def test_a_replica_removes_its_folder_in_the_end(parent: Path) -> None:
     with replica_folder() as folder:
         Board(folder, 2)
         (folder / "counter_0.db").write_bytes(b"x")
