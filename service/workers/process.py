@@ -157,7 +157,7 @@ class WorkerProcess:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         with suppress(ConnectionError):
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):  # a worker that is killed leaves half of one
                 self._take_message(json.loads(line))
 
     def _take_message(self, message: dict[str, Any]) -> None:
@@ -180,6 +180,7 @@ class WorkerProcess:
         if not data:
             self._loop.remove_reader(self._log)
             self._log.close()
+            data = b"\n" if self._line else b""  # the last words have no end
         *lines, self._line = (self._line + data).split(b"\n")
         self._log_writer.write_lines(lines)
 
