@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 from conftest import REPOSITORY
@@ -250,11 +251,15 @@ def test_signals_to_the_group_are_the_supervisor_s(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "here\nhere\n")
 
 
-def test_the_origin_leaves_signal_handlers_as_they_were(origin: Origin) -> None:
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
-    Origin(obey, (), [])
-    assert [signal.getsignal(number) for number in numbers] == before
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_origin_leaves_signal_handlers_as_they_were(number: signal.Signals) -> None:
+    handler = Mock()
+    before = signal.signal(number, handler)
+    try:
+        Origin(obey, (), [])
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize(
