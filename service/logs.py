@@ -85,15 +85,12 @@ class LogWriter:
     def write(self, line: str) -> None:
         """Queue a line, which may hold newlines. Drop and count it where the queue is full."""
         try:
-            if self._queue.qsize() < MAX_WAITING_LINES:
-                self._queue.put(f"{line}\n".encode(errors="backslashreplace"))
-                return
+            self.write_lines([line.encode(errors="backslashreplace")])
         except MemoryError:
-            pass
-        self._drop(1)
+            self._drop(1)
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
-        """Queue lines of another process as they are, without their newlines. Drop and count those without room."""
+        """Queue encoded lines without their newlines. Drop and count those that the queue has no room for."""
         for line in lines:
             if self._queue.qsize() < MAX_WAITING_LINES:
                 self._queue.put(line + b"\n")

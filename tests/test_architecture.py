@@ -24,6 +24,7 @@ ARROWS = {
     "store": {"errors", "files"},
     "bench": {"errors"},
     "wire": {"errors"},
+    "workers": {"errors", "machine", "store", "logs", "wire"},
     "engines": {"errors", "installation", "imaging", "store", "machine"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "machine"},
     "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
@@ -31,7 +32,8 @@ ARROWS = {
     "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "files", "libraries", "settings", "machine", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "bench", "logs", "wire", "http_client", "installation", "ranking",
+        "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers", "http_client", "installation",
+        "ranking",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""
@@ -41,7 +43,7 @@ KNOWN_BY = {
     "jax": {"training/fit_on_device.py"},
     "onnxruntime": {"training/export/int8.py", "training/export/onnx_graph.py", "engines/onnx_runtime.py"},
     "onnx": {"training/export/int8.py", "training/export/light_model.py", "training/export/onnx_graph.py"},
-    "uvicorn": {"cli/serve.py", "wire/head_guard.py"},
+    "uvicorn": {"wire/head_guard.py", "wire/server.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
 }
 """library -> the only modules that may import it: what serves must not bring what trains. The app knows no server."""

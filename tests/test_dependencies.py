@@ -19,7 +19,7 @@ REACHED_INTO = {
     "pydantic-settings": "settings.py filters what it has read of the environment",
     "python-multipart": "api/upload.py extends its parser, which passes over blanks behind delimiters",
     "tf2onnx": "training/export/int8.py drops nodes that it has written",
-    "uvicorn": "wire/ and cli/serve.py extend its protocol and its server",
+    "uvicorn": "wire/head_guard.py and wire/server.py extend its protocol and its server",
     "uvloop": "wire/ relies on how its transports pause, write and abort",
 }
 

@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
         on_connections: Callable[[int], None] = lambda _: None,
     ) -> None:
         super().__init__(config)
-        self.server_state.connections = _Connections(self._report_connections)
+        self.server_state.connections = _Connections(self._on_added, self._report_connections)
         self._on_started = on_started
         self._on_connections = on_connections
         self._num_adopting = 0
@@ -117,7 +117,6 @@ class Server(uvicorn.Server):
             await loop.connect_accepted_socket(self._make_protocol, connection)
         except OSError:  # the client has gone
             connection.close()
-        finally:
             self._num_adopting -= 1
             self._report_connections()
 
@@ -125,6 +124,9 @@ class Server(uvicorn.Server):
         return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+
+    def _on_added(self) -> None:
+        self._num_adopting -= 1  # it is counted among the connections from now on
 
     def _report_connections(self) -> None:
         self._on_connections(self.num_connections)
@@ -136,16 +138,17 @@ class Server(uvicorn.Server):
 
 
 class _Connections(set[Any]):
-    """Set of uvicorn's protocols. It reports when one comes or goes."""
+    """Set of uvicorn's protocols. It tells when one comes, and when one has gone."""
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(self, on_added: Callable[[], None], on_gone: Callable[[], None]) -> None:
         super().__init__()
-        self._on_change = on_change
+        self._on_added = on_added
+        self._on_gone = on_gone
 
     def add(self, protocol: Any) -> None:
         super().add(protocol)
-        self._on_change()
+        self._on_added()
 
     def discard(self, protocol: Any) -> None:
         super().discard(protocol)
-        self._on_change()
+        self._on_gone()

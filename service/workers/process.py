@@ -225,7 +225,7 @@ class WorkerProcess:
     async def _listen(self) -> None:
         reader, self._writer = await asyncio.open_unix_connection(sock=self._control, limit=MAX_MESSAGE_BYTES)
         with suppress(ConnectionError):
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):  # a worker that is killed leaves half of one
                 self._take_message(json.loads(line))
 
     def _take_message(self, message: dict[str, Any]) -> None:
@@ -243,6 +243,7 @@ class WorkerProcess:
             data = self._log.recv(_READ_BYTES)
             if not data:
                 self._loop.remove_reader(self._log)
+                data = b"\n" if self._line else b""  # the last words have no end
             *lines, self._line = (self._line + data).split(b"\n")
             self._log_writer.write_lines(lines)
 

@@ -79,10 +79,7 @@ class Rollout:
             return Refusal.of(error)
         async with self._lock:
             workers = self._list_workers()
-            try:
-                outcome = await self._open_in_all(workers, stored)
-            except WorkerEnded as error:
-                outcome = Refusal(str(error), is_passing=True)
+            outcome = await self._open_in_all(workers, stored)
             if isinstance(outcome, Refusal):
                 await _ask_all(workers, "forget")
                 return outcome
@@ -94,10 +91,10 @@ class Rollout:
     async def _open_in_all(self, workers: Sequence[WorkerProcess], stored: StoredVersion) -> Taken | Refusal:
         outcomes: list[Taken | Refusal] = []
         if self._current is None:
-            outcomes = await asyncio.gather(*(_open(worker, stored) for worker in workers))
+            outcomes = await asyncio.gather(*(_try_to_open(worker, stored) for worker in workers))
         else:
             for worker in workers:
-                outcomes.append(await _open(worker, stored))
+                outcomes.append(await _try_to_open(worker, stored))
                 if isinstance(outcomes[-1], Refusal):
                     break
         refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
@@ -134,6 +131,14 @@ async def _open(worker: WorkerProcess, stored: StoredVersion) -> Taken | Refusal
     if "taken" in answer:
         return Taken(**answer["taken"])
     return Refusal(**answer["refusal"]) if "refusal" in answer else Refusal(answer["error"], is_ours=False)
+
+
+async def _try_to_open(worker: WorkerProcess, stored: StoredVersion) -> Taken | Refusal:
+    """Open as `_open` does. A worker that ends has refused, and the others go on to the end of their load."""
+    try:
+        return await _open(worker, stored)
+    except WorkerEnded as error:
+        return Refusal(str(error), is_passing=True)
 
 
 async def _ask_all(workers: Sequence[WorkerProcess], verb: str, **fields: Any) -> None:

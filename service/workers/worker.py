@@ -176,11 +176,12 @@ class Worker:
             await asyncio.sleep(BEAT_S)
 
     async def _obey(self) -> None:
-        reader, _ = await asyncio.open_unix_connection(sock=self._seat.control, limit=MAX_MESSAGE_BYTES)
+        reader, writer = await asyncio.open_unix_connection(sock=self._seat.control, limit=MAX_MESSAGE_BYTES)
         self._seat.say({"hello": os.getpid()})
         with suppress(ConnectionError):
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):  # a supervisor that is killed leaves half of one
                 self._keep(self._answer(json.loads(line)))
+        writer.close()
         self._on_orphaned()
 
     async def _answer(self, command: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """`flowers serve` as a process of its own, over a real socket, with real signals."""
 
-import errno
 import http.client
 import json
 import os
@@ -16,14 +15,12 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
-from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
 from support.serving import Served, served
 from support.versions import publish_example
 
 from service.api.app import create_app
 from service.api.refusals import Refusals
-from service.cli.listening import listen
 from service.cli.serve import serve
 from service.engines.found import list_driver_gpus
 from service.errors import FlowersError
@@ -315,26 +312,6 @@ def test_a_new_version_makes_the_service_ready(tiny_version: Path, tmp_path: Pat
         assert httpx.get(f"{service.url}/readyz").status_code == 200
 
 
-TUNED = """
-import gc, sys
-from service.cli.serve_app import tune_process
-on_loaded = tune_process()
-assert sys.getswitchinterval() == 0.0005, sys.getswitchinterval()
-assert gc.get_threshold()[0] == 10_000
-assert gc.get_freeze_count() == 0, "the runtime is not imported yet"
-on_loaded()
-frozen = gc.get_freeze_count()
-assert frozen > 10_000
-kept = [[] for _ in range(1000)]
-on_loaded()
-assert gc.get_freeze_count() <= frozen, "only the first engine is followed by a freeze"
-"""
-
-
-def test_the_process_is_tuned_once() -> None:
-    subprocess.run([sys.executable, "-c", TUNED], cwd=REPOSITORY, check=True)
-
-
 WITH_AN_ENGINE_THAT_HANGS = """
 import sys
 from pathlib import Path
@@ -412,40 +389,6 @@ def test_a_taken_port_is_explained_in_one_sentence(tmp_path: Path) -> None:
     assert result.stderr == (
         f"flowers: Port {port} of 127.0.0.1 is taken. Stop its program, or choose another with --port (FLOWERS_PORT).\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (socket.gaierror(-2, "unknown"), "is no address of this machine"),
-        (OSError(errno.EADDRNOTAVAIL, "not available"), "is no address of this machine"),
-        (PermissionError(errno.EACCES, "denied"), "Choose one above 1023 with --port"),
-        (OSError(errno.EMFILE, "too many open files"), "too many open files"),
-    ],
-)
-def test_an_address_that_cannot_be_had_is_explained(
-    monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr("socket.create_server", fail)
-    with pytest.raises(FlowersError, match=sentence):
-        listen("127.0.0.1", 80)
-
-
-def test_what_no_host_can_be_called_is_explained() -> None:
-    with pytest.raises(FlowersError, match=r"a\.\.b is no address of this machine"):
-        listen("a..b", 0)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])
-def test_it_listens_on_every_kind_of_address(host: str) -> None:
-    if ":" in host and not socket.has_ipv6:
-        pytest.skip("this machine has no IPv6")
-    with ExitStack() as listeners:
-        listener = listeners.enter_context(listen(host, 0))
-        assert listener.getsockname()[1] > 0
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
