@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from service.errors import FlowersError, WorkerEnded
+from service.errors import WorkerEnded
 from service.store.verify import verify_version
 from service.store.versions import StoredVersion
 from service.store.watch import Refusal, StoreWatch, Taken
@@ -81,11 +81,11 @@ class Rollout:
             workers = self._list_workers()
             outcome = await self._open_in_all(workers, stored)
             if isinstance(outcome, Refusal):
-                await _ask_all(workers, "forget")
+                await _tell_all(workers, "forget")
                 return outcome
             self._current = stored
             self._without.clear()
-            await _ask_all(workers, "switch")
+            await _switch_all(workers)
             return outcome
 
     async def _open_in_all(self, workers: Sequence[WorkerProcess], stored: StoredVersion) -> Taken | Refusal:
@@ -117,8 +117,8 @@ class Rollout:
     async def _note(self, workers: Sequence[WorkerProcess]) -> None:
         facts = self._facts()
         if facts != self._noted:
-            self._noted = {**facts, "refused": dict(facts["refused"])}
-            await _ask_all(workers, "note", **facts)
+            is_told = await _tell_all(workers, "note", **facts)
+            self._noted = {**facts, "refused": dict(facts["refused"])} if is_told else {}
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
@@ -141,17 +141,28 @@ async def _try_to_open(worker: WorkerProcess, stored: StoredVersion) -> Taken | 
         return Refusal(str(error), is_passing=True)
 
 
-async def _ask_all(workers: Sequence[WorkerProcess], verb: str, **fields: Any) -> None:
-    """Ask all at the same time. A worker that does not answer in time is replaced."""
+async def _tell_all(workers: Sequence[WorkerProcess], verb: str, **fields: Any) -> bool:
+    """Ask all at the same time. Return False if one has not answered in time."""
 
-    async def ask(worker: WorkerProcess) -> None:
+    async def tell(worker: WorkerProcess) -> bool:
         try:
             async with asyncio.timeout(SWITCH_TIMEOUT_S):
                 await worker.ask(verb, **fields)
         except TimeoutError:
-            worker.reason = f"It did not answer {verb!r} within {SWITCH_TIMEOUT_S:.0f} s."
-            worker.kill()
-        except FlowersError:
-            pass  # it has ended, and its successor joins
+            return False
+        except WorkerEnded:
+            pass  # its successor joins
+        return True
 
-    await asyncio.gather(*map(ask, workers))
+    return all(await asyncio.gather(*map(tell, workers)))
+
+
+async def _switch_all(workers: Sequence[WorkerProcess]) -> None:
+    """Let all switch at the same time. A worker that has not in time would go on with the version before, and ends."""
+
+    async def switch(worker: WorkerProcess) -> None:
+        if not await _tell_all([worker], "switch"):
+            worker.reason = f"It did not switch within {SWITCH_TIMEOUT_S:.0f} s."
+            worker.kill()
+
+    await asyncio.gather(*map(switch, workers))

@@ -35,7 +35,7 @@ REPLACED_AFTER_S = 15.0
 """Time without a sign of life after which a worker is replaced, in seconds. The watchdog waits as long for a call."""
 
 _START_TIMEOUT_S = 60.0
-_END_TIMEOUT_S = 5.0
+_END_TIMEOUT_S = 3.0
 _TICK_S = 0.1
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()

@@ -188,7 +188,17 @@ async def test_a_worker_that_does_not_switch_is_killed(fleet: Fleet, monkeypatch
     fleet.workers[1].hangs_at = "switch"
     assert await fleet.publish_and_look() == [1, None, 1]
     assert [worker.killed for worker in fleet.workers] == [False, True, False]
-    assert "'switch'" in fleet.workers[1].reason
+    assert "did not switch" in fleet.workers[1].reason
+
+
+async def test_a_worker_slow_to_take_notes_lives_on(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.workers.rollout.SWITCH_TIMEOUT_S", 0.01)
+    fleet.workers[1].hangs_at = "note"
+    assert await fleet.publish_and_look() == [1, 1, 1]
+    assert not any(worker.killed for worker in fleet.workers)
+    fleet.workers[1].hangs_at = ""
+    await fleet.rollout.look()
+    assert fleet.workers[1].notes[-1]["num_taken"] == 1
 
 
 async def test_a_death_at_the_switch_stops_no_other(fleet: Fleet) -> None:
