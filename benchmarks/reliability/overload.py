@@ -89,7 +89,7 @@ def measure(scale: float, engine: str) -> Result:
     with (
         cores_apart() as cores,
         store_of_its_own() as store,
-        replica(store, "--engine", engine, cores=cores) as service,
+        replica(store, "--engine", engine, "--max-connections", "4096", cores=cores) as service,
     ):
         peak = capacity(service.url, 20 * scale)
         busy = ask(service.url, Load(connections=512, rate=0.9 * peak, duration_s=30 * scale))

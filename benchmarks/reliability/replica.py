@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -109,12 +110,20 @@ class Replica:
         return resident_mb(self.process.pid)
 
     def num_threads(self) -> int:
-        """Return the number of threads."""
-        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+        """Return the number of threads of all processes."""
+        return self._count("task")
 
     def num_files(self) -> int:
-        """Return the number of open file descriptors."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        """Return the number of open file descriptors of all processes."""
+        return self._count("fd")
+
+    def freeze(self, number: signal.Signals) -> None:
+        """Send SIGSTOP or SIGCONT to the supervisor and its workers."""
+        for pid in with_children(self.process.pid):
+            os.kill(pid, number)
+
+    def _count(self, of: str) -> int:
+        return sum(len(list(Path(f"/proc/{pid}/{of}").iterdir())) for pid in with_children(self.process.pid))
 
     def stop(self) -> int:
         """Send SIGTERM, and return the exit code."""
@@ -166,13 +175,23 @@ def status_of(url: str) -> int:
 
 
 def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process and its children, in 10^6 bytes."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    total = int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
-    for thread in Path(f"/proc/{pid}/task").iterdir():
+    """Return the resident memory of a process and its children, in 10^6 bytes. A shared page counts once."""
+    total = 0
+    for one in with_children(pid):
         with suppress(FileNotFoundError, ProcessLookupError, IndexError):  # one may end meanwhile
-            total += sum(resident_mb(int(child)) for child in (thread / "children").read_text().split())
-    return total
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="utf-8")
+            total += int(lines.split("Pss:")[1].split()[0]) * 1024
+    return total / 1e6
+
+
+def with_children(pid: int) -> list[int]:
+    """List a process, its children and theirs."""
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in (thread / "children").read_text().split():
+                found += with_children(int(child))
+    return found
 
 
 @contextmanager

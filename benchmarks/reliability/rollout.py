@@ -87,9 +87,9 @@ def measure(scale: float, engine: str) -> Result:
         rolled = _under_load(url, rate, duration_s, restart)
 
         def freeze() -> None:
-            first.process.send_signal(signal.SIGSTOP)
+            first.freeze(signal.SIGSTOP)
             time.sleep(5)
-            first.process.send_signal(signal.SIGCONT)
+            first.freeze(signal.SIGCONT)
 
         frozen = _under_load(url, rate, 20, freeze)
 
