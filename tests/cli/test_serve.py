@@ -180,7 +180,8 @@ def log_to_a_full_disk() -> None:
 def test_a_log_that_cannot_be_written_changes_nothing_else(prepare: Callable[[], None], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "service", "serve", "--port", url.split(":")[-1], "--model-store", str(tmp_path)]
+    command = [sys.executable, "-m", "service", "serve", "--port", url.split(":")[-1], "--workers", "1"]
+    command += ["--model-store", str(tmp_path)]
     with subprocess.Popen(command, preexec_fn=prepare) as process:
         try:
             while not _is_listening(url):
@@ -424,5 +425,5 @@ def test_the_log_format_reaches_the_process(monkeypatch: pytest.MonkeyPatch) -> 
     configure = Mock()
     monkeypatch.setattr("service.cli.serve.configure_logging", configure)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(FlowersError, match="is taken"):
-        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console"))
+        serve(settings=ServeSettings(port=other.getsockname()[1], log_format="console", workers=1))
     configure.assert_called_once_with("console")
