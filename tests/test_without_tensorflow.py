@@ -60,7 +60,7 @@ def test_doctor_does_without_it(tiny_version: Path, tmp_path: Path) -> None:
 
 
 def test_it_serves_without_it(tiny_version: Path, tmp_path: Path) -> None:
-    flags = ("--port", "0", "--log-format", "json", "--drain-delay-s", "0", "--device", "cpu")
+    flags = ("--port", "0", "--log-format", "json", "--drain-delay-s", "0", "--device", "cpu", "--workers", "1")
     with subprocess.Popen(
         command(tmp_path, "serve", "--model-store", str(tiny_version), *flags), stderr=subprocess.PIPE, text=True
     ) as process:
