@@ -29,7 +29,7 @@ class Rollout:
     Args:
         store, model: The folder to watch is `<store>/<model>`.
         threads: Where the store is read.
-        list_workers: Gives the workers that run.
+        list_workers: Gives the workers that have said hello. Frozen ones are among them.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Rollout:
         for worker in tuple(self._without):
             await self.join(worker)
         await self._watch.look()
-        await self._note(self._list_workers())
+        await self._note(self._running())
 
     async def join(self, worker: WorkerProcess) -> None:
         """Give a new worker the version in use, and what is known of the store."""
@@ -78,13 +78,17 @@ class Rollout:
         except Exception as error:
             return Refusal.of(error)
         async with self._lock:
-            workers = self._list_workers()
+            workers = self._running()
+            frozen = [worker for worker in self._list_workers() if worker not in workers]
             outcome = await self._open_in_all(workers, stored)
             if isinstance(outcome, Refusal):
                 await _ask_all(workers, "forget")
                 return outcome
             self._current = stored
             self._without.clear()
+            for worker in frozen:  # it would go on with the old version when it runs again
+                worker.reason = f"It was frozen while version {stored.version} was taken into use."
+                worker.kill()
             await _ask_all(workers, "switch")
             return outcome
 
@@ -101,6 +105,9 @@ class Rollout:
         if not outcomes:
             return Refusal("No worker runs that could load it.", is_passing=True)
         return refusals[0] if refusals else outcomes[0]
+
+    def _running(self) -> list[WorkerProcess]:
+        return [worker for worker in self._list_workers() if worker.is_running]
 
     def _report_waiting(self, reason: str) -> None:
         self._waiting = reason

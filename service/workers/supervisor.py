@@ -91,7 +91,7 @@ class Supervisor:
         self._num_given = 0
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._threads = ThreadPoolExecutor(1, "store")
-        self._rollout = Rollout(plan.model_store, plan.model, self._threads, self._running_workers)
+        self._rollout = Rollout(plan.model_store, plan.model, self._threads, self._begun_workers)
         self._over = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._ending: set[WorkerProcess] = set()
@@ -189,6 +189,9 @@ class Supervisor:
 
     def _on_failure(self, kind: str, reason: str) -> None:
         self.fail(getattr(errors, kind)(reason))
+
+    def _begun_workers(self) -> list[WorkerProcess]:
+        return [worker for worker in self._alive() if worker.has_said_hello.is_set()]
 
     def _running_workers(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers.values() if worker.is_running]

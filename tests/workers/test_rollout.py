@@ -26,6 +26,7 @@ class FakeWorker:
         dies_at: Command at which it ends.
         hangs_at: Command that it never answers.
         may_open: Event that `open` waits for.
+        is_running: Whether it is not frozen.
     """
 
     def __init__(self, number: int, order: list[tuple[int, str]]) -> None:
@@ -39,6 +40,7 @@ class FakeWorker:
         self.live: list[int] = []
         self.notes: list[dict[str, Any]] = []
         self.killed = False
+        self.is_running = True
         self.reason = ""
 
     async def ask(self, verb: str, **fields: Any) -> dict[str, Any]:
@@ -189,6 +191,24 @@ async def test_a_worker_that_does_not_switch_is_killed(fleet: Fleet, monkeypatch
     assert await fleet.publish_and_look() == [1, None, 1]
     assert [worker.killed for worker in fleet.workers] == [False, True, False]
     assert "'switch'" in fleet.workers[1].reason
+
+
+async def test_a_frozen_worker_does_not_keep_the_old_version(fleet: Fleet) -> None:
+    await fleet.publish_and_look()
+    frozen = fleet.workers[1]
+    frozen.is_running = False
+    assert await fleet.publish_and_look() == [2, 1, 2]
+    assert [worker.killed for worker in fleet.workers] == [False, True, False]
+    assert "version 2" in frozen.reason
+    assert fleet.steps("switch")[-2:] == [(0, "switch"), (2, "switch")]
+
+
+async def test_a_frozen_worker_outlives_a_refused_version(fleet: Fleet) -> None:
+    await fleet.publish_and_look()
+    fleet.workers[1].is_running = False
+    fleet.workers[0].outcome = Refusal("It has no classes.")
+    await fleet.publish_and_look()
+    assert not any(worker.killed for worker in fleet.workers)
 
 
 async def test_a_death_at_the_switch_stops_no_other(fleet: Fleet) -> None:
