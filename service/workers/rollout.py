@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from service.workers.process import WorkerProcess
 
 SWITCH_TIMEOUT_S = 1.0
 """Time for all workers to switch, in seconds. A worker that has not is replaced."""
+
+_DEADLY = Refusal("A worker ended while it loaded this version.", is_passing=True)
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -41,6 +44,7 @@ class Rollout:
         self._current: StoredVersion | None = None
         self._waiting = "The model is being loaded."
         self._noted: dict[str, Any] = {}
+        self._deadly: StoredVersion | None = None  # the last one whose load a worker did not survive
         self._lock = asyncio.Lock()
         self._without: set[WorkerProcess] = set()  # they could not load the version in use
 
@@ -83,7 +87,7 @@ class Rollout:
             outcome = await self._open_in_all(workers, stored)
             if isinstance(outcome, Refusal):
                 await _ask_all(workers, "forget")
-                return outcome
+                return self._judge_deadly(stored) if outcome is _DEADLY else outcome
             self._current = stored
             self._without.clear()
             for worker in frozen:  # it would go on with the old version when it runs again
@@ -91,6 +95,14 @@ class Rollout:
                 worker.kill()
             await _ask_all(workers, "switch")
             return outcome
+
+    def _judge_deadly(self, stored: StoredVersion) -> Refusal:
+        """Return the refusal of a version that may have ended a worker. The second time the version is to blame.
+
+        Otherwise its tries would end the replica, which has a good version.
+        """
+        is_again, self._deadly = self._deadly == stored, stored
+        return replace(_DEADLY, is_passing=not is_again)
 
     async def _open_in_all(self, workers: Sequence[WorkerProcess], stored: StoredVersion) -> Taken | Refusal:
         outcomes: list[Taken | Refusal] = []
@@ -144,8 +156,8 @@ async def _try_to_open(worker: WorkerProcess, stored: StoredVersion) -> Taken | 
     """Open as `_open` does. A worker that ends has refused, and the others go on to the end of their load."""
     try:
         return await _open(worker, stored)
-    except WorkerEnded as error:
-        return Refusal(str(error), is_passing=True)
+    except WorkerEnded:
+        return _DEADLY
 
 
 async def _ask_all(workers: Sequence[WorkerProcess], verb: str, **fields: Any) -> None:

@@ -169,6 +169,22 @@ async def test_a_death_while_loading_is_tried_again(fleet: Fleet, is_first: bool
     assert fleet.workers[0].notes[-1]["refused"] == {}
 
 
+async def test_a_version_that_ends_two_workers_is_not_tried_again(fleet: Fleet) -> None:
+    await fleet.publish_and_look()
+    fleet.workers[0].dies_at = "open"
+    with capture_logs() as events:
+        assert await fleet.publish_and_look() == [1, 1, 1]
+        await fleet.look()
+        fleet.steps()
+        assert await fleet.look() == [1, 1, 1]
+    assert fleet.steps("open") == []
+    assert [event["reason"] for event in events if event["event"] == "version refused"] == [
+        "A worker ended while it loaded this version."
+    ]
+    fleet.workers[0].dies_at = ""
+    assert await fleet.publish_and_look() == [3, 3, 3]
+
+
 async def test_a_death_leaves_no_load_behind(fleet: Fleet) -> None:
     """A load that goes on would end in the middle of the next try."""
     publish_example(fleet.store)
