@@ -21,6 +21,7 @@ from service.workers.board import FROZEN_AFTER_S, Board
 from service.workers.worker import MAX_MESSAGE_BYTES, Place
 
 _READ_BYTES = 256 * 1024
+_MOST_UNDER_WAY = 128  # connections. A channel holds some 270
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,16 @@ class WorkerProcess:
     @property
     def num_open(self) -> int:
         """Number of connections that it has, those included that are on the way to it."""
-        return max(0, self._num_sent - self.slot.num_received) + self.slot.num_open
+        return self._num_under_way + self.slot.num_open
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its channel takes one more connection. The others wait in the kernel's backlog."""
+        return self._num_under_way < _MOST_UNDER_WAY
+
+    @property
+    def _num_under_way(self) -> int:
+        return max(0, self._num_sent - self.slot.num_received)
 
     @property
     def is_running(self) -> bool:

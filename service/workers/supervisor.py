@@ -227,11 +227,11 @@ class Supervisor:
 
     def _has_room(self) -> bool:
         num_open = sum(worker.num_open for worker in self._workers.values() if not worker.ended.is_set())
-        return num_open < self._plan.max_connections and bool(self._running_workers())
+        return num_open < self._plan.max_connections and any(worker.has_room for worker in self._running_workers())
 
     def _give(self, connection: socket.socket) -> None:
         """Hand a connection to the ready worker with the fewest. Without one, any that runs answers what it can."""
-        running = self._running_workers()
+        running = [worker for worker in self._running_workers() if worker.has_room]
         ready = [worker for worker in running if worker.slot.can_answer()]
         in_turn = sorted(ready or running, key=lambda worker: (worker.num_open, self._given_at.get(worker.number, 0)))
         with connection:  # our copy is closed

@@ -180,6 +180,16 @@ async def test_a_full_channel_takes_no_connection(worker: WorkerProcess) -> None
         assert 0 < num_given == worker.num_open
 
 
+async def test_a_channel_without_room_is_not_full_yet(nursery: Nursery, worker: WorkerProcess) -> None:
+    client, connection = socket.socketpair()
+    with client, connection:
+        while worker.has_room:
+            assert worker.give(connection)
+        assert worker.give(connection)
+        nursery.board.workers[1].num_received = worker.num_open // 2
+        assert worker.has_room
+
+
 async def test_a_dead_worker_takes_no_connection(worker: WorkerProcess) -> None:
     worker.kill()
     await worker.ended.wait()

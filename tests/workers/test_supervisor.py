@@ -311,6 +311,20 @@ def test_a_missing_gpu_ends_the_replica_with_the_reason(tiny_version: Path) -> N
     assert "flowers: --device gpu fails." in ended.stderr
 
 
+def test_a_burst_of_connections_waits_for_the_workers(tiny_version: Path) -> None:
+    with replica(tiny_version) as service:
+        workers = workers_of(service)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        connections = [connect(service) for _ in range(700)]  # more than the channels hold
+        for connection in connections:
+            connection.request("GET", "/livez")
+        time.sleep(0.5)
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+        assert Counter(connection.getresponse().status for connection in connections) == {200: 700}
+
+
 def test_connections_beyond_the_limit_wait_for_one_to_end(tiny_version: Path) -> None:
     with replica(tiny_version, "--max-connections", "4") as service:
         port = int(service.url.rpartition(":")[2])
