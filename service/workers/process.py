@@ -142,12 +142,13 @@ class WorkerProcess:
         with suppress(BrokenPipeError), process.stdin as stdin:  # a pipe takes this at once
             stdin.write(message)
 
-    def _fork(self, program: Program, workers: Sequence["WorkerProcess"]) -> None:
+    def _fork(self, program: Program, workers: Sequence["WorkerProcess"], listener: socket.socket) -> None:
         pid = os.fork()
         if not pid:
             try:
                 for worker in workers:
                     worker.close_channels(but_far=worker is self)
+                listener.close()  # else it would listen for as long as a worker lives
                 program.run(program.argument, self._place())
             finally:
                 os._exit(1)
@@ -258,15 +259,15 @@ class WorkerProcess:
             self._log_writer.write_lines(lines)
 
 
-def fork_workers(program: Program, board: Board) -> list[WorkerProcess]:
-    """Fork all workers of a replica. They share the memory of what this process has imported.
+def fork_workers(program: Program, board: Board, listener: socket.socket) -> list[WorkerProcess]:
+    """Fork all workers of a replica. They share the memory of what this process has imported, and not its listener.
 
     No thread may run here yet, and no runtime. A fork takes along the locks that they hold.
     """
     workers = [WorkerProcess(number, board) for number in range(len(board.workers))]
     gc.freeze()  # a collection would write to the pages of all objects, and each process would get its own
     for worker in workers:
-        worker._fork(program, workers)
+        worker._fork(program, workers, listener)
     for worker in workers:
         worker._close_far()
     return workers
