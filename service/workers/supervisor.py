@@ -24,7 +24,7 @@ from service import errors
 from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter
 from service.wire.acceptor import Acceptor
-from service.workers.board import Board
+from service.workers.board import FROZEN_AFTER_S, Board
 from service.workers.process import Program, WorkerProcess, describe_exit
 from service.workers.rollout import Rollout
 
@@ -89,6 +89,7 @@ class Supervisor:
         self._started_at: dict[int, float] = {}
         self._given_at: dict[int, int] = {}  # worker -> turn in which it got its last connection
         self._num_given = 0
+        self._awake_since = 0.0
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._threads = ThreadPoolExecutor(1, "store")
         self._rollout = Rollout(plan.model_store, plan.model, self._threads, self._begun_workers)
@@ -201,6 +202,8 @@ class Supervisor:
         while True:
             own.cpu_us = int(time.process_time() * 1e6)
             own.num_dropped = self._log_writer.num_dropped
+            if own.silent_s() >= FROZEN_AFTER_S:  # this process was paused, and its workers were so with it
+                self._awake_since = time.monotonic()
             own.beat()
             for worker in self._workers.values():
                 self._check(worker)
@@ -213,6 +216,7 @@ class Supervisor:
         silent_s = worker.slot.silent_s() if has_begun else time.monotonic() - self._started_at[worker.number]
         if silent_s >= (REPLACED_AFTER_S if has_begun else _START_TIMEOUT_S):
             worker.reason = f"It gave no sign of life for {silent_s:.0f} s."
+        silent_s = min(silent_s, time.monotonic() - self._awake_since)
             worker.kill()
 
     # Connections.
