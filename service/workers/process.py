@@ -78,6 +78,7 @@ class WorkerProcess:
         has_said_hello: Whether its event loop has begun.
         ended: Whether its process has ended.
         reason: Why it ends, as it has said.
+        num_lost: Images that had no answer when it ended, at least 1 for bodies that were arriving.
     """
 
     def __init__(self, number: int, board: Board) -> None:
@@ -86,6 +87,7 @@ class WorkerProcess:
         self.has_said_hello = asyncio.Event()
         self.ended = asyncio.Event()
         self.reason = ""
+        self.num_lost = 0
         self._board = board
         self._connections, far_connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control, far_control = socket.socketpair()
@@ -146,9 +148,9 @@ class WorkerProcess:
         pid = os.fork()
         if not pid:
             try:
+                listener.close()  # else it would listen for as long as a worker lives
                 for worker in workers:
                     worker.close_channels(but_far=worker is self)
-                listener.close()  # else it would listen for as long as a worker lives
                 program.run(program.argument, self._place())
             finally:
                 os._exit(1)
@@ -203,6 +205,7 @@ class WorkerProcess:
         if self._writer is not None:
             self._writer.close()
         self.close_channels()
+        self.num_lost = self.slot.num_images or int(self.slot.num_bytes > 0)
         self.slot.clear()
         self.ended.set()
         for answer in self._answers.values():

@@ -171,10 +171,12 @@ class Supervisor:
         pid = worker.slot.pid
         await worker.end()
         self._ending.discard(worker)
-        if self._over.is_set() or self._draining is not None:
+        if self._over.is_set():
             return
         how = describe_exit(worker.exit_code)
         log.error("worker ended", worker=worker.number, pid=pid, how=how, reason=worker.reason)
+        if self._draining is not None:
+            return
         self._deaths.append(time.monotonic())
         if len(self._deaths) == MAX_DEATHS and self._deaths[-1] - self._deaths[0] <= DEATHS_WITHIN_S:
             last = worker.reason or f"The last one ended by {how}."
@@ -200,10 +202,10 @@ class Supervisor:
     async def _tick_again_and_again(self) -> None:
         own = self._board.supervisor
         while True:
-            own.cpu_us = int(time.process_time() * 1e6)
-            own.num_dropped = self._log_writer.num_dropped
             if own.silent_s() >= FROZEN_AFTER_S:  # this process was paused, and its workers were so with it
                 self._awake_since = time.monotonic()
+            own.cpu_us = int(time.process_time() * 1e6)
+            own.num_dropped = self._log_writer.num_dropped
             own.beat()
             for worker in self._workers.values():
                 self._check(worker)
@@ -214,9 +216,9 @@ class Supervisor:
             return
         has_begun = worker.has_said_hello.is_set()
         silent_s = worker.slot.silent_s() if has_begun else time.monotonic() - self._started_at[worker.number]
+        silent_s = min(silent_s, time.monotonic() - self._awake_since)
         if silent_s >= (REPLACED_AFTER_S if has_begun else _START_TIMEOUT_S):
             worker.reason = f"It gave no sign of life for {silent_s:.0f} s."
-        silent_s = min(silent_s, time.monotonic() - self._awake_since)
             worker.kill()
 
     # Connections.
@@ -272,7 +274,7 @@ class Supervisor:
             async with asyncio.timeout(timeout_s):
                 answer = await worker.ask("drain", delay_s=delay_s)
                 return int(answer.get("num_unanswered", 0))
-        return worker.slot.num_images
+        return worker.num_lost or worker.slot.num_images
 
     async def _end_workers(self) -> None:
         alive = self._alive()
