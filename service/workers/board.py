@@ -25,6 +25,7 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
 _BOARD, _TURN = "board", "turn"
 _NUM_CELLS = 16  # of a slot
 _CELL_BYTES = 8
+_MIN_FREE_BYTES = 8 * 1024 * 1024  # some 100 KB a worker are written
 
 
 class _Cell:
@@ -120,7 +121,7 @@ def replica_folder() -> Iterator[Path]:
 
     Folders of replicas that were killed are removed first. Raises `FlowersError` where no folder can be made.
     """
-    parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    parent = _IN_MEMORY if _has_space_in_memory() else Path(tempfile.gettempdir())
     _remove_leftovers(parent)
     try:
         folder, lock = _make_locked_folder(parent)
@@ -134,6 +135,11 @@ def replica_folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _has_space_in_memory() -> bool:
+    """Return whether files fit into memory. Writing to a mapped file that does not ends a process by SIGBUS."""
+    return os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free >= _MIN_FREE_BYTES
 
 
 def _make_locked_folder(parent: Path) -> tuple[Path, int]:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -271,3 +272,12 @@ def test_a_folder_removed_before_its_lock_is_made_anew(parent: Path, monkeypatch
     monkeypatch.setattr("fcntl.flock", lose_and_lock)
     with replica_folder() as folder:
         assert list(parent.iterdir()) == [folder]
+
+
+def test_a_full_memory_leaves_the_folder_to_the_disk(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = parent / "disk"
+    disk.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with replica_folder() as folder:
+        assert folder.parent == disk
