@@ -46,7 +46,7 @@ class Rollout:
         self._noted: dict[str, Any] = {}
         self._deadly: StoredVersion | None = None  # the last one whose load a worker did not survive
         self._lock = asyncio.Lock()
-        self._without: set[WorkerProcess] = set()  # they could not load the version in use
+        self._without: dict[WorkerProcess, str] = {}  # why they could not load the version in use
 
     @property
     def is_started(self) -> bool:
@@ -63,18 +63,22 @@ class Rollout:
     async def join(self, worker: WorkerProcess) -> None:
         """Give a new worker the version in use, and what is known of the store."""
         async with self._lock:
-            self._without.discard(worker)
+            facts = self._facts()
             try:
                 if self._current is not None:
                     outcome = await _open(worker, self._current)
                     if isinstance(outcome, Refusal):
-                        log.error("worker without model", worker=worker.number, reason=outcome.reason)
-                        self._without.add(worker)
+                        if self._without.get(worker) != outcome.reason:
+                            log.error("worker without model", worker=worker.number, reason=outcome.reason)
+                        self._without[worker] = outcome.reason
+                        version = self._current.version
+                        facts["waiting"] = f"Version {version} cannot be loaded again. See the service's log."
                     else:
+                        self._without.pop(worker, None)
                         await worker.ask("switch")
-                await worker.ask("note", **self._facts())
+                await worker.ask("note", **facts)
             except WorkerEnded:
-                return  # its successor will join
+                self._without.pop(worker, None)  # its successor will join
 
     async def _take(self, stored: StoredVersion) -> Taken | Refusal:
         try:

@@ -263,7 +263,9 @@ async def test_a_new_worker_that_cannot_load_tries_again(fleet: Fleet) -> None:
     new.outcome = Refusal("There is not enough memory.", is_passing=True)
     with capture_logs() as events:
         await fleet.join(new)
-    assert [event["event"] for event in events] == ["worker without model"]
+        await fleet.look()
+    assert [event["event"] for event in events] == ["worker without model"], "once, and not at each look"
+    assert new.notes[-1]["waiting"] == "Version 1 cannot be loaded again. See the service's log."
     new.outcome = Taken({"engine": "fake"})
     assert await fleet.look() == [1, 1, 1]
     fleet.order.clear()
