@@ -217,7 +217,9 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 def describe_invalid_settings(error: ValidationError) -> str:
     """Return sentences for a value out of bounds, with flag and variable."""
-    first = error.errors(include_url=False)[0]
-    setting = str(first["loc"][-1]) if first["loc"] else "settings"
+    errors = error.errors(include_url=False)
+    place = errors[0]["loc"][:1]
+    setting = str(place[0]) if place else "settings"
     flag = "--" + setting.replace("_", "-")
-    return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}) is {first.get('input')!r}. {first['msg']}."
+    allowed = ", or ".join(one["msg"] for one in errors if one["loc"][:1] == place)  # such as a word, or a number
+    return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}) is {errors[0].get('input')!r}. {allowed}."

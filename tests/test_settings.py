@@ -145,3 +145,15 @@ def test_every_setting_has_a_sentence(program: type) -> None:
     for name, field in program.model_fields.items():  # type: ignore[attr-defined]
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("workers", "allowed"),
+    [(0, "greater than or equal to 1"), (65, "less than or equal to 64"), ("two", "a valid integer")],
+)
+def test_wrong_workers_get_both_kinds_of_value_named(workers: object, allowed: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        ServeSettings.model_validate({"workers": workers})
+    sentence = describe_invalid_settings(raised.value)
+    assert sentence.startswith(f"--workers (FLOWERS_WORKERS) is {workers!r}. Input should be 'auto', or ")
+    assert allowed in sentence

@@ -34,7 +34,7 @@ def serve_with_workers(settings: ServeSettings, num_workers: int) -> NoReturn:
     listener = listen(settings.host, settings.port)
     with replica_folder() as folder:
         board = Board(folder, num_workers)
-        workers = fork_workers(program, board)
+        workers = fork_workers(program, board, listener)
         log_writer = configure_logging(settings.log_format)  # its thread must not be there before
         if num_workers > count_cores():
             log.warning("more workers than cores", workers=num_workers, cores=count_cores())

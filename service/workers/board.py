@@ -22,9 +22,10 @@ FROZEN_AFTER_S = 3.0
 
 _PREFIX = "flowers-replica-"
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
-_BOARD, _LOCK, _TURN = "board", "lock", "turn"
+_BOARD, _TURN = "board", "turn"
 _NUM_CELLS = 16  # of a slot
 _CELL_BYTES = 8
+_MIN_FREE_BYTES = 8 * 1024 * 1024  # some 100 KB a worker are written
 
 
 class _Cell:
@@ -120,28 +121,47 @@ def replica_folder() -> Iterator[Path]:
 
     Folders of replicas that were killed are removed first. Raises `FlowersError` where no folder can be made.
     """
-    parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    parent = _IN_MEMORY if _has_space_in_memory() else Path(tempfile.gettempdir())
     _remove_leftovers(parent)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder, lock = _make_locked_folder(parent)
     except OSError as error:
         raise FlowersError(
             f"Workers need a writable folder, and {parent} is none ({error.strerror}). Mount one, set TMPDIR, or take "
             "--workers 1."
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
+def _has_space_in_memory() -> bool:
+    """Return whether files fit into memory. Writing to a mapped file that does not ends a process by SIGBUS."""
+    return os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free >= _MIN_FREE_BYTES
+
+
+def _make_locked_folder(parent: Path) -> tuple[Path, int]:
+    """Make a folder, and lock it. Another start may take it for a leftover before it is locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        with suppress(FileNotFoundError):
+            lock = _open_folder(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
 def _remove_leftovers(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # of another user, or just being made
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with suppress(OSError):  # of another user, or in use
+            lock = _open_folder(folder)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

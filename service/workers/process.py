@@ -21,6 +21,7 @@ from service.workers.board import FROZEN_AFTER_S, Board
 from service.workers.worker import MAX_MESSAGE_BYTES, Place
 
 _READ_BYTES = 256 * 1024
+_MOST_UNDER_WAY = 128  # connections. A channel holds some 270
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class WorkerProcess:
         has_said_hello: Whether its event loop has begun.
         ended: Whether its process has ended.
         reason: Why it ends, as it has said.
+        num_lost: Images that had no answer when it ended, at least 1 for bodies that were arriving.
     """
 
     def __init__(self, number: int, board: Board) -> None:
@@ -85,6 +87,7 @@ class WorkerProcess:
         self.has_said_hello = asyncio.Event()
         self.ended = asyncio.Event()
         self.reason = ""
+        self.num_lost = 0
         self._board = board
         self._connections, far_connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control, far_control = socket.socketpair()
@@ -107,7 +110,16 @@ class WorkerProcess:
     @property
     def num_open(self) -> int:
         """Number of connections that it has, those included that are on the way to it."""
-        return max(0, self._num_sent - self.slot.num_received) + self.slot.num_open
+        return self._num_under_way + self.slot.num_open
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its channel takes one more connection. The others wait in the kernel's backlog."""
+        return self._num_under_way < _MOST_UNDER_WAY
+
+    @property
+    def _num_under_way(self) -> int:
+        return max(0, self._num_sent - self.slot.num_received)
 
     @property
     def is_running(self) -> bool:
@@ -132,10 +144,11 @@ class WorkerProcess:
         with suppress(BrokenPipeError), process.stdin as stdin:  # a pipe takes this at once
             stdin.write(message)
 
-    def _fork(self, program: Program, workers: Sequence["WorkerProcess"]) -> None:
+    def _fork(self, program: Program, workers: Sequence["WorkerProcess"], listener: socket.socket) -> None:
         pid = os.fork()
         if not pid:
             try:
+                listener.close()  # else it would listen for as long as a worker lives
                 for worker in workers:
                     worker.close_channels(but_far=worker is self)
                 program.run(program.argument, self._place())
@@ -192,6 +205,7 @@ class WorkerProcess:
         if self._writer is not None:
             self._writer.close()
         self.close_channels()
+        self.num_lost = self.slot.num_images or int(self.slot.num_bytes > 0)
         self.slot.clear()
         self.ended.set()
         for answer in self._answers.values():
@@ -248,15 +262,15 @@ class WorkerProcess:
             self._log_writer.write_lines(lines)
 
 
-def fork_workers(program: Program, board: Board) -> list[WorkerProcess]:
-    """Fork all workers of a replica. They share the memory of what this process has imported.
+def fork_workers(program: Program, board: Board, listener: socket.socket) -> list[WorkerProcess]:
+    """Fork all workers of a replica. They share the memory of what this process has imported, and not its listener.
 
     No thread may run here yet, and no runtime. A fork takes along the locks that they hold.
     """
     workers = [WorkerProcess(number, board) for number in range(len(board.workers))]
     gc.freeze()  # a collection would write to the pages of all objects, and each process would get its own
     for worker in workers:
-        worker._fork(program, workers)
+        worker._fork(program, workers, listener)
     for worker in workers:
         worker._close_far()
     return workers

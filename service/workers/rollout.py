@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from service.workers.process import WorkerProcess
 SWITCH_TIMEOUT_S = 1.0
 """Time for all workers to switch, in seconds. A worker that has not is replaced."""
 
+_DEADLY = Refusal("A worker ended while it loaded this version.", is_passing=True)
+
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
@@ -29,7 +32,7 @@ class Rollout:
     Args:
         store, model: The folder to watch is `<store>/<model>`.
         threads: Where the store is read.
-        list_workers: Gives the workers that run.
+        list_workers: Gives the workers that have said hello. Frozen ones are among them.
     """
 
     def __init__(
@@ -41,8 +44,9 @@ class Rollout:
         self._current: StoredVersion | None = None
         self._waiting = "The model is being loaded."
         self._noted: dict[str, Any] = {}
+        self._deadly: StoredVersion | None = None  # the last one whose load a worker did not survive
         self._lock = asyncio.Lock()
-        self._without: set[WorkerProcess] = set()  # they could not load the version in use
+        self._without: dict[WorkerProcess, str] = {}  # why they could not load the version in use
 
     @property
     def is_started(self) -> bool:
@@ -54,23 +58,27 @@ class Rollout:
         for worker in tuple(self._without):
             await self.join(worker)
         await self._watch.look()
-        await self._note(self._list_workers())
+        await self._note(self._running())
 
     async def join(self, worker: WorkerProcess) -> None:
         """Give a new worker the version in use, and what is known of the store."""
         async with self._lock:
-            self._without.discard(worker)
+            facts = self._facts()
             try:
                 if self._current is not None:
                     outcome = await _open(worker, self._current)
                     if isinstance(outcome, Refusal):
-                        log.error("worker without model", worker=worker.number, reason=outcome.reason)
-                        self._without.add(worker)
+                        if self._without.get(worker) != outcome.reason:
+                            log.error("worker without model", worker=worker.number, reason=outcome.reason)
+                        self._without[worker] = outcome.reason
+                        version = self._current.version
+                        facts["waiting"] = f"Version {version} cannot be loaded again. See the service's log."
                     else:
+                        self._without.pop(worker, None)
                         await worker.ask("switch")
-                await worker.ask("note", **self._facts())
+                await worker.ask("note", **facts)
             except WorkerEnded:
-                return  # its successor will join
+                self._without.pop(worker, None)  # its successor will join
 
     async def _take(self, stored: StoredVersion) -> Taken | Refusal:
         try:
@@ -78,15 +86,27 @@ class Rollout:
         except Exception as error:
             return Refusal.of(error)
         async with self._lock:
-            workers = self._list_workers()
+            workers = self._running()
+            frozen = [worker for worker in self._list_workers() if worker not in workers]
             outcome = await self._open_in_all(workers, stored)
             if isinstance(outcome, Refusal):
                 await _tell_all(workers, "forget")
-                return outcome
+                return self._judge_deadly(stored) if outcome is _DEADLY else outcome
             self._current = stored
             self._without.clear()
+            for worker in frozen:  # it would go on with the old version when it runs again
+                worker.reason = f"It was frozen while version {stored.version} was taken into use."
+                worker.kill()
             await _switch_all(workers)
             return outcome
+
+    def _judge_deadly(self, stored: StoredVersion) -> Refusal:
+        """Return the refusal of a version that may have ended a worker. The second time the version is to blame.
+
+        Otherwise its tries would end the replica, which has a good version.
+        """
+        is_again, self._deadly = self._deadly == stored, stored
+        return replace(_DEADLY, is_passing=not is_again)
 
     async def _open_in_all(self, workers: Sequence[WorkerProcess], stored: StoredVersion) -> Taken | Refusal:
         outcomes: list[Taken | Refusal] = []
@@ -101,6 +121,9 @@ class Rollout:
         if not outcomes:
             return Refusal("No worker runs that could load it.", is_passing=True)
         return refusals[0] if refusals else outcomes[0]
+
+    def _running(self) -> list[WorkerProcess]:
+        return [worker for worker in self._list_workers() if worker.is_running]
 
     def _report_waiting(self, reason: str) -> None:
         self._waiting = reason
@@ -137,8 +160,8 @@ async def _try_to_open(worker: WorkerProcess, stored: StoredVersion) -> Taken | 
     """Open as `_open` does. A worker that ends has refused, and the others go on to the end of their load."""
     try:
         return await _open(worker, stored)
-    except WorkerEnded as error:
-        return Refusal(str(error), is_passing=True)
+    except WorkerEnded:
+        return _DEADLY
 
 
 async def _tell_all(workers: Sequence[WorkerProcess], verb: str, **fields: Any) -> bool:

@@ -24,7 +24,7 @@ from service import errors
 from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter
 from service.wire.acceptor import Acceptor
-from service.workers.board import Board
+from service.workers.board import FROZEN_AFTER_S, Board
 from service.workers.process import Program, WorkerProcess, describe_exit
 from service.workers.rollout import Rollout
 
@@ -89,9 +89,10 @@ class Supervisor:
         self._started_at: dict[int, float] = {}
         self._given_at: dict[int, int] = {}  # worker -> turn in which it got its last connection
         self._num_given = 0
+        self._awake_since = 0.0
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._threads = ThreadPoolExecutor(1, "store")
-        self._rollout = Rollout(plan.model_store, plan.model, self._threads, self._running_workers)
+        self._rollout = Rollout(plan.model_store, plan.model, self._threads, self._begun_workers)
         self._over = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._ending: set[WorkerProcess] = set()
@@ -170,10 +171,12 @@ class Supervisor:
         pid = worker.slot.pid
         await worker.end()
         self._ending.discard(worker)
-        if self._over.is_set() or self._draining is not None:
+        if self._over.is_set():
             return
         how = describe_exit(worker.exit_code)
         log.error("worker ended", worker=worker.number, pid=pid, how=how, reason=worker.reason)
+        if self._draining is not None:
+            return
         self._deaths.append(time.monotonic())
         if len(self._deaths) == MAX_DEATHS and self._deaths[-1] - self._deaths[0] <= DEATHS_WITHIN_S:
             last = worker.reason or f"The last one ended by {how}."
@@ -190,12 +193,17 @@ class Supervisor:
     def _on_failure(self, kind: str, reason: str) -> None:
         self.fail(getattr(errors, kind)(reason))
 
+    def _begun_workers(self) -> list[WorkerProcess]:
+        return [worker for worker in self._alive() if worker.has_said_hello.is_set()]
+
     def _running_workers(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers.values() if worker.is_running]
 
     async def _tick_again_and_again(self) -> None:
         own = self._board.supervisor
         while True:
+            if own.silent_s() >= FROZEN_AFTER_S:  # this process was paused, and its workers were so with it
+                self._awake_since = time.monotonic()
             own.cpu_us = int(time.process_time() * 1e6)
             own.num_dropped = self._log_writer.num_dropped
             own.beat()
@@ -208,6 +216,7 @@ class Supervisor:
             return
         has_begun = worker.has_said_hello.is_set()
         silent_s = worker.slot.silent_s() if has_begun else time.monotonic() - self._started_at[worker.number]
+        silent_s = min(silent_s, time.monotonic() - self._awake_since)
         if silent_s >= (REPLACED_AFTER_S if has_begun else _START_TIMEOUT_S):
             worker.reason = f"It gave no sign of life for {silent_s:.0f} s."
             worker.kill()
@@ -224,11 +233,11 @@ class Supervisor:
 
     def _has_room(self) -> bool:
         num_open = sum(worker.num_open for worker in self._workers.values() if not worker.ended.is_set())
-        return num_open < self._plan.max_connections and bool(self._running_workers())
+        return num_open < self._plan.max_connections and any(worker.has_room for worker in self._running_workers())
 
     def _give(self, connection: socket.socket) -> None:
         """Hand a connection to the ready worker with the fewest. Without one, any that runs answers what it can."""
-        running = self._running_workers()
+        running = [worker for worker in self._running_workers() if worker.has_room]
         ready = [worker for worker in running if worker.slot.can_answer()]
         in_turn = sorted(ready or running, key=lambda worker: (worker.num_open, self._given_at.get(worker.number, 0)))
         with connection:  # our copy is closed
@@ -265,7 +274,7 @@ class Supervisor:
             async with asyncio.timeout(timeout_s):
                 answer = await worker.ask("drain", delay_s=delay_s)
                 return int(answer.get("num_unanswered", 0))
-        return worker.slot.num_images
+        return worker.num_lost or worker.slot.num_images
 
     async def _end_workers(self) -> None:
         alive = self._alive()

@@ -214,7 +214,10 @@ async def test_without_a_model_predictions_and_probes_say_not_ready(tmp_path: Pa
             await service.client.get("/readyz"),
             await service.client.get("/startupz"),
         ):
-            assert "model_store/flowers" in check(response, "not-ready", 503)["detail"]
+            detail = check(response, "not-ready", 503)["detail"]
+            assert "model_store/flowers" in detail
+            assert detail.endswith(".")
+            assert ".." not in detail
             assert response.headers["retry-after"] == "5"
 
 
@@ -223,7 +226,7 @@ async def test_a_drained_service_answers_probes_only(service: Running) -> None:
     response = await service.client.post("/predict", content=PHOTO, headers=JPEG)
     check(response, "draining", 503)
     assert response.headers["retry-after"] == "5"
-    check(await service.client.get("/readyz"), "draining", 503)
+    assert check(await service.client.get("/readyz"), "draining", 503)["detail"] == "The service is shutting down."
     assert (await service.client.get("/livez")).status_code == 200
 
 

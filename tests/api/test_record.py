@@ -1,9 +1,12 @@
 """Records of requests: ids that are taken or made, and stages in milliseconds."""
 
+import subprocess
+import sys
 import uuid
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from support.fakes import FakeEngine, fake_version
 
 from service.api.record import RequestRecord, make_request_id, take_request_id
@@ -28,6 +31,24 @@ def test_ids_sort_by_time_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(ids)) == 200
     assert [identifier[:13] for identifier in ids] == sorted(identifier[:13] for identifier in ids)
     assert {uuid.UUID(identifier).variant for identifier in ids} == {uuid.RFC_4122}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="several workers need Linux")
+def test_forked_processes_make_different_ids() -> None:
+    code = """
+import os, sys
+from service.api.record import make_request_id
+make_request_id()
+for _ in range(3):
+    if not os.fork():
+        sys.stdout.write("".join(f"{make_request_id()[14:]}\\n" for _ in range(100)))
+        sys.stdout.flush()
+        os._exit(0)
+for _ in range(3):
+    os.wait()
+"""
+    lines = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True).stdout.split()
+    assert len(lines) == len(set(lines)) == 300  # without the time, which may differ by chance
 
 
 def test_stages_are_in_milliseconds() -> None:

@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -203,13 +206,14 @@ def test_a_killed_replica_s_folder_is_removed_later(is_alive: bool) -> None:
 
 
 def test_files_of_other_programs_are_left_alone(parent: Path) -> None:
-    strange = [parent / "flowers-replica-without-lock", parent / "other"]
-    for folder in strange:
-        folder.mkdir()
+    (parent / "other").mkdir()
+    (parent / "other" / "photo").touch()
     (parent / "flowers-replica-link").symlink_to(parent / "other")
-    (parent / "other" / "lock").symlink_to(parent / "other")
+    (parent / "flowers-replica-file").touch()
     with replica_folder():
-        assert all(folder.exists() for folder in strange)
+        assert (parent / "other" / "photo").exists()
+        assert (parent / "flowers-replica-link").is_symlink()
+        assert (parent / "flowers-replica-file").exists()
 
 
 def test_without_shared_memory_the_temporary_folder_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,3 +237,47 @@ def test_a_full_disk_is_one_clear_error(parent: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tempfile.mkdtemp", fail)
     with pytest.raises(FlowersError, match="No space left on device"):
         replica_folder().__enter__()
+
+
+def test_a_leftover_that_was_never_locked_is_removed(parent: Path) -> None:
+    leftover = parent / "flowers-replica-halfmade"
+    leftover.mkdir()
+    with replica_folder() as folder:
+        assert list(parent.iterdir()) == [folder]
+
+
+def test_another_start_may_remove_an_unlocked_folder(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = tempfile.mkdtemp, list[Path]()
+
+    def make_and_lose(**where: Any) -> str:
+        made.append(Path(make(**where)))
+        if len(made) == 1:
+            made[0].rmdir()
+        return str(made[-1])
+
+    monkeypatch.setattr("tempfile.mkdtemp", make_and_lose)
+    with replica_folder() as folder:
+        assert list(parent.iterdir()) == [folder] == made[1:]
+
+
+def test_a_folder_removed_before_its_lock_is_made_anew(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, locked = fcntl.flock, list[int]()
+
+    def lose_and_lock(descriptor: int, how: int) -> None:
+        if not locked:
+            next(parent.iterdir()).rmdir()
+        locked.append(descriptor)
+        lock(descriptor, how)
+
+    monkeypatch.setattr("fcntl.flock", lose_and_lock)
+    with replica_folder() as folder:
+        assert list(parent.iterdir()) == [folder]
+
+
+def test_a_full_memory_leaves_the_folder_to_the_disk(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = parent / "disk"
+    disk.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with replica_folder() as folder:
+        assert folder.parent == disk

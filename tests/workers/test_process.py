@@ -180,6 +180,16 @@ async def test_a_full_channel_takes_no_connection(worker: WorkerProcess) -> None
         assert 0 < num_given == worker.num_open
 
 
+async def test_a_channel_without_room_is_not_full_yet(nursery: Nursery, worker: WorkerProcess) -> None:
+    client, connection = socket.socketpair()
+    with client, connection:
+        while worker.has_room:
+            assert worker.give(connection)
+        assert worker.give(connection)
+        nursery.board.workers[1].num_received = worker.num_open // 2
+        assert worker.has_room
+
+
 async def test_a_dead_worker_takes_no_connection(worker: WorkerProcess) -> None:
     worker.kill()
     await worker.ended.wait()
@@ -214,7 +224,7 @@ async def test_a_successor_keeps_what_was_counted(nursery: Nursery, tmp_path: Pa
 
 
 FORKED_AND_SPAWNED = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, socket, sys
 from pathlib import Path
 from unittest.mock import Mock
 from support.worker_programs import obey
@@ -232,23 +242,27 @@ async def main(forked):
     for worker in (*forked, spawned):
         answer = await worker.ask("echo", text="here")
         print(answer["text"], answer["pid"] == worker.slot.pid != os.getpid(), flush=True)
+    address = listener.getsockname()
+    listener.close()
+    print("refused" if socket.socket().connect_ex(address) else "taken", flush=True)
     os._exit(0)
 
 board, program = Board(Path(sys.argv[1]), 2), Program(obey, "support.worker_programs", "hello")
-forked = fork_workers(program, board)[:1]
+listener = socket.create_server(("127.0.0.1", 0))
+forked = fork_workers(program, board, listener)[:1]
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda *_: None)
 asyncio.run(main(forked))
 """
 
 
-def test_signals_to_the_group_are_the_supervisor_s(tmp_path: Path) -> None:
+def test_workers_leave_signals_and_listener_to_the_supervisor(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORKED_AND_SPAWNED, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
     done = subprocess.run(
         command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "here True\nhere True\n")
+    assert (done.returncode, done.stdout) == (0, "here True\nhere True\nrefused\n")
 
 
 @pytest.mark.parametrize(

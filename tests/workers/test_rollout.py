@@ -26,6 +26,7 @@ class FakeWorker:
         dies_at: Command at which it ends.
         hangs_at: Command that it never answers.
         may_open: Event that `open` waits for.
+        is_running: Whether it is not frozen.
     """
 
     def __init__(self, number: int, order: list[tuple[int, str]]) -> None:
@@ -39,6 +40,7 @@ class FakeWorker:
         self.live: list[int] = []
         self.notes: list[dict[str, Any]] = []
         self.killed = False
+        self.is_running = True
         self.reason = ""
 
     async def ask(self, verb: str, **fields: Any) -> dict[str, Any]:
@@ -167,6 +169,22 @@ async def test_a_death_while_loading_is_tried_again(fleet: Fleet, is_first: bool
     assert fleet.workers[0].notes[-1]["refused"] == {}
 
 
+async def test_a_version_that_ends_two_workers_is_not_tried_again(fleet: Fleet) -> None:
+    await fleet.publish_and_look()
+    fleet.workers[0].dies_at = "open"
+    with capture_logs() as events:
+        assert await fleet.publish_and_look() == [1, 1, 1]
+        await fleet.look()
+        fleet.steps()
+        assert await fleet.look() == [1, 1, 1]
+    assert fleet.steps("open") == []
+    assert [event["reason"] for event in events if event["event"] == "version refused"] == [
+        "A worker ended while it loaded this version."
+    ]
+    fleet.workers[0].dies_at = ""
+    assert await fleet.publish_and_look() == [3, 3, 3]
+
+
 async def test_a_death_leaves_no_load_behind(fleet: Fleet) -> None:
     """A load that goes on would end in the middle of the next try."""
     publish_example(fleet.store)
@@ -199,6 +217,24 @@ async def test_a_worker_slow_to_take_notes_lives_on(fleet: Fleet, monkeypatch: p
     fleet.workers[1].hangs_at = ""
     await fleet.rollout.look()
     assert fleet.workers[1].notes[-1]["num_taken"] == 1
+
+
+async def test_a_frozen_worker_does_not_keep_the_old_version(fleet: Fleet) -> None:
+    await fleet.publish_and_look()
+    frozen = fleet.workers[1]
+    frozen.is_running = False
+    assert await fleet.publish_and_look() == [2, 1, 2]
+    assert [worker.killed for worker in fleet.workers] == [False, True, False]
+    assert "version 2" in frozen.reason
+    assert fleet.steps("switch")[-2:] == [(0, "switch"), (2, "switch")]
+
+
+async def test_a_frozen_worker_outlives_a_refused_version(fleet: Fleet) -> None:
+    await fleet.publish_and_look()
+    fleet.workers[1].is_running = False
+    fleet.workers[0].outcome = Refusal("It has no classes.")
+    await fleet.publish_and_look()
+    assert not any(worker.killed for worker in fleet.workers)
 
 
 async def test_a_death_at_the_switch_stops_no_other(fleet: Fleet) -> None:
@@ -237,7 +273,9 @@ async def test_a_new_worker_that_cannot_load_tries_again(fleet: Fleet) -> None:
     new.outcome = Refusal("There is not enough memory.", is_passing=True)
     with capture_logs() as events:
         await fleet.join(new)
-    assert [event["event"] for event in events] == ["worker without model"]
+        await fleet.look()
+    assert [event["event"] for event in events] == ["worker without model"], "once, and not at each look"
+    assert new.notes[-1]["waiting"] == "Version 1 cannot be loaded again. See the service's log."
     new.outcome = Taken({"engine": "fake"})
     assert await fleet.look() == [1, 1, 1]
     fleet.order.clear()

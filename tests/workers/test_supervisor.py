@@ -269,6 +269,38 @@ def test_sigterm_answers_what_was_accepted(tiny_version: Path) -> None:
         assert service.process.wait(30) == 0
 
 
+def test_a_death_in_the_drain_is_logged_and_counted(tiny_version: Path) -> None:
+    with replica(tiny_version) as service:
+        connections = [connect(service) for _ in range(2)]
+        for connection in connections:
+            connection.putrequest("POST", "/predict")
+            connection.putheader("Content-Type", "image/jpeg")
+            connection.putheader("Content-Length", str(len(PHOTO)))
+            connection.endheaders(PHOTO[:1000])
+        wait_until(lambda: metric(service, "flowers_held_bytes") == 2000)
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for("draining")
+        first, second = workers_of(service)
+        os.kill(first, signal.SIGKILL)
+        os.kill(second, signal.SIGKILL)
+        assert {service.wait_for("worker ended")["pid"] for _ in range(2)} == {first, second}
+        assert service.wait_for("service stopped")["unanswered"] == 2
+        assert service.process.wait(30) == 1
+
+
+def test_a_pause_of_the_whole_replica_costs_no_worker(tiny_version: Path) -> None:
+    with replica(tiny_version) as service:
+        workers = workers_of(service)
+        for process in (service.process.pid, *workers):
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(16)  # longer than a silent worker may live
+        for process in (service.process.pid, *workers):
+            os.kill(process, signal.SIGCONT)
+        wait_until(lambda: metric(service, "flowers_workers_ready") == 2)
+        time.sleep(0.5)
+        assert workers_of(service) == workers
+
+
 def test_a_second_signal_ends_all_workers_at_once(tiny_version: Path) -> None:
     with replica(tiny_version, delay_s=60) as service:
         workers = workers_of(service)
@@ -309,6 +341,20 @@ def test_a_missing_gpu_ends_the_replica_with_the_reason(tiny_version: Path) -> N
     ended = subprocess.run([*command, "--model-store", str(tiny_version)], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "flowers: --device gpu fails." in ended.stderr
+
+
+def test_a_burst_of_connections_waits_for_the_workers(tiny_version: Path) -> None:
+    with replica(tiny_version) as service:
+        workers = workers_of(service)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        connections = [connect(service) for _ in range(700)]  # more than the channels hold
+        for connection in connections:
+            connection.request("GET", "/livez")
+        time.sleep(0.5)
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+        assert Counter(connection.getresponse().status for connection in connections) == {200: 700}
 
 
 def test_connections_beyond_the_limit_wait_for_one_to_end(tiny_version: Path) -> None:

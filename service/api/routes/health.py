@@ -26,7 +26,7 @@ async def startupz(request: Request) -> Probe:
     """True from the first model that is loaded and warmed up."""
     readiness = service_of(request).readiness
     if not readiness.is_started():
-        raise errors.NotReady(_sentence(readiness.reasons()))
+        raise errors.NotReady(" ".join(readiness.reasons()))
     return Probe(status="started")
 
 
@@ -38,9 +38,9 @@ async def readyz(request: Request) -> Probe:
     """
     service = service_of(request)
     if service.health.is_draining:
-        raise errors.Draining(_sentence(service.health.reasons))
+        raise errors.Draining(" ".join(service.health.reasons))
     if reasons := service.readiness.reasons():
-        raise errors.NotReady(_sentence(reasons))
+        raise errors.NotReady(" ".join(reasons))
     return Probe(status="ready")
 
 
@@ -55,8 +55,3 @@ async def metrics(request: Request) -> Response:
     metrics = service_of(request).metrics
     text = await asyncio.to_thread(metrics.expose) if metrics.is_shared else metrics.expose()
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-def _sentence(reasons: tuple[str, ...]) -> str:
-    text = "; ".join(reasons)
-    return f"{text[:1].upper()}{text[1:]}."
