@@ -173,13 +173,14 @@ class Supervisor:
         self._ending.discard(worker)
         if self._over.is_set():
             return
-        how = describe_exit(worker.exit_code)
-        log.error("worker ended", worker=worker.number, pid=pid, how=how, reason=worker.reason)
+        log.error(
+            "worker ended", worker=worker.number, pid=pid, how=describe_exit(worker.exit_code), reason=worker.reason
+        )
         if self._draining is not None:
             return
         self._deaths.append(time.monotonic())
         if len(self._deaths) == MAX_DEATHS and self._deaths[-1] - self._deaths[0] <= DEATHS_WITHIN_S:
-            last = worker.reason or f"The last one ended by {how}."
+            last = worker.reason or f"The last one ended by {describe_exit(worker.exit_code)}."
             self.fail(EngineFailed(f"{MAX_DEATHS} workers ended within {DEATHS_WITHIN_S:.0f} s. {last}"))
             return
         try:
