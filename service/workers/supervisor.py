@@ -24,6 +24,7 @@ from service import errors
 from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter
 from service.wire.acceptor import Acceptor
+from service.workers.balancer import Balancer
 from service.workers.board import FROZEN_AFTER_S, Board
 from service.workers.process import Program, WorkerProcess, describe_exit
 from service.workers.rollout import Rollout
@@ -87,8 +88,6 @@ class Supervisor:
         self._acceptor: Acceptor | None = None
         self._workers: dict[int, WorkerProcess] = {}
         self._started_at: dict[int, float] = {}
-        self._given_at: dict[int, int] = {}  # worker -> turn in which it got its last connection
-        self._num_given = 0
         self._awake_since = 0.0
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._threads = ThreadPoolExecutor(1, "store")
@@ -228,26 +227,10 @@ class Supervisor:
         """Accept connections from the moment on in which a worker could answer them."""
         while not self._running_workers():
             await asyncio.sleep(_TICK_S / 5)
-        self._acceptor = Acceptor(self._listener, self._give, self._has_room)
+        balancer = Balancer(self._alive, self._plan.max_connections)
+        self._acceptor = Acceptor(self._listener, balancer.give, balancer.has_room)
         self._acceptor.start()
         self._on_listening()
-
-    def _has_room(self) -> bool:
-        num_open = sum(worker.num_open for worker in self._workers.values() if not worker.ended.is_set())
-        return num_open < self._plan.max_connections and any(worker.has_room for worker in self._running_workers())
-
-    def _give(self, connection: socket.socket) -> None:
-        """Hand a connection to the ready worker with the fewest. Without one, any that runs answers what it can."""
-        running = [worker for worker in self._running_workers() if worker.has_room]
-        ready = [worker for worker in running if worker.slot.can_answer()]
-        in_turn = sorted(ready or running, key=lambda worker: (worker.num_open, self._given_at.get(worker.number, 0)))
-        with connection:  # our copy is closed
-            for worker in in_turn:
-                if worker.give(connection):
-                    self._num_given += 1
-                    self._given_at[worker.number] = self._num_given
-                    return
-        log.warning("connection dropped", reason="No worker takes it.")
 
     # The store.
 
