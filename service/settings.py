@@ -221,5 +221,5 @@ def describe_invalid_settings(error: ValidationError) -> str:
     place = errors[0]["loc"][:1]
     setting = str(place[0]) if place else "settings"
     flag = "--" + setting.replace("_", "-")
-    allowed = ", or ".join(one["msg"] for one in errors if one["loc"][:1] == place)  # such as a word, or a number
+    allowed = ". Or: ".join(one["msg"] for one in errors if one["loc"][:1] == place)  # such as a word, or a number
     return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}) is {errors[0].get('input')!r}. {allowed}."

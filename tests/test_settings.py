@@ -155,5 +155,5 @@ def test_wrong_workers_get_both_kinds_of_value_named(workers: object, allowed: s
     with pytest.raises(ValidationError) as raised:
         ServeSettings.model_validate({"workers": workers})
     sentence = describe_invalid_settings(raised.value)
-    assert sentence.startswith(f"--workers (FLOWERS_WORKERS) is {workers!r}. Input should be 'auto', or ")
+    assert sentence.startswith(f"--workers (FLOWERS_WORKERS) is {workers!r}. Input should be 'auto'. Or: ")
     assert allowed in sentence

@@ -148,8 +148,6 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
 
-    # Workers.
-
     def _begin(self, worker: WorkerProcess) -> None:
         self._workers[worker.number] = worker
         self._started_at[worker.number] = time.monotonic()
@@ -232,7 +230,7 @@ class Supervisor:
         self._on_listening()
 
     def _has_room(self) -> bool:
-        num_open = sum(worker.num_open for worker in self._workers.values() if not worker.ended.is_set())
+        num_open = sum(worker.num_open for worker in self._alive())
         return num_open < self._plan.max_connections and any(worker.has_room for worker in self._running_workers())
 
     def _give(self, connection: socket.socket) -> None:

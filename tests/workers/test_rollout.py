@@ -169,7 +169,7 @@ async def test_a_death_while_loading_is_tried_again(fleet: Fleet, is_first: bool
     assert fleet.workers[0].notes[-1]["refused"] == {}
 
 
-async def test_a_version_that_ends_two_workers_is_not_tried_again(fleet: Fleet) -> None:
+async def test_a_version_that_ends_two_workers_is_refused(fleet: Fleet) -> None:
     await fleet.publish_and_look()
     fleet.workers[0].dies_at = "open"
     with capture_logs() as events:
