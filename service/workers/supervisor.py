@@ -147,8 +147,6 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
 
-    # Workers.
-
     def _begin(self, worker: WorkerProcess) -> None:
         self._workers[worker.number] = worker
         self._started_at[worker.number] = time.monotonic()
