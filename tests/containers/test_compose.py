@@ -118,7 +118,7 @@ def test_it_runs_without_rights_on_a_read_only_root(stack: Stack) -> None:
 
 
 def test_the_memory_limit_is_set_and_holds_under_load(stack: Stack) -> None:
-    limit = 2 * 1024**3
+    limit = 6 * 1024**3
     assert stack.inspect()["HostConfig"]["Memory"] == limit
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: predict(stack.direct_url).status_code, range(200)))
