@@ -111,8 +111,7 @@ class Supervisor:
         self._keep(self._accept())
         self._keep(self._watch_store())
         await self._over.wait()
-        if self._acceptor is not None:
-            self._acceptor.close()
+        (self._acceptor or self._listener).close()
         await self._end_workers()
         for task in tuple(self._tasks):
             task.cancel()

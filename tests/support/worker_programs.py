@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -25,6 +26,46 @@ def obey(greeting: str, place: Place) -> NoReturn:
             if answer is not None:
                 seat.say({"id": command["id"], "greeting": greeting, **answer})
     os._exit(0)
+
+
+def play_service(mood: str, place: Place) -> NoReturn:
+    """Do as a worker with a model does, but answer each connection with a word. The mood "sick" means to fail."""
+    seat = place.take_up()
+    if mood == "sick":
+        seat.report_failure(DeviceUnavailable("There is no GPU."), is_mendable=False)
+        os._exit(1)
+    seat.say({"hello": os.getpid()})
+    unread = b""
+    while True:
+        readable, _, _ = select.select([seat.control, seat.connections], [], [], 0.05)
+        seat.slot.beat()
+        if seat.connections in readable:
+            _, descriptors, _, _ = socket.recv_fds(seat.connections, 1, 1)
+            for descriptor in descriptors:
+                with socket.socket(fileno=descriptor) as connection:
+                    connection.sendall(str(place.number).encode())
+            seat.slot.num_received += 1
+        if seat.control in readable:
+            received = seat.control.recv(65536)
+            if not received:
+                os._exit(0)
+            *lines, unread = (unread + received).split(b"\n")
+            for line in lines:
+                _play(json.loads(line), seat)
+
+
+def _play(command: dict[str, Any], seat: Seat) -> None:
+    answer: dict[str, Any] = {}
+    match command["do"]:
+        case "open":
+            answer = {"taken": {"engine": {"engine": "played"}, "warning": ""}}
+        case "switch":
+            seat.slot.report_ready(True)
+        case "drain":
+            answer = {"num_unanswered": 2}
+    seat.say({"id": command["id"], **answer})
+    if command["do"] == "end":
+        os._exit(0)
 
 
 def _do(command: dict[str, Any], seat: Seat) -> dict[str, Any] | None:
@@ -51,4 +92,5 @@ def _do(command: dict[str, Any], seat: Seat) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    obey(*pickle.load(sys.stdin.buffer))
+    argument, given_place = pickle.load(sys.stdin.buffer)
+    (play_service if argument in ("well", "sick") else obey)(argument, given_place)
