@@ -8,12 +8,16 @@ from pathlib import Path
 
 
 def children(of: int | None = None) -> set[int]:
-    """Numbers of the processes that a process has started and that have not ended. None means this one."""
+    """Numbers of the processes that a process has started and that have not ended. None means this one.
+
+    The resource tracker of `multiprocessing` stays to the end, and does not count.
+    """
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             state, parent = path.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == (of or os.getpid()) and state != "Z":
+            is_tracker = b"multiprocessing.resource_tracker" in path.with_name("cmdline").read_bytes()
+            if int(parent) == (of or os.getpid()) and state != "Z" and not is_tracker:
                 found.add(int(path.parent.name))
     return found
 
