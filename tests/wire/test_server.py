@@ -3,8 +3,9 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from unittest.mock import Mock
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -221,5 +222,15 @@ async def test_the_end_aborts_requests_without_answer(serving: Serving, caplog: 
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_the_caller_keeps_its_signal_handlers(serving: Serving) -> None:
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+@pytest.fixture
+def handler() -> Iterator[Mock]:
+    """Handler of SIGTERM, set before the server starts."""
+    handler = Mock()
+    before = signal.signal(signal.SIGTERM, handler)
+    yield handler
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+async def test_the_caller_keeps_its_signal_handlers(handler: Mock, serving: Serving) -> None:
+    assert serving
+    assert signal.getsignal(signal.SIGTERM) is handler

@@ -23,7 +23,7 @@ from support.processes import children, is_gone, wait_until
 from support.serving import Served, served
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform != "linux", reason="several workers need Linux"),
 ]
 PHOTO = encode(draw_photograph(2, seed=300))
@@ -184,7 +184,6 @@ def total(text: str, name: str) -> float:
     )
 
 
-@pytest.mark.long
 def test_a_frozen_worker_gets_no_connection_and_is_replaced(tiny_version: Path) -> None:
     with replica(tiny_version) as service:
         frozen, other = workers_of(service)
@@ -289,7 +288,6 @@ def test_a_death_in_the_drain_is_logged_and_counted(tiny_version: Path) -> None:
         assert service.process.wait(30) == 1
 
 
-@pytest.mark.long
 def test_a_pause_of_the_whole_replica_costs_no_worker(tiny_version: Path) -> None:
     with replica(tiny_version) as service:
         workers = workers_of(service)
