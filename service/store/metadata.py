@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.errors import InvalidVersion
 from service.files import read_regular
 
-METADATA_FORMAT = 1  # format that this program writes. It reads older ones and refuses newer ones
+METADATA_FORMAT = 2  # format that this program writes. It reads older ones and refuses newer ones
 MAX_METADATA_BYTES = 1024 * 1024  # limit of `metadata.json`. A thousand classes take 40 KiB
 
 
@@ -84,6 +84,11 @@ class Metadata(_Frozen):
     cpu_models: list[CpuModel] = Field([], description="Empty in versions from before onnxruntime.")
     temperature: float = Field(gt=0, description="Logits are divided by it before the softmax, inside the SavedModel.")
     confidence_threshold: float = Field(ge=0, le=1, description="Below this probability `confident` is false.")
+    max_energy: float | None = Field(None, description="Above this energy `confident` is false. null means no limit.")
+    max_distance: float | None = Field(None, description="Above this distance it is false, too. null means no limit.")
+    photograph_digest: Literal["decoded", "decoded-or-srgb"] = Field(
+        "decoded-or-srgb", description="Pixels of the digests in `split.json`. Format 2 has decoded ones only."
+    )
     created: datetime
     libraries: dict[str, str]
 

@@ -137,9 +137,9 @@ def test_a_damaged_version_is_refused_without_its_path(
 
 def test_a_newer_metadata_format_is_refused_with_the_remedy(version: Path) -> None:
     metadata = json.loads((version / METADATA_FILE).read_text())
-    (version / METADATA_FILE).write_text(json.dumps({"format": 2, "class_names": "of another shape"}))
+    (version / METADATA_FILE).write_text(json.dumps({"format": 3, "class_names": "of another shape"}))
     sign_again(version)
-    with pytest.raises(InvalidVersion, match=r"format 2\. This program reads up to 1\. Update"):
+    with pytest.raises(InvalidVersion, match=r"format 3\. This program reads up to 2\. Update"):
         verify_version(version)
     (version / METADATA_FILE).write_text(json.dumps({**metadata, "of a later program": 1}))
     sign_again(version)

@@ -70,6 +70,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         cpu_models=cpu_models,
         temperature=calibration.temperature,
         confidence_threshold=calibration.confidence_threshold,
+        photograph_digest="decoded",
         created=datetime.now(UTC).replace(microsecond=0),
         libraries=_library_versions(),
     )
