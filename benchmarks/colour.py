@@ -162,7 +162,8 @@ def compare_answers(folder: Path, store: Path) -> dict[str, Any]:
 
 
 def _run(engine: Callable[[Pixels], Any], squares: Sequence[Pixels]) -> Any:
-    return np.concatenate([engine(np.stack(squares[start : start + 32])) for start in range(0, len(squares), 32)])
+    starts = range(0, len(squares), 32)
+    return np.concatenate([engine(np.stack(squares[start : start + 32])).probabilities for start in starts])
 
 
 def main() -> None:

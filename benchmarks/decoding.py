@@ -67,7 +67,7 @@ def main() -> None:
             times[name].append(1e3 * (time.thread_time() - begun))
     differences = [np.abs(a.astype(int) - b).mean() for a, b in zip(*squares.values(), strict=True)]
     with closing(open_stored(Path("model_store"), "flowers", EngineWish())) as local:
-        whole, scaled = (local.engine.run(np.stack(images)) for images in squares.values())
+        whole, scaled = (local.engine.run(np.stack(images)).probabilities for images in squares.values())
     result = {
         "machine": describe_machine(),
         "photographs": len(paths),

@@ -73,7 +73,7 @@ def open_onnxruntime(folder: Path, precision: str, threads: int, lanes: int) -> 
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = str(folder / FILES["onnxruntime", precision])
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return [lambda images: session.run(None, {"images": images})[0]] * lanes
+        return [lambda images: session.run(["probabilities"], {"images": images})[0]] * lanes
 
     return load
 
@@ -183,7 +183,8 @@ def prepare(network: str, folder: Path, calibration: Any, images: Any, class_ind
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ({"images": image[None]} for image in calibration)
         (tflite / FILES["litert", precision]).write_bytes(converter.convert())
-    expected = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the reference")).run(images)
+    reference = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the reference"))
+    expected = reference.run(images).probabilities
     np.savez(folder.with_name(f"{network}.npz"), expected=expected, class_indices=class_indices)
 
 

@@ -82,9 +82,17 @@ def main() -> None:
         threshold = local.metadata.confidence_threshold
         for source, images in (("drawn", drawn()), ("carried by packages", carried())):
             squares = np.stack([resize(image, local.rule) for _, image in images])
-            top1 = local.engine.run(squares).max(axis=1)
-            result[source] = {"images": len(top1), "flagged": float((top1 < threshold).mean())}
-            print(f"{source}: {result[source]['flagged']:.0%} of {len(top1)} flagged", file=sys.stderr)
+            rule = local.confident_rule
+            reasons = [
+                rule.doubt(float(probabilities.max()), energy, distance)
+                for probabilities, energy, distance in local.engine.run(squares).rows()
+            ]
+            flagged = [reason is not None for reason in reasons]
+            unlike = [reason == "unlike-training" for reason in reasons]
+            result[source] = {
+                "images": len(reasons), "flagged": float(np.mean(flagged)), "unlike_training": float(np.mean(unlike))
+            }  # fmt: skip
+            print(f"{source}: {result[source]['flagged']:.0%} of {len(reasons)} flagged", file=sys.stderr)
         document = {"version": local.version, "confidence_threshold": threshold, "not_flowers": result}
     (RESULTS / "not_flowers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

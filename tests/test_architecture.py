@@ -25,7 +25,7 @@ ARROWS = {
     "bench": {"errors"},
     "wire": {"errors"},
     "workers": {"errors", "machine", "store", "logs", "wire"},
-    "engines": {"errors", "installation", "imaging", "store", "machine"},
+    "engines": {"errors", "installation", "imaging", "ranking", "store", "machine"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "machine"},
     "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},

@@ -114,7 +114,7 @@ def _rate(step: Callable[[], int], num_threads: int, seconds: float) -> float:
 
 
 def _compute(engine: Engine, squares: Pixels) -> int:
-    return len(engine.run(squares))
+    return len(engine.run(squares).probabilities)
 
 
 def _decode_all(photographs: Sequence[bytes]) -> int:
@@ -126,7 +126,7 @@ def _both(engine: Engine, photographs: Sequence[bytes]) -> Callable[[], int]:
 
     def step() -> int:
         batch = [photographs[next(numbers) % len(photographs)] for _ in range(_BATCH_SIZE)]
-        return len(engine.run(np.stack([_decode(photograph) for photograph in batch])))
+        return len(engine.run(np.stack([_decode(photograph) for photograph in batch])).probabilities)
 
     return step
 
@@ -139,7 +139,8 @@ def _decoded_ahead(engine: Engine, photographs: Sequence[bytes], seconds: float)
         def step() -> int:
             while len(waiting) < 4 * _BATCH_SIZE:
                 waiting.append(decoders.submit(_decode, photographs[next(numbers) % len(photographs)]))
-            return len(engine.run(np.stack([waiting.popleft().result() for _ in range(_BATCH_SIZE)])))
+            squares = np.stack([waiting.popleft().result() for _ in range(_BATCH_SIZE)])
+            return len(engine.run(squares).probabilities)
 
         return _rate(step, 1, seconds)
 

@@ -113,7 +113,7 @@ def _score(folder: Path, photographs: Sequence[bytes]) -> list[list[float]]:
 
     engine = load_engine(verify_version(folder), EngineWish("savedmodel", "cpu"))
     squares = [resize(decode_image(photograph)) for photograph in photographs]
-    rows: list[list[float]] = engine.run(np.stack(squares)).tolist()
+    rows: list[list[float]] = engine.run(np.stack(squares)).probabilities.tolist()
     return rows
 
 

@@ -74,7 +74,7 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
 
 def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineSettings) -> Iterator[Row]:
     with closing(open_stored(settings.model_store, settings.model, settings.wish)) as opened:
-        class_names, threshold = opened.metadata.class_names, opened.metadata.confidence_threshold
+        class_names = opened.metadata.class_names
         check_top_k(top_k, len(class_names), "--top-k")
         for scored in score_each(
             opened.engine, files, opened.rule, settings.limits, decode_threads=settings.decode_threads
@@ -82,7 +82,10 @@ def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineS
             if scored.probabilities is None:
                 yield Row(scored.path, error=str(scored.error))
             else:
-                ranking = rank(scored.probabilities, class_names, top_k, threshold)
+                ranking = rank(
+                    scored.probabilities, class_names, top_k, opened.confident_rule,
+                    energy=scored.energy, distance=scored.distance,
+                )  # fmt: skip
                 yield Row(scored.path, ranking.scores, ranking.confident)
 
 

@@ -1,7 +1,8 @@
-"""Protocol of the engines, which turn a batch of pixels into probabilities, and the check of their answers."""
+"""Protocol of the engines, which turn a batch of pixels into scores, and the check of their answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,10 +12,60 @@ from service.errors import EngineFailed, OutOfMemory, ServiceError, is_out_of_me
 from service.imaging.pixels import Pixels
 from service.store.layout import Precision
 
-_TOLERANCE = 1e-5  # float32 sums reorder with the batch size
+_TOLERANCE = 1e-5  # of a probability: float32 sums reorder with the batch size
+_RELATIVE_TOLERANCE = 1e-3  # of an energy or a distance, which have no bounds. Below 1 it is absolute
 
 Probabilities = NDArray[np.float32]
 """float32, shape (num_classes,) or (N, num_classes); each row sums to 1 within 1e-5, ordered like `class_names`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Answer of a network to N images, row by row.
+
+    `probabilities` are float32 (N, num_classes). `energy`, float32 (N,), is the negative logarithm of the summed
+    exponentials of the logits, before the temperature. `distance`, float32 (N,), is that from the training photographs.
+    Both are low for images like those. None means that the network has no such output.
+
+    Source: Liu et al. (2020), "Energy-based Out-of-distribution Detection", section 3.1.
+    """
+
+    probabilities: Probabilities
+    energy: NDArray[np.float32] | None = None
+    distance: NDArray[np.float32] | None = None
+
+    def first(self, num_images: int) -> "Scores":
+        """Return the scores of the first images."""
+        energy, distance = (None if column is None else column[:num_images] for column in (self.energy, self.distance))
+        return Scores(self.probabilities[:num_images], energy, distance)
+
+    def rows(self) -> Iterator[tuple[Probabilities, float | None, float | None]]:
+        """Yield probabilities, energy and distance of each image."""
+        energy, distance = (repeat(None) if it is None else it.tolist() for it in (self.energy, self.distance))
+        yield from zip(self.probabilities, energy, distance, strict=False)
+
+    def are_finite(self, num_images: int, num_classes: int) -> bool:
+        """Return whether all are finite numbers, and of the shapes for so many images and classes."""
+        have_shape = self.probabilities.shape == (num_images, num_classes)
+        are_finite = have_shape and bool(np.isfinite(self.probabilities).all())
+        return are_finite and _is_column(self.energy, num_images) and _is_column(self.distance, num_images)
+
+
+def join_scores(pieces: Sequence[Scores]) -> Scores:
+    """Join the scores of a batch's pieces. All have the same columns."""
+    if len(pieces) == 1:
+        return pieces[0]
+    energies, distances = [piece.energy for piece in pieces], [piece.distance for piece in pieces]
+    return Scores(np.concatenate([piece.probabilities for piece in pieces]), _join(energies), _join(distances))
+
+
+def _is_column(column: NDArray[np.float32] | None, num_images: int) -> bool:
+    return column is None or (column.shape == (num_images,) and bool(np.isfinite(column).all()))
+
+
+def _join(columns: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    there = [column for column in columns if column is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True)
@@ -48,12 +99,11 @@ class Engine(Protocol):
         Raises as `run`, and `EngineFailed` for an answer that is no probability distribution.
         """
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels) -> Scores:
         """Score a batch.
 
-        `images` are uint8, shape (N, image_size, image_size, 3), RGB, N >= 1. The answer is float32, shape
-        (N, num_classes). Row i belongs to image i, whatever the rest of the batch. Raises `EngineFailed`, or
-        `OutOfMemory`.
+        `images` are uint8, shape (N, image_size, image_size, 3), RGB, N >= 1. Row i of the answer belongs to image i,
+        whatever the rest of the batch. Raises `EngineFailed`, or `OutOfMemory`.
         """
 
     def close(self) -> None:
@@ -86,16 +136,25 @@ def run_and_check(engine: Engine, batch_sizes: Sequence[int]) -> None:
         _check(together, alone, (size, engine.num_classes), engine.info.device)
 
 
-def _check(together: Probabilities, alone: Probabilities, shape: tuple[int, int], device: str) -> None:
+def _check(together: Scores, alone: Scores, shape: tuple[int, int], device: str) -> None:
     """Check one answer. NaN fails each comparison."""
     where = f"at batch size {shape[0]} on the {device}"
-    if together.shape != shape or not np.isfinite(together).all():
+    if not together.are_finite(*shape) or not alone.are_finite(1, shape[1]):
         raise EngineFailed(f"The network's answer {where} is no table of finite numbers. Export it again.")
-    if not np.abs(together.sum(axis=1) - 1).max() <= _TOLERANCE or together.min() < 0:
+    probabilities = together.probabilities
+    if not np.abs(probabilities.sum(axis=1) - 1).max() <= _TOLERANCE or probabilities.min() < 0:
         raise EngineFailed(f"The network's answer {where} is no probability distribution. Export it again.")
-    difference = np.abs(together[-1] - alone[0]).max()
-    if not difference <= _TOLERANCE:
-        raise EngineFailed(
-            f"An image's probabilities {where} differ by {difference:.2g} from those it gets alone. "
-            f"At most {_TOLERANCE:.0e} is allowed. Export it again."
-        )
+    compared = (
+        ("probabilities", probabilities, alone.probabilities, _TOLERANCE),
+        ("energy values", together.energy, alone.energy, _RELATIVE_TOLERANCE),
+        ("distance values", together.distance, alone.distance, _RELATIVE_TOLERANCE),
+    )
+    for name, of_batch, of_one, tolerance in compared:
+        if of_batch is None or of_one is None:
+            continue
+        difference = (np.abs(of_batch[-1] - of_one[0]) / np.maximum(1, np.abs(of_one[0]))).max()
+        if not difference <= tolerance:
+            raise EngineFailed(
+                f"An image's {name} {where} differ by {difference:.2g} from those it gets alone. "
+                f"At most {tolerance:.0e} is allowed. Export it again."
+            )

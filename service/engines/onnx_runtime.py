@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 
-from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
+from service.engines.engine import EngineInfo, Scores, failed_run, join_scores, no_memory_to_load, run_and_check
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores
@@ -28,7 +27,7 @@ class OnnxRuntimeEngine:
         self.info = choice
         threads = threads or count_cores()
         self._session = _load(network, version, choice.precision, threads)
-        self.image_size, self.num_classes = _read_shapes(self._session, version)
+        self.image_size, self.num_classes, self._outputs = _read_shapes(self._session, version)
         self.lanes_decode = True  # to hand an image over to the lane costs a tenth of it
         self.max_batch_size = _LARGEST_CALL
         self.min_queue_size = _QUEUE_PER_CORE * threads
@@ -38,14 +37,14 @@ class OnnxRuntimeEngine:
         largest = min(max_batch_size, _LARGEST_CALL)  # takes the memory of all; nothing else is kept for a size
         run_and_check(self, sorted({1, min(2, largest), largest}))
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels) -> Scores:
         """Score a batch as the protocol says. Many images are scored in pieces."""
         pieces = [images[start : start + _LARGEST_CALL] for start in range(0, len(images), _LARGEST_CALL)]
         try:
-            rows = [self._session.run([layout.OUTPUT], {layout.INPUT: piece})[0] for piece in pieces]
+            found = [self._session.run(self._outputs, {layout.INPUT: piece}) for piece in pieces]
         except Exception as error:  # there is no list of what a runtime raises
             raise failed_run(len(images), error) from error
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+        return join_scores([Scores(**dict(zip(self._outputs, tensors, strict=True))) for tensors in found])
 
     def close(self) -> None:
         """Drop the session, and with it the memory."""
@@ -75,16 +74,23 @@ def _load(network: bytes, version: str, precision: layout.Precision, num_threads
     return session
 
 
-def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[int, int]:
-    """Return (image_size, num_classes). Raises `InvalidVersion` for other tensors."""
-    found = [(tensor.name, tensor.type, tensor.shape) for tensor in (*session.get_inputs(), *session.get_outputs())]
-    match found:
-        case [
-            (layout.INPUT, "tensor(uint8)", [str(), int(height), int(width), 3]),
-            (layout.OUTPUT, "tensor(float)", [str(), int(num_classes)]),
-        ] if height == width:
-            return height, num_classes
+def _read_shapes(session: onnxruntime.InferenceSession, version: str) -> tuple[int, int, list[str]]:
+    """Return (image_size, num_classes, names of the outputs). Raises `InvalidVersion` for other tensors."""
+    inputs, outputs = (
+        {tensor.name: (tensor.type, tensor.shape) for tensor in tensors}
+        for tensors in (session.get_inputs(), session.get_outputs())
+    )
+    columns = [outputs[name] for name in (layout.ENERGY, layout.DISTANCE) if name in outputs]
+    are_columns = all(kind == "tensor(float)" and len(shape) == 1 for kind, shape in columns)
+    are_all = len(inputs) == 1 and len(outputs) == 1 + len(columns)
+    match inputs.get(layout.INPUT), outputs.get(layout.OUTPUT):
+        case (
+            ("tensor(uint8)", [str(), int(height), int(width), 3]),
+            ("tensor(float)", [str(), int(num_classes)]),
+        ) if height == width and are_columns and are_all:
+            return height, num_classes, list(outputs)
     raise InvalidVersion(
-        f"The network for onnxruntime of version {version} has {found}. Expected were {layout.INPUT}: "
-        f"uint8 (N, size, size, 3) and {layout.OUTPUT}: float32 (N, classes). Export it again with `flowers train`."
+        f"The network for onnxruntime of version {version} has {inputs} and {outputs}. Expected were {layout.INPUT}: "
+        f"uint8 (N, size, size, 3) and {layout.OUTPUT}: float32 (N, classes), with or without {layout.ENERGY} and "
+        f"{layout.DISTANCE}: float32 (N). Export it again with `flowers train`."
     )

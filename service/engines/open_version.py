@@ -11,19 +11,26 @@ from service.engines.found import inspect_machine
 from service.engines.wish import EngineWish
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.limits import ResizeRule
+from service.ranking import ConfidentRule
 from service.store.layout import CPU_MODEL_FILES, list_precisions
 from service.store.verify import VerifiedVersion, verify_version
 from service.store.versions import find_version
 
 
 class ServedVersion:
-    """Verified version with its engine and resize rule. It belongs to one thread, so it has no locks."""
+    """Verified version with its engine and its rules of resizing and of `confident`.
+
+    It belongs to one thread, so it has no locks.
+    """
 
     def __init__(self, verified: VerifiedVersion, engine: Engine) -> None:
         self.verified = verified
         self.model, self.version = verified.folder.parent.name, int(verified.folder.name)
         self.metadata = verified.metadata
         self.rule = ResizeRule(self.metadata.preprocessing.image_size, self.metadata.preprocessing.shorter_side)
+        self.confident_rule = ConfidentRule(
+            self.metadata.confidence_threshold, self.metadata.max_energy, self.metadata.max_distance
+        )
         self.engine = engine  # not to be called after `retire`, except within `in_use`
         self._num_users = 0
         self._is_retired = False

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from service.engines.engine import EngineInfo, Probabilities, failed_run, no_memory_to_load, run_and_check
+from service.engines.engine import EngineInfo, Scores, failed_run, join_scores, no_memory_to_load, run_and_check
 from service.errors import DeviceUnavailable, InvalidVersion, SettingsError, is_out_of_memory
 from service.imaging.pixels import Pixels
 from service.machine import count_cores
-from service.store.layout import INPUT, OUTPUT, SIGNATURE
+from service.store.layout import DISTANCE, ENERGY, INPUT, OUTPUT, SCORES_SIGNATURE, SIGNATURE
 
 _DEFAULT_MAX_BATCH_SIZE = 32
 _QUEUE_PER_CORE = 8  # images: its decoders hold some, and large calls suit it
@@ -44,6 +44,8 @@ def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
 class SavedModelEngine:
     """Engine on TensorFlow. One concrete function takes any batch size, so nothing is traced twice.
 
+    That is the signature `scores`, or else `serving_default`, which has probabilities alone.
+
     One call uses all cores of a CPU. XLA was slower at every batch size, measured on two busy cores.
 
     TensorFlow takes paths, so the caller compares the files of the version's `folder` again afterwards. The GPU is the
@@ -51,7 +53,7 @@ class SavedModelEngine:
     TensorFlow already runs. `gpu_memory_limit_mb` is in MB. 0 means no limit.
 
     Raises:
-        InvalidVersion: It is no SavedModel, or its signature is not that of `store.layout`.
+        InvalidVersion: It is no SavedModel, or its signatures are not those of `store.layout`.
         OutOfMemory: There is not enough memory.
         SettingsError: TensorFlow already runs with another number of threads.
     """
@@ -63,8 +65,9 @@ class SavedModelEngine:
             _prepare_gpus(gpu_memory_limit_mb)
         with tf.device(f"/{self._wish}:0"):
             self._loaded = _load(folder)  # the variables live as long as this
-        self._signature = _find_signature(self._loaded, folder.name)
-        self.image_size, self.num_classes = _read_shapes(self._signature, folder.name)
+        name = _find_signature(self._loaded, folder.name)
+        self._signature = self._loaded.signatures[name]
+        self.image_size, self.num_classes = _read_shapes(self._signature, name, folder.name)
         self.max_batch_size = _DEFAULT_MAX_BATCH_SIZE
         self._batch_sizes = batch_sizes(_DEFAULT_MAX_BATCH_SIZE)
         self.lanes_decode = False  # decoders work while the lane waits for TensorFlow's own threads, or for the GPU
@@ -82,11 +85,11 @@ class SavedModelEngine:
         if self.info.device != self._wish:
             raise DeviceUnavailable(f"TensorFlow did not use the {self._wish}. Take --device {self.info.device}.")
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels) -> Scores:
         """Score a batch as the protocol says. More images than the largest warmed size are scored in pieces."""
         most = self.max_batch_size
         pieces = [self._run_padded(images[start : start + most]) for start in range(0, len(images), most)]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return join_scores(pieces)
 
     def close(self) -> None:
         """Drop the network and collect garbage.
@@ -96,7 +99,7 @@ class SavedModelEngine:
         self._loaded = self._signature = None
         gc.collect()
 
-    def _run_padded(self, images: Pixels) -> Probabilities:
+    def _run_padded(self, images: Pixels) -> Scores:
         num_images = len(images)
         size = self._batch_sizes[bisect_left(self._batch_sizes, num_images)]
         if size > num_images:
@@ -104,15 +107,15 @@ class SavedModelEngine:
             images = np.concatenate((images, padding))
         try:
             with tf.device(f"/{self._wish}:0"):
-                result = self._signature(**{INPUT: tf.constant(images)})[OUTPUT]
+                results = self._signature(**{INPUT: tf.constant(images)})
             # Such as /job:localhost/replica:0/task:0/device:GPU:0.
-            device: Literal["gpu", "cpu"] = "gpu" if ":GPU:" in result.backing_device else "cpu"
+            device: Literal["gpu", "cpu"] = "gpu" if ":GPU:" in results[OUTPUT].backing_device else "cpu"
             if device != self.info.device:
                 self.info = replace(self.info, device=device)
-            probabilities: Probabilities = result.numpy()[:num_images]
+            found = {name: results[name].numpy() for name in (OUTPUT, ENERGY, DISTANCE) if name in results}
         except Exception as error:  # there is no list of what TensorFlow raises
             raise failed_run(num_images, error) from error
-        return probabilities
+        return Scores(**found).first(num_images)
 
 
 def _use_threads(threads: int) -> None:
@@ -152,29 +155,32 @@ def _load(folder: Path) -> Any:
         ) from error
 
 
-def _find_signature(loaded: Any, version: str) -> Any:
+def _find_signature(loaded: Any, version: str) -> str:
     names = sorted(getattr(loaded, "signatures", ()))
     if SIGNATURE not in names:
         raise InvalidVersion(
             f"The SavedModel of version {version} has the signatures {', '.join(names) or 'none'}. "
             f"Expected was {SIGNATURE}. Export it again with `flowers train`."
         )
-    return loaded.signatures[SIGNATURE]
+    return SCORES_SIGNATURE if SCORES_SIGNATURE in names else SIGNATURE
 
 
-def _read_shapes(signature: Any, version: str) -> tuple[int, int]:
+def _read_shapes(signature: Any, name: str, version: str) -> tuple[int, int]:
     """Return (image_size, num_classes). Raises `InvalidVersion` for other tensors."""
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    found = {name: (spec.dtype.name, spec.shape) for name, spec in (*inputs.items(), *outputs.items())}
-    shapes = {name: (dtype, shape.rank and shape.as_list()) for name, (dtype, shape) in found.items()}
+    found = {tensor: (spec.dtype.name, spec.shape) for tensor, spec in (*inputs.items(), *outputs.items())}
+    shapes = {tensor: (dtype, shape.rank and shape.as_list()) for tensor, (dtype, shape) in found.items()}
+    columns = [found[tensor] for tensor in (ENERGY, DISTANCE) if tensor in found]
+    are_columns = all(dtype == "float32" and shape.rank == 1 for dtype, shape in columns)
     match shapes.get(INPUT), shapes.get(OUTPUT):
         case (
             ("uint8", [None, int(height), int(width), 3]),
             ("float32", [_, int(num_classes)]),
-        ) if height == width and set(inputs) == {INPUT}:
+        ) if height == width and set(inputs) == {INPUT} and are_columns:
             return height, num_classes
-    described = ", ".join(f"{name}: {dtype} {shape}" for name, (dtype, shape) in found.items())
+    described = ", ".join(f"{tensor}: {dtype} {shape}" for tensor, (dtype, shape) in found.items())
     raise InvalidVersion(
-        f"{SIGNATURE} of version {version} has ({described}). Expected were {INPUT}: uint8 (None, size, size, 3) "
-        f"and {OUTPUT}: float32 (None, classes). Export it again with `flowers train`."
+        f"{name} of version {version} has ({described}). Expected were {INPUT}: uint8 (None, size, size, 3) "
+        f"and {OUTPUT}: float32 (None, classes), with or without {ENERGY} and {DISTANCE}: float32 (None). "
+        "Export it again with `flowers train`."
     )

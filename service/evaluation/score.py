@@ -25,11 +25,16 @@ _NO_DIGESTS: Mapping[Path, str] = {}
 
 @dataclass(frozen=True, eq=False)
 class ScoredImage:
-    """Probabilities of one photograph, float32, shape (num_classes,), or its error."""
+    """Probabilities of one photograph, float32, shape (num_classes,), or its error.
+
+    An energy or a distance of None is no output of the network.
+    """
 
     path: Path
     probabilities: Probabilities | None
     error: ImageError | None
+    energy: float | None = None
+    distance: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +108,11 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
 def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[ScoredImage]:
     errors = [future.exception() for _, future in decoding]
     squares = [future.result() for (_, future), error in zip(decoding, errors, strict=True) if error is None]
-    rows = iter(engine.run(np.stack(squares)) if squares else ())
+    rows = iter(engine.run(np.stack(squares)).rows() if squares else ())
     for (path, _), error in zip(decoding, errors, strict=True):
         if error is None:
-            yield ScoredImage(path, next(rows), None)
+            probabilities, energy, distance = next(rows)
+            yield ScoredImage(path, probabilities, None, energy, distance)
         elif isinstance(error, ImageError):
             yield ScoredImage(path, None, error)
         else:

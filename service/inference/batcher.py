@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engines.engine import Engine, Probabilities, failed_run
+from service.engines.engine import Engine, Probabilities, Scores, failed_run
 from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, OutOfMemory, ServiceError
 from service.imaging.pixels import Pixels
@@ -27,9 +27,11 @@ _CLOSED = "This replica has shut down. Send the request again."
 
 @dataclass(frozen=True)
 class Row:
-    """Row of one image, and the seconds that the lane took to make the image and to call the engine."""
+    """Scores of one image, as of `Scores`, and the seconds that the lane took to make it and to call the engine."""
 
     probabilities: Probabilities
+    energy: float | None
+    distance: float | None
     make_s: float
     infer_s: float
 
@@ -214,28 +216,27 @@ class MicroBatcher:
             return 0
         began_at = time.perf_counter()
         try:
-            rows = self._call(batch[0].loaded.engine, np.stack(list(made.values())))
+            scores = self._call(batch[0].loaded.engine, np.stack(list(made.values())))
         except Exception as error:
             for waiting in made:
                 waiting.outcome = _failure(len(made), error)
         else:
             infer_s = time.perf_counter() - began_at
-            for waiting, row in zip(made, rows, strict=True):
-                waiting.outcome = Row(row, waiting.make_s, infer_s)
+            for waiting, row in zip(made, scores.rows(), strict=True):
+                waiting.outcome = Row(*row, waiting.make_s, infer_s)
         return len(made)
 
-    def _call(self, engine: Engine, images: Pixels) -> Probabilities:
+    def _call(self, engine: Engine, images: Pixels) -> Scores:
         """Call the engine, and check that no broken row reaches a caller."""
         self._call_began_at = time.monotonic()
         try:
-            probabilities = engine.run(images)
+            scores = engine.run(images)
         finally:
             self._call_began_at = None
-        if probabilities.shape != (len(images), engine.num_classes) or not np.isfinite(probabilities).all():
-            raise EngineFailed(
-                f"The engine answered {len(images)} images with {probabilities.shape}, or with no numbers."
-            )
-        return probabilities
+        if not scores.are_finite(len(images), engine.num_classes):
+            shape = scores.probabilities.shape
+            raise EngineFailed(f"The engine answered {len(images)} images with {shape}, or with no numbers.")
+        return scores
 
 
 def _failure(num_images: int, cause: BaseException) -> ServiceError:

@@ -33,12 +33,14 @@ class Timings:
 class Classified:
     """Row of one image: float32, shape (num_classes,), sum 1 within 1e-5, ordered like the version's `class_names`.
 
-    The version has computed it. Its engine may be closed by now.
+    The version has computed it. Its engine may be closed by now. An energy or a distance of None is no output of it.
     """
 
     version: ServedVersion
     probabilities: Probabilities
     timings: Timings
+    energy: float | None = None
+    distance: float | None = None
 
 
 class Predictor:
@@ -82,7 +84,8 @@ class Predictor:
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there. Allow more time.") from None
             wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - row.infer_s)
-            return Classified(version, row.probabilities, Timings(decode_s, wait_s, row.infer_s))
+            timings = Timings(decode_s, wait_s, row.infer_s)
+            return Classified(version, row.probabilities, timings, row.energy, row.distance)
 
     async def _score(self, image: bytes | Pixels, version: ServedVersion, deadline: float) -> tuple[Row, float]:
         """Return the image's row, and the seconds that its decoding took.

@@ -24,9 +24,12 @@ CPU_MODEL_FILES: dict[Precision, str] = {
 }
 """Networks for onnxruntime by precision. A version may have both, float32 alone, or none."""
 
-SIGNATURE = "serving_default"
+SIGNATURE, SCORES_SIGNATURE = "serving_default", "scores"
+"""Signatures of the SavedModel: probabilities alone, and all outputs. Versions of format 1 have the first only."""
 INPUT, OUTPUT = "images", "probabilities"
 """Tensors of every network: uint8 (N, size, size, 3) and float32 (N, num_classes)."""
+ENERGY, DISTANCE = "energy", "distance"
+"""Further outputs, float32 (N,). Format 2 has the energy. A network with a pretrained backbone has both."""
 
 PUBLISHING_PREFIX = ".publishing-"
 REMOVING_PREFIX = ".removing-"

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 from support.exporting import build_tiny_network, draw_squares
 
-from service.engines.engine import Engine, EngineInfo
+from service.engines.engine import Engine, EngineInfo, Scores
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.savedmodel import SavedModelEngine
 from service.errors import EngineFailed, InvalidVersion, OutOfMemory
@@ -67,12 +67,12 @@ def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32"
 def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) -> None:
     squares, class_indices = draw_squares(range(6))
     reference = SavedModelEngine(tiny_version / "flowers" / "1", EngineInfo("savedmodel", "cpu", "float32", "a test"))
-    probabilities = engine.run(squares)
+    probabilities = engine.run(squares).probabilities
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (30, engine.num_classes)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     tolerance = 1e-4 if engine.info.precision == "float32" else 0.03
-    np.testing.assert_allclose(probabilities, reference.run(squares), atol=tolerance)
+    np.testing.assert_allclose(probabilities, reference.run(squares).probabilities, atol=tolerance)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), class_indices)
 
 
@@ -96,9 +96,9 @@ def test_a_call_uses_the_cores_it_is_given(
 
 @pytest.mark.parametrize("num_images", range(1, 20))
 def test_rows_follow_images_alone_and_in_pieces(unsure_engine: Engine, squares: Pixels, num_images: int) -> None:
-    alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
+    alone = np.concatenate([unsure_engine.run(square[None]).probabilities for square in squares[:num_images]])
     assert len(np.unique(alone.round(4), axis=0)) == num_images, "the rows must differ, or order means nothing"
-    together = unsure_engine.run(squares[:num_images])
+    together = unsure_engine.run(squares[:num_images]).probabilities
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -106,8 +106,8 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: Engine, squares:
     batches = [squares[start : start + 3] for start in range(8)] * 5
     wanted = [unsure_engine.run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as lanes:
-        for probabilities, expected in zip(lanes.map(unsure_engine.run, batches), wanted, strict=True):
-            np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        for found, expected in zip(lanes.map(unsure_engine.run, batches), wanted, strict=True):
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
 
 
 def test_images_of_another_size_are_engine_failed(engine: Engine) -> None:
@@ -213,7 +213,7 @@ def test_the_warm_up_runs_smallest_and_largest_calls(tiny_version: Path, monkeyp
     engine = load(tiny_version / "flowers" / "1", threads=2)
     sizes: set[int] = set()
 
-    def watched(images: Pixels) -> np.ndarray:
+    def watched(images: Pixels) -> Scores:
         sizes.add(len(images))
         return OnnxRuntimeEngine.run(engine, images)
 
@@ -250,4 +250,4 @@ def test_a_version_in_use_may_be_removed(tiny_version: Path, tmp_path: Path, squ
     folder = shutil.copytree(tiny_version / "flowers" / "1", tmp_path / "1")
     engine = load(folder)
     shutil.rmtree(folder)
-    assert engine.run(squares[:2]).shape == (2, 5)
+    assert engine.run(squares[:2]).probabilities.shape == (2, 5)

@@ -48,7 +48,7 @@ def open_engine(folder: Path, device: Literal["gpu", "cpu"] = "cpu", threads: in
 
 def test_the_engine_knows_the_drawn_flowers(engine: SavedModelEngine) -> None:
     squares, class_indices = draw_squares(range(6))
-    probabilities = engine.run(squares)
+    probabilities = engine.run(squares).probabilities
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (30, engine.num_classes)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
@@ -69,9 +69,9 @@ def unsure_engine(tmp_path_factory: pytest.TempPathFactory) -> SavedModelEngine:
 def test_rows_follow_images_under_padding_and_in_pieces(
     unsure_engine: SavedModelEngine, squares: Pixels, num_images: int
 ) -> None:
-    alone = np.concatenate([unsure_engine.run(square[None]) for square in squares[:num_images]])
+    alone = np.concatenate([unsure_engine.run(square[None]).probabilities for square in squares[:num_images]])
     assert len(np.unique(alone.round(4), axis=0)) == num_images, "the rows must differ, or order means nothing"
-    together = unsure_engine.run(squares[:num_images])
+    together = unsure_engine.run(squares[:num_images]).probabilities
     assert together.shape == alone.shape
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
@@ -80,8 +80,8 @@ def test_several_threads_each_get_their_own_rows(unsure_engine: SavedModelEngine
     batches = [squares[start : start + 3] for start in range(8)] * 5
     wanted = [unsure_engine.run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as lanes:
-        for probabilities, expected in zip(lanes.map(unsure_engine.run, batches), wanted, strict=True):
-            np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        for found, expected in zip(lanes.map(unsure_engine.run, batches), wanted, strict=True):
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
 
 
 def test_the_images_given_are_left_as_they_are(engine: SavedModelEngine, squares: Pixels) -> None:
@@ -158,7 +158,7 @@ def test_the_gpu_computes_when_it_is_told_to(tiny_version: Path, squares: Pixels
     on_gpu.warm_up(8)
     assert on_gpu.info.device == "gpu"
     on_cpu = open_engine(tiny_version / "flowers" / "1")
-    np.testing.assert_allclose(on_gpu.run(squares), on_cpu.run(squares), atol=1e-4)
+    np.testing.assert_allclose(on_gpu.run(squares).probabilities, on_cpu.run(squares).probabilities, atol=1e-4)
 
 
 def test_weights_that_are_no_numbers_fail_the_warm_up(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_what_the_runtime_raises_is_engine_failed(tmp_path: Path) -> None:
             return {name: tf.identity(value) for name, value in answer(images).items()}
 
     engine = open_engine(save(tmp_path / "7", fails_on_two, images=IMAGES))
-    assert engine.run(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 2)
+    assert engine.run(np.zeros((1, 8, 8, 3), np.uint8)).probabilities.shape == (1, 2)
     with pytest.raises(EngineFailed, match="could not score 2 images"):
         engine.run(np.zeros((2, 8, 8, 3), np.uint8))
 

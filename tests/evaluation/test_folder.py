@@ -13,7 +13,7 @@ from support.versions import example_metadata, write_example
 from service.data.check import CheckedPhotograph, check_folder
 from service.data.folder import read_folder
 from service.data.split import Part, Split, split_to_json
-from service.engines.engine import Probabilities
+from service.engines.engine import Scores
 from service.engines.open_version import ServedVersion
 from service.errors import ChangedVersion, DatasetError, InvalidVersion
 from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
@@ -32,10 +32,9 @@ LIMITS = ImageLimits()
 class PixelEngine(FakeEngine):
     """Its five probabilities are five pixels' shares of red: different images get different labels."""
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels) -> Scores:
         reds = images[:, 40::36, 112, 0][:, :5].astype(np.float32) + 1
-        rows: Probabilities = reds / reds.sum(axis=1, keepdims=True)
-        return rows
+        return Scores(reds / reds.sum(axis=1, keepdims=True))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from support.giving_up import given_up
 from support.icc import cmyk_profile, matrix_profile
 
 from service.data.check import pixels_digest
-from service.engines.engine import Probabilities
+from service.engines.engine import Scores
 from service.errors import (
     DatasetError,
     EngineFailed,
@@ -34,7 +34,7 @@ class RememberingEngine(FakeEngine):
         super().__init__()
         self.images: list[Pixels] = []
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels) -> Scores:
         self.images += list(images)
         return super().run(images)
 
@@ -61,7 +61,7 @@ def test_the_engine_sees_the_pixels_of_serving(paths: list[Path], tmp_path: Path
 def test_row_i_belongs_to_path_i(paths: list[Path]) -> None:
     engine = FakeEngine()
     rows = score_photographs(engine, paths[::-1], RULE, LIMITS)
-    expected = engine.run(np.stack([square(path) for path in paths[::-1]]))
+    expected = engine.run(np.stack([square(path) for path in paths[::-1]])).probabilities
     assert len(np.unique(expected[:, 0])) > 10, "the photographs can be told apart"
     np.testing.assert_array_equal(rows, expected)
     assert rows.dtype == np.float32

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakes import FakeEngine, fake_version, image_of
 
-from service.engines.engine import Probabilities
+from service.engines.engine import Scores
 from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidImage, OutOfMemory
 from service.imaging.pixels import Pixels
@@ -46,7 +46,7 @@ async def occupy(engine: FakeEngine, batcher: MicroBatcher, loaded: ServedVersio
 async def test_a_lone_image_is_scored_without_waiting_for_company(engine: FakeEngine) -> None:
     batcher = MicroBatcher(max_batch_size=32)
     scored = await batcher.submit(image_of(7), fake_version(engine))
-    assert scored.probabilities[0] == np.float32(7 / 512)
+    assert (scored.probabilities[0], scored.energy, scored.distance) == (np.float32(7 / 512), -7 / 512, 7 / 512)
     assert engine.batches == [1]
 
 
@@ -273,9 +273,15 @@ async def test_an_exception_spoils_only_its_own_batch(engine: FakeEngine) -> Non
     assert (await batcher.submit(image_of(5), loaded)).probabilities[0] == np.float32(5 / 512)
 
 
-@pytest.mark.parametrize("broken", [np.full((1, 5), np.nan, np.float32), np.zeros((2, 5), np.float32)])
+ROWS, BAD = np.full((1, 5), 0.2, np.float32), np.array([np.nan], np.float32)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [Scores(ROWS * BAD), Scores(ROWS.repeat(2, axis=0)), Scores(ROWS, energy=BAD), Scores(ROWS, distance=BAD)],
+)
 async def test_an_answer_without_finite_rows_is_a_failure(
-    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, broken: Probabilities
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, broken: Scores
 ) -> None:
     monkeypatch.setattr(engine, "run", lambda images: broken)
     with pytest.raises(EngineFailed):
@@ -370,6 +376,7 @@ def test_row_i_answers_request_i_under_every_interleaving(max_batch_size: int, t
             if not isinstance(scored, asyncio.CancelledError):
                 assert not isinstance(scored, BaseException)
                 assert scored.probabilities[0] == np.float32(value / 512)
+                assert (scored.energy, scored.distance) == (-value / 512, value / 512)
         batcher.close()
 
     asyncio.run(play())

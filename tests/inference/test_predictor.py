@@ -17,7 +17,7 @@ from support.drawing import draw_photograph, encode
 from support.fakes import FakeEngine, Loader
 from support.versions import publish_example
 
-from service.engines.engine import Probabilities
+from service.engines.engine import Scores
 from service.errors import DeadlineExceeded, InvalidImage, NotReady, QueueFull
 from service.imaging import decode
 from service.imaging.decode import decode_image
@@ -99,7 +99,7 @@ async def test_the_engine_gets_the_pixels_of_imaging(parts: Parts, monkeypatch: 
     seen: list[Pixels] = []
     run = parts.engine.run
 
-    def watched_run(images: Pixels) -> Probabilities:
+    def watched_run(images: Pixels) -> Scores:
         seen.append(images.copy())
         return run(images)
 
@@ -282,7 +282,7 @@ async def test_decoders_and_lanes_yield_to_the_event_loop(parts: Parts, monkeypa
         seen[threading.current_thread().name.partition("_")[0]] = niceness()
         return resize(*args)
 
-    def watched_run(images: Pixels) -> Probabilities:
+    def watched_run(images: Pixels) -> Scores:
         seen["lane"] = niceness()
         return run(images)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from support.versions import example_metadata
 
-from service.engines.engine import EngineInfo, Probabilities
+from service.engines.engine import EngineInfo, Scores
 from service.engines.open_version import ServedVersion
 from service.engines.wish import EngineWish
 from service.imaging.pixels import Pixels
@@ -15,7 +15,9 @@ from service.store.verify import VerifiedVersion
 
 
 class FakeEngine:
-    """Its row says which image it was made from; it counts what it computes, and can be held or failed.
+    """Its scores say which image they were made from; it counts what it computes, and can be held or failed.
+
+    The first probability is the distance, too. The energy is its negative.
 
     Attributes:
         batches: the size of every batch that `run` has begun, warm-up left out.
@@ -58,7 +60,7 @@ class FakeEngine:
             raise self.warm_up_error
         self.warmed_up_to = max_batch_size
 
-    def run(self, images: Pixels) -> Probabilities:
+    def run(self, images: Pixels) -> Scores:
         self.batches.append(len(images))
         if not self._open.wait(timeout=60):
             raise TimeoutError("the test never released the engine")
@@ -67,7 +69,7 @@ class FakeEngine:
         first = images[:, 0, 0, 0].astype(np.float32) / 512
         rows = np.zeros((len(images), self.num_classes), np.float32)
         rows[:, 0], rows[:, 1] = first, 1 - first
-        return rows
+        return Scores(rows, energy=-rows[:, 0], distance=rows[:, 0])
 
     def close(self) -> None:
         self.closed.set()

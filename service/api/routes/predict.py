@@ -46,8 +46,11 @@ async def predict(request: Request) -> Response:
         work = service.predictor.classify(upload.image, ticket, deadline)
         del upload  # the predictor lets go of it as soon as it is decoded
         classified = await unless_hung_up(request, work)
-    metadata = classified.version.metadata
-    ranking = rank(classified.probabilities, metadata.class_names, top_k, metadata.confidence_threshold)
+    version = classified.version
+    ranking = rank(
+        classified.probabilities, version.metadata.class_names, top_k, version.confident_rule,
+        energy=classified.energy, distance=classified.distance,
+    )  # fmt: skip
     record.classified, record.best = classified, ranking.scores[0]
     return _answer(record, classified, ranking)
 

@@ -59,7 +59,7 @@ def export_cpu_models(
         path.write_bytes(content)
         choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
         engine = OnnxRuntimeEngine(content, choice, version=folder.name)
-        compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
+        compared = compare(precision, engine.run(images).probabilities, expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:
             path.unlink()

@@ -48,7 +48,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,
-        class_indices=trained.held_out.class_indices, expected=engine.run(images),
+        class_indices=trained.held_out.class_indices, expected=engine.run(images).probabilities,
     )  # fmt: skip
     photographs = dataset.split.photographs["test"]
     paths = tuple(photograph.path for photograph in photographs)

@@ -95,9 +95,9 @@ async def test_an_answer_has_the_engine_s_very_probabilities(
 ) -> None:
     assert service.service.live_model.current is not None
     for photo in PHOTOS:
-        expected = service.service.live_model.current.engine.run(resize(decode_image(photo))[np.newaxis])[0]
+        scores = service.service.live_model.current.engine.run(resize(decode_image(photo))[np.newaxis])
         served = np.array(probabilities_of(await predict(service, photo)), np.float32)
-        np.testing.assert_array_equal(served, expected)
+        np.testing.assert_array_equal(served, scores.probabilities[0])
 
 
 async def test_a_photo_scores_the_same_alone_and_in_company(service: Running) -> None:

@@ -31,4 +31,4 @@ class OurEngine:
     def score(self, photographs: Sequence[bytes]) -> list[dict[str, list[float]]]:
         """Decode files and return an answer for each, with probabilities in the order of the classes."""
         squares = np.stack([decode_square(photograph, ResizeRule()) for photograph in photographs])
-        return [{"probabilities": row} for row in self._engine.run(squares).tolist()]
+        return [{"probabilities": row} for row in self._engine.run(squares).probabilities.tolist()]
