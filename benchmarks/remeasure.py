@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from service.data.folder import read_folder
+from service.engines.engine import Scores
 from service.engines.open_version import load_engine, open_stored
 from service.engines.wish import EngineWish
 from service.evaluation.folder import evaluate_folder, find_differences, stated_metrics
@@ -40,8 +41,8 @@ def measure(folder: Path, store: Path, model: str) -> tuple[Path, Metadata]:
             engine = load_engine(local.verified, EngineWish("onnxruntime", "cpu", stated.precision))
             found = score_photographs(engine, paths, local.rule, LIMITS)
             engine.close()
-            expected = test.answers.probabilities
-            cpu_models.append(compare(stated.precision, found, expected, truth, quantised=stated.quantised))
+            scores, expected = Scores(found), Scores(test.answers.probabilities)
+            cpu_models.append(compare(stated.precision, scores, expected, truth, quantised=stated.quantised))
     if test.unscored or any(model.refused for model in cpu_models):
         raise SystemExit(f"Nothing is published: {[*test.unscored, *cpu_models]}")
     anew = stated_metrics(test.evaluation, "test")

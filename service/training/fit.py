@@ -179,7 +179,7 @@ class _Loop:
 
 
 def predict(network: keras.Model, images: Pixels, batch_size: int = 64) -> dict[str, Float32]:
-    """Return each output of the network, float32 (N, width), for uint8 (N, height, width, 3)."""
+    """Return each output of the network, float32 (N, width) or (N,), for uint8 (N, height, width, 3)."""
     starts = range(0, len(images), batch_size)
     parts = [network.predict_on_batch(images[start : start + batch_size]) for start in starts]
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}

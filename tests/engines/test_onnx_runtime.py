@@ -10,7 +10,15 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from support.exporting import build_tiny_network, draw_squares
+from support.exporting import (
+    OFFSET,
+    SCALE,
+    TEMPERATURE,
+    build_tiny_network,
+    draw_squares,
+    expected_scores,
+    with_distance,
+)
 
 from service.engines.engine import Engine, EngineInfo, Scores
 from service.engines.onnx_runtime import OnnxRuntimeEngine
@@ -67,13 +75,27 @@ def write(folder: Path, model: onnx.ModelProto, precision: Precision = "float32"
 def test_it_says_what_the_savedmodel_says(engine: Engine, tiny_version: Path) -> None:
     squares, class_indices = draw_squares(range(6))
     reference = SavedModelEngine(tiny_version / "flowers" / "1", EngineInfo("savedmodel", "cpu", "float32", "a test"))
-    probabilities = engine.run(squares).probabilities
+    scores, expected = engine.run(squares), reference.run(squares)
+    probabilities = scores.probabilities
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (30, engine.num_classes)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     tolerance = 1e-4 if engine.info.precision == "float32" else 0.03
-    np.testing.assert_allclose(probabilities, reference.run(squares).probabilities, atol=tolerance)
+    np.testing.assert_allclose(probabilities, expected.probabilities, atol=tolerance)
+    assert scores.energy is not None
+    assert expected.energy is not None
+    np.testing.assert_allclose(scores.energy, expected.energy, atol=tolerance * np.abs(expected.energy).max())
+    assert np.ptp(expected.energy) > 1, "the energies must differ, or order means nothing"
     np.testing.assert_array_equal(probabilities.argmax(axis=1), class_indices)
+
+
+def test_a_distance_is_that_of_the_network(squares: Pixels) -> None:
+    network = with_distance(build_tiny_network())
+    model = float32_model(network, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
+    engine = OnnxRuntimeEngine(model.SerializeToString(), choice(), version="7")
+    scores, expected = engine.run(squares), expected_scores(network, squares)
+    for name, values in vars(expected).items():
+        np.testing.assert_allclose(vars(scores)[name], values, rtol=1e-4, atol=1e-5)
 
 
 def test_it_shows_what_it_is(engine: Engine) -> None:
@@ -169,12 +191,16 @@ def test_a_call_without_memory_is_out_of_memory(
 
 
 def graph(
-    nodes: list[onnx.NodeProto], *, shape: tuple[str | int, ...] = ("N", 8, 8, 3), output: str = "probabilities"
-) -> onnx.ModelProto:
-    """From `images` to (N, 192) of whatever the nodes make of them."""
+    nodes: list[onnx.NodeProto], *, shape: tuple[str | int, ...] = ("N", 8, 8, 3), output: str = "probabilities",
+    columns: dict[str, tuple[str | int, ...]] | None = None,
+) -> onnx.ModelProto:  # fmt: skip
+    """From `images` to (N, 192) of whatever the nodes make of them, and copies of the input's numbers as `columns`."""
+    for name in columns or {}:
+        nodes = [*nodes, helper.make_node("Identity", ["numbers"], [name])]
+    more = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (columns or {}).items()]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, shape)
     out = helper.make_tensor_value_info(output, TensorProto.FLOAT, ("N", 192))
-    body = helper.make_graph(nodes, "network", [images], [out])
+    body = helper.make_graph(nodes, "network", [images], [out, *more])
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -200,6 +226,9 @@ def of_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
         of_numbers(graph(flat())),
         graph(flat(), shape=(4, 8, 8, 3)),
         graph(flat(last="scores"), output="scores"),
+        graph(flat(), columns={"scores": ("N", 8, 8, 3)}),
+        graph(flat(), columns={"energy": ("N", 8, 8, 3)}),
+        graph(flat(), columns={"energy": ("N", 8, 8, 3), "distance": ("N", 8, 8, 3)}),
     ],
 )
 def test_tensors_not_as_promised_are_an_invalid_version(tmp_path: Path, model: onnx.ModelProto) -> None:

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.exporting import build_tiny_network, draw_squares
+from support.exporting import build_tiny_network, draw_squares, expected_scores, trained_tiny_network
 
 from service.engines.engine import EngineInfo
 from service.engines.savedmodel import SavedModelEngine, batch_sizes, list_tensorflow_gpus
@@ -176,6 +176,30 @@ def answer(images: Any) -> dict[str, Any]:
     """Two classes: how bright, how dark."""
     bright = tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2, 3)) / 255
     return {"probabilities": tf.stack([bright, 1 - bright], axis=1)}
+
+
+def test_a_version_of_format_1_has_probabilities_alone(tmp_path: Path) -> None:
+    scores = open_engine(save(tmp_path / "7", answer, images=IMAGES)).run(np.zeros((2, 8, 8, 3), np.uint8))
+    assert (scores.probabilities.shape, scores.energy, scores.distance) == ((2, 2), None, None)
+
+
+@pytest.mark.parametrize("num_images", [5, 13])  # padded to 6, and in two pieces
+def test_energy_follows_images_under_padding_and_in_pieces(
+    engine: SavedModelEngine, squares: Pixels, num_images: int
+) -> None:
+    scores, expected = engine.run(squares[:num_images]), expected_scores(trained_tiny_network(), squares[:num_images])
+    assert scores.energy is not None
+    assert expected.energy is not None
+    assert scores.energy.dtype == np.float32
+    np.testing.assert_allclose(scores.energy, expected.energy, rtol=1e-5)
+
+
+def test_an_energy_of_another_shape_is_an_invalid_version(tmp_path: Path) -> None:
+    def matrix(images: Any) -> dict[str, Any]:
+        return {**answer(images), "energy": answer(images)["probabilities"]}
+
+    with pytest.raises(InvalidVersion, match=r"energy: float32 \(None, 2\).* Expected were images: uint8"):
+        open_engine(save(tmp_path / "7", matrix, images=IMAGES))
 
 
 def test_sums_other_than_one_fail_the_warm_up(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.versions import example_metadata
 
 from service.data.check import pixels_digest
+from service.engines.engine import Scores
 from service.evaluation.metrics import evaluate
 from service.imaging.decode import decode_image
 from service.imaging.pixels import Pixels
@@ -22,8 +23,10 @@ from service.imaging.resize import resize
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import Network, PartMetrics, Preprocessing
 from service.store.publish import publish_version
+from service.training.calibrate import calibrate, energies, softmax
 from service.training.export.light_model import export_cpu_models
 from service.training.export.saved_model import export_saved_model
+from service.training.trained_network import name_outputs
 
 SCALE, OFFSET, TEMPERATURE = 1 / 127.5, -1.0, 1.25
 _TRAIN, _TEST = range(100, 116), range(200, 208)  # seeds of drawings
@@ -56,16 +59,24 @@ def trained_tiny_network() -> keras.Model:
     return network
 
 
+def with_distance(network: keras.Model) -> keras.Model:
+    """The same network with a second output, (N,): how far its features are from none."""
+    features = network.layers[-2].output
+    distance = keras.ops.sqrt(keras.ops.sum(keras.ops.square(features), axis=-1))
+    return keras.Model(network.input, {"logits": network.output, "distance": distance})
+
+
 def normalise(squares: Pixels) -> NDArray[np.float32]:
     """What the exported signature does to pixels before the network."""
     return squares.astype(np.float32) * np.float32(SCALE) + np.float32(OFFSET)
 
 
-def expected_probabilities(network: Any, squares: Pixels) -> NDArray[np.float32]:
-    """What the exported signature should answer, computed in this process: float32 (N, num_classes)."""
-    logits = np.asarray(network(normalise(squares), training=False)) / np.float32(TEMPERATURE)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+def expected_scores(network: Any, squares: Pixels) -> Scores:
+    """What the exported signature `scores` should answer, computed in this process."""
+    outputs = name_outputs(network(normalise(squares), training=False))
+    logits, distance = np.asarray(outputs["logits"]), outputs.get("distance")
+    probabilities = softmax(logits, TEMPERATURE).astype(np.float32)
+    return Scores(probabilities, energies(logits), None if distance is None else np.asarray(distance))
 
 
 def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool = True) -> Path:
@@ -75,7 +86,9 @@ def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool
     """
     network = trained_tiny_network()
     squares, class_indices = draw_squares(_TEST)
-    measured = evaluate(expected_probabilities(network, squares), class_indices, CLASS_NAMES)
+    expected = expected_scores(network, squares)
+    measured = evaluate(expected.probabilities, class_indices, CLASS_NAMES)
+    calibration = calibrate(np.asarray(network(normalise(squares), training=False)), class_indices, "test")
     split_list = _split_list()
     fields: dict[str, Any] = {
         "model": model,
@@ -95,6 +108,7 @@ def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool
             )
         ],
         "temperature": TEMPERATURE,
+        "max_energy": calibration.max_energy,
         "created": datetime.now(UTC).replace(microsecond=0),
         "libraries": {"keras": version("keras")},
     }
@@ -110,7 +124,7 @@ def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool
                 calibration=draw_squares(_TRAIN)[0],
                 images=squares,
                 class_indices=class_indices,
-                expected=expected_probabilities(network, squares),
+                expected=expected,
             )
             assert [model.refused for model in fields["cpu_models"]] == [None, None]
         metadata = example_metadata(**fields)

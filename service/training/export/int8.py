@@ -1,7 +1,7 @@
 """Networks in int8, quantised by onnxruntime.
 
 Weights are int8 with a scale per filter or unit. Activations are uint8 with a scale per tensor, from their extremes on
-training photographs. The last layer computes in float32.
+training photographs. The last layer, and the scores made of it, compute in float32.
 
 Source: Jacob et al. (2018), "Quantization and Training of Neural Networks", section 2.
 """
@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from service.imaging.pixels import Pixels
 from service.store.layout import INPUT
 from service.training.export.onnx_graph import export_graph
+from service.training.trained_network import score_outputs
 
 _QUANTISED = ["Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Reshape", "Transpose"]
 _BATCH = 8  # all their feature maps are in memory
@@ -35,8 +36,7 @@ def int8_model(
     those of `float32_model`. `equalise` makes a network ready.
     """
     over_bytes, is_merged = _merge_pixels(network, scale, offset)
-    probabilities = keras.ops.softmax(over_bytes.output / temperature)
-    exported = export_graph(keras.Model(over_bytes.input, probabilities))
+    exported = export_graph(keras.Model(over_bytes.input, score_outputs(over_bytes.output, temperature)))
     dense = [node.name for node in exported.graph.node if node.op_type in ("Gemm", "MatMul")]
     first = next((node.input[0] for node in exported.graph.node if node.op_type == "Conv"), "")
     one_each = {"scale": np.array(1, np.float32), "zero_point": np.array(_zero_byte(scale, offset), np.uint8)}

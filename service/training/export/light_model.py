@@ -1,5 +1,6 @@
 """Networks for onnxruntime, which are compared with the SavedModel and then kept or refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -7,10 +8,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from service.engines.engine import EngineInfo, Probabilities
+from service.engines.engine import EngineInfo, Scores
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
-from service.store.layout import CPU_MODEL_FILES, Precision
+from service.store.layout import CPU_MODEL_FILES, DISTANCE, ENERGY, Precision
 from service.store.metadata import CpuModel
 from service.training.export.int8 import equalise, int8_model
 from service.training.export.onnx_graph import float32_model
@@ -18,7 +19,8 @@ from service.training.export.onnx_graph import float32_model
 NUM_CALIBRATION = 512
 """Number of training photographs that show the range of every activation."""
 
-_FLOAT32_DIFFERENCE = 1e-4
+_FLOAT32_DIFFERENCE, _FLOAT32_COLUMN_DIFFERENCE = 1e-4, 1e-3  # of a probability, of an energy or a distance
+_INT8_COLUMN_DIFFERENCE_P99 = 0.5  # of an energy or a distance, in standard deviations over the photographs
 _INT8_SAME_TOP1, _INT8_ACCURACY_CHANGE, _INT8_DIFFERENCE_P99 = 0.995, 0.003, 0.03
 
 
@@ -32,20 +34,20 @@ def export_cpu_models(
     calibration: Pixels,
     images: Pixels,
     class_indices: NDArray[np.int64],
-    expected: Probabilities,
+    expected: Scores,
 ) -> list[CpuModel]:
     """Write `assets.extra/cpu_model.onnx` and `cpu_model.int8.onnx` into a version's folder, each if it is good.
 
     The first int8 network has its hidden dense layers in int8, too. If it is refused, a second one has not.
 
     Args:
-        network: Model from float32 (N, image_size, image_size, 3) to logits (N, num_classes), without batch norm.
+        network: Model from float32 (N, image_size, image_size, 3) to outputs as of `name_outputs`, without batch norm.
         folder: Folder of the version. It need not be complete.
         scale, offset, temperature: As of `export_saved_model`.
         calibration: uint8 (N, image_size, image_size, 3), photographs of the training part.
         images: uint8 (M, image_size, image_size, 3), held-out photographs.
         class_indices: int64 (M,), their true classes.
-        expected: float32 (M, num_classes), the SavedModel's answers to them.
+        expected: The SavedModel's scores of them, M rows.
 
     Returns:
         The figures of each network for the metadata. Those of a refused one say why.
@@ -59,7 +61,7 @@ def export_cpu_models(
         path.write_bytes(content)
         choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
         engine = OnnxRuntimeEngine(content, choice, version=folder.name)
-        compared = compare(precision, engine.run(images).probabilities, expected, class_indices, quantised=quantised)
+        compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
         engine.close()
         if compared.refused:
             path.unlink()
@@ -76,21 +78,41 @@ def export_cpu_models(
 
 
 def compare(
-    precision: Precision, found: Probabilities, expected: Probabilities, class_indices: NDArray[np.int64], *,
+    precision: Precision, found: Scores, expected: Scores, class_indices: NDArray[np.int64], *,
     quantised: str = "",
 ) -> CpuModel:  # fmt: skip
-    """Compare a network's answers, float32 (N, num_classes), with the SavedModel's. Say why they are refused, if so."""
-    differences = np.abs(found - expected).max(axis=1)
+    """Compare a network's scores of N photographs with the SavedModel's. Say why they are refused, if so."""
+    differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
+    top1, expected_top1 = (scores.probabilities.argmax(axis=1) for scores in (found, expected))
     facts = {
-        "num_photographs": len(found),
-        "same_top1": float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
-        "accuracy": float(np.mean(found.argmax(axis=1) == class_indices)),
-        "accuracy_of_saved_model": float(np.mean(expected.argmax(axis=1) == class_indices)),
+        "num_photographs": len(top1),
+        "same_top1": float(np.mean(top1 == expected_top1)),
+        "accuracy": float(np.mean(top1 == class_indices)),
+        "accuracy_of_saved_model": float(np.mean(expected_top1 == class_indices)),
         "difference_p99": float(np.quantile(differences, 0.99)),
         "difference_max": float(differences.max()),
     }
     model = CpuModel(precision=precision, quantised=quantised, refused=None, **facts)
-    return model.model_copy(update={"refused": "; ".join(_complaints(model)) or None})
+    complaints = [*_complaints(model), *_column_complaints(precision, found, expected)]
+    return model.model_copy(update={"refused": "; ".join(complaints) or None})
+
+
+def _column_complaints(precision: Precision, found: Scores, expected: Scores) -> Iterator[str]:
+    columns = ((ENERGY, found.energy, expected.energy), (DISTANCE, found.distance, expected.distance))
+    for name, ours, reference in columns:
+        if ours is None or reference is None:
+            if ours is not reference:
+                yield f"the {name} is missing in one of the two"
+            continue
+        differences = np.abs(ours - reference)
+        if precision == "float32":
+            if not (largest := (differences / np.maximum(1, np.abs(reference))).max()) <= _FLOAT32_COLUMN_DIFFERENCE:
+                yield f"the {name} differs by {largest:.2g}, at most {_FLOAT32_COLUMN_DIFFERENCE:.0e} is allowed"
+        elif not np.quantile(differences, 0.99) <= (most := _INT8_COLUMN_DIFFERENCE_P99 * reference.std()):
+            yield (
+                f"the 99th percentile of differences in the {name} is {np.quantile(differences, 0.99):.2g}, at most "
+                f"{most:.2g} is allowed"
+            )
 
 
 def _complaints(model: CpuModel) -> list[str]:

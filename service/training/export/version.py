@@ -11,15 +11,15 @@ import numpy as np
 
 from service.data.dataset import Dataset
 from service.data.split import split_to_json
-from service.engines.engine import EngineInfo
+from service.engines.engine import EngineInfo, Scores
 from service.engines.savedmodel import SavedModelEngine
 from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import Answers, score_photographs
 from service.files import digest_bytes
-from service.store.layout import METADATA_FILE, SPLIT_FILE
+from service.store.layout import DISTANCE, METADATA_FILE, SPLIT_FILE
 from service.store.metadata import Metadata, Network, Preprocessing
-from service.training.calibrate import softmax
+from service.training.calibrate import energies, softmax
 from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models
 from service.training.export.saved_model import check_saved_model, export_saved_model
 from service.training.fit import predict
@@ -40,15 +40,16 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     images, calibration = np.asarray(trained.held_out.images), trained.calibration
     numbers = {"scale": trained.scale, "offset": trained.offset, "temperature": calibration.temperature}
     with keras.device("cpu:0"):  # as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3
-        logits = predict(on_pixels(network, trained.scale, trained.offset), images)["logits"]
-    expected = softmax(logits, calibration.temperature).astype(np.float32)
+        outputs = predict(on_pixels(network, trained.scale, trained.offset), images)
+    probabilities = softmax(outputs["logits"], calibration.temperature).astype(np.float32)
+    expected = Scores(probabilities, energies(outputs["logits"]), outputs.get(DISTANCE))
     export_saved_model(network, folder, **numbers)
-    check_saved_model(folder, images[:_NUM_CHECKED], expected[:_NUM_CHECKED])
+    check_saved_model(folder, images[:_NUM_CHECKED], expected.first(_NUM_CHECKED))
     engine = SavedModelEngine(folder, EngineInfo("savedmodel", "cpu", "float32", "the check of the export"))
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,
-        class_indices=trained.held_out.class_indices, expected=engine.run(images).probabilities,
+        class_indices=trained.held_out.class_indices, expected=engine.run(images),
     )  # fmt: skip
     photographs = dataset.split.photographs["test"]
     paths = tuple(photograph.path for photograph in photographs)
@@ -70,6 +71,8 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         cpu_models=cpu_models,
         temperature=calibration.temperature,
         confidence_threshold=calibration.confidence_threshold,
+        max_energy=calibration.max_energy,
+        max_distance=calibration.max_distance,
         photograph_digest="decoded",
         created=datetime.now(UTC).replace(microsecond=0),
         libraries=_library_versions(),

@@ -10,11 +10,11 @@ from support.exporting import (
     TEMPERATURE,
     build_tiny_network,
     draw_squares,
-    expected_probabilities,
+    expected_scores,
     trained_tiny_network,
 )
 
-from service.engines.engine import Probabilities
+from service.engines.engine import Scores
 from service.imaging.pixels import Pixels
 from service.store.layout import Precision, list_precisions
 from service.store.metadata import CpuModel
@@ -22,19 +22,19 @@ from service.training.export.int8 import int8_model
 from service.training.export.light_model import compare, export_cpu_models
 
 
-def rows(*best: float) -> Probabilities:
+def rows(*best: float) -> Scores:
     """Two classes; the first has these probabilities."""
     first = np.array(best, np.float32)
-    return np.stack([first, 1 - first], axis=1)
+    return Scores(np.stack([first, 1 - first], axis=1))
 
 
 SURE, TRUTH = rows(*[0.9] * 1000), np.zeros(1000, np.int64)
 
 
-def changed(found: Probabilities, *, to: float, count: int) -> Probabilities:
-    found = found.copy()
-    found[:count] = rows(*[to] * count)
-    return found
+def changed(found: Scores, *, to: float, count: int) -> Scores:
+    probabilities = found.probabilities.copy()
+    probabilities[:count] = rows(*[to] * count).probabilities
+    return Scores(probabilities)
 
 
 def test_the_same_answers_are_taken() -> None:
@@ -68,12 +68,37 @@ def test_int8_is_refused_with_the_reason(to: float, count: int, why: str | None)
         assert why in str(model.refused)
 
 
-def export(network: keras.Model, folder: Path, expected: Probabilities | None = None) -> list[CpuModel]:
+SPREAD = np.linspace(-20, -10, 1000, dtype=np.float32)  # its standard deviation is 2.9
+
+
+@pytest.mark.parametrize(
+    ("precision", "found", "why"),
+    [
+        ("float32", SPREAD * np.float32(1.0009), None),
+        ("float32", SPREAD * np.float32(1.0011), "differs by 0.0011, at most 1e-03 is allowed"),
+        ("float32", SPREAD * np.float32(np.nan), "differs by nan"),
+        ("int8", SPREAD + np.float32(1.4), None),
+        ("int8", SPREAD + np.float32(1.6), "is 1.6, at most 1.4 is allowed"),
+        ("int8", SPREAD * np.float32(np.nan), "is nan"),
+        ("int8", None, "is missing in one of the two"),
+    ],
+)
+@pytest.mark.parametrize("name", ["energy", "distance"])
+def test_other_energies_and_distances_are_refused(
+    name: str, precision: Precision, found: np.ndarray | None, why: str | None
+) -> None:
+    ours, reference = (Scores(SURE.probabilities, **{name: column}) for column in (found, SPREAD))
+    refused = compare(precision, ours, reference, TRUTH).refused
+    assert (refused is None) == (why is None)
+    assert why is None or (why in str(refused) and name in str(refused))
+
+
+def export(network: keras.Model, folder: Path, expected: Scores | None = None) -> list[CpuModel]:
     squares, class_indices = draw_squares(range(200, 206))
     return export_cpu_models(
         network, folder, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE,
         calibration=draw_squares(range(4))[0], images=squares, class_indices=class_indices,
-        expected=expected_probabilities(network, squares) if expected is None else expected,
+        expected=expected_scores(network, squares) if expected is None else expected,
     )  # fmt: skip
 
 
@@ -90,7 +115,8 @@ def test_good_networks_are_written_beside_the_savedmodel(tmp_path: Path) -> None
 
 
 def test_refused_networks_are_not(tmp_path: Path) -> None:
-    models = export(trained_tiny_network(), tmp_path, expected=rows(*[0.5] * 30)[:, [0, 1, 0, 1, 0]] / 2.5)
+    wrong = Scores(np.full((30, 5), 0.2, np.float32))
+    models = export(trained_tiny_network(), tmp_path, expected=wrong)
     assert [model.refused is not None for model in models] == [True, True, True]
     assert [model.quantised for model in models] == ["", "convolutions and hidden dense layers", "convolutions"]
     assert precisions_in(tmp_path) == ()
