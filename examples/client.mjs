@@ -22,8 +22,8 @@ async function classify(photograph) {
 
 for (const path of process.argv.slice(2)) {
   try {
-    const { label, probability, confident } = await classify(await readFile(path));
-    console.log(`${path}: ${label} (${(100 * probability).toFixed(1)}%${confident ? "" : ", not confident"})`);
+    const { label, probability, confident, reason } = await classify(await readFile(path));
+    console.log(`${path}: ${label} (${(100 * probability).toFixed(1)}%${confident ? "" : `, ${reason}`})`);
   } catch (error) {
     console.error(`${path}: ${error.message}`);
     process.exitCode = 1;

@@ -18,11 +18,14 @@ _BUSY = (429, 503)
 
 @dataclass(frozen=True)
 class Answer:
-    """Best class of a photograph. `probability` is in [0, 1]."""
+    """Best class of a photograph. `probability` is in [0, 1].
+
+    `doubt` tells why the service is not confident, such as `unlike-training`. None means that it is.
+    """
 
     label: str
     probability: float
-    is_confident: bool
+    doubt: str | None
 
 
 class ServiceProblem(Exception):
@@ -49,7 +52,7 @@ def classify(client: httpx.Client, photograph: bytes) -> Answer:
         problem = response.json()
         raise ServiceProblem(problem["type"].removeprefix("/problems/"), problem["detail"])
     answer = response.json()
-    return Answer(answer["label"], answer["probability"], answer["confident"])
+    return Answer(answer["label"], answer["probability"], answer.get("reason"))
 
 
 def main() -> int:
@@ -67,7 +70,7 @@ def main() -> int:
                 print(f"{path}: {problem.kind}. {problem}", file=sys.stderr)
                 exit_code = 1
             else:
-                doubt = "" if answer.is_confident else ", not confident"
+                doubt = f", {answer.doubt}" if answer.doubt else ""
                 print(f"{path}: {answer.label} ({answer.probability:.1%}{doubt})")
     return exit_code
 

@@ -5,7 +5,9 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
+from service.ranking import Reason
 from service.store.metadata import Metadata
 
 
@@ -33,7 +35,7 @@ class LabelProbability:
     probability: Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictionBody:
     """The answer for one image."""
 
@@ -54,9 +56,16 @@ class PredictionBody:
     model: ModelVersion
     label: Annotated[str, Field(description="The most probable class.")]
     probability: Annotated[float, Field(ge=0, le=1, description="Its probability.")]
-    confident: Annotated[
-        bool, Field(description="False when the probability is below the threshold in the model's metadata.")
-    ]
+    confident: Annotated[bool, Field(description="False when the answer breaks a limit in the model's metadata.")]
+    reason: Annotated[
+        Reason | SkipJsonSchema[None],
+        Field(
+            description="Present only when `confident` is false. `low-probability` means that no class is probable "
+            "enough. `unlike-training` means that the image is unlike the training photographs.",
+            exclude_if=lambda reason: reason is None,
+            json_schema_extra=lambda schema: schema.pop("default", None),
+        ),
+    ] = None
     predictions: Annotated[
         list[LabelProbability], Field(description="Best first. There are top_k of them. All classes sum to 1.")
     ]

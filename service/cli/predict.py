@@ -86,7 +86,7 @@ def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineS
                     scored.probabilities, class_names, top_k, opened.confident_rule,
                     energy=scored.energy, distance=scored.distance,
                 )  # fmt: skip
-                yield Row(scored.path, ranking.scores, ranking.confident)
+                yield Row(scored.path, ranking.scores, ranking.confident, ranking.reason)
 
 
 def _print_table(rows: Sequence[Row]) -> None:
@@ -97,8 +97,8 @@ def _print_table(rows: Sequence[Row]) -> None:
             continue
         best, *others = row.scores
         then = ", ".join(f"{score.label} {score.probability:.1%}" for score in others)
-        probability = f"{best.probability:.1%}{'' if row.confident else ', unsure'}"
-        table.add_row(*map(Text, (_printable(row.path), best.label, probability, then)))
+        doubt = "" if row.confident else f", {row.reason or 'not confident'}"
+        table.add_row(*map(Text, (_printable(row.path), best.label, f"{best.probability:.1%}{doubt}", then)))
     print_result(table)
 
 
@@ -109,6 +109,7 @@ def _print_json(rows: Sequence[Row]) -> None:
             "label": row.scores[0].label if row.scores else None,
             "probability": row.scores[0].probability if row.scores else None,
             "confident": row.confident,
+            "reason": row.reason,
             "predictions": [vars(score) for score in row.scores],
             "error": row.error,
         }
@@ -121,12 +122,12 @@ def _print_csv(rows: Sequence[Row]) -> None:
     num_ranks = max(1, *(len(row.scores) for row in rows))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     ranks = (f"{name}_{rank}" for rank in range(1, num_ranks + 1) for name in ("label", "probability"))
-    writer.writerow(["file", "error", "confident", *ranks])
+    writer.writerow(["file", "error", "confident", "reason", *ranks])
     for row in rows:
         confident = "" if row.confident is None else str(row.confident).lower()
         cells = [cell for score in row.scores for cell in (score.label, score.probability)]
         cells += [""] * (2 * num_ranks - len(cells))
-        writer.writerow([_printable(row.path), row.error or "", confident, *cells])
+        writer.writerow([_printable(row.path), row.error or "", confident, row.reason or "", *cells])
 
 
 def _printable(path: Path) -> str:

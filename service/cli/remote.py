@@ -27,11 +27,15 @@ _MAX_FILE_BYTES = 1024**3  # the service has its own limit
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one file, best first, or its error. `confident` is None with an error."""
+    """Scores of one file, best first, or its error. `confident` is None with an error.
+
+    `reason` tells why an answer is not confident. An older service does not tell it.
+    """
 
     path: Path
     scores: tuple[Score, ...] = ()
     confident: bool | None = None
+    reason: str | None = None
     error: str | None = None
 
 
@@ -96,7 +100,8 @@ def _ask(client: "httpx.Client", address: "httpx.URL", path: Path) -> Row:
         if not response.is_success:
             return Row(path, error=str(answer["detail"]))
         scores = tuple(Score(str(item["label"]), float(item["probability"])) for item in answer["predictions"])
-        return Row(path, scores, bool(answer["confident"]))
+        reason = answer.get("reason")
+        return Row(path, scores, bool(answer["confident"]), None if reason is None else str(reason))
     except (httpx.ConnectError, httpx.ProxyError):
         raise
     except httpx.HTTPError as error:

@@ -12,9 +12,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
-from PIL import ImageFile
+from PIL import Image, ImageFile
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.scripted_server import http, scripted_server
 
@@ -89,6 +90,8 @@ def test_a_folder_gives_a_row_per_photograph_below_it(photographs: Path, capsys:
 
 def test_the_service_and_the_local_model_say_the_same(photographs: Path, url: str, capsys: Capture) -> None:
     (photographs / "broken.jpg").write_text("no image")
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    (photographs / "noise.png").write_bytes(encode(Image.fromarray(noise), "PNG"))
     local_code, local = predict_json(photographs, capsys=capsys)
     remote_code, remote = predict_json(photographs, "--url", url, capsys=capsys)
     assert local_code == remote_code == 1
@@ -97,6 +100,10 @@ def test_the_service_and_the_local_model_say_the_same(photographs: Path, url: st
             **ours, "probability": None, "predictions": None
         }  # fmt: skip
         assert by_label(theirs) == pytest.approx(by_label(ours), abs=1e-5)
+    reasons = {Path(row["file"]).name: (row["confident"], row["reason"]) for row in local}
+    assert reasons["noise.png"] == (False, "unlike-training")
+    assert reasons["sunflowers.jpg"] == (True, None)
+    assert reasons["broken.jpg"] == (None, None)
 
 
 def test_a_bad_file_spoils_only_its_own_row(photographs: Path, capsys: Capture) -> None:
@@ -154,20 +161,21 @@ def test_csv_lines_have_the_same_columns(photographs: Path, capsys: Capture) -> 
     assert main(["predict", str(photographs), "--format", "csv", "--top-k", "2"]) == 1
     captured = capsys.readouterr()
     header, *rows = csv.reader(io.StringIO(captured.out))
-    assert header == ["file", "error", "confident", "label_1", "probability_1", "label_2", "probability_2"]
-    assert {len(row) for row in rows} == {7}
+    assert header == ["file", "error", "confident", "reason", "label_1", "probability_1", "label_2", "probability_2"]
+    assert {len(row) for row in rows} == {8}
     by_file = {Path(row[0]).name: row for row in rows}
     assert by_file["broken, really.jpg"][1] != ""
     assert by_file["roses.jpg"][1] == ""
     assert by_file["roses.jpg"][2] in ("true", "false")
+    assert (by_file["roses.jpg"][3] == "") == (by_file["roses.jpg"][2] == "true")
     assert "\r" not in captured.out
-    assert float(by_file["roses.jpg"][4]) >= float(by_file["roses.jpg"][6])
+    assert float(by_file["roses.jpg"][5]) >= float(by_file["roses.jpg"][7])
 
 
 def test_csv_without_any_scores_has_their_columns(photographs: Path, capsys: Capture) -> None:
     (photographs / "roses.jpg").write_text("no image")
     assert main(["predict", str(photographs / "roses.jpg"), "--format", "csv"]) == 1
-    assert capsys.readouterr().out.splitlines()[0] == "file,error,confident,label_1,probability_1"
+    assert capsys.readouterr().out.splitlines()[0] == "file,error,confident,reason,label_1,probability_1"
 
 
 def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -> None:
@@ -254,9 +262,10 @@ def test_the_limit_of_pixels_holds_for_every_image(photographs: Path, capsys: Ca
 def test_the_table_marks_answers_that_are_not_confident(
     photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    rows = [Row(Path(f"{sure}.jpg"), (Score("roses", 0.9),), confident=sure) for sure in (True, False)]
+    answers = {"a.jpg": (True, None), "b.jpg": (False, "unlike-training"), "c.jpg": (False, None)}
+    rows = [Row(Path(name), (Score("roses", 0.9),), *answer) for name, answer in answers.items()]
     monkeypatch.setattr("service.cli.predict.predict_remotely", lambda *_: iter(rows))
     assert main(["predict", str(photographs), "--url", "http://localhost"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    marked = {word: "unsure" in line for line in lines for word in ("True.jpg", "False.jpg") if word in line}
-    assert marked == {"True.jpg": False, "False.jpg": True}
+    lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg" in line]
+    wanted = ("90.0% ", "90.0%, unlike-training", "90.0%, not confident")  # an older service gives no reason
+    assert [mark in line for mark, line in zip(wanted, lines, strict=True)] == [True] * 3

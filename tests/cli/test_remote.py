@@ -66,6 +66,7 @@ def test_a_file_is_sent_as_the_multipart_field_file(serve: Callable[[Answer], st
 
     url = serve(answer)
     (row,) = predict_remotely(files[:1], 2, f"{url}/")
+    assert row.reason is None
     assert row == Row(files[0], (Score("roses", 0.9), Score("tulips", 0.1)), confident=True)
     path, body = requests[0]
     assert path == "/predict?top_k=2"
@@ -75,10 +76,10 @@ def test_a_file_is_sent_as_the_multipart_field_file(serve: Callable[[Answer], st
 
 
 def test_an_unsure_answer_stays_unsure(serve: Callable[[Answer], str], files: list[Path]) -> None:
-    (row,) = predict_remotely(
-        files[:1], None, serve(lambda *_: (200, json.dumps(GOOD | {"confident": False}).encode()))
-    )
-    assert row.confident is False
+    for reason in ({}, {"reason": "unlike-training"}):
+        answer = json.dumps(GOOD | {"confident": False} | reason).encode()
+        (row,) = predict_remotely(files[:1], None, serve(lambda *_, answer=answer: (200, answer)))
+        assert (row.confident, row.reason) == (False, reason.get("reason"))
 
 
 def test_four_files_are_sent_at_once(serve: Callable[[Answer], str], files: list[Path]) -> None:

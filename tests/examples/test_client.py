@@ -17,7 +17,7 @@ from support.serving import served
 
 CLIENT = REPOSITORY / "examples" / "client.py"
 PHOTO = encode(draw_photograph(3, seed=300))
-ANSWER = http(body=b'{"label": "roses", "probability": 0.9, "confident": true}')
+ANSWER = http(body=b'{"label": "roses", "probability": 0.9, "confident": false, "reason": "unlike-training"}')
 BUSY = http(429, b'{"type": "/problems/overloaded", "detail": "Later."}').replace(b"\r\n", b"\r\nRetry-After: 0\r\n", 1)
 
 
@@ -59,7 +59,8 @@ def test_the_client_asks_a_busy_service_again(client: dict[str, Any]) -> None:
         return BUSY if number < 2 else ANSWER
 
     with scripted_server(script) as server, httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as session:
-        assert client["classify"](session, PHOTO).label == "roses"
+        answer = client["classify"](session, PHOTO)
+    assert (answer.label, answer.doubt) == ("roses", "unlike-training")
     assert len(server.bodies) == 3
 
 

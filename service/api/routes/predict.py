@@ -91,6 +91,7 @@ def _answer(record: RequestRecord, classified: Classified, ranking: Ranking) -> 
         label=best.label,
         probability=best.probability,
         confident=ranking.confident,
+        reason=ranking.reason,
         predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
     )
     timing = ", ".join(f"{stage};dur={duration}" for stage, duration in record.durations_ms.items())

@@ -90,6 +90,26 @@ async def test_top_k_cuts_the_list_and_nothing_else(service: Running) -> None:
         assert answer["predictions"] == everything["predictions"][:top_k]
 
 
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"confidence_threshold": 1, "format": 1}, "low-probability"),
+        ({"confidence_threshold": 1, "max_energy": 0, "max_distance": 1}, "low-probability"),
+        ({"confidence_threshold": 1, "max_energy": -1}, "unlike-training"),
+        ({"max_distance": -1}, "unlike-training"),
+        ({"max_energy": 0, "max_distance": 1}, None),
+    ],
+)
+async def test_an_answer_gives_its_reason_for_doubt(
+    tmp_path: Path, loader: Loader, limits: dict[str, Any], reason: str | None
+) -> None:
+    publish_example(tmp_path, **limits)
+    async with running(tmp_path, loader) as service:
+        answer = await predict(service, PHOTOS[0])
+    assert answer["confident"] == (reason is None)
+    assert ("reason" in answer, answer.get("reason")) == (reason is not None, reason)
+
+
 async def test_an_answer_has_the_engine_s_very_probabilities(
     service: Running,
 ) -> None:
