@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from support.fitting import RECIPE, tiny_network
 
@@ -84,6 +85,10 @@ def test_the_metadata_state_what_was_trained_and_measured(dataset: Dataset, draw
     with closing(open_stored(tmp_path / "store", "drawn", EngineWish("savedmodel", "cpu"))) as local:
         # The digest of the split list is checked here.
         found = evaluate_folder(local, read_folder(drawn_folder), LIMITS, part="test")
+        rule, calibrating = local.confident_rule, local.engine.run(np.asarray(dataset.squares("validation").images))
+    assert rule.max_energy is not None
+    doubts = [rule.doubt(float(row.max()), energy, distance) for row, energy, distance in calibrating.rows()]
+    assert doubts.count(None) >= 0.95 * len(doubts)
     assert not find_differences(stated, found.evaluation)
     assert result.test.to_dict() == found.evaluation.to_dict()
     published = json.loads((result.run / "published.json").read_text(encoding="utf-8"))
