@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.data.folder import read_folder
-from service.data.split import PARTS
+from service.data.parts import PARTS
 from service.engines.open_version import ServedVersion, open_stored
 from service.errors import InvalidParameter, SettingsError
 from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences

@@ -7,7 +7,8 @@ import numpy as np
 
 from service.data.folder import Folder, Photograph
 from service.data.names import join_names, normalise_name
-from service.data.split import Part, parse_split
+from service.data.parts import Part
+from service.data.split import parse_split
 from service.engines.engine import Probabilities
 from service.engines.open_version import ServedVersion
 from service.errors import DatasetError, InvalidVersion

@@ -12,7 +12,8 @@ from support.versions import example_metadata, write_example
 
 from service.data.check import CheckedPhotograph, check_folder
 from service.data.folder import read_folder
-from service.data.split import Part, Split, split_to_json
+from service.data.parts import Part
+from service.data.split import Split, split_to_json
 from service.engines.engine import Scores
 from service.engines.open_version import ServedVersion
 from service.errors import ChangedVersion, DatasetError, InvalidVersion
