@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -145,9 +145,14 @@ def pixels_digest(image: Pixels) -> str:
 
 def has_digest(image: Decoded, digest: str) -> bool:
     """Return whether a split list may hold this digest of a photograph. Format 1 may have that of its sRGB pixels."""
-    return pixels_digest(image.pixels) == digest or (
-        image.profile is not None and pixels_digest(to_srgb(image)) == digest
-    )
+    return digest in list_digests(image)
+
+
+def list_digests(image: Decoded, *, may_be_srgb: bool = True) -> Iterator[str]:
+    """Yield the digests of a photograph that a split list may hold. That of its sRGB pixels is made on demand."""
+    yield pixels_digest(image.pixels)
+    if may_be_srgb and image.profile is not None:
+        yield pixels_digest(to_srgb(image))
 
 
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
