@@ -26,7 +26,7 @@ ARROWS = {
     "wire": {"errors"},
     "workers": {"errors", "machine", "store", "logs", "wire"},
     "engines": {"errors", "installation", "imaging", "ranking", "store", "machine"},
-    "evaluation": {"errors", "files", "imaging", "data", "engines", "store", "machine"},
+    "evaluation": {"errors", "files", "imaging", "data", "engines", "ranking", "store", "machine"},
     "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
     "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},

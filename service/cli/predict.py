@@ -45,7 +45,7 @@ def predict(
     if header and url is None:
         raise UsageError("A model in the store is asked without HTTP. Give --header with --url only.")
     check_headers(header)
-    files = _find_files(paths)
+    files = find_files(paths)
     rows = []
     answers = _predict_locally(files, top_k, settings) if url is None else predict_remotely(files, top_k, url, header)
     with progress_bar("scoring") as progress:
@@ -56,7 +56,8 @@ def predict(
     return 1 if any(row.error for row in rows) else 0
 
 
-def _find_files(paths: Sequence[Path]) -> list[Path]:
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """List the files that these paths name, and the images in folders and below. Raises `UsageError` for none."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():

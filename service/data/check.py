@@ -2,15 +2,17 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 from service import errors
 from service.data.folder import Folder, Photograph
+from service.data.names import join_names
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, NearDuplicates, find_near_duplicates, perceptual_hash
+from service.data.parts import PARTS, Part
 from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits
@@ -39,7 +41,7 @@ class CheckedPhotograph(Photograph):
 
 @dataclass(frozen=True)
 class Finding:
-    """Fault of the data. Each of `files` is `<label>/<file name>`."""
+    """Fault of the data. Each of `files` is a `Photograph.file`."""
 
     kind: str  # a word of this module, or `near-duplicates-apart`, from the split
     files: tuple[str, ...]
@@ -53,11 +55,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """Result of a check: usable `photographs` by (label, file name), and `findings` about the others."""
+    """Result of a check: usable `photographs` by (label, file name), and `findings` about the others.
+
+    `given_parts` are those of a split folder, in the order of `PARTS`. A folder of class folders has none.
+    """
 
     class_names: tuple[str, ...]
     photographs: tuple[CheckedPhotograph, ...]
     findings: tuple[Finding, ...]
+    given_parts: tuple[Part, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -110,7 +116,8 @@ def check_folder(
     """Decode every photograph once and report faults.
 
     Photographs that do not decode are set aside. So are identical ones of one class but the first by name, and all
-    identical ones under two labels. `progress` gets (photographs done, photographs in all), from this thread.
+    identical ones under two labels. Of identical ones in given parts the test part keeps its own, before the validation
+    part. `progress` gets (photographs done, photographs in all), from this thread.
     """
     results: list[CheckedPhotograph | Finding] = []
     executor = ThreadPoolExecutor(count_cores())  # Pillow and hashlib release the interpreter lock
@@ -125,9 +132,9 @@ def check_folder(
     readable = [result for result in results if isinstance(result, CheckedPhotograph)]
     duplicates, set_aside = _find_duplicates(readable)
     usable = tuple(photograph for photograph in readable if photograph not in set_aside)
-    check = DataCheck(folder.class_names, usable, ())
+    check = DataCheck(folder.class_names, usable, (), folder.given_parts)
     findings += [*duplicates, *_describe_near_duplicates(check), *_judge_class_sizes(check.class_sizes)]
-    return DataCheck(folder.class_names, usable, tuple(findings))
+    return replace(check, findings=(*findings, *_describe_given_parts(check)))
 
 
 def pixels_digest(image: Pixels) -> str:
@@ -138,9 +145,14 @@ def pixels_digest(image: Pixels) -> str:
 
 def has_digest(image: Decoded, digest: str) -> bool:
     """Return whether a split list may hold this digest of a photograph. Format 1 may have that of its sRGB pixels."""
-    return pixels_digest(image.pixels) == digest or (
-        image.profile is not None and pixels_digest(to_srgb(image)) == digest
-    )
+    return digest in list_digests(image)
+
+
+def list_digests(image: Decoded, *, may_be_srgb: bool = True) -> Iterator[str]:
+    """Yield the digests of a photograph that a split list may hold. That of its sRGB pixels is made on demand."""
+    yield pixels_digest(image.pixels)
+    if may_be_srgb and image.profile is not None:
+        yield pixels_digest(to_srgb(image))
 
 
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
@@ -158,7 +170,8 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
     identity = pixels_digest(pixels), perceptual_hash(pixels)
-    return CheckedPhotograph(path, photograph.label, *identity, folder_name=photograph.folder_name)
+    names = photograph.folder_name, photograph.part_folder
+    return CheckedPhotograph(path, photograph.label, *identity, folder_name=names[0], part_folder=names[1])
 
 
 def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Finding], set[CheckedPhotograph]]:
@@ -174,9 +187,11 @@ def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Fin
             findings.append(Finding("two-labels", files, detail))
             set_aside.update(group)
         elif len(group) > 1:
-            files = tuple(photograph.file for photograph in group[1:])
-            findings.append(Finding("duplicate", files, f"Same pixels as {group[0].file}, which alone is used."))
-            set_aside.update(group[1:])
+            kept = max(group, key=lambda photograph: PARTS.index(photograph.part or "train"))  # the first of the equal
+            others = [photograph for photograph in group if photograph is not kept]
+            files = tuple(photograph.file for photograph in others)
+            findings.append(Finding("duplicate", files, f"Same pixels as {kept.file}, which alone is used."))
+            set_aside.update(others)
     return findings, set_aside
 
 
@@ -196,13 +211,23 @@ def _describe_near_duplicates(check: DataCheck) -> list[Finding]:
         for group in groups
     ]
     if check.sequences:
-        detail = (
-            f"Most photographs of {', '.join(check.sequences)} show nearly the same, as those of a fixed camera do. "
-            "Each of these classes is split in the order of its file names. Added photographs can move others to "
+        how = (
+            "The parts are as given, so the accuracy holds for this scene alone."
+            if check.given_parts
+            else "Each of these classes is split in the order of its file names. Added photographs can move others to "
             "another part. Name the files in the order of taking."
         )
-        findings.append(Finding("sequence", (), detail))
+        what = f"Most photographs of {', '.join(check.sequences)} show nearly the same, as those of a fixed camera do."
+        findings.append(Finding("sequence", (), f"{what} {how}"))
     return findings
+
+
+def _describe_given_parts(check: DataCheck) -> list[Finding]:
+    if not check.given_parts:
+        return []
+    drawn = " ".join(f"The {part} part is drawn from train." for part in PARTS if part not in check.given_parts)
+    detail = f"The folder gives the parts {join_names(check.given_parts)}. They are taken as they are. {drawn}"
+    return [Finding("given-split", (), detail.rstrip())]
 
 
 def _judge_class_sizes(sizes: dict[str, int]) -> list[Finding]:

@@ -8,8 +8,10 @@ import numpy as np
 from service.data.batches import LabelledPixels, load_full_images, load_squares
 from service.data.check import DataCheck, check_folder
 from service.data.folder import Folder
+from service.data.given_split import take_given_split
 from service.data.losses import describe_losses, refuse_lost_classes
-from service.data.split import Part, Split, split_photographs
+from service.data.parts import Part
+from service.data.split import Split, split_photographs
 from service.errors import DatasetError
 from service.imaging.limits import ImageLimits, ResizeRule
 
@@ -71,7 +73,7 @@ def open_dataset(
     checking: Callable[[int, int], None] | None = None,
     found: Callable[[DataCheck], None] | None = None,
 ) -> Dataset:
-    """Check a folder, as `read_folder` lists it, and split its photographs.
+    """Check a folder, as `read_folder` lists it, and split its photographs. A split folder keeps its parts.
 
     `checking` is called with the numbers of checked photographs and of all, `found` with the check before the split.
 
@@ -83,6 +85,7 @@ def open_dataset(
         found(check)
     refuse_lost_classes(check)
     try:
-        return Dataset(check, split_photographs(check, seed), limits)
+        split = take_given_split(check, seed) if check.given_parts else split_photographs(check, seed)
     except DatasetError as error:
         raise DatasetError(f"{error} {describe_losses(check)}".rstrip()) from error
+    return Dataset(check, split, limits)

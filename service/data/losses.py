@@ -30,7 +30,7 @@ def describe_losses(check: DataCheck, labels: Sequence[str] | None = None) -> st
     files: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     num_alike = 0
     for finding in check.findings:
-        chosen = [file for file in finding.files if labels is None or normalise_name(file.split("/")[0]) in labels]
+        chosen = [file for file in finding.files if labels is None or normalise_name(file.split("/")[-2]) in labels]
         if finding.kind in _UNUSED:
             key = finding.kind, finding.detail if finding.kind in _BY_DETAIL else ""
             files[key] += [(file, finding.detail) for file in chosen]

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from service.data.names import join_names, normalise_name
+from service.data.parts import find_part
 
 _MADE_BY_SYSTEMS = frozenset(
     map(str.casefold, (
@@ -32,7 +33,6 @@ _OUR_FILES = ("data_check.json", "*/data_check.json", "[0-9]*/saved_model.pb", "
 _PHOTOGRAPH_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 )
-_PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"))
 _DEPTH, _MOST_FOLDERS, _MOST_INNER = 3, 500, 5
 """Levels to search below the folder, folders to list, and folders to name of one class."""
 
@@ -56,6 +56,16 @@ def is_made_by_program(folder: Path) -> bool:
     )
 
 
+def find_part_folders(folders: Sequence[Path], *, may_lack_train: bool) -> list[Path]:
+    """Return these folders if they make a split: two or more, each named as a part and with class folders alone.
+
+    Otherwise the list is empty. Without `may_lack_train` one of them must be of training.
+    """
+    parts = {find_part(folder.name) for folder in folders if _is_part(folder)}
+    has_train = may_lack_train or "train" in parts
+    return list(folders) if len(folders) >= 2 and has_train and all(map(_is_part, folders)) else []
+
+
 def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classes: bool) -> str | None:
     """Describe the fault of a folder whose photographs do not lie directly in class folders. None means no fault.
 
@@ -65,7 +75,7 @@ def describe_shape(path: Path, class_folders: Sequence[Path], *, may_lack_classe
     full = [folder for folder in class_folders if folder not in deeper and _holds_file(folder)]
     min_classes = 1 if may_lack_classes else 2
     if _count_classes(filter(_holds_photograph, class_folders)) < min_classes and (meant := _find_meant(class_folders)):
-        return _describe_meant(path, meant)
+        return _describe_meant(path, meant, class_folders)
     if deeper:
         return _describe_deeper(path, deeper)
     if not class_folders and _holds_photograph(path):
@@ -86,21 +96,37 @@ def _count_classes(folders: Iterable[Path]) -> int:
     return len({normalise_name(folder.name) for folder in folders})
 
 
-def _describe_meant(path: Path, meant: Sequence[Path]) -> str:
+def _describe_meant(path: Path, meant: Sequence[Path], class_folders: Sequence[Path]) -> str:
     if len(meant) == 1:
         return f"The class folders are not in {path} itself, but in {meant[0]}. Give {meant[0]} instead."
     names = join_names([folder.name for folder in meant])
-    if all(folder.name.casefold() in _PARTS for folder in meant):
-        first = next((folder for folder in meant if folder.name.casefold().startswith("train")), meant[0])
-        return (
-            f"{path} holds the parts {names}, and each part holds class folders. Training divides one folder per "
-            f"class into its own parts. Merge the parts class by class, or give one of them, such as {first}."
-        )
+    if len(parts := list(filter(_is_part, meant))) >= 2:
+        return _describe_parts(path, parts, class_folders)
     inner = join_names([str(folder.relative_to(path)) for part in meant for folder in _subfolders(part)])
     return (
         f"The photographs lie one level too deep, in {inner} of {path}. A class folder must hold its photographs "
         f"itself. Move them up into {names}, or give the folder whose subfolders are the classes, such as {meant[0]}."
     )
+
+
+def _describe_parts(path: Path, parts: Sequence[Path], class_folders: Sequence[Path]) -> str:
+    names, parent = join_names([folder.name for folder in parts]), parts[0].parent
+    if parent != path:
+        return f"The parts {names} are not in {path} itself, but in {parent}. Give {parent} instead."
+    if others := [folder.name for folder in class_folders if not _is_part(folder)]:
+        return (
+            f"{path} holds the parts {names}, but also {join_names(others)}. Of a split folder each folder is called "
+            f"train, validation or test, and holds class folders alone. Rename {join_names(others)}, or move it out."
+        )
+    return (
+        f"{path} holds the parts {names}, but none to train on. Add a folder train with class folders, or give one of "
+        f"them, such as {parts[0]}."
+    )
+
+
+def _is_part(folder: Path) -> bool:
+    is_named_so = find_part(folder.name) is not None
+    return is_named_so and not _holds_photograph(folder) and any(map(_holds_photograph, _subfolders(folder)))
 
 
 def _describe_deeper(path: Path, deeper: dict[Path, list[Path]]) -> str:

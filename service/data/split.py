@@ -9,19 +9,19 @@ import hashlib
 import json
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from service.data.check import CheckedPhotograph, DataCheck, Finding
 from service.data.folder import describe_odd_name
+from service.data.parts import PARTS, Part, find_part
 from service.errors import DatasetError
 
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.70, 0.15, 0.15)
 
 _MOST_SEEDS, _MOST_CHOICES = 200, 200_000  # limits of the search for a better seed: about a second
@@ -45,6 +45,11 @@ def split_photographs(check: DataCheck, seed: int, fractions: tuple[float, float
     """
     if min(fractions) <= 0 or not math.isclose(sum(fractions), 1):
         raise DatasetError(f"The split needs three fractions above 0 with sum 1, not {fractions}.")
+    return draw_parts(check, seed, fractions)
+
+
+def draw_parts(check: DataCheck, seed: int, fractions: tuple[float, float, float]) -> Split:
+    """Divide as `split_photographs`. A part whose fraction is 0 stays empty."""
     split = _split(check, seed, fractions)
     if gaps := _find_gaps(check, split):
         seeds = range(min(_MOST_SEEDS, _MOST_CHOICES // max(1, len(check.photographs))))
@@ -66,22 +71,24 @@ def choose_part(seed: int, pixels_digest: str, fractions: tuple[float, float, fl
     position = int.from_bytes(digest[:8]) / 2**64
     if position < fractions[0]:
         return "train"
-    return "validation" if position < fractions[0] + fractions[1] else "test"
+    return "validation" if position < fractions[0] + fractions[1] or not fractions[2] else "test"
 
 
 def _split(check: DataCheck, seed: int, fractions: tuple[float, float, float]) -> Split:
     parts = {photograph: choose_part(seed, photograph.pixels_digest, fractions) for photograph in check.photographs}
     for sequence in _find_sequences(check):
         parts |= _cut_sequence(sequence, fractions)
-    findings = [finding for group in check.near_duplicates for finding in _set_aside(group, parts)]
+    findings = []
+    for group in check.near_duplicates:
+        votes = Counter(parts[photograph] for photograph in group)
+        # On a tie the smaller part keeps its own.
+        findings += set_aside(group, parts, max(votes, key=lambda part: (votes[part], PARTS.index(part))))
     photographs = {part: tuple(photograph for photograph in parts if parts[photograph] == part) for part in PARTS}
     return Split(seed, fractions, photographs, tuple(findings))
 
 
-def _set_aside(group: tuple[CheckedPhotograph, ...], parts: dict[CheckedPhotograph, Part]) -> list[Finding]:
-    """Take members out of `parts`, but those in the part with most. On a tie the smaller part keeps its own."""
-    votes = Counter(parts[photograph] for photograph in group)
-    winner = max(votes, key=lambda part: (votes[part], PARTS.index(part)))
+def set_aside(group: Sequence[CheckedPhotograph], parts: dict[CheckedPhotograph, Part], winner: Part) -> list[Finding]:
+    """Take the members of a group out of `parts`, but those in the part `winner`. Name each."""
     kept = next(photograph for photograph in group if parts[photograph] == winner)
     return [
         Finding(
@@ -113,7 +120,7 @@ def _natural_order(photograph: CheckedPhotograph) -> tuple[list[str | int], str]
 def _cut_sequence(
     units: Sequence[Sequence[CheckedPhotograph]], fractions: tuple[float, float, float]
 ) -> dict[CheckedPhotograph, Part]:
-    """Cut a class between units, as near to the fractions as can be. Each part gets a unit if there are three."""
+    """Cut a class between units, as near to the fractions as can be. Each part gets a unit if there are enough."""
     before = [0]  # photographs before each unit
     for unit in units:
         before.append(before[-1] + len(unit))
@@ -121,18 +128,18 @@ def _cut_sequence(
     def find_cut(fraction: float, first: int, last: int) -> int:
         return min(range(first, last + 1), key=lambda cut: abs(before[cut] - fraction * before[-1]), default=len(units))
 
-    to_validation = find_cut(fractions[0], 1, len(units) - 2)
-    to_test = find_cut(fractions[0] + fractions[1], to_validation + 1, len(units) - 1)
-    return {
-        photograph: "train" if place < to_validation else "validation" if place < to_test else "test"
-        for place, unit in enumerate(units)
-        for photograph in unit
-    }
+    drawn = [(part, fraction) for part, fraction in zip(PARTS, fractions, strict=True) if fraction]
+    cuts: list[int] = []
+    for place in range(1, len(drawn)):
+        share = sum(fraction for _, fraction in drawn[:place])
+        cuts.append(find_cut(share, max(cuts, default=0) + 1, len(units) - len(drawn) + place))
+    return {photograph: drawn[bisect_right(cuts, place)][0] for place, unit in enumerate(units) for photograph in unit}
 
 
 def _find_gaps(check: DataCheck, split: Split) -> dict[str, list[Part]]:
-    present = {part: {photograph.label for photograph in split.photographs[part]} for part in PARTS}
-    gaps = {label: [part for part in PARTS if label not in present[part]] for label in check.class_names}
+    drawn = [part for part, fraction in zip(PARTS, split.fractions, strict=True) if fraction]
+    present = {part: {photograph.label for photograph in split.photographs[part]} for part in drawn}
+    gaps = {label: [part for part in drawn if label not in present[part]] for label in check.class_names}
     return {label: parts for label, parts in gaps.items() if parts}
 
 
@@ -149,15 +156,16 @@ def _describe_gaps(check: DataCheck, seed: int, gaps: Mapping[str, list[Part]]) 
 
 def _count_enough(num_classes: int, fractions: tuple[float, float, float]) -> int:
     """Return how many photographs a class needs, so that 19 of 20 seeds leave no class out of a part."""
-    log_misses = [math.log(1 - fraction) for fraction in fractions]
-    smallest = max(log_misses)  # of the smallest part
-    return math.ceil(math.log(0.05 / (len(PARTS) * num_classes)) / smallest)
+    drawn = [fraction for fraction in fractions if fraction]
+    log_miss = math.log(1 - min(drawn))  # of the smallest part
+    return math.ceil(math.log(0.05 / (len(drawn) * num_classes)) / log_miss)
 
 
 def _valid_file(file: str) -> str:
     names = file.split("/")
-    if len(names) != 2 or any(not name or name.startswith(".") or describe_odd_name(name) for name in names):
-        raise ValueError("must be <label>/<file name>")
+    is_right = len(names) == 2 or (len(names) == 3 and find_part(names[0]))
+    if not is_right or any(not name or name.startswith(".") or describe_odd_name(name) for name in names):
+        raise ValueError("must be <label>/<file name>, or <part>/<label>/<file name>")
     return file
 
 

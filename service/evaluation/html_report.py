@@ -45,10 +45,12 @@ def render_page(
     rule: ResizeRule,
     limits: ImageLimits,
     more: Sequence[Section] = (),
+    note: str = "",
 ) -> str:
     """Render the page as an HTML document that needs no other file.
 
-    Wrong answers are read again and shown, most confident first. The sections `more` follow the evaluation's own.
+    Wrong answers are read again and shown, most confident first. The sections `more` follow the evaluation's own. The
+    `note` stands before all of them.
     """
     sections = [
         Section("Result", f"<pre>{html.escape(summarise(evaluation))}</pre>{_class_table(evaluation)}"),
@@ -60,10 +62,10 @@ def render_page(
         *more,
     ]
     body = "".join(f"<h2>{html.escape(section.heading)}</h2>{section.body}" for section in sections)
-    title = html.escape(title)
+    title, note = html.escape(title), f"<p><b>{html.escape(note)}</b></p>" if note else ""
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}</html>\n"
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{note}{body}</html>\n"
     )
     return page.encode(errors="backslashreplace").decode()  # a folder's name need not be UTF-8
 

@@ -1,6 +1,6 @@
 """Scores of photographs, with the decoder, the resize rule and the engine of serving."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from service.errors import DatasetError, ImageError, InvalidImage, OutOfMemory
 from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits, ResizeRule
-from service.imaging.pixels import Pixels
+from service.imaging.pixels import Decoded, Pixels
 from service.imaging.resize import resize
 from service.machine import count_cores
 
@@ -27,7 +27,8 @@ _NO_DIGESTS: Mapping[Path, str] = {}
 class ScoredImage:
     """Probabilities of one photograph, float32, shape (num_classes,), or its error.
 
-    An energy or a distance of None is no output of the network.
+    An energy or a distance of None is no output of the network. `is_learned` tells whether the version has learned from
+    the photograph. None means that this is unknown.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class ScoredImage:
     error: ImageError | None
     energy: float | None = None
     distance: float | None = None
+    is_learned: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,27 +55,29 @@ def score_each(
     limits: ImageLimits,
     *,
     pixels_digests: Mapping[Path, str] = _NO_DIGESTS,
+    is_learned: Callable[[Decoded], bool] | None = None,
     decode_threads: int = 0,
 ) -> Iterator[ScoredImage]:
     """Score photographs in order. A photograph that cannot be scored yields its error.
 
     The next batch is decoded while the engine runs one. Memory holds at most two batches of squares, and one full
     image per decoding thread. 0 threads means one more than cores. A photograph with one of `pixels_digests` is refused
-    unless it has that (`has_digest`). Raises `EngineFailed`, or `OutOfMemory`. Then no photograph is at fault.
+    unless it has that (`has_digest`). `is_learned` is asked about each decoded photograph, on a decoding thread. Raises
+    `EngineFailed`, or `OutOfMemory`. Then no photograph is at fault.
     """
 
-    def load(path: Path) -> Pixels:
+    def load(path: Path) -> tuple[Pixels, bool | None]:
         try:
             image = decode_image(_read(path, limits), limits)
             if path in pixels_digests and not has_digest(image, pixels_digests[path]):
                 raise InvalidImage("The photograph has changed since the split was made. Put the original back.")
-            return resize(image, rule)
+            return resize(image, rule), is_learned(image) if is_learned else None
         except OutOfMemory as error:
             raise OutOfMemory(f"{path}: {error}") from error
 
     executor = ThreadPoolExecutor(decode_threads or count_cores() + 1, thread_name_prefix="decode")
     try:
-        decoding: list[tuple[Path, Future[Pixels]]] = []
+        decoding: list[tuple[Path, Future[tuple[Pixels, bool | None]]]] = []
         for start in range(0, len(paths), BATCH_SIZE):
             batch = decoding
             decoding = [(path, executor.submit(load, path)) for path in paths[start : start + BATCH_SIZE]]
@@ -105,14 +109,16 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
         raise InvalidImage(f"It cannot be read ({error.strerror}). Check the path and its rights.") from error
 
 
-def _score_batch(engine: Engine, decoding: Sequence[tuple[Path, Future[Pixels]]]) -> Iterator[ScoredImage]:
+def _score_batch(
+    engine: Engine, decoding: Sequence[tuple[Path, Future[tuple[Pixels, bool | None]]]]
+) -> Iterator[ScoredImage]:
     errors = [future.exception() for _, future in decoding]
-    squares = [future.result() for (_, future), error in zip(decoding, errors, strict=True) if error is None]
+    squares = [future.result()[0] for (_, future), error in zip(decoding, errors, strict=True) if error is None]
     rows = iter(engine.run(np.stack(squares)).rows() if squares else ())
-    for (path, _), error in zip(decoding, errors, strict=True):
+    for (path, future), error in zip(decoding, errors, strict=True):
         if error is None:
             probabilities, energy, distance = next(rows)
-            yield ScoredImage(path, probabilities, None, energy, distance)
+            yield ScoredImage(path, probabilities, None, energy, distance, future.result()[1])
         elif isinstance(error, ImageError):
             yield ScoredImage(path, None, error)
         else:

@@ -10,10 +10,11 @@ from service.evaluation.metrics import Evaluation
 _WIDEST_MATRIX = 20  # classes above which the most frequent confusions are listed instead of a matrix
 
 
-def render_evaluation(evaluation: Evaluation, title: str) -> RenderableType:
-    """Render the whole report."""
+def render_evaluation(evaluation: Evaluation, title: str, note: str = "") -> RenderableType:
+    """Render the whole report. The note stands below the title, in bold."""
     return Group(
         Text(title, style="bold"),
+        *([Text(note, style="bold")] if note else []),
         Text(summarise(evaluation)),
         _class_table(evaluation),
         _confusion_table(evaluation) if len(evaluation.class_names) <= _WIDEST_MATRIX else _confusion_list(evaluation),

@@ -102,8 +102,9 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
     The device counts only where the recipe trains on each. Else another machine can go on with a run.
     """
     check = dataset.check
-    # Where a class is split by sequence, its file names decide who is learned from.
+    # Where a class is split by sequence, its file names decide who is learned from. A split folder says it itself.
     names = [one.file for one in check.photographs if one.label in check.sequences]
+    names += sorted(f"{one.part}/{one.pixels_digest}" for one in check.photographs if one.part)
     place = device if recipe.every_device else None
     values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
     return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import shutil
 import threading
@@ -5,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 
 from service.cli.main import main
@@ -131,20 +134,99 @@ def test_check_fails_when_photographs_have_changed(folder: Path, capsys: Capture
     assert "has changed since the split was made" in capsys.readouterr().err
 
 
-def test_an_unwritable_report_is_refused_before_the_measurement(
+def test_an_unwritable_place_is_refused_before_the_measurement(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     measured: list[object] = []
     monkeypatch.setattr("service.cli.evaluate.evaluate_folder", lambda *_, **__: measured.append(True))
-    for report in (tmp_path / "nowhere" / "report.html", tmp_path):
-        assert main(["evaluate", str(folder), "--report", str(report)]) == 2
-        assert "Name a file, in a folder that exists" in capsys.readouterr().err
+    for flag in ("--report", "--mistakes"):
+        for place in (tmp_path / "nowhere" / "report.html", tmp_path):
+            assert main(["evaluate", str(folder), flag, str(place)]) == 2
+            assert f"{flag} is '{place}'. Name a file, in a folder that exists" in capsys.readouterr().err
+    for flag, place, said in (
+        ("--copy-mistakes", folder.parent, "Name a new or an empty folder"),
+        ("--copy-mistakes", folder / "wrong", "Name a folder outside"),
+        ("--none-of-these", tmp_path / "nowhere", "Name a folder of images"),
+    ):
+        assert main(["evaluate", str(folder), flag, str(place)]) == 2
+        assert said in capsys.readouterr().err
     assert not measured
 
 
 def test_a_report_is_written(folder: Path, tmp_path: Path) -> None:
     assert main(["evaluate", str(folder), "--report", str(tmp_path / "report.html")]) == 0
     assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def draw_learned(folder: Path, label: str = "roses") -> Path:
+    """Draw a photograph of the version's training part."""
+    path = folder / label / "learned.jpg"
+    path.write_bytes(encode(draw_photograph(CLASS_NAMES.index(label), seed=100)))
+    return path
+
+
+def test_learned_photographs_are_counted_apart(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    draw_learned(folder)
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["learned"] == {"num_photographs": 1, "num_correct": 1, "accuracy": 1.0}
+    unseen = document["unseen"]
+    assert unseen["num_photographs"] == document["num_photographs"] - 1 == 40
+    assert unseen["num_correct"] == document["num_correct"] - 1
+    assert main(["evaluate", str(folder), "--report", str(tmp_path / "report.html")]) == 0
+    said = f"Unseen {unseen['num_correct']} of 40 right"
+    out = capsys.readouterr().out
+    assert said in out
+    assert f"{unseen['num_correct']} of 40 photographs, 95 % interval" in out
+    assert said in (tmp_path / "report.html").read_text()
+
+
+def test_a_folder_of_learned_photographs_alone_is_warned_of(folder: Path, capsys: Capture) -> None:
+    for path in (folder / "roses").iterdir():
+        path.unlink()
+    draw_learned(folder)
+    shutil.move(folder / "roses", folder.parent / "learned" / "roses")
+    assert main(["evaluate", str(folder.parent / "learned")]) == 0
+    assert "WARNING: version 1 has learned from all 1 photographs" in capsys.readouterr().out
+    assert main(["evaluate", str(folder.parent / "learned"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "WARNING: version 1 has learned from all 1 photographs" in captured.err
+    assert json.loads(captured.out)["unseen"] == {"num_photographs": 0, "num_correct": 0, "accuracy": None}
+
+
+def test_mistakes_are_listed_and_copied(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copy(draw_learned(folder), folder / "tulips" / "a rose.jpg")
+    table, copies = tmp_path / "wrong.csv", tmp_path / "wrong"
+    assert main(["evaluate", str(folder), "--mistakes", str(table), "--copy-mistakes", str(copies)]) == 0
+    rows = list(csv.DictReader(io.StringIO(table.read_text(), newline="")))
+    assert list(rows[0]) == ["path", "truth", "answer", "probability", *CLASS_NAMES]
+    (row,) = [row for row in rows if row["path"].endswith("a rose.jpg")]
+    assert (row["truth"], row["answer"], row["probability"]) == ("tulips", "roses", row["roses"])
+    assert (copies / "tulips" / "roses" / "a rose.jpg").read_bytes() == Path(row["path"]).read_bytes()
+    out = capsys.readouterr().out
+    assert f"{len(rows)} mistakes are listed in {table}." in out
+    assert f"{len(rows)} mistakes are copied to {copies}." in out
+
+
+def test_the_rule_of_confident_is_measured_on_other_images(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "others" / "deep").mkdir(parents=True)
+    for value in (0, 128, 255):
+        Image.new("RGB", (32, 32), (value, value, 255)).save(tmp_path / "others" / "deep" / f"{value}.png")
+    arguments = ["evaluate", str(folder), "--none-of-these", str(tmp_path / "others")]
+    assert main([*arguments, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["none_of_these"]
+    assert main(["predict", str(tmp_path / "others"), "--format", "json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert measured["num_images"] == len(answers) == 3
+    assert measured["num_not_confident"] == [answer["confident"] for answer in answers].count(False)
+    assert main(["predict", str(folder), "--format", "json"]) == 0
+    kept = [answer["confident"] for answer in json.loads(capsys.readouterr().out)].count(True)
+    assert measured["kept"] == {"num_photographs": 40, "num_confident": kept, "share": kept / 40}
+    (tmp_path / "others" / "broken.jpg").write_text("no image")
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert f"not confident, {measured['num_not_confident']} of 3 images" in captured.out
+    assert "broken.jpg" in captured.err
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from service.data import dataset as dataset_module
 from service.data.check import DataCheck
 from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
-from service.data.split import PARTS
+from service.data.parts import PARTS
 from service.errors import DatasetError
 from service.imaging.limits import ImageLimits
 

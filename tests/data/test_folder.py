@@ -134,3 +134,47 @@ def test_a_folder_to_evaluate_may_have_one_class(tmp_path: Path) -> None:
     folder = read_folder(_make(tmp_path, "roses/1.jpg"), may_lack_classes=True)
     assert folder.class_names == ("roses", "tulips")
     assert [photograph.file for photograph in folder.photographs] == ["roses/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        (("train", "val", "test"), ("train", "validation", "test")),
+        (("Training", "VALIDATION", "Testing"), ("train", "validation", "test")),
+        (("train", "valid"), ("train", "validation")),
+        (("test", "train"), ("train", "test")),
+    ],
+)
+def test_folders_named_as_parts_are_the_split(tmp_path: Path, names: tuple[str, ...], given: tuple[str, ...]) -> None:
+    folder = read_folder(_make(tmp_path, "notes.txt", *(f"{name}/{label}/1.jpg" for name in names for label in "ba")))
+    assert folder.class_names == ("a", "b")
+    assert folder.given_parts == given
+    assert sorted(photograph.file for photograph in folder.photographs) == sorted(
+        f"{name}/{label}/1.jpg" for name in names for label in "ab"
+    )
+    for photograph in folder.photographs:
+        assert photograph.path == tmp_path / photograph.file
+        assert photograph.part is not None
+        assert photograph.part[:2] == photograph.file[:2].lower()
+
+
+def test_classes_called_train_and_test_stay_classes(tmp_path: Path) -> None:
+    folder = read_folder(_make(tmp_path, "train/1.jpg", "test/1.jpg", "test/2.jpg"))
+    assert (folder.class_names, folder.given_parts) == (("test", "train"), ())
+    assert [photograph.file for photograph in folder.photographs] == ["test/1.jpg", "test/2.jpg", "train/1.jpg"]
+
+
+def test_a_class_that_a_part_lacks_is_named(tmp_path: Path) -> None:
+    _make(tmp_path, *(f"{part}/{label}/1.jpg" for part in ("train", "test") for label in "ab"), "test/c/1.jpg")
+    with pytest.raises(DatasetError, match="The part train has no usable photograph of c") as raised:
+        read_folder(tmp_path)
+    assert "seed" not in str(raised.value)
+    assert read_folder(tmp_path, may_lack_classes=True).class_names == ("a", "b", "c")
+    _make(tmp_path, "train/c/1.jpg", "train/d/1.jpg")
+    with pytest.raises(DatasetError, match="The part test has no usable photograph of d"):
+        read_folder(tmp_path)
+
+
+def test_one_class_in_all_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="needs at least two classes, but has only a"):
+        read_folder(_make(tmp_path, "train/a/1.jpg", "test/a/1.jpg"))

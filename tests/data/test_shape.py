@@ -65,12 +65,30 @@ def test_one_class_with_its_photographs_deeper_is_named(tmp_path: Path, may_lack
     assert "Move them up into daisy and lilies" in message
 
 
-@pytest.mark.parametrize("parts", [("test", "train", "val"), ("Test", "Training", "Validation")])
-def test_a_folder_of_parts_is_called_so(tmp_path: Path, parts: tuple[str, str, str], may_lack_classes: bool) -> None:
-    _make(tmp_path, *(f"{part}/{label}/1.jpg" for part in parts for label in ("roses", "tulips")))
-    message = _refusal(tmp_path, may_lack_classes)
-    assert "holds the parts {}, {} and {}".format(*parts) in message
-    assert message.endswith(f"such as {tmp_path / parts[1]}.")
+def _make_parts(folder: Path, *parts: str) -> Path:
+    return _make(folder, *(f"{part}/{label}/1.jpg" for part in parts for label in ("roses", "tulips")))
+
+
+@pytest.mark.parametrize("other", ["dev/roses/1.jpg", "more/1.jpg", "train/1.jpg", "valid/notes.txt"])
+def test_a_folder_that_is_no_part_is_named(tmp_path: Path, other: str) -> None:
+    _make(_make_parts(tmp_path, "train", "Val", "testing"), other.replace("roses", "tulips"), other)
+    assert f"but also {other.split('/')[0]}. " in _refusal(tmp_path, may_lack_classes=False)
+
+
+def test_parts_that_lie_deeper_are_named(tmp_path: Path, may_lack_classes: bool) -> None:
+    _make_parts(tmp_path / "data", "train", "test")
+    assert _refusal(tmp_path, may_lack_classes).endswith(f"Give {tmp_path / 'data'} instead.")
+
+
+def test_parts_without_one_to_train_on_are_refused(tmp_path: Path) -> None:
+    _make_parts(tmp_path, "val", "test")
+    assert "but none to train on. Add a folder train" in _refusal(tmp_path, may_lack_classes=False)
+    assert read_folder(tmp_path, may_lack_classes=True).given_parts == ("validation", "test")
+
+
+def test_photographs_below_a_class_of_a_part_are_named(tmp_path: Path, may_lack_classes: bool) -> None:
+    _make(_make_parts(tmp_path, "train", "test"), "test/lilies/2024/1.jpg")
+    assert "photographs of lilies lie deeper, in lilies/2024" in _refusal(tmp_path, may_lack_classes)
 
 
 def test_a_class_folder_alone_names_its_parent(tmp_path: Path, may_lack_classes: bool) -> None:

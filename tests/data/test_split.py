@@ -16,14 +16,8 @@ from hypothesis import strategies as st
 
 from service.data.check import CheckedPhotograph, DataCheck
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS
-from service.data.split import (
-    PARTS,
-    Split,
-    choose_part,
-    parse_split,
-    split_photographs,
-    split_to_json,
-)
+from service.data.parts import PARTS
+from service.data.split import Split, choose_part, parse_split, split_photographs, split_to_json
 from service.errors import DatasetError
 from service.store.layout import SPLIT_FILE
 

@@ -12,13 +12,16 @@ from support.versions import example_metadata, write_example
 
 from service.data.check import CheckedPhotograph, check_folder
 from service.data.folder import read_folder
-from service.data.split import Part, Split, split_to_json
+from service.data.given_split import take_given_split
+from service.data.parts import Part
+from service.data.split import Split, split_to_json
 from service.engines.engine import Scores
 from service.engines.open_version import ServedVersion
 from service.errors import ChangedVersion, DatasetError, InvalidVersion
 from service.evaluation.folder import evaluate_folder, find_differences, select_part, stated_metrics
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import score_photographs
+from service.evaluation.seen import find_learned
 from service.imaging.limits import ImageLimits
 from service.imaging.pixels import Pixels
 from service.store.layout import SPLIT_FILE
@@ -58,6 +61,16 @@ def local(split: Split, tmp_path: Path) -> ServedVersion:
         (draft.folder / SPLIT_FILE).write_bytes(text)
     stored = resolve_version(tmp_path / "store", "flowers")
     return ServedVersion(verify_version(stored.folder), PixelEngine())
+
+
+def publish_with_split(local: ServedVersion, split_list: str) -> ServedVersion:
+    """Publish another version beside `local`, with this split list."""
+    store = local.verified.folder.parent.parent
+    with publish_version(store, "flowers") as draft:
+        digest = hashlib.sha256(split_list.encode()).hexdigest()
+        write_example(draft.folder, example_metadata(split_digest=digest))
+        (draft.folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
+    return ServedVersion(verify_version(resolve_version(store, "flowers").folder), PixelEngine())
 
 
 @pytest.fixture
@@ -187,15 +200,73 @@ def test_equal_names_in_both_unicode_forms_stay_apart(local: ServedVersion, fold
         (folder / form / "1.jpg").write_bytes(encode(draw_photograph(2, seed=90 + number)))
     text = split_to_json(Split(0, (0.6, 0.2, 0.2), {
         "train": check_folder(read_folder(folder)).photographs, "validation": (), "test": (),
-    }, ())).encode()  # fmt: skip
-    with publish_version(local.verified.folder.parent.parent, "flowers") as draft:
-        write_example(draft.folder, example_metadata(split_digest=hashlib.sha256(text).hexdigest()))
-        (draft.folder / SPLIT_FILE).write_bytes(text)
-    stored = resolve_version(local.verified.folder.parent.parent, "flowers")
-    other = ServedVersion(verify_version(stored.folder), PixelEngine())
+    }, ()))  # fmt: skip
+    other = publish_with_split(local, text)
     assert {photograph.path for photograph in select_part(other, read_folder(folder), "train")} >= {
         folder / form / "1.jpg" for form in forms
     }
+
+
+def test_learned_photographs_are_counted_apart(local: ServedVersion, split: Split, folder: Path) -> None:
+    (folder / "roses" / "001.jpg").rename(folder / "roses" / "renamed.jpg")
+    result = evaluate_folder(local, read_folder(folder), LIMITS)
+    of_test = evaluate_folder(local, read_folder(folder), LIMITS, part="test")
+    assert result.counted is not None
+    assert (result.counted.unseen.num_photographs, result.counted.learned.num_photographs) == (12, 48)
+    assert result.counted.unseen.num_correct == of_test.evaluation.num_correct
+    assert result.counted.learned.num_correct == result.evaluation.num_correct - of_test.evaluation.num_correct
+    assert result.headline.evaluation.to_dict() == of_test.evaluation.to_dict()
+    assert set(result.headline.answers.paths) == {
+        photograph.path for photograph in select_part(local, read_folder(folder), "test")
+    }
+    assert [one.path for one in result.headline.scored] == list(result.headline.answers.paths)
+
+
+@pytest.mark.parametrize(("part", "learned"), [("train", 36), ("validation", 12), ("test", 0)])
+def test_the_part_decides_what_was_learned(part: Part, learned: int, local: ServedVersion, drawn_folder: Path) -> None:
+    result = evaluate_folder(local, read_folder(drawn_folder), LIMITS, part=part)
+    assert result.counted is not None
+    assert result.counted.learned.num_photographs == learned
+    assert result.headline is result
+
+
+@pytest.mark.parametrize(("kind", "may_be_srgb"), [("decoded", False), ("decoded-or-srgb", True)])
+def test_the_metadata_say_which_digests_are_stored(kind: str, may_be_srgb: bool, local: ServedVersion) -> None:
+    metadata = local.metadata.model_copy(update={"photograph_digest": kind})
+    learned = find_learned(ServedVersion(replace(local.verified, metadata=metadata), local.engine))
+    assert learned is not None
+    assert (len(learned.digests), learned.may_be_srgb) == (48, may_be_srgb)
+
+
+def test_without_a_split_list_nothing_is_known_apart(local: ServedVersion, drawn_folder: Path) -> None:
+    metadata = local.metadata.model_copy(update={"split_digest": "0" * 64})
+    other = ServedVersion(replace(local.verified, metadata=metadata), local.engine)
+    result = evaluate_folder(other, read_folder(drawn_folder), LIMITS)
+    assert result.counted is None
+    assert result.headline is result
+
+
+def test_a_part_of_a_split_folder_is_found_again(local: ServedVersion, split: Split, tmp_path: Path) -> None:
+    folders: dict[Part, str] = {"train": "train", "validation": "Val", "test": "test"}
+    for part, photographs in split.photographs.items():
+        for photograph in photographs:
+            path = tmp_path / "parts" / folders[part] / photograph.label / photograph.path.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photograph.path, path)
+    given = take_given_split(check_folder(read_folder(tmp_path / "parts")), seed=0)
+    other = publish_with_split(local, split_to_json(given))
+    whole = read_folder(tmp_path / "parts", may_lack_classes=True)
+    for part in split.photographs:
+        inner = read_folder(tmp_path / "parts" / folders[part], may_lack_classes=True)
+        expected = {photograph.path for photograph in inner.photographs}
+        for folder in (whole, inner):
+            assert {photograph.path for photograph in select_part(other, folder, part)} == expected
+    with pytest.raises(DatasetError, match=r"such as test/daisy/.* Give the folder"):
+        select_part(other, read_folder(tmp_path / "parts" / "train"), "test")
+    together = evaluate_folder(other, whole, LIMITS)
+    assert together.evaluation.num_photographs == 60
+    assert together.counted is not None
+    assert together.counted.unseen.num_photographs == 12
 
 
 def test_a_changed_photograph_of_the_part_is_named(local: ServedVersion, folder: Path) -> None:

@@ -129,6 +129,23 @@ def test_the_name_depends_on_a_sequences_file_names(tmp_path: Path) -> None:
     assert len(set(names)) == 2
 
 
+def test_the_name_depends_on_the_given_split(drawn_folder: Path, tmp_path: Path) -> None:
+    names = []
+    for folder, parts in (("one", ("train", "val", "test")), ("two", ("test", "val", "train"))):
+        for place, part in enumerate(parts):
+            for label in ("roses", "tulips"):
+                (tmp_path / folder / part / label).mkdir(parents=True)
+                for number in range(2):  # the file names are the same in each part
+                    source = drawn_folder / label / f"{3 * number + place:03d}.jpg"
+                    shutil.copy(source, tmp_path / folder / part / label / f"{number}.jpg")
+        datasets = [open_dataset(read_folder(tmp_path / folder), 2, ImageLimits()) for _ in range(2)]
+        first, again = (name_run("garden", find_recipe("default"), found, "cpu") for found in datasets)
+        assert first == again
+        names.append((datasets[0].check.digest, first))
+    assert names[0][0] == names[1][0]
+    assert names[0][1] != names[1][1]
+
+
 def test_a_run_remembers_the_device_that_it_began_on(tmp_path: Path, dataset: Dataset) -> None:
     recipe = find_recipe("default")
     first, second = (Run(tmp_path, "garden", tmp_path, device) for device in ("gpu", "cpu"))
