@@ -17,6 +17,7 @@ from service.store.versions import (
     list_models,
     list_stored,
     list_versions,
+    next_version,
     pinned_version,
     resolve_version,
 )
@@ -188,3 +189,19 @@ def test_other_names_among_candidates_are_ignored(store: Path) -> None:
     (store / "flowers" / "candidates" / "9").write_text("a file, no folder")
     assert list_candidates(store, "flowers") == []
     assert list_candidates(store, "orchids") == []
+
+
+def test_a_number_counts_while_its_candidate_is_taken(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_example(store, is_candidate=True)
+    folder, real_scandir = store / "flowers", os.scandir
+    scanned: list[str] = []
+
+    def scandir(path: Path) -> "os._ScandirIterator[str]":
+        scanned.append(path.name)
+        if len(scanned) == 2:
+            (folder / "candidates" / "8").rename(folder / "8")
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert next_version(folder) == 9
+    assert len(scanned) == 2
