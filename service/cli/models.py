@@ -210,7 +210,7 @@ def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
 
 
 def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
-    problem, metadata = None if stored.is_candidate else served.damaged.get(stored.version), None
+    problem, metadata = served.damaged.get(stored.version), None
     try:
         metadata = read_metadata(stored.folder / METADATA_FILE)
     except InvalidVersion as error:

@@ -1,7 +1,6 @@
 """Candidates of a model, which no service serves, and how one becomes a version."""
 
 import errno
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def take_candidate(store: Path, model: str, version: int) -> None:
     """
     candidate = find_version(store, model, version)
     target = version_folder(store, model, version)
-    if not candidate.is_candidate or os.path.lexists(target):
+    if not candidate.is_candidate:
         raise _exists_already(model, version)
     verify_version(candidate.folder)
     with changing(target.parent):
