@@ -13,11 +13,18 @@ from service.store.versions import find_served, list_versions, resolve_version
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three versions of `flowers` and one of `birds`, in the store that the environment names."""
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("published") / "store"
     for model in ("flowers", "flowers", "flowers", "birds"):
-        publish_example(tmp_path / "store", model)
+        publish_example(store, model)
+    return store
+
+
+@pytest.fixture
+def store(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three versions of `flowers` and one of `birds`, in the store that the environment names."""
+    shutil.copytree(published, tmp_path / "store")
     monkeypatch.setenv("FLOWERS_MODEL_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
