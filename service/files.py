@@ -87,6 +87,15 @@ def write_whole(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+def bring_to_disk(path: Path) -> None:
+    """Wait until the disk holds a file, or the names in a folder. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def digest_bytes(data: bytes) -> str:
     """Return the sha256 of bytes, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -9,6 +9,7 @@ import pytest
 
 from service.files import (
     UnfitFile,
+    bring_to_disk,
     digest_bytes,
     digest_file,
     open_regular,
@@ -97,3 +98,15 @@ def test_a_refused_file_does_not_stay_open(tmp_path: Path) -> None:
     with pytest.raises(UnfitFile):
         read_regular(tmp_path / "x", 5)
     assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux")
+def test_files_and_folders_are_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    (tmp_path / "x").touch()
+    for path in (tmp_path / "x", tmp_path):
+        bring_to_disk(path)
+    assert synced == [tmp_path / "x", tmp_path]
+    with pytest.raises(FileNotFoundError):
+        bring_to_disk(tmp_path / "y")

@@ -88,7 +88,23 @@ def test_variables_of_the_compose_file_stop_no_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["flowers", "0", "My_garden-2.1", "a" * 64, "a" * 65, "../x", "", ".git", "-x", "a/b", "ä", "x\n", "x "]
+    "name",
+    [
+        "flowers",
+        "0",
+        "My_garden-2.1",
+        "a" * 64,
+        "a" * 65,
+        "../x",
+        "",
+        ".git",
+        "-x",
+        "a/b",
+        "ä",
+        "x\n",
+        "x ",
+        "candidates",
+    ],
 )
 def test_a_model_name_fits_the_store(name: str) -> None:
     try:

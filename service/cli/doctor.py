@@ -23,7 +23,7 @@ from service.installation import install_command
 from service.machine import count_cores, cpu_features, cpu_model, memory_left, total_memory
 from service.settings import ServeSettings, TrainSettings
 from service.store.verify import verify_version
-from service.store.versions import list_in_turn, list_models, list_versions
+from service.store.versions import list_in_turn, list_models, list_stored
 
 _PACKAGES = ("onnxruntime", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "fastapi", "uvicorn")
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp")
@@ -153,7 +153,7 @@ def try_to_serve(settings: ServeSettings) -> Trial:
 def describe_store(store: Path) -> dict[str, Any]:
     """Return the folder of the store and its versions. The trial reports a store that cannot be read."""
     try:
-        models = {model: list_versions(store, model) for model in list_models(store)}
+        models = {model: [stored.version for stored in list_stored(store, model)] for model in list_models(store)}
     except StoreError:
         models = {}
     return {"folder": str(store.absolute()), "models": models}

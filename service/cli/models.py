@@ -1,4 +1,4 @@
-"""`flowers models`: list, show, verify, pin and remove versions."""
+"""`flowers models`: list, show, verify, pin, take and remove versions."""
 
 import json
 from pathlib import Path
@@ -12,20 +12,21 @@ from service.cli.terminal import as_text, complain, print_json, print_result, pr
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
 from service.store import versions
-from service.store.layout import METADATA_FILE, parse_version
+from service.store.candidates import take_candidate
+from service.store.layout import METADATA_FILE, parse_version, version_command
 from service.store.manage import pin_version, remove_version, unpin
 from service.store.metadata import Metadata, read_metadata
 from service.store.verify import verify_version
 from service.store.versions import FoundVersion, StoredVersion
 
-models = App(name="models", version_flags=[], help="The store: list, show, verify, use and remove versions.")
+models = App(name="models", version_flags=[], help="The store: list, show, verify, use, take and remove versions.")
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @models.command(name="list")
 def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """List the versions of every model, or of the one that --model names, oldest first.
+    """List the versions and candidates of every model, or of the one that --model names, oldest first.
 
     Args:
         as_json: Print a JSON list instead of a table.
@@ -42,12 +43,14 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
         print_json(rows, indent=2)
     elif rows:
         print_result(_list_table(rows))
+        for command in _list_take_commands(rows):
+            print(f"No service serves a candidate. Take one with `{command}`.")
     return 0
 
 
 @models.command
 def show(version: str | None = None, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """Show the metadata of a version, after verifying it.
+    """Show the metadata of a version or a candidate, after verifying it.
 
     Args:
         version: Its number. Without it, the version that is served.
@@ -65,27 +68,23 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
 
 @models.command
 def verify(version: str | None = None, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
-    """Compare every file of a version with its SHA256SUMS. The exit code is 1 if one differs.
+    """Compare every file of a version or a candidate with its SHA256SUMS. The exit code is 1 if one differs.
 
     Args:
-        version: Its number. Without it, every version of the model.
+        version: Its number. Without it, every version and candidate of the model.
         as_json: Print a JSON list instead of sentences.
     """
     settings = settings or StoreSettings()
     store, model = settings.model_store, settings.model
-    if version is None:
-        versions.list_versions(store, model)  # raises if there is none
-        chosen = versions.list_stored(store, model)
-    else:
-        chosen = [versions.resolve_version(store, model, _number(version))]
-    problems = {stored.version: _find_problem(stored) for stored in chosen}
+    chosen = _list_all(store, model) if version is None else [versions.find_version(store, model, _number(version))]
+    rows = [{"model": model, "version": stored.version, "problem": _find_problem(stored)} for stored in chosen]
     if as_json:
-        rows = [{"model": model, "version": number, "problem": problem} for number, problem in problems.items()]
         print_json(rows, indent=2)
     else:
-        for number, problem in problems.items():
-            print(printable(problem) if problem else f"Version {number} of {model} is what was published.")
-    return 1 if any(problems.values()) else 0
+        for row in rows:
+            sound = f"Version {row['version']} of {model} is what was published."
+            print(printable(str(row["problem"] or sound)))
+    return 1 if any(row["problem"] for row in rows) else 0
 
 
 @models.command
@@ -114,6 +113,32 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
 
 
 @models.command
+def take(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJson = False) -> int:
+    """Make a candidate a version, after verifying it. A running service switches by itself if it is the one to serve.
+
+    Args:
+        version: Its number. It stays the same.
+        as_json: Print a JSON object instead of sentences.
+    """
+    settings = settings or StoreSettings()
+    number, store, model = _number(version), settings.model_store, settings.model
+    take_candidate(store, model, number)
+    served = _find_served_or_complain(store, model).stored
+    live_version = served.version if served else None
+    done = f"Version {number} of {model} is taken."
+    if live_version == number:
+        done += " A running service switches to it by itself."
+    else:
+        serves = (
+            f"{model} serves version {live_version} instead" if served else f"The pin of {model} names no sound version"
+        )
+        done += f" {serves}. Serve {number} with `{version_command('use', model, number)}`."
+    document = {"model": model, "version": number, "is_live": live_version == number, "live_version": live_version}
+    print(json.dumps(document) if as_json else done)
+    return 0
+
+
+@models.command
 def remove(
     version: str,
     /,
@@ -122,7 +147,7 @@ def remove(
     force: Annotated[bool, Parameter(negative="")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Delete a version. Its number is never given again.
+    """Delete a version or a candidate. Its number is never given again.
 
     Args:
         version: Its number.
@@ -160,15 +185,28 @@ def _find_served(store: Path, model: str) -> FoundVersion:
     return served
 
 
-def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
-    store = settings.model_store
-    versions.list_versions(store, model)  # raises if there is none
+def _find_served_or_complain(store: Path, model: str) -> FoundVersion:
+    """Find the served version. Without any, as with a pin that leads nowhere, the reason goes to stderr."""
     try:
-        served = _find_served(store, model)
-    except StoreError as error:  # a pin that leads nowhere hides no version
+        return _find_served(store, model)
+    except StoreError as error:
         complain(str(error))
-        served = FoundVersion(None)
-    return [_row(stored, served) for stored in versions.list_stored(store, model)]
+        return FoundVersion(None)
+
+
+def _list_all(store: Path, model: str) -> list[StoredVersion]:
+    """List versions and candidates, oldest first. Raises as `list_versions` if there is none of either."""
+    found = [*versions.list_stored(store, model), *versions.list_candidates(store, model)]
+    if not found:
+        versions.list_versions(store, model)
+    return sorted(found, key=lambda stored: stored.version)
+
+
+def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
+    found = _list_all(settings.model_store, model)
+    has_versions = not all(stored.is_candidate for stored in found)
+    served = _find_served_or_complain(settings.model_store, model) if has_versions else FoundVersion(None)
+    return [_row(stored, served) for stored in found]
 
 
 def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
@@ -178,11 +216,21 @@ def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
     except InvalidVersion as error:
         problem = problem or str(error)
     stated = metadata.stated if metadata else None
+    is_live = stored == served.stored
+    states = {
+        "damaged": problem is not None,
+        "candidate": stored.is_candidate,
+        "pinned": stored.pinned,
+        "live": is_live,
+        "version": True,
+    }
     return {
         "model": stored.model,
         "version": stored.version,
-        "is_live": stored == served.stored,
+        "state": next(state for state, holds in states.items() if holds),
+        "is_live": is_live,
         "is_pinned": stored.pinned,
+        "is_candidate": stored.is_candidate,
         "created": metadata.created.isoformat() if metadata else None,
         "network": metadata.network.name if metadata else None,
         "accuracy": stated.accuracy if stated else None,
@@ -193,11 +241,12 @@ def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
 
 
 def _list_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("model", "version", "serves", "created", "network", "accuracy", "size")
+    table = Table("model", "version", "state", "created", "network", "accuracy", "size")
     for row in rows:
-        is_live = row["is_live"] and not row["is_pinned"]
-        states = {"pinned": row["is_pinned"], "live": is_live, "damaged": row["problem"]}
-        state = ", ".join(word for word, holds in states.items() if holds)
+        state = "" if row["state"] == "version" else row["state"]
+        if state == "damaged":
+            kinds = {"pinned": row["is_pinned"], "candidate": row["is_candidate"], "damaged": True}
+            state = ", ".join(word for word, holds in kinds.items() if holds)
         accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%} on {row['part']}"
         created = "cannot be read" if row["created"] is None else row["created"][:16].replace("T", " ")
         size = f"{row['size_bytes'] / 1e6:.1f} MB"
@@ -206,9 +255,16 @@ def _list_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _list_take_commands(rows: list[dict[str, Any]]) -> list[str]:
+    """List the command that takes the newest sound candidate of each model."""
+    newest = {row["model"]: row["version"] for row in rows if row["state"] == "candidate"}
+    return [version_command("take", model, version) for model, version in newest.items()]
+
+
 def _show_table(stored: StoredVersion, metadata: Metadata) -> Table:
     table = Table(show_header=False)
-    table.add_row("folder", Text(f"{stored.folder}{' (pinned)' if stored.pinned else ''}"))
+    state = " (candidate)" if stored.is_candidate else " (pinned)" if stored.pinned else ""
+    table.add_row("folder", Text(f"{stored.folder}{state}"))
     for name, value in metadata.model_dump(mode="json").items():
         table.add_row(name.replace("_", " "), Text(as_text(value, is_compact=True)))
     return table

@@ -27,7 +27,10 @@ _MADE_BY_SYSTEMS = frozenset(
 _RECOVERED = re.compile(r"found\.\d{3}", re.IGNORECASE)  # what Windows' check of a disk saves
 _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")  # files that mark the folder around them as a Python environment or as a cache
 _OUR_NAMES = frozenset({"runs", "model_store"})
-_OUR_FILES = ("data_check.json", "*/data_check.json", "[0-9]*/saved_model.pb", "*/[0-9]*/saved_model.pb")
+_OUR_FILES = (
+    *("data_check.json", "*/data_check.json", "[0-9]*/saved_model.pb", "*/[0-9]*/saved_model.pb"),
+    *("candidates/[0-9]*/saved_model.pb", "*/candidates/[0-9]*/saved_model.pb"),
+)
 """They tell a run folder, a folder of them, a model's folder and a model store."""
 
 _PHOTOGRAPH_SUFFIXES = frozenset(

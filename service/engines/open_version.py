@@ -12,7 +12,7 @@ from service.engines.wish import EngineWish
 from service.errors import InvalidVersion, is_out_of_memory
 from service.imaging.limits import ResizeRule
 from service.ranking import ConfidentRule
-from service.store.layout import CPU_MODEL_FILES, list_precisions
+from service.store.layout import CPU_MODEL_FILES, list_precisions, model_of
 from service.store.verify import VerifiedVersion, verify_version
 from service.store.versions import find_version
 
@@ -25,7 +25,7 @@ class ServedVersion:
 
     def __init__(self, verified: VerifiedVersion, engine: Engine) -> None:
         self.verified = verified
-        self.model, self.version = verified.folder.parent.name, int(verified.folder.name)
+        self.model, self.version = model_of(verified.folder), int(verified.folder.name)
         self.metadata = verified.metadata
         self.rule = ResizeRule(self.metadata.preprocessing.image_size, self.metadata.preprocessing.shorter_side)
         self.confident_rule = ConfidentRule(

@@ -1,4 +1,4 @@
-"""Names in a store: `<store>/<model>/<version>/`, the files of a version, the tensors of its networks.
+"""Names in a store: `<store>/<model>/<version>/`, its candidates, the files of a version, its networks' tensors.
 
 Names come from people and from requests. This module checks each before it reaches the file system.
 """
@@ -31,11 +31,14 @@ INPUT, OUTPUT = "images", "probabilities"
 ENERGY, DISTANCE = "energy", "distance"
 """Further outputs, float32 (N,). Format 2 has the energy. A network with a pretrained backbone has both."""
 
+CANDIDATES_FOLDER = "candidates"  # beside the versions. No model may have this name
 PUBLISHING_PREFIX = ".publishing-"
 REMOVING_PREFIX = ".removing-"
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MODEL_NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
+MODEL_NAME = re.compile(rf"(?!{CANDIDATES_FOLDER}\Z)[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
+MODEL_NAME_RULE = (
+    f"1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first, but not {CANDIDATES_FOLDER!r}"
+)
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # 18 digits fit the signed 64 bits that TensorFlow Serving reads
 
 
@@ -65,8 +68,7 @@ def version_folder(store: Path, model: str, version: int) -> Path:
 
     Raises `VersionNotFound` for no integer from 1, and `InvalidVersion` for a link that leaves the store.
     """
-    if not _VERSION.fullmatch(str(version)):
-        raise VersionNotFound(f"Model {model} has no version {version}. Give an integer from 1.")
+    _check_version(model, version)
     folder = model_folder(store, model) / str(version)
     if not _lies_inside(folder, store):
         raise InvalidVersion(
@@ -75,9 +77,40 @@ def version_folder(store: Path, model: str, version: int) -> Path:
     return folder
 
 
+def candidates_folder(store: Path, model: str) -> Path:
+    """Return the folder of a model's candidates, which need not exist. Raises `InvalidVersion` for a link."""
+    folder = model_folder(store, model) / CANDIDATES_FOLDER
+    if folder.is_symlink():
+        raise InvalidVersion(f"{model}/{CANDIDATES_FOLDER} is a link. Put a folder with the candidates there instead.")
+    return folder
+
+
+def candidate_folder(store: Path, model: str, version: int) -> Path:
+    """Return the folder of a candidate, which need not exist.
+
+    Raises `VersionNotFound` for no integer from 1, and `InvalidVersion` for a link. Taking would move the link alone.
+    """
+    _check_version(model, version)
+    folder = candidates_folder(store, model) / str(version)
+    if folder.is_symlink():
+        raise InvalidVersion(f"Candidate {version} of {model} is a link. Copy the candidate to its place instead.")
+    return folder
+
+
+def model_of(folder: Path) -> str:
+    """Return the model to which the folder of a version or a candidate belongs."""
+    parent = folder.parent
+    return parent.parent.name if parent.name == CANDIDATES_FOLDER else parent.name
+
+
 def parse_version(name: str) -> int | None:
     """Return the version that a name means. None means that it is no version, as with a leading zero."""
     return int(name) if _VERSION.fullmatch(name) else None
+
+
+def _check_version(model: str, version: int) -> None:
+    if not _VERSION.fullmatch(str(version)):
+        raise VersionNotFound(f"Model {model} has no version {version}. Give an integer from 1.")
 
 
 def _lies_inside(path: Path, store: Path) -> bool:
@@ -88,3 +121,8 @@ def _lies_inside(path: Path, store: Path) -> bool:
 def training_command(model: str) -> str:
     """Return the command that trains a model of this name. Without a folder it would train `flowers`."""
     return "flowers train" if model == "flowers" else f"flowers train FOLDER --name {model}"
+
+
+def version_command(verb: Literal["take", "use"], model: str, version: int) -> str:
+    """Return the command that takes a candidate, or pins a version. It names a model that is not the default."""
+    return f"flowers models {verb} {version}" + ("" if model == "flowers" else f" --model {model}")

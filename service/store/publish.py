@@ -1,7 +1,9 @@
-"""Publishing of a version: written beside, checked, brought to the disk, renamed. It is whole or absent."""
+"""Publishing of a version or a candidate: written beside, checked, brought to the disk, renamed.
+
+It is whole or absent.
+"""
 
 import errno
-import os
 import secrets
 import shutil
 import time
@@ -11,19 +13,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import InvalidVersion, PublishError
-from service.files import digest_file
-from service.store.layout import PUBLISHING_PREFIX, REMOVING_PREFIX, SHA256SUMS_FILE, check_model_name, model_folder
+from service.files import bring_to_disk, digest_file
+from service.store.layout import (
+    CANDIDATES_FOLDER,
+    PUBLISHING_PREFIX,
+    REMOVING_PREFIX,
+    SHA256SUMS_FILE,
+    candidates_folder,
+    check_model_name,
+    model_folder,
+)
 from service.store.verify import check_draft, list_files
 from service.store.versions import next_version
 
 _LEFTOVER_AGE_S = 24 * 3600
+_IS_THERE = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # of a rename to a name that another has
 
 
 @dataclass
 class Draft:
-    """Version being written. Its files go into `folder`. It has no `version` before it is published."""
+    """Version being written. Its files go into `folder`. It has no `version` before it is published.
+
+    `is_candidate` may be set until the block ends. No service serves a candidate. After the block `folder` is the
+    published one.
+    """
 
     folder: Path
+    is_candidate: bool = False
     version: int = field(init=False)
 
 
@@ -32,8 +48,9 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
     """Publish what the `with` block writes into `draft.folder` as the next version of `model`.
 
     At the end of the block SHA256SUMS is written. The draft is verified, brought to the disk and renamed to its number.
-    After an exception nothing is left. A process that dies leaves a hidden folder. The next publisher deletes it once
-    it is a day old. Store and model are made if they are missing.
+    With `draft.is_candidate` it becomes a candidate. Versions and candidates share one counter. After an exception
+    nothing is left. A process that dies leaves a hidden folder. The next publisher deletes it once it is a day old.
+    Store and model are made if they are missing.
 
     Raises `InvalidParameter` for a name that no model can have. Raises `PublishError` if the disk is full or not
     writable, or if the draft is no valid version.
@@ -46,7 +63,9 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
         draft = Draft(_make_draft_folder(folder))
         yield draft
         _complete(draft.folder)
-        draft.version = _rename(draft.folder, folder)
+        if draft.is_candidate:
+            candidates_folder(store, model)  # raises for a link
+        _place(draft, folder)
     except InvalidVersion as error:
         raise PublishError(f"The new version of {model} would not be valid. {error}") from error
     except OSError as error:
@@ -55,7 +74,7 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
             "Nothing was published. Make room or allow writing there, and publish again."
         ) from error
     finally:
-        if draft is not None:
+        if draft is not None and draft.folder.name.startswith(PUBLISHING_PREFIX):
             _discard(draft.folder)
 
 
@@ -80,8 +99,9 @@ def _make_draft_folder(folder: Path) -> Path:
 
 def _discard(draft: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
-    with suppress(OSError):
-        draft.parent.rmdir()  # the model's folder, if nothing else is in it
+    for folder in (draft.parent / CANDIDATES_FOLDER, draft.parent):
+        with suppress(OSError):
+            folder.rmdir()  # if nothing else is in it
 
 
 def _clear_leftovers(folder: Path) -> None:
@@ -100,27 +120,44 @@ def _complete(draft: Path) -> None:
     (draft / SHA256SUMS_FILE).write_text("".join(lines), encoding="utf-8")
     check_draft(draft)
     for path in (draft, *draft.rglob("*")):
-        _fsync(path)
+        bring_to_disk(path)
 
 
-def _rename(draft: Path, folder: Path) -> int:
-    """Rename the draft to the next free integer. Other publishers may take one at any moment."""
+def _place(draft: Draft, folder: Path) -> None:
+    """Rename the draft to the next free number, and bring the new names to the disk."""
+    home = folder / CANDIDATES_FOLDER if draft.is_candidate else folder
+    version = _reserve_number(draft, folder, above=0)
     while True:
-        version = next_version(folder)
+        home.mkdir(exist_ok=True)
         try:
-            draft.rename(folder / str(version))
+            draft.folder = draft.folder.rename(home / str(version))
+            break
+        except FileNotFoundError:  # the last candidate was taken, and the folder went with it
+            if not draft.folder.is_dir():
+                raise
+        except OSError as error:  # a folder was copied there meanwhile
+            if error.errno not in _IS_THERE:
+                raise
+            version = _reserve_number(draft, folder, above=version)
+    draft.version = version
+    for changed in dict.fromkeys((home, folder, folder.parent)):
+        bring_to_disk(changed)
+
+
+def _reserve_number(draft: Draft, folder: Path, above: int) -> int:
+    """Put the next free number into the draft's hidden name, and return it.
+
+    Versions and candidates lie in two folders, so a rename into one of them overlooks the other. No two drafts have
+    the same hidden name. A number that is free while a draft has it in its name stays free for that draft.
+    """
+    version = above
+    while True:
+        version = max(version + 1, next_version(folder))
+        try:
+            draft.folder = draft.folder.rename(folder / f"{PUBLISHING_PREFIX}{version}")
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            if error.errno not in _IS_THERE:
                 raise
         else:
-            _fsync(folder)
-            _fsync(folder.parent)
-            return version
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            if version >= next_version(folder):
+                return version

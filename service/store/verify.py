@@ -77,7 +77,7 @@ def verify_version(folder: Path) -> VerifiedVersion:
         stamps, digests, metadata = _check(folder)
     except InvalidVersion as error:
         raise InvalidVersion(
-            f"Version {folder.name} is not what was published. {error} Copy it here again, or take another "
+            f"Version {folder.name} is not what was published. {error} Copy it here again, or serve another "
             "with `flowers models use`."
         ) from error
     return VerifiedVersion(folder, parse_metadata(metadata, version=folder.name), digests, stamps)

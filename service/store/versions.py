@@ -1,4 +1,4 @@
-"""Versions of a store: listed, and the one that is meant."""
+"""Versions and candidates of a store: listed, and the one that is meant."""
 
 import os
 from contextlib import suppress
@@ -8,11 +8,15 @@ from pathlib import Path
 from service.errors import InvalidVersion, ModelNotFound, StoreError, VersionNotFound
 from service.files import read_regular
 from service.store.layout import (
+    CANDIDATES_FOLDER,
     HIGHEST_FILE,
     PINNED_FILE,
+    candidate_folder,
+    candidates_folder,
     model_folder,
     parse_version,
     training_command,
+    version_command,
     version_folder,
 )
 from service.store.verify import verify_version
@@ -22,12 +26,13 @@ _MAX_NUMBER_BYTES = 64  # of PINNED and .highest
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """One version in a store. `PINNED` names it if it is `pinned`."""
+    """One version in a store. `PINNED` names it if it is `pinned`. No service serves a candidate."""
 
     model: str
     version: int
     folder: Path
     pinned: bool
+    is_candidate: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ def list_names(store: Path) -> list[str]:
 
 
 def list_models(store: Path) -> list[str]:
-    """List the models that have a version, sorted. Raises `StoreError` if the store cannot be read."""
+    """List the models that have a version or a candidate, sorted. Raises `StoreError` if the store cannot be read."""
     models = []
     for name in list_names(store):
         with suppress(ModelNotFound):  # not a model's name, or a link that leaves the store
-            if _versions(store, name):
+            if _versions(store, name) or list_candidates(store, name):
                 models.append(name)
     return models
 
@@ -56,9 +61,16 @@ def list_models(store: Path) -> list[str]:
 def list_versions(store: Path, model: str) -> list[int]:
     """List the versions of a model, oldest first. Other names and links that leave the store are ignored.
 
-    Raises `ModelNotFound` if there is none, and `StoreError` if the store cannot be read.
+    Raises `VersionNotFound` if it has candidates alone, and `ModelNotFound` if it has none either. Raises `StoreError`
+    if the store cannot be read.
     """
     versions = _versions(store, model)
+    if not versions and (candidates := list_candidates(store, model)):
+        newest = candidates[-1].version
+        take = version_command("take", model, newest)
+        raise VersionNotFound(
+            f"Model {model} has no version yet. Its newest candidate is {newest}. Take it with `{take}`."
+        )
     if not versions:
         models = ", ".join(list_models(store)) or "none"
         raise ModelNotFound(
@@ -83,11 +95,16 @@ def resolve_version(store: Path, model: str, version: int | None = None) -> Stor
         with suppress(InvalidVersion):  # a version by number does not depend on PINNED
             pinned = pinned_version(store, model)
     folder = version_folder(store, model, version)
+    if version not in versions and _has_candidate(store, model, version):
+        take = version_command("take", model, version)
+        raise VersionNotFound(f"Version {version} of {model} is a candidate. Take it first with `{take}`.")
     if version not in versions:
-        state = "is pinned to" if version == pinned else "has no"
         there = ", ".join(str(number) for number in versions)
-        remedy = "Pin one of them with `flowers models use`, or `use latest`." if version == pinned else "Name one."
-        raise VersionNotFound(f"Model {model} {state} version {version}. It has {there}. {remedy}")
+        if version == pinned:
+            remedy = "Pin one of them with `flowers models use`, or `use latest`."
+            raise VersionNotFound(f"Model {model} is pinned to version {version}. It has {there}. {remedy}")
+        there += "".join(f", candidate {candidate.version}" for candidate in list_candidates(store, model))
+        raise VersionNotFound(f"Model {model} has no version {version}. It has {there}. Name one.")
     return StoredVersion(model, version, folder, pinned=version == pinned)
 
 
@@ -101,6 +118,22 @@ def list_stored(store: Path, model: str) -> list[StoredVersion]:
         pinned = pinned_version(store, model)
     return [
         StoredVersion(model, version, folder / str(version), version == pinned) for version in _versions(store, model)
+    ]
+
+
+def list_candidates(store: Path, model: str) -> list[StoredVersion]:
+    """List the candidates of a model, oldest first. It may be empty. None is verified. Links are ignored.
+
+    Raises `ModelNotFound` for no model's name, and `StoreError`.
+    """
+    try:
+        folder = candidates_folder(store, model)
+    except InvalidVersion:  # a link
+        return []
+    numbers = (parse_version(entry.name) for entry in _entries(folder) if entry.is_dir(follow_symlinks=False))
+    return [
+        StoredVersion(model, number, folder / str(number), pinned=False, is_candidate=True)
+        for number in sorted(filter(None, numbers))
     ]
 
 
@@ -130,12 +163,17 @@ def find_served(store: Path, model: str) -> FoundVersion:
 
 
 def find_version(store: Path, model: str, version: int | None = None) -> StoredVersion:
-    """Return this version, else the one that a service takes, else the newest.
+    """Return this version or candidate. Without a number return the version that a service takes, else the newest.
 
-    The newest shows its fault when it is opened. Raises as `resolve_version`.
+    The newest shows its fault when it is opened. Raises as `resolve_version`, and `InvalidVersion` for a candidate
+    that is a link.
     """
-    served = find_served(store, model).stored if version is None else None
-    return served or resolve_version(store, model, version)
+    if version is None:
+        return find_served(store, model).stored or resolve_version(store, model)
+    if version not in _versions(store, model) and _has_candidate(store, model, version):
+        folder = candidate_folder(store, model, version)
+        return StoredVersion(model, version, folder, pinned=False, is_candidate=True)
+    return resolve_version(store, model, version)
 
 
 def pinned_version(store: Path, model: str) -> int | None:
@@ -153,9 +191,15 @@ def pinned_version(store: Path, model: str) -> int | None:
 
 
 def next_version(folder: Path) -> int:
-    """Return the number of a model's next version. It is above every one that the model has or had."""
-    taken = [parse_version(entry.name) or 0 for entry in _entries(folder)]
+    """Return the number of a model's next version or candidate. It is above every one that the model has or had."""
+    # The candidates come first. One that is taken meanwhile is found among the versions.
+    entries = [*_entries(folder / CANDIDATES_FOLDER), *_entries(folder)]
+    taken = [parse_version(entry.name) or 0 for entry in entries]
     return max([_read_number(folder / HIGHEST_FILE) or 0, *taken]) + 1
+
+
+def _has_candidate(store: Path, model: str, version: int) -> bool:
+    return candidate_folder(store, model, version).is_dir()
 
 
 def _versions(store: Path, model: str) -> list[int]:

@@ -97,6 +97,18 @@ def test_one_class_alone_is_measured(folder: Path, tmp_path: Path, capsys: Captu
     assert "1 of the model's 5" in capsys.readouterr().out
 
 
+def test_a_candidate_is_measured_by_its_number(store: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    with publish_version(tmp_path / "store", "flowers") as draft:
+        shutil.copytree(resolve_version(store, "flowers").folder, draft.folder, dirs_exist_ok=True)
+        draft.is_candidate = True
+    arguments = ["evaluate", str(folder), "--model-store", str(tmp_path / "store"), "--json"]
+    assert main([*arguments, "--version", "1"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["model"], document["version"]) == ("flowers", 1)
+    assert main(arguments) == 1
+    assert "Its newest candidate is 1" in capsys.readouterr().err
+
+
 def test_check_agrees_with_the_metadata_to_the_photograph(store: Path, folder: Path, capsys: Capture) -> None:
     metadata = read_metadata(resolve_version(store, "flowers").folder / METADATA_FILE)
     assert metadata.metrics

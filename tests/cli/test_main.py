@@ -16,7 +16,8 @@ from service.cli.main import VERBS, main
 NOWHERE = ["--host", "192.0.2.1"]  # no machine's (RFC 5737): a `serve` that ought to be refused ends all the same
 OF_A_MODEL = (
     *(["serve", *NOWHERE], ["doctor"], ["predict", "tulip.jpg"], ["evaluate", "photos"]),
-    *(["models", "list"], ["models", "show"], ["models", "verify"], ["models", "use", "1"], ["models", "remove", "1"]),
+    *(["models", "list"], ["models", "show"], ["models", "verify"]),
+    *(["models", verb, "1"] for verb in ("use", "take", "remove")),
 )
 
 

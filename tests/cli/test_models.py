@@ -8,16 +8,23 @@ from support.versions import example_metadata, publish_example
 
 from service.cli.main import main
 from service.store.layout import METADATA_FILE, PINNED_FILE
-from service.store.versions import list_versions, resolve_version
+from service.store.versions import find_served, list_versions, resolve_version
 
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three versions of `flowers` and one of `birds`, in the store that the environment names."""
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("published") / "store"
     for model in ("flowers", "flowers", "flowers", "birds"):
-        publish_example(tmp_path / "store", model)
+        publish_example(store, model)
+    return store
+
+
+@pytest.fixture
+def store(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three versions of `flowers` and one of `birds`, in the store that the environment names."""
+    shutil.copytree(published, tmp_path / "store")
     monkeypatch.setenv("FLOWERS_MODEL_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
@@ -60,8 +67,10 @@ def test_list_json_is_for_programs(store: Path, capsys: Capture) -> None:
     assert rows[1] == {
         "model": "flowers",
         "version": 2,
+        "state": "pinned",
         "is_live": True,
         "is_pinned": True,
+        "is_candidate": False,
         "created": "2026-01-02T03:04:05+00:00",
         "network": "alexnet_v2",
         "accuracy": 0.85,
@@ -129,6 +138,106 @@ def test_use_and_remove_tell_programs_what_they_did(store: Path, capsys: Capture
     assert tell("use", "latest", "--model", "birds") == {"model": "birds", "version": None, "is_pinned": False}
 
 
+def test_list_shows_candidates_and_how_to_take_them(store: Path, capsys: Capture) -> None:
+    for model in ("flowers", "flowers", "birds", "garden"):
+        publish_example(store, model, is_candidate=True)
+    exit_code, out, err = run("list", capsys=capsys)
+    rows = [line.replace("│", " ").split()[:3] for line in out.splitlines() if "│" in line]
+    assert [row for row in rows if row[2] == "candidate"] == [
+        [model, str(version), "candidate"]
+        for model, version in (("birds", 2), ("flowers", 4), ("flowers", 5), ("garden", 1))
+    ]
+    assert out.splitlines()[-3:] == [
+        f"No service serves a candidate. Take one with `flowers models take {arguments}`."
+        for arguments in ("2 --model birds", "5", "1 --model garden")
+    ]
+    assert (exit_code, err) == (0, "")
+
+
+def test_each_row_has_one_state_for_programs(store: Path, capsys: Capture) -> None:
+    for _ in range(2):
+        publish_example(store, is_candidate=True)
+    (store / "flowers" / "candidates" / "5" / METADATA_FILE).unlink()
+    (store / "flowers" / "3" / "saved_model.pb").write_bytes(b"another")
+
+    def states() -> list[str]:
+        rows = json.loads(run("list", "--model", "flowers", "--json", capsys=capsys)[1])
+        assert [row["is_candidate"] for row in rows] == [False, False, False, True, True]
+        return [row["state"] for row in rows]
+
+    assert states() == ["version", "live", "damaged", "candidate", "damaged"]
+    assert "candidate, damaged" in run("list", capsys=capsys)[1]
+    run("use", "1", capsys=capsys)
+    assert states() == ["pinned", "version", "version", "candidate", "damaged"]
+
+
+def test_take_says_that_the_version_is_served(store: Path, capsys: Capture) -> None:
+    publish_example(store, is_candidate=True)
+    said = "Version 4 of flowers is taken. A running service switches to it by itself.\n"
+    assert run("take", "4", capsys=capsys) == (0, said, "")
+    assert find_served(store, "flowers").stored == resolve_version(store, "flowers", 4)
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_take_says_which_version_is_served_instead(store: Path, is_pinned: bool, capsys: Capture) -> None:
+    publish_example(store, "birds", is_candidate=True)
+    if is_pinned:
+        run("use", "1", "--model", "birds", capsys=capsys)
+    else:
+        publish_example(store, "birds")
+    served = 1 if is_pinned else 3
+    said = (
+        f"Version 2 of birds is taken. birds serves version {served} instead. "
+        "Serve 2 with `flowers models use 2 --model birds`.\n"
+    )
+    assert run("take", "2", "--model", "birds", capsys=capsys) == (0, said, "")
+
+
+def test_take_tells_programs_what_is_live(store: Path, capsys: Capture) -> None:
+    for _ in range(2):
+        publish_example(store, is_candidate=True)
+    answers = [json.loads(run("take", number, "--json", capsys=capsys)[1]) for number in ("5", "4")]
+    assert answers == [
+        {"model": "flowers", "version": 5, "is_live": True, "live_version": 5},
+        {"model": "flowers", "version": 4, "is_live": False, "live_version": 5},
+    ]
+
+
+def test_take_works_beside_a_pin_that_leads_nowhere(store: Path, capsys: Capture) -> None:
+    publish_example(store, is_candidate=True)
+    (store / "flowers" / PINNED_FILE).write_text("9\n")
+    exit_code, out, err = run("take", "4", capsys=capsys)
+    remedy = "The pin of flowers names no sound version. Serve 4 with `flowers models use 4`."
+    assert out == f"Version 4 of flowers is taken. {remedy}\n"
+    assert "is pinned to version 9" in err
+    assert exit_code == 0
+
+
+def test_the_first_candidate_of_a_model_can_be_taken(store: Path, capsys: Capture) -> None:
+    publish_example(store, "garden", is_candidate=True)
+    exit_code, _, err = run("show", "--model", "garden", capsys=capsys)
+    assert exit_code == 1
+    assert "Take it with `flowers models take 1 --model garden`" in err
+    assert run("take", "1", "--model", "garden", capsys=capsys)[0] == 0
+    assert run("show", "--model", "garden", capsys=capsys)[0] == 0
+
+
+def test_a_candidate_is_shown_verified_and_removed_by_number(store: Path, capsys: Capture) -> None:
+    publish_example(store, is_candidate=True)
+    folder = store / "flowers" / "candidates" / "4"
+    assert f"{folder} (candidate)" in run("show", "4", capsys=capsys)[1]
+    assert run("verify", "4", capsys=capsys)[:2] == (0, "Version 4 of flowers is what was published.\n")
+    (folder / "saved_model.pb").write_bytes(b"another")
+    exit_code, out, _ = run("verify", "--json", capsys=capsys)
+    assert [row["version"] for row in json.loads(out) if row["problem"]] == [4]
+    assert exit_code == 1
+    exit_code, out, err = run("take", "4", capsys=capsys)
+    assert (exit_code, out) == (1, "")
+    assert "saved_model.pb was changed" in err
+    assert run("remove", "4", capsys=capsys) == (0, "Version 4 of flowers is removed.\n", "")
+    assert not folder.parent.exists()
+
+
 def test_show_prints_what_the_version_says_of_itself(store: Path, capsys: Capture) -> None:
     exit_code, out, _ = run("show", capsys=capsys)
     assert exit_code == 0
@@ -180,6 +289,10 @@ def test_remove_deletes_and_spares_the_served_version(store: Path, capsys: Captu
         (["show", "9"], 1, "Model flowers has no version 9. It has 1, 2, 3"),
         (["use", "9"], 1, "no version 9"),
         (["remove", "9"], 1, "no version 9"),
+        (["take", "9"], 1, "no version 9"),
+        (["take", "3"], 2, "has a version 3 already. Serve it with `flowers models use 3`"),
+        (["take", "newest"], 2, "'newest' is no version"),
+        (["take", "1", "--model", "candidates"], 2, "but not 'candidates'"),
         (["verify", "--model", "rosen"], 1, "/store, which has birds, flowers"),
         (["list", "--model", "rosen"], 1, "Model rosen is not in the store"),
         (["show", "--model", "../store/flowers"], 2, "(FLOWERS_MODEL) is '../store/flowers'. Give"),

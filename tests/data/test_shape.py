@@ -127,6 +127,8 @@ def test_files_that_systems_make_are_no_photographs(tmp_path: Path) -> None:
         "runs/flowers-0123abcd/data_check.json",
         "model_store/flowers/1/saved_model.pb",
         "my store/flowers/12/saved_model.pb",
+        "my store/flowers/candidates/3/saved_model.pb",
+        "garden/candidates/3/saved_model.pb",
         "my runs/flowers-0123abcd-2/data_check.json",
         "flowers-0123abcd/data_check.json",
         "flowers/1/saved_model.pb",

@@ -64,6 +64,12 @@ def test_images_become_square_by_the_rule_of_the_metadata() -> None:
     assert (version.model, version.version) == ("flowers", 1)
 
 
+def test_a_candidate_has_the_name_of_its_model() -> None:
+    verified = VerifiedVersion(Path("store", "garden", "candidates", "4"), example_metadata(), {}, {})
+    version = ServedVersion(verified, FakeEngine())
+    assert (version.model, version.version) == ("garden", 4)
+
+
 def test_a_retired_version_closes_after_its_last_use() -> None:
     engine = FakeEngine()
     version = fake_version(engine)

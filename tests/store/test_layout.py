@@ -9,7 +9,9 @@ from service.store.layout import (
     check_model_name,
     list_precisions,
     model_folder,
+    model_of,
     parse_version,
+    version_command,
     version_folder,
 )
 from service.store.versions import list_models, list_versions, resolve_version
@@ -28,6 +30,7 @@ HOSTILE_NAMES = [
     "-rf",
     "ä",
     "a" * 65,
+    "candidates",
 ]
 
 
@@ -41,7 +44,7 @@ def test_a_name_that_leaves_the_store_is_refused(tmp_path: Path, name: str) -> N
         check_model_name(name)
 
 
-@pytest.mark.parametrize("name", ["flowers", "A-1_b.c", "0", "a" * 64])
+@pytest.mark.parametrize("name", ["flowers", "A-1_b.c", "0", "a" * 64, "candidates2"])
 def test_a_plain_name_is_a_folder_of_the_store(tmp_path: Path, name: str) -> None:
     check_model_name(name)
     assert model_folder(tmp_path, name) == tmp_path / name
@@ -98,3 +101,13 @@ def test_a_version_has_the_precisions_of_its_files() -> None:
     assert list_precisions(["saved_model.pb"]) == ()
     assert list_precisions(["saved_model.pb", CPU_MODEL_FILES["float32"]]) == ("float32",)
     assert list_precisions(CPU_MODEL_FILES.values()) == ("float32", "int8")
+
+
+def test_a_folder_tells_the_model_of_a_candidate_too() -> None:
+    assert model_of(Path("store/garden/3")) == "garden"
+    assert model_of(Path("store/garden/candidates/4")) == "garden"
+
+
+def test_a_command_names_a_model_that_is_no_default() -> None:
+    assert version_command("take", "flowers", 4) == "flowers models take 4"
+    assert version_command("use", "garden", 4) == "flowers models use 4 --model garden"

@@ -8,7 +8,7 @@ from support.versions import publish_example
 from service.errors import StoreError, UsageError
 from service.store.layout import PINNED_FILE
 from service.store.manage import pin_version, remove_version
-from service.store.versions import StoredVersion, list_versions, pinned_version, resolve_version
+from service.store.versions import StoredVersion, list_candidates, list_versions, pinned_version, resolve_version
 
 
 @pytest.fixture
@@ -90,3 +90,19 @@ def test_a_removal_that_breaks_off_frees_no_number(store: Path) -> None:
         with pytest.raises(StoreError):
             remove_version(store, "flowers", 3, force=True)
     assert publish_example(store) == 4
+
+
+def test_a_removed_candidate_frees_no_number(store: Path) -> None:
+    publish_example(store, is_candidate=True)
+    remove_version(store, "flowers", 4)
+    assert sorted(path.name for path in (store / "flowers").iterdir()) == [".highest", "1", "2", "3"]
+    assert publish_example(store, is_candidate=True) == 5
+
+
+def test_the_last_version_goes_while_candidates_stay(tmp_path: Path) -> None:
+    publish_example(tmp_path)
+    publish_example(tmp_path, is_candidate=True)
+    remove_version(tmp_path, "flowers", 1, force=True)
+    assert [candidate.version for candidate in list_candidates(tmp_path, "flowers")] == [2]
+    remove_version(tmp_path, "flowers", 2)
+    assert publish_example(tmp_path) == 3

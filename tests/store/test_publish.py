@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support.interrupting import interrupt_rename
 from support.versions import example_metadata, publish_example, write_example
 
 from service.errors import InvalidParameter, ModelNotFound, PublishError
@@ -44,10 +45,85 @@ def test_a_draft_is_invisible_until_its_block_ends(tmp_path: Path) -> None:
     assert list_models(tmp_path) == ["flowers"]
 
 
+def test_a_draft_becomes_a_candidate_until_its_block_ends(tmp_path: Path) -> None:
+    with publish_version(tmp_path, "flowers") as draft:
+        write_example(draft.folder)
+        assert not draft.is_candidate
+        draft.is_candidate = True
+    assert draft.folder == tmp_path / "flowers" / "candidates" / "1"
+    assert verify_version(draft.folder).metadata == example_metadata()
+    assert names(tmp_path) == ["candidates"]
+
+
+def test_versions_and_candidates_share_one_counter(tmp_path: Path) -> None:
+    kinds = (True, False, True, True, False)
+    assert [publish_example(tmp_path, is_candidate=kind) for kind in kinds] == [1, 2, 3, 4, 5]
+    assert list_versions(tmp_path, "flowers") == [2, 5]
+
+
+@pytest.mark.parametrize("is_candidate", [True, False])
+def test_a_candidate_and_a_version_at_once_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_candidate: bool
+) -> None:
+    others: list[int] = []
+
+    def publish_others() -> None:
+        others.extend(publish_example(tmp_path, is_candidate=kind) for kind in (not is_candidate, is_candidate))
+
+    interrupt_rename(monkeypatch, publish_others)
+    assert publish_example(tmp_path, is_candidate=is_candidate) == 3
+    assert others == [1, 2]
+
+
+@pytest.mark.parametrize("is_candidate", [False, True])
+def test_what_appears_at_a_taken_number_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_candidate: bool
+) -> None:
+    real_rename, home = Path.rename, tmp_path / "flowers" / ("candidates" if is_candidate else "")
+
+    def rename(path: Path, target: Path) -> Path:
+        if target == home / "1":
+            (target / "mine").mkdir(parents=True)  # a copy by hand, after the number was found free
+        return real_rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert publish_example(tmp_path, is_candidate=is_candidate) == 2
+    assert [path.name for path in (home / "1").iterdir()] == ["mine"]
+
+
+def test_a_failed_candidate_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_rename = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if target.parent.name == "candidates":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(PublishError, match="No space left on device"):
+        publish_example(tmp_path, is_candidate=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_candidates_may_go_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_rename, folder = Path.rename, tmp_path / "flowers" / "candidates"
+
+    def rename(path: Path, target: Path) -> Path:
+        if Path(target).parent == folder:
+            folder.rmdir()
+            monkeypatch.setattr(Path, "rename", real_rename)
+        return real_rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert publish_example(tmp_path, is_candidate=True) == 1
+    assert verify_version(folder / "1").metadata == example_metadata()
+
+
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
 def test_nothing_is_left_after_an_exception(tmp_path: Path, error: BaseException) -> None:
     def publish() -> None:
         with publish_version(tmp_path, "flowers") as draft:
+            draft.is_candidate = True
             write_example(draft.folder)
             raise error
 
@@ -122,7 +198,7 @@ def test_files_reach_the_disk_before_the_version_appears(tmp_path: Path, monkeyp
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     def rename(path: Path, target: Path) -> Path:
-        before_rename.append({file.relative_to(path) for file in synced})
+        before_rename.append({file.relative_to(path) for file in synced if file.is_relative_to(path)})
         return real_rename(path, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -130,7 +206,7 @@ def test_files_reach_the_disk_before_the_version_appears(tmp_path: Path, monkeyp
     version = tmp_path / "flowers" / str(publish_example(tmp_path))
     everything = {path.relative_to(version) for path in (version, *version.rglob("*"))}
     assert Path(SHA256SUMS_FILE) in everything
-    assert before_rename == [everything]
+    assert before_rename[0] == everything
     assert version.parent in synced, "nor is the rename lost"
     assert tmp_path in synced, "nor is the folder of a new model"
 
@@ -184,11 +260,18 @@ def test_at_no_moment_is_a_half_version_visible(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "num_steps", "versions"),
-    [("os.mkdir", 3, []), ("open", 3, []), ("open", 9, []), ("os.rename", 0, []), ("os.rename", 1, [1])],
+    ("moment", "num_steps", "versions", "following"),
+    [
+        ("os.mkdir", 3, [], 1),
+        ("open", 3, [], 1),
+        ("open", 9, [], 1),
+        ("os.rename", 0, [], 1),
+        ("os.rename", 1, [], 2),  # it had the number 1 already
+        ("os.rename", 4, [1], 2),
+    ],
 )
 def test_a_killed_publisher_leaves_no_half_version(
-    tmp_path: Path, moment: str, num_steps: int, versions: list[int]
+    tmp_path: Path, moment: str, num_steps: int, versions: list[int], following: int
 ) -> None:
     with paused_publisher(tmp_path) as go_on:
         until(moment, go_on)
@@ -196,7 +279,7 @@ def test_a_killed_publisher_leaves_no_half_version(
             assert go_on()
     assert names(tmp_path) != [], "it had begun"
     assert [name for name in names(tmp_path) if not name.startswith(".publishing-")] == [str(v) for v in versions]
-    assert publish_example(tmp_path) == len(versions) + 1, "and stands in nobody's way"
+    assert publish_example(tmp_path) == following, "and stands in nobody's way"
     for version in list_versions(tmp_path, "flowers"):
         verify_version(tmp_path / "flowers" / str(version))
 

@@ -140,3 +140,10 @@ def test_a_listing_resolves_links_only(store: Path, monkeypatch: pytest.MonkeyPa
     StoreScanner(store).scan()
     assert not [path for path in resolved if Path(path).name.isdigit()]
     assert len(resolved) < 12
+
+
+def test_a_snapshot_has_no_candidates(store: Path) -> None:
+    before = StoreScanner(store).scan()
+    publish_example(store, is_candidate=True)
+    publish_example(store, "garden", is_candidate=True)
+    assert StoreScanner(store).scan() == before

@@ -11,9 +11,13 @@ from service.store.versions import (
     FoundVersion,
     StoredVersion,
     find_served,
+    find_version,
+    list_candidates,
+    list_in_turn,
     list_models,
     list_stored,
     list_versions,
+    next_version,
     pinned_version,
     resolve_version,
 )
@@ -145,3 +149,59 @@ def test_all_versions_are_listed_with_the_pinned_one(store: Path) -> None:
     pin_version(store, "flowers", 2)
     assert list_stored(store, "flowers") == [resolve_version(store, "flowers", version) for version in (1, 2, 3)]
     assert list_stored(store, "orchids") == []
+
+
+def test_a_candidate_is_found_by_its_number_alone(store: Path) -> None:
+    publish_example(store, is_candidate=True)
+    folder = store / "flowers" / "candidates" / "8"
+    (candidate,) = list_candidates(store, "flowers")
+    assert candidate == StoredVersion("flowers", 8, folder, pinned=False, is_candidate=True)
+    assert find_version(store, "flowers", 8) == candidate
+    assert find_version(store, "flowers") == resolve_version(store, "flowers", 3)
+    assert find_version(store, "flowers", 3) == resolve_version(store, "flowers", 3)
+    with pytest.raises(VersionNotFound, match=r"Version 8 of flowers is a candidate\. .* `flowers models take 8`"):
+        resolve_version(store, "flowers", 8)
+
+
+def test_no_service_tries_a_candidate(store: Path) -> None:
+    publish_example(store, is_candidate=True)
+    assert [stored.version for stored in list_in_turn(store, "flowers")] == [3, 2, 1]
+    assert list_versions(store, "flowers") == [1, 2, 3]
+    (store / "flowers" / PINNED_FILE).write_text("8\n")
+    with pytest.raises(VersionNotFound, match="is a candidate"):
+        list_in_turn(store, "flowers")
+
+
+def test_a_model_with_candidates_alone_has_no_version(tmp_path: Path) -> None:
+    publish_example(tmp_path, "garden", is_candidate=True)
+    assert list_models(tmp_path) == ["garden"]
+    assert find_version(tmp_path, "garden", 1).is_candidate
+    for version in (None, 2):
+        with pytest.raises(
+            VersionNotFound, match=r"candidate is 1\. Take it with `flowers models take 1 --model garden"
+        ):
+            find_version(tmp_path, "garden", version)
+
+
+def test_other_names_among_candidates_are_ignored(store: Path) -> None:
+    for name in ("candidates/04", "candidates/x5", "candidates/.6"):
+        (store / "flowers" / name).mkdir(parents=True)
+    (store / "flowers" / "candidates" / "9").write_text("a file, no folder")
+    assert list_candidates(store, "flowers") == []
+    assert list_candidates(store, "orchids") == []
+
+
+def test_a_number_counts_while_its_candidate_is_taken(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_example(store, is_candidate=True)
+    folder, real_scandir = store / "flowers", os.scandir
+    scanned: list[str] = []
+
+    def scandir(path: Path) -> "os._ScandirIterator[str]":
+        scanned.append(path.name)
+        if len(scanned) == 2:
+            (folder / "candidates" / "8").rename(folder / "8")
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert next_version(folder) == 9
+    assert len(scanned) == 2

@@ -12,6 +12,7 @@ from support.versions import publish_example
 
 from service.errors import ChangedVersion, EngineFailed, InvalidVersion
 from service.files import UnfitFile
+from service.store.candidates import take_candidate
 from service.store.layout import PINNED_FILE
 from service.store.manage import pin_version, unpin
 from service.store.versions import StoredVersion
@@ -134,6 +135,18 @@ async def test_the_watch_says_why_no_version_serves(watched: Watched) -> None:
         "Version 1 was refused",
     ]
     assert watched.waiting[-1] == "Version 1 was refused. It is bad."
+
+
+async def test_the_watch_names_a_candidate_to_take(watched: Watched) -> None:
+    publish_example(watched.store, is_candidate=True)
+    assert await watched.look() is None
+    assert watched.tried == []
+    assert watched.waiting == [
+        "Model flowers has no version yet. Its newest candidate is 1. Take it with `flowers models take 1`. "
+        "The service watches model_store/flowers."
+    ]
+    take_candidate(watched.store, "flowers", 1)
+    assert await watched.look() == 1
 
 
 async def test_the_watch_is_silent_while_a_version_serves(watched: Watched) -> None:

@@ -53,8 +53,9 @@ def write_example(folder: Path, metadata: Metadata | None = None) -> None:
     (folder / METADATA_FILE).write_text((metadata or example_metadata()).model_dump_json(), encoding="utf-8")
 
 
-def publish_example(store: Path, model: str = "flowers", **changes: Any) -> int:
-    """Publish such a version; its number. `changes` replace fields of its metadata."""
+def publish_example(store: Path, model: str = "flowers", *, is_candidate: bool = False, **changes: Any) -> int:
+    """Publish such a version or candidate; its number. `changes` replace fields of its metadata."""
     with publish_version(store, model) as draft:
+        draft.is_candidate = is_candidate
         write_example(draft.folder, example_metadata(model=model, **changes))
     return draft.version
