@@ -47,10 +47,16 @@ def train(
     A finished training is not repeated without --again.
     """
     settings = settings or TrainSettings()
+    from service.data.folder import read_folder
+    from service.training.choose import choose_recipe
     from service.training.recipe import find_recipe
 
+    choice = choose_recipe(
+        None if folder is None else read_folder(folder).class_names, name=name, recipe=settings.recipe,
+        network=settings.network, teacher=settings.teacher,
+    )  # fmt: skip
     recipe = find_recipe(
-        settings.recipe, network=settings.network, epochs=settings.epochs, batch_size=settings.batch_size,
+        choice.recipe, network=settings.network, epochs=settings.epochs, batch_size=settings.batch_size,
         teacher=settings.teacher,
     )  # fmt: skip
     _prepare_libraries(recipe)
@@ -71,10 +77,10 @@ def train(
             devices = list_devices(settings.device)
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
         sys.dont_write_bytecode = True
-        if recipe.teaching:  # before the photographs are fetched and checked
+        if recipe.backbone:  # before the photographs are fetched and checked
             from service.networks.backbones import load_backbone
 
-            load_backbone(recipe.teaching.teacher)
+            load_backbone(recipe.backbone)
         if folder is None:
             from service.data.fetch import FLOWER_PHOTOS, fetch
 
@@ -118,7 +124,7 @@ def _prepare_libraries(recipe: "Recipe") -> None:
     # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect, unless the recipe
     # is made for it.
     has_tensorflow, has_jax = (find_spec(library) is not None for library in ("tensorflow", "jax"))
-    is_wanted = recipe.num_folds > 0 and os.environ.get("KERAS_BACKEND") == "jax"
+    is_wanted = getattr(recipe, "num_folds", 0) > 0 and os.environ.get("KERAS_BACKEND") == "jax"
     os.environ["KERAS_BACKEND"] = "jax" if has_jax and (is_wanted or not has_tensorflow) else "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
     limit_tensorflow_log(3)
@@ -164,7 +170,7 @@ class ProgressObserver(Observer):
         sizes = ", ".join(f"{len(photographs)} {part}" for part, photographs in split.photographs.items())
         self.say(f"{len(check.photographs)} photographs: {sizes}")
 
-    def teaching(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         self._show(what, done, total)
 
     def taught(self, teacher: str, accuracy: float | None) -> None:

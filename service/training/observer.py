@@ -20,8 +20,8 @@ class Observer:
     def checked(self, check: "DataCheck", split: "Split") -> None:
         """Take note of the data before anything is trained."""
 
-    def teaching(self, what: str, done: int, total: int) -> None:
-        """Take note of the teacher's progress."""
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Take note of the progress of a step that has parts, such as the teacher's answers."""
 
     def taught(self, teacher: str, accuracy: float | None) -> None:
         """Take note that the teacher is ready. `accuracy` is its own, on held-out photographs."""

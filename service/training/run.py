@@ -106,7 +106,8 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
     names = [one.file for one in check.photographs if one.label in check.sequences]
     names += sorted(f"{one.part}/{one.pixels_digest}" for one in check.photographs if one.part)
     place = device if recipe.every_device else None
-    values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
+    num_folds = getattr(recipe, "num_folds", 0)
+    values = [model, recipe_values(recipe), num_folds, dataset.seed, place, check.digest, *names]
     return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"
 
 

@@ -93,7 +93,7 @@ class _Learning(Observer):
         self._observer, self._what, self._num_epochs = observer, f"{teacher} learns", num_epochs
 
     def step(self, epoch: int, step: int, num_steps: int, *_: float) -> None:
-        self._observer.teaching(self._what, epoch * num_steps + step, self._num_epochs * num_steps)
+        self._observer.progress(self._what, epoch * num_steps + step, self._num_epochs * num_steps)
 
 
 def _train(
@@ -138,7 +138,7 @@ def _answer(
         for batch in made_ahead(make, some):
             parts.append(predict(teacher, batch.images, _BATCH_SIZE))
             done += len(batch.images)
-            observer.teaching(f"{teaching.teacher} answers", done, views.num_views * len(views))
+            observer.progress(f"{teaching.teacher} answers", done, views.num_views * len(views))
         view_features, logits = (np.concatenate([part[name] for part in parts]) for name in ("features", "logits"))
         answers.append(softmax(logits, teaching.temperature).astype(np.float32))
         if teaching.feature_weight > 0:

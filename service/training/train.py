@@ -16,9 +16,10 @@ from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.cross_validation import cross_validate
 from service.training.keras_settings import can_export, has_gpu
 from service.training.observer import Observer
-from service.training.recipe import AlexNetRecipe, Recipe
+from service.training.recipe import AlexNetRecipe, Recipe, TransferRecipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork
+from service.training.transfer import train_transfer
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Tra
             trained = train_alexnet(dataset, recipe, run, observer)
         case AlexNetRecipe():
             trained = cross_validate(dataset, recipe, run, observer)
+        case TransferRecipe():
+            trained = train_transfer(dataset, recipe, run, observer)
     if not can_export():
         observer.say(
             f"The training is done, and its weights are in {run.folder}. The export needs TensorFlow, which is not at "

@@ -165,7 +165,7 @@ def test_unusable_answers_are_named_with_a_remedy(damage: str, colours: Colours,
 
 def test_ctrl_c_leaves_no_half_teacher(colours: Colours, tmp_path: Path) -> None:
     class Impatient(Observer):
-        def teaching(self, what: str, done: int, total: int) -> None:
+        def progress(self, what: str, done: int, total: int) -> None:
             assert what == "mean_color learns"
             if done == 2:
                 raise KeyboardInterrupt
