@@ -16,6 +16,9 @@ from service.errors import TrainingError
 from service.training.checkpoint import read_arrays, unfit_file, write_arrays
 from service.training.targets import Float32, TeacherTargets
 
+LESSON_FILE, TEACHER_FILE = "lesson.npz", "teacher.npz"
+"""Names in a run folder of the answers to all views, and of the teacher's checkpoint."""
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -64,7 +67,7 @@ class LessonFiles:
     @property
     def teacher(self) -> Path:
         """Path of the teacher's checkpoint."""
-        return self.whole.with_name("teacher.npz")
+        return self.whole.with_name(TEACHER_FILE)
 
     def load_whole(self, feature_weight: float) -> TeacherTargets | None:
         """Return what `save_whole` wrote, or None without a file."""
