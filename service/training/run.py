@@ -13,6 +13,7 @@ from service.data.split import split_to_json
 from service.errors import TrainingError
 from service.evaluation.folder import FolderEvaluation
 from service.evaluation.html_report import Section, render_page, to_section, to_table
+from service.evaluation.mistakes import list_mistakes
 from service.files import digest_bytes
 from service.store.versions import list_stored
 from service.training.plots import draw_curves
@@ -24,6 +25,9 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+REPORT_FILE = "report.html"
+NUM_MISTAKES = 3
+"""Number of the most confident mistakes that `published.json` keeps."""
 _LOCK_FILE, _PUBLISHED_FILE, _RECIPE_FILE = "lock", "published.json", "recipe.json"
 
 
@@ -74,7 +78,11 @@ class Run:
     def finish(self, version: int, test: FolderEvaluation, trained: TrainedNetwork, dataset: Dataset) -> None:
         """Write `history.json`, `published.json` and `report.html`, in this order. Raises `TrainingError`."""
         figures = test.evaluation.to_dict()
-        published = {"model": self.model, "version": version, "finished": trained.is_finished, "test": figures}
+        worst = list_mistakes(test.answers, dataset.class_names)[:NUM_MISTAKES]
+        published = {
+            "model": self.model, "version": version, "finished": trained.is_finished, "test": figures,
+            "mistakes": [{**asdict(mistake), "path": str(mistake.path)} for mistake in worst],
+        }  # fmt: skip
         self._write("history.json", [asdict(epoch) for epoch in trained.history])
         self._write(_PUBLISHED_FILE, published)
         sizes = [(part, len(photographs)) for part, photographs in dataset.split.photographs.items()]
@@ -86,7 +94,7 @@ class Run:
         ]
         title = f"{self.model}, version {version}, on the test part"
         page = render_page(title, test.evaluation, test.answers, dataset.rule, dataset.limits, sections)
-        self._write("report.html", page)
+        self._write(REPORT_FILE, page)
 
     def _write(self, name: str, value: object) -> None:
         text = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -96,16 +104,18 @@ class Run:
             raise TrainingError(f"{self.folder / name} cannot be written: {error.strerror}") from error
 
 
-def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
+def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str, minutes: float | None = None) -> str:
     """Return the name of the run folder, `<model>-<digest>` of everything that shapes the result.
 
-    The device counts only where the recipe trains on each. Else another machine can go on with a run.
+    `minutes` are the budget of the command, or None. What fits into it is no part of the name. The device counts only
+    where the recipe trains on each. Else another machine can go on with a run.
     """
     check = dataset.check
     # Where a class is split by sequence, its file names decide who is learned from.
     names = [one.file for one in check.photographs if one.label in check.sequences]
     place = device if recipe.every_device else None
     values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
+    values += [] if minutes is None else [{"minutes": minutes}]
     return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"
 
 

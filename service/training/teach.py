@@ -21,8 +21,9 @@ from service.training.recipe import Augmentation, Teaching
 from service.training.schedule import TeacherSchedule
 from service.training.targets import Float32, LabelTargets, TeacherTargets
 
-_BATCH_SIZE = 32
-_NUM_FEATURES = 256
+TEACHER_BATCH_SIZE = 32
+NUM_FEATURES = 256
+"""Largest number of principal components of the teacher's features."""
 
 
 def teach(
@@ -99,31 +100,45 @@ class _Learning(Observer):
         self._observer, self._teacher, self._num_epochs = observer, teacher, num_epochs
 
     def step(self, epoch: int, step: int, num_steps: int, *_: float) -> None:
-        self._observer.teaching(f"{self._teacher} learns", epoch * num_steps + step, self._num_epochs * num_steps)
+        self._observer.progress(f"{self._teacher} learns", epoch * num_steps + step, self._num_epochs * num_steps)
 
     def say(self, sentence: str) -> None:
         self._observer.say(f"{self._teacher}: {sentence}")
+
+
+def build_teacher(backbone: Backbone, teaching: Teaching, num_classes: int) -> tuple[keras.Model, keras.Model]:
+    """Build the network that learns, and the one that answers with the same weights.
+
+    Both take uint8 (N, height, width, 3). The former returns `logits`, the latter `features`, too.
+    """
+    layers = backbone.model.layers
+    for layer in layers[: round(len(layers) * (1 - teaching.tuned))]:
+        layer.trainable = False  # its batch norms keep their statistics, too
+    images = keras.Input(backbone.model.input_shape[1:], dtype="uint8")
+    features = backbone.model(backbone.prepare(images))
+    dense = keras.layers.Dense(num_classes, kernel_initializer="zeros", dtype="float32")
+    logits = dense(keras.layers.Dropout(0.2)(features))
+    return keras.Model(images, {"logits": logits}), keras.Model(images, {"features": features, "logits": logits})
+
+
+def make_teacher_schedule(teaching: Teaching, num_photographs: int) -> TeacherSchedule:
+    """Return the schedule of the teacher's own training."""
+    return TeacherSchedule(
+        teaching.epochs, TEACHER_BATCH_SIZE, learning_rate=5e-4, weight_decay=0.05, average_decay=0.98,
+        num_steps=num_photographs // min(TEACHER_BATCH_SIZE, num_photographs),
+    )  # fmt: skip
 
 
 def _train(
     backbone: Backbone, teaching: Teaching, views: Views, labels: LabelTargets, checkpoint: Path, observer: Observer
 ) -> keras.Model:
     """Return the trained teacher, a model from uint8 (N, height, width, 3) to `features` and `logits`."""
-    layers = backbone.model.layers
-    for layer in layers[: round(len(layers) * (1 - teaching.tuned))]:
-        layer.trainable = False  # its batch norms keep their statistics, too
-    images = keras.Input(backbone.model.input_shape[1:], dtype="uint8")
-    features = backbone.model(backbone.prepare(images))
-    dense = keras.layers.Dense(labels.num_classes, kernel_initializer="zeros", dtype="float32")
-    logits = dense(keras.layers.Dropout(0.2)(features))
-    schedule = TeacherSchedule(
-        teaching.epochs, _BATCH_SIZE, learning_rate=5e-4, weight_decay=0.05, average_decay=0.98,
-        num_steps=len(views) // min(_BATCH_SIZE, len(views)),
-    )  # fmt: skip
+    learner, teacher = build_teacher(backbone, teaching, labels.num_classes)
     learning = _Learning(observer, teaching.teacher, teaching.epochs)
-    if fit(keras.Model(images, {"logits": logits}), views, labels, schedule, checkpoint, learning).interrupted:
+    schedule = make_teacher_schedule(teaching, len(views))
+    if fit(learner, views, labels, schedule, checkpoint, learning).interrupted:
         raise KeyboardInterrupt  # half a teacher is none. The same command goes on
-    return keras.Model(images, {"features": features, "logits": logits})
+    return teacher
 
 
 def _answer(
@@ -137,10 +152,10 @@ def _answer(
 ) -> None:
     """Let the teacher answer the views that the lesson lacks. Each view is kept once it is answered."""
     if not lesson.answers and validation is not None:
-        logits = predict(teacher, np.asarray(validation.images), _BATCH_SIZE)["logits"]
+        logits = predict(teacher, np.asarray(validation.images), TEACHER_BATCH_SIZE)["logits"]
         lesson.accuracy = float((logits.argmax(axis=1) == validation.class_indices).mean())
     photographs = np.arange(len(views))
-    some = [photographs[start : start + _BATCH_SIZE] for start in range(0, len(photographs), _BATCH_SIZE)]
+    some = [photographs[start : start + TEACHER_BATCH_SIZE] for start in range(0, len(photographs), TEACHER_BATCH_SIZE)]
     for number in range(len(lesson.answers), views.num_views):
 
         def make(numbers: NDArray[np.int64], view: int = number) -> Batch:
@@ -148,12 +163,12 @@ def _answer(
 
         parts, done = [], number * len(views)
         for batch in made_ahead(make, some):
-            parts.append(predict(teacher, batch.images, _BATCH_SIZE))
+            parts.append(predict(teacher, batch.images, TEACHER_BATCH_SIZE))
             done += len(batch.images)
-            observer.teaching(f"{teaching.teacher} answers", done, views.num_views * len(views))
+            observer.progress(f"{teaching.teacher} answers", done, views.num_views * len(views))
         features, logits = (np.concatenate([part[name] for part in parts]) for name in ("features", "logits"))
         lesson.answers.append(softmax(logits, teaching.temperature).astype(np.float32))
         if teaching.feature_weight > 0:
-            lesson.components = lesson.components or principal_features(features, _NUM_FEATURES)
+            lesson.components = lesson.components or principal_features(features, NUM_FEATURES)
             lesson.features.append(lesson.components(features).astype(np.float16))
         files.save_view(lesson)

@@ -10,20 +10,26 @@ import keras
 from service.data.dataset import Dataset
 from service.errors import DeviceUnavailable, TrainingError
 from service.evaluation.metrics import Evaluation
+from service.evaluation.mistakes import Mistake, list_mistakes
 from service.store.publish import publish_version
 from service.training.alexnet import train_alexnet
+from service.training.alexnet_plan import plan_alexnet
 from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.cross_validation import cross_validate
 from service.training.keras_settings import can_export, has_gpu
 from service.training.observer import Observer
+from service.training.plan import Budget
 from service.training.recipe import AlexNetRecipe, Recipe
-from service.training.run import Run
+from service.training.run import NUM_MISTAKES, REPORT_FILE, Run
 from service.training.trained_network import TrainedNetwork
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A published version and its evaluation on the test part. `interrupted` means that the training ended early."""
+    """A published version and its evaluation on the test part. `interrupted` means that the training ended early.
+
+    `mistakes` are the three most confident ones on the test part.
+    """
 
     model: str
     version: int
@@ -32,6 +38,13 @@ class Trained:
     history: tuple[Epoch, ...]
     interrupted: bool
     test: Evaluation
+    mistakes: tuple[Mistake, ...] = ()
+
+    @property
+    def report(self) -> Path | None:
+        """Path of the report, or None if it could not be written."""
+        path = self.run / REPORT_FILE
+        return path if path.exists() else None
 
     @property
     def num_epochs(self) -> int:
@@ -55,13 +68,19 @@ def list_devices(wish: str) -> list[str]:
     return {"cpu": ["cpu"], "gpu": ["gpu"], "auto": ["gpu", "cpu"] if has_gpu() else ["cpu"]}[wish]
 
 
-def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Trained | None:
+def train(
+    dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, *, why: str = "", budget: Budget | None = None
+) -> Trained | None:
     """Train by a recipe and publish the result as the next version of the run's model.
+
+    The observer gets the plan first. `why` is a sentence in it on the choice of the network. With a budget the longest
+    training that fits is chosen, and the run goes on with this choice.
 
     An interrupted training is resumed from its run folder. A finished one is returned as it is. Return None where
     TensorFlow is missing for the export. The networks then lie in the run folder.
 
     Raises:
+        SettingsError: Not even one epoch fits into the budget.
         DatasetError: A photograph has changed since the check, or there are too few for the folds.
         PublishError: The version could not be written.
         WeightsError: The teacher's weights are not installed, or are not the known ones.
@@ -70,6 +89,8 @@ def train(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Tra
     """
     if run.published:
         return _read_finished(run, run.published, observer)
+    recipe, plan = plan_alexnet(dataset, recipe, run, observer, why=why, budget=budget)
+    observer.planned(plan)
     run.describe(recipe, dataset)
     match recipe:
         case AlexNetRecipe(num_folds=0):
@@ -104,14 +125,19 @@ def publish_network(trained: TrainedNetwork, dataset: Dataset, run: Run, observe
             f"Version {draft.version} of {run.model} is published, but its report in {run.folder} is not complete: "
             f"{why}. `flowers evaluate FOLDER --report FILE` writes another."
         )
-    history, interrupted = trained.history, trained.interrupted
-    return Trained(run.model, draft.version, run.device, run.folder, history, interrupted, test.evaluation)
+    mistakes = tuple(list_mistakes(test.answers, dataset.class_names)[:NUM_MISTAKES])
+    return Trained(
+        run.model, draft.version, run.device, run.folder, trained.history, trained.interrupted, test.evaluation,
+        mistakes,
+    )  # fmt: skip
 
 
 def _read_finished(run: Run, published: dict[str, Any], observer: Observer) -> Trained:
     try:
         history = tuple(Epoch(**row) for row in json.loads((run.folder / "history.json").read_bytes()))
         test = Evaluation.from_dict(published["test"])
+        rows = published.get("mistakes", [])  # older runs have none
+        mistakes = tuple(Mistake(**{**row, "path": Path(row["path"])}) for row in rows)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingError(
             f"{run.folder} was finished, but its history.json or published.json cannot be read. Train it anew "
@@ -122,4 +148,4 @@ def _read_finished(run: Run, published: dict[str, Any], observer: Observer) -> T
         f"This training is finished already: it published version {version} of {model}, and its run folder is "
         f"{run.folder}. Nothing was trained. Give --again to train it anew."
     )
-    return Trained(model, version, run.device, run.folder, history, False, test)
+    return Trained(model, version, run.device, run.folder, history, False, test, mistakes)

@@ -178,7 +178,7 @@ class Killer(Observer):
         self._points = list(points)
         self.said: list[str] = []
 
-    def teaching(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         if (what, done) in self._points:
             self._points.remove((what, done))
             raise Killed
