@@ -189,6 +189,11 @@ class TrainSettings(_Settings):
     device: DeviceSetting = "auto"
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
     epochs: int | None = Field(None, ge=1, le=10_000, description="Number of epochs. The default is the recipe's.")
+    minutes: float | None = Field(
+        None, gt=0, le=100_000,
+        description="Time that the whole command may take, in minutes. It chooses epochs, views and second network. "
+        "The default is no limit.",
+    )  # fmt: skip
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="Photographs in a step. The default is the recipe's."
     )

@@ -87,9 +87,9 @@ class AlexNetRecipe:
 class TransferRecipe:
     """One way to teach new classes to a pretrained network.
 
-    `network` is a name of `LITES`. Its frozen features give a new last layer. With at least `min_validation`
-    photographs in the validation part, the upper share `tuned` of its layers learns by `schedule`, too. The tuned
-    network is published if its loss on that part is lower. The published network learns from both parts.
+    `network` is a name of `LITES`. A new last layer learns on its frozen features. With at least `min_validation`
+    photographs in the validation part, the upper share `tuned` of its layers learns by `schedule`, too. 0 means none.
+    The tuned network is published if its loss on that part is lower. The published network learns from both parts.
 
     Sources: Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?". Kumar et al. (2022), "Fine-Tuning
     can Distort Pretrained Features and Underperform Out-of-Distribution", for the last layer first.

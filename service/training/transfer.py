@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 
 import keras
 import numpy as np
@@ -22,6 +23,9 @@ from service.training.recipe import TransferRecipe, recipe_values
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork, on_pixels
 from service.training.tune import Tuned, tune
+
+FEATURES_STEP, LAST_LAYER_STEP = "computing features", "learning the last layer"
+"""Names of steps in the plan."""
 
 NUM_FOLDS = 5
 """Folds of the cross-validation that calibrates a last layer on frozen features."""
@@ -68,7 +72,7 @@ def train_transfer(dataset: Dataset, recipe: TransferRecipe, run: Run, observer:
         published = _Published(
             _with_last_layer(recipe, frozen.of_both), frozen.calibration, dataset.squares("test"), (frozen.epoch,)
         )
-        if len(validation.images) >= recipe.min_validation and recipe.schedule.epochs:
+        if can_tune(dataset, recipe):
             try:
                 tuned = tune(dataset, recipe, run.sub("tuned"), observer, frozen.of_training, ("train",), validation)
             except KeyboardInterrupt:  # before its first epoch was done
@@ -92,24 +96,38 @@ def train_transfer(dataset: Dataset, recipe: TransferRecipe, run: Run, observer:
     )  # fmt: skip
 
 
+def can_tune(dataset: Dataset, recipe: TransferRecipe) -> bool:
+    """Return whether the recipe tunes layers, and the validation part can tell whether that pays."""
+    return recipe.tuned > 0 and len(dataset.split.photographs["validation"]) >= recipe.min_validation
+
+
+@cache
+def features_model(network: str) -> keras.Model:
+    """Return a pretrained network from uint8 (N, 224, 224, 3) to {"features": float32 (N, F)}.
+
+    The plan measures it. The features then need no second tracing.
+    """
+    backbone = load_backbone(network)
+    images = keras.Input(backbone.model.input_shape[1:], dtype="uint8")
+    return keras.Model(images, {"features": backbone.model(backbone.prepare(images))})
+
+
 def learn_frozen(
     dataset: Dataset, recipe: TransferRecipe, run: Run, observer: Observer,
     training: LabelledPixels, validation: LabelledPixels,
 ) -> Frozen:  # fmt: skip
     """Learn last layers from the features of squares. The features are kept in the run folder. Raises as `train`."""
     began = time.perf_counter()
-    backbone, num_classes = load_backbone(recipe.network), len(dataset.class_names)
-    images = keras.Input(backbone.model.input_shape[1:], dtype="uint8")
-    model = keras.Model(images, {"features": backbone.model(backbone.prepare(images))})
+    model, num_classes = features_model(recipe.network), len(dataset.class_names)
     total, features, before = len(training.images) + len(validation.images), [], 0
     for part, squares in (("train", training), ("validation", validation)):
 
         def progress(done: int, before: int = before) -> None:
-            observer.progress(f"{recipe.network} looks at photographs", before + done, total)
+            observer.progress(FEATURES_STEP, before + done, total)
 
         features.append(extract_features(model, np.asarray(squares.images), run.folder / "features" / part, progress))
         before += len(squares.images)
-    observer.stage("learning the last layer")
+    observer.stage(LAST_LAYER_STEP)
     of_training = learn_last_layer(features[0], training.class_indices, num_classes)
     both = np.concatenate(features, axis=1)
     class_indices = np.concatenate([training.class_indices, validation.class_indices])

@@ -22,6 +22,7 @@ from service.errors import DatasetError
 from service.evaluation.metrics import evaluate
 from service.training.checkpoint import Epoch
 from service.training.observer import Observer
+from service.training.plan import Budget
 from service.training.recipe import Recipe
 from service.training.run import Run
 from service.training.train import Trained
@@ -142,6 +143,7 @@ class Asked:
     recipes: list[Recipe] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    budgets: list[Budget | None] = field(default_factory=list)
     interrupted: bool = False
     is_exported: bool = True
 
@@ -151,7 +153,10 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
     """The data set is the drawn one."""
     asked = Asked()
 
-    def begin(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Trained | None:
+    def begin(
+        dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, *, why: str, budget: Budget | None
+    ) -> Trained | None:
+        asked.budgets.append(budget)
         asked.names.append(run.model)
         asked.recipes.append(recipe)
         asked.seeds.append(dataset.seed)
@@ -213,8 +218,7 @@ def test_the_table_is_not_cut_in_a_pipe(
 ) -> None:
     name = "a_garden_with_so_long_a_name_that_no_terminal_has_room_for_it"
     assert main(["train", str(drawn_folder), *places, "--name", name, *ANY]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
-    assert "100.00 % (2 of 2)" in row
+    assert any(name in line and "100.00 % (2 of 2)" in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], drawn_folder: Path) -> None:
@@ -247,6 +251,42 @@ def test_the_result_says_whether_the_training_was_interrupted(
     assert (row["interrupted"], row["epochs"], row["device"]) == (interrupted, 40, "cpu")
     assert main(["train", str(drawn_folder), *places, *ANY]) == 0
     assert ("(interrupted)" in capsys.readouterr().out) == interrupted
+
+
+def test_ctrl_c_says_what_is_kept(
+    asked: Asked, places: tuple[str, ...], drawn_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def press(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, **_: Any) -> None:
+        observer.stage("loading efficientnet_lite2")
+        (run.folder / "lesson.npz").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.training.train.train", press)
+    assert main(["train", str(drawn_folder), *places, *ANY, "--teacher", "none"]) == 1
+    printed = capsys.readouterr()
+    assert_one_sentence(printed.err, "Interrupted (loading efficientnet_lite2).")
+    assert printed.err.strip().endswith("keeps the teacher's answers. The same command goes on.")
+    assert printed.out == ""
+
+
+def test_ctrl_c_during_the_check_begins_anew(
+    places: tuple[str, ...], drawn_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press(_: object, __: object, checking: Any) -> None:
+        checking(1, 60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.data.dataset.check_folder", press)
+    assert main(["train", str(drawn_folder), *places, *ANY, "--teacher", "none"]) == 1
+    assert_one_sentence(capsys.readouterr().err, "Interrupted (checking). No training has begun.")
+
+
+def test_minutes_are_of_the_whole_command(asked: Asked, places: tuple[str, ...], drawn_folder: Path) -> None:
+    assert main(["train", str(drawn_folder), *places, *ANY, "--teacher", "none", "--minutes", "10"]) == 0
+    (budget,) = asked.budgets
+    assert budget is not None
+    assert 0 < 10 - budget.minutes < 5, "the check took its share"
 
 
 def test_a_training_without_export_prints_no_version(

@@ -42,9 +42,10 @@ def test_near_duplicates_are_in_one_fold(dataset: Dataset) -> None:
     assert again[second] == again[first]
 
 
-def test_too_few_photographs_for_the_folds_are_refused(dataset: Dataset) -> None:
+def test_too_few_photographs_for_the_folds_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "drawn", tmp_path / "store", "cpu")
     with pytest.raises(DatasetError, match="too few for 500 folds"):
-        assign_folds(dataset, 500)
+        cross_validate(dataset, replace(RECIPE, num_folds=500), run, Observer())
 
 
 def test_each_fold_is_answered_by_a_network_without_it(

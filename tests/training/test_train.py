@@ -106,6 +106,8 @@ def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Pa
     assert said.endswith("Give --again to train it anew.")
     assert (again.version, again.run, again.history) == (1, first.run, first.history)
     assert again.test.to_dict() == first.test.to_dict()
+    assert (again.mistakes, again.report) == (first.mistakes, first.run / "report.html")
+    assert len(first.mistakes) == min(3, first.test.num_photographs - first.test.num_correct) > 0
     assert list_versions(tmp_path / "store", "drawn") == [1]
     (first.run / "history.json").write_text("[")
     with pytest.raises(TrainingError, match="Train it anew with --again"):
