@@ -55,7 +55,7 @@ def plan_alexnet(
     recipe = kept_choice or recipe
     if budget and learns_on_device(recipe):
         raise SettingsError("--minutes is not for a cross-validation on JAX, which cannot be measured. Give --epochs.")
-    paces = _measure(dataset, recipe, run, observer, is_complete=budget is not None and kept_choice is None)
+    paces = _measure(dataset, recipe, run, observer, is_budgeted=budget is not None)
     if budget and not kept_choice:
         left = budget.seconds_left(time.monotonic()) * (1 - _RESERVE)
         recipe = choose_recipe(dataset, recipe, run, paces, left)
@@ -75,7 +75,8 @@ def choose_recipe(
     """
     needed = 0.0
     for shorter in _shorten(recipe):
-        needed = sum(step.seconds * step.num_units for step in list_steps(dataset, shorter, run, paces) if step.seconds)
+        steps = list_steps(dataset, shorter, run, paces)
+        needed = sum((step.num_units - step.num_done) * (step.seconds or 0.0) for step in steps)
         if needed <= seconds:
             return shorter
     more = math.ceil((needed - seconds) / (1 - _RESERVE) / 60)
@@ -103,10 +104,8 @@ def list_steps(dataset: Dataset, recipe: AlexNetRecipe, run: Run, paces: Paces) 
     steps = [Step(f"decoding {num_decoded:,} photographs", num_decoded, paces.decode)]
     for network in _list_networks(dataset, recipe, run):
         steps += _list_of_network(network, recipe, paces, find_kept(network.run))
-    seconds = None
-    if paces.network_learns is not None:
-        scored = len(dataset.split.photographs["test"])
-        seconds = _EXPORT_SECONDS + scored * (paces.decode + _EVALUATION_STEPS * paces.network_learns)
+    scored, score = len(dataset.split.photographs["test"]), _EVALUATION_STEPS * (paces.network_learns or paces.decode)
+    seconds = _EXPORT_SECONDS + scored * (paces.decode + score)
     return [*steps, Step("exporting and evaluating", seconds=seconds)]
 
 
@@ -144,8 +143,8 @@ def _list_networks(dataset: Dataset, recipe: AlexNetRecipe, run: Run) -> Iterato
         yield _Network(run.sub("refit"), known, "second network")
 
 
-def _measure(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observer, *, is_complete: bool) -> Paces:
-    """Measure what is left to do and long enough. With `is_complete`, all of it."""
+def _measure(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observer, *, is_budgeted: bool) -> Paces:
+    """Measure what is left to do and long enough. With `is_budgeted`, all that is left."""
     num_views, num_steps = 0, {"teacher": 0.0, "network": 0.0}
     for network in _list_networks(dataset, recipe, run):
         num_views = max(num_views, network.num_views)
@@ -153,7 +152,7 @@ def _measure(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observ
             kind = "network" if step.name == NETWORK_LEARNS else "teacher"
             batch_size = recipe.schedule.batch_size if kind == "network" else 32
             num_steps[kind] += (step.num_units - step.num_done) * network.num_views / batch_size
-    is_long = {kind: is_complete or number >= _MIN_STEPS for kind, number in num_steps.items()}
+    is_long = {kind: number >= _MIN_STEPS or (is_budgeted and number > 0) for kind, number in num_steps.items()}
     is_long["network"] = is_long["network"] and not learns_on_device(recipe)
     if any(is_long.values()):
         observer.stage("measuring how long it takes here")

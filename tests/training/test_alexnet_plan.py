@@ -90,7 +90,9 @@ def test_a_resumed_run_keeps_its_choice(dataset: Dataset, run: Run, monkeypatch:
         plan_alexnet(dataset, TAUGHT, run, Observer(), why="", budget=budget)
 
 
-def test_a_short_training_is_not_measured_before(dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_training_is_measured_only_for_a_budget(
+    dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[dict[str, bool]] = []
 
     def measure(*_: object, **kinds: bool) -> Paces:
@@ -98,7 +100,8 @@ def test_a_short_training_is_not_measured_before(dataset: Dataset, run: Run, mon
         return PACES
 
     monkeypatch.setattr(alexnet_plan, "measure_paces", measure)
-    for epochs in (1, 400):
+    budget = Budget(100, time.monotonic())
+    for epochs, given in ((1, None), (400, None), (1, budget)):
         recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, epochs=epochs, batch_size=64))
-        plan_alexnet(dataset, recipe, run, Observer(), why="", budget=None)
-    assert [kinds["network"] for kinds in asked] == [False, True]
+        plan_alexnet(dataset, recipe, run, Observer(), why="", budget=given)
+    assert asked == [{"teacher": False, "network": is_long} for is_long in (False, True, True)]
