@@ -188,7 +188,11 @@ class TrainSettings(_Settings):
     )
     device: DeviceSetting = "auto"
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
-    epochs: int | None = Field(None, ge=1, le=10_000, description="Number of epochs. The default is the recipe's.")
+    epochs: int | None = Field(
+        None, ge=0, le=10_000,
+        description="Number of epochs. The default is the recipe's. With the recipe transfer, 0 trains the last layer "
+        "alone.",
+    )  # fmt: skip
     minutes: float | None = Field(
         None, gt=0, le=100_000,
         description="Time that the whole command may take, in minutes. It chooses epochs, views and second network. "

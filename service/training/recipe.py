@@ -144,11 +144,14 @@ def find_recipe(
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in names:
         raise SettingsError(f"There is no recipe {name!r}. Take one of {', '.join(names)}.")
-    recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
+    recipe: Recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
     assert isinstance(recipe, Recipe)
     _check_network(recipe, network, teacher)
     schedule = recipe.schedule
-    schedule = replace(schedule, epochs=epochs or schedule.epochs, batch_size=batch_size or schedule.batch_size)
+    if isinstance(recipe, TransferRecipe) and epochs == 0:
+        recipe, epochs = replace(recipe, tuned=0.0), None
+    epochs = schedule.epochs if epochs is None else epochs
+    schedule = replace(schedule, epochs=epochs, batch_size=batch_size or schedule.batch_size)
     recipe = replace(recipe, network=network or recipe.network, schedule=schedule)
     if isinstance(recipe, TransferRecipe):
         return recipe
