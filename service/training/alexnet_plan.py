@@ -1,24 +1,30 @@
 """Plan of an AlexNet's training from measured paces, and the choice of what fits into a budget."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from service.data.dataset import Dataset
-from service.errors import SettingsError, TrainingError
-from service.files import write_whole
+from service.errors import SettingsError
 from service.training.alexnet import MIN_EPOCH, learns_on_device
 from service.training.checkpoint import unfit_file
 from service.training.kept import Kept, find_kept
 from service.training.observer import Observer
 from service.training.paces import Paces, measure_paces
-from service.training.plan import NETWORK_LEARNS, Budget, Plan, Step, describe_seconds
+from service.training.plan import (
+    NETWORK_LEARNS,
+    PLAN_FILE,
+    Budget,
+    Plan,
+    Step,
+    describe_seconds,
+    read_choice,
+    write_choice,
+)
 from service.training.recipe import AlexNetRecipe
 from service.training.run import Run
 
-PLAN_FILE = "plan.json"
 _MIN_STEPS = 200  # of a network. A measurement takes as long as ten of them, which is 5 %
 _RESERVE = 0.05  # share of a budget that is left for what a measurement cannot know
 # Both are estimates, as a measurement would be the whole step. 523 photographs took that on two cores of an AMD EPYC.
@@ -160,26 +166,22 @@ def _measure(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observ
 
 
 def _write_choice(recipe: AlexNetRecipe, run: Run) -> None:
-    choice = {"epochs": recipe.schedule.epochs, "refit": recipe.refit}
+    choice = {"epochs": recipe.schedule.epochs, "refit": int(recipe.refit)}
     if recipe.teaching:
         choice |= {"num_views": recipe.teaching.num_views, "teacher_epochs": recipe.teaching.epochs}
-    try:
-        write_whole(run.folder / PLAN_FILE, json.dumps(choice).encode() + b"\n")
-    except OSError as error:
-        raise TrainingError(f"{run.folder / PLAN_FILE} cannot be written: {error.strerror}. Make room.") from error
+    write_choice(run.folder, choice)
 
 
 def _read_choice(recipe: AlexNetRecipe, run: Run) -> AlexNetRecipe | None:
-    path, teaching = run.folder / PLAN_FILE, recipe.teaching
+    choice, teaching = read_choice(run.folder), recipe.teaching
+    if choice is None:
+        return None
     try:
-        choice = json.loads(path.read_bytes())
         if teaching:
             teaching = replace(teaching, num_views=int(choice["num_views"]), epochs=int(choice["teacher_epochs"]))
         schedule = replace(recipe.schedule, epochs=int(choice["epochs"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError) as error:
-        raise unfit_file(path) from error
+    except (KeyError, SettingsError) as error:
+        raise unfit_file(run.folder / PLAN_FILE) from error
     if teaching and min(teaching.num_views, teaching.epochs) < 1:
-        raise unfit_file(path)
+        raise unfit_file(run.folder / PLAN_FILE)
     return replace(recipe, refit=bool(choice.get("refit")), schedule=schedule, teaching=teaching)

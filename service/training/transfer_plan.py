@@ -1,6 +1,5 @@
 """Plan of a training by the recipe `transfer`, and the choice of what fits into a budget."""
 
-import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -9,15 +8,22 @@ import keras
 import numpy as np
 
 from service.data.dataset import Dataset
-from service.errors import SettingsError, TrainingError
-from service.files import write_whole
-from service.training.alexnet_plan import PLAN_FILE
+from service.errors import SettingsError
 from service.training.checkpoint import unfit_file
 from service.training.features import NUM_VIEWS
 from service.training.fit import predict
 from service.training.kept import find_kept
 from service.training.observer import Observer
-from service.training.plan import NETWORK_LEARNS, Budget, Plan, Step, describe_seconds
+from service.training.plan import (
+    NETWORK_LEARNS,
+    PLAN_FILE,
+    Budget,
+    Plan,
+    Step,
+    describe_seconds,
+    read_choice,
+    write_choice,
+)
 from service.training.recipe import TransferRecipe
 from service.training.run import Run
 from service.training.transfer import FEATURES_STEP, LAST_LAYER_STEP, can_tune, features_model
@@ -56,7 +62,7 @@ def plan_transfer(
     if budget and kept is None:
         left = budget.seconds_left(time.monotonic()) * (1 - _RESERVE)
         kept = choose_epochs(dataset, recipe, run, paces, left)
-        _write_choice(kept, run)
+        write_choice(run.folder, {"epochs": kept.schedule.epochs, "tuned": kept.tuned})
     recipe = kept or recipe
     network = recipe.network.replace("efficientnet_lite", "EfficientNet-Lite")
     title = f"{network}, pretrained on ImageNet, gets a new last layer. {why}".strip()
@@ -117,21 +123,12 @@ def _measure(dataset: Dataset, recipe: TransferRecipe, device: str) -> Paces:
     return Paces(decode, (time.perf_counter() - began) / len(squares))
 
 
-def _write_choice(recipe: TransferRecipe, run: Run) -> None:
-    choice = {"epochs": recipe.schedule.epochs, "tuned": recipe.tuned}
-    try:
-        write_whole(run.folder / PLAN_FILE, json.dumps(choice).encode() + b"\n")
-    except OSError as error:
-        raise TrainingError(f"{run.folder / PLAN_FILE} cannot be written: {error.strerror}. Make room.") from error
-
-
 def _read_choice(recipe: TransferRecipe, run: Run) -> TransferRecipe | None:
-    path = run.folder / PLAN_FILE
-    try:
-        choice = json.loads(path.read_bytes())
-        schedule = replace(recipe.schedule, epochs=int(choice["epochs"]))
-        return replace(recipe, schedule=schedule, tuned=float(choice["tuned"]))
-    except FileNotFoundError:
+    choice = read_choice(run.folder)
+    if choice is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError) as error:
-        raise unfit_file(path) from error
+    try:
+        schedule = replace(recipe.schedule, epochs=int(choice["epochs"]))
+        return replace(recipe, schedule=schedule, tuned=choice["tuned"])
+    except (KeyError, SettingsError) as error:
+        raise unfit_file(run.folder / PLAN_FILE) from error
