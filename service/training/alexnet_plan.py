@@ -9,19 +9,10 @@ from service.data.dataset import Dataset
 from service.errors import SettingsError
 from service.training.alexnet import MIN_EPOCH, learns_on_device
 from service.training.checkpoint import unfit_file
-from service.training.kept import Kept, find_kept
+from service.training.kept import PLAN_FILE, Kept, find_kept, read_choice, write_choice
 from service.training.observer import Observer
 from service.training.paces import Paces, measure_paces
-from service.training.plan import (
-    NETWORK_LEARNS,
-    PLAN_FILE,
-    Budget,
-    Plan,
-    Step,
-    describe_seconds,
-    read_choice,
-    write_choice,
-)
+from service.training.plan import NETWORK_LEARNS, Budget, Plan, Step, describe_seconds
 from service.training.recipe import AlexNetRecipe
 from service.training.run import Run
 

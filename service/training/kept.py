@@ -1,12 +1,17 @@
 """What an interrupted training keeps in its run folder."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import TrainingError
-from service.training.checkpoint import load_checkpoint
+from service.files import write_whole
+from service.training.checkpoint import load_checkpoint, unfit_file
 from service.training.lesson import LESSON_FILE, TEACHER_FILE
 from service.training.run import Run
+
+PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,23 @@ def _num_epochs(path: Path) -> int:
     except TrainingError:
         return 0
     return saved.num_done if saved else 0
+
+
+def write_choice(folder: Path, choice: Mapping[str, float]) -> None:
+    """Keep what a budget has chosen, names to numbers, in a run folder. Raises `TrainingError`."""
+    path = folder / PLAN_FILE
+    try:
+        write_whole(path, json.dumps(choice).encode() + b"\n")
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror}. Make room.") from error
+
+
+def read_choice(folder: Path) -> dict[str, float] | None:
+    """Return what `write_choice` wrote, or None without a file. Raises `TrainingError` for another content."""
+    path = folder / PLAN_FILE
+    try:
+        return {str(name): float(number) for name, number in json.loads(path.read_bytes()).items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise unfit_file(path) from error

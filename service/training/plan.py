@@ -1,17 +1,10 @@
 """Plan of a training. It knows the steps, the one at work, and the time left over all of them."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from service.errors import TrainingError
-from service.files import write_whole
-from service.training.checkpoint import unfit_file
-
-PLAN_FILE = "plan.json"
 NETWORK_LEARNS = "network learns"
 """Name of a step whose units are the epochs of an observer's `step` and `epoch`."""
 
@@ -138,26 +131,6 @@ class Plan:
             yield ", ".join(filter(None, parts)) + (f": {describe_seconds(left)}" if left else "")
         left = self.seconds_left()
         yield "The time is measured on the way." if left is None else f"{describe_seconds(left)} in all".capitalize()
-
-
-def write_choice(folder: Path, choice: Mapping[str, float]) -> None:
-    """Keep what a budget has chosen, names to numbers, in a run folder. Raises `TrainingError`."""
-    path = folder / PLAN_FILE
-    try:
-        write_whole(path, json.dumps(choice).encode() + b"\n")
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror}. Make room.") from error
-
-
-def read_choice(folder: Path) -> dict[str, float] | None:
-    """Return what `write_choice` wrote, or None without a file. Raises `TrainingError` for another content."""
-    path = folder / PLAN_FILE
-    try:
-        return {str(name): float(number) for name, number in json.loads(path.read_bytes()).items()}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise unfit_file(path) from error
 
 
 def describe_seconds(seconds: float) -> str:

@@ -12,18 +12,9 @@ from service.errors import SettingsError
 from service.training.checkpoint import unfit_file
 from service.training.features import NUM_VIEWS
 from service.training.fit import predict
-from service.training.kept import find_kept
+from service.training.kept import PLAN_FILE, find_kept, read_choice, write_choice
 from service.training.observer import Observer
-from service.training.plan import (
-    NETWORK_LEARNS,
-    PLAN_FILE,
-    Budget,
-    Plan,
-    Step,
-    describe_seconds,
-    read_choice,
-    write_choice,
-)
+from service.training.plan import NETWORK_LEARNS, Budget, Plan, Step, describe_seconds
 from service.training.recipe import TransferRecipe
 from service.training.run import Run
 from service.training.transfer import FEATURES_STEP, LAST_LAYER_STEP, can_tune, features_model
