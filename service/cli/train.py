@@ -47,6 +47,8 @@ def train(
     A finished training is not repeated without --again.
     """
     settings = settings or TrainSettings()
+    if name:
+        check_model_name(name)
     from service.data.folder import read_folder
     from service.training.choose import choose_recipe
     from service.training.recipe import find_recipe
