@@ -23,6 +23,7 @@ from service.training.recipe import TransferRecipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork, on_pixels
 from service.training.transfer import Frozen, learn_frozen, train_transfer
+from service.training.tune import Tuned, tune
 
 NUM_FOLDS = 2  # of which each learns a last layer of its own
 
@@ -184,8 +185,19 @@ def test_the_test_part_is_asked_for_last(
     assert asked == ["train", "validation", "test"]
 
 
-def test_ctrl_c_keeps_the_best_and_training_goes_on(dataset: Dataset, frozen: Frozen, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_best_and_training_goes_on(
+    dataset: Dataset, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunings: list[tuple[Any, ...]] = []
+
+    def watched(dataset: Dataset, recipe: TransferRecipe, run: Run, observer: Observer, *given: Any) -> Tuned:
+        tunings.append((run.folder.name, *given))
+        return tune(dataset, recipe, run, observer, *given)
+
+    monkeypatch.setattr(transfer, "tune", watched)
     undisturbed = trained(dataset, tmp_path / "undisturbed")
+    first = ("tuned", frozen.of_training, ("train",), dataset.squares("validation"))
+    assert tunings == [first, ("refit", frozen.of_both, ("train", "validation"), None)]
     assert (undisturbed.interrupted, undisturbed.is_finished) == (False, True)
     assert undisturbed.held_out is dataset.squares("test")
 
@@ -197,11 +209,13 @@ def test_ctrl_c_keeps_the_best_and_training_goes_on(dataset: Dataset, frozen: Fr
     assert [epoch.epoch for epoch in in_second_epoch.history] == [0]
 
     in_second_network = trained(dataset, tmp_path, Presser(2))  # the first epoch is that of a checkpoint
+    at_its_end = trained(dataset, tmp_path, Presser(2))
+    assert_equal_networks(at_its_end, in_second_network)
     assert [epoch.epoch for epoch in in_second_network.history] == [0, 1]
     assert in_second_network.history[0] == in_second_epoch.history[0]
     assert in_second_network.calibration.temperature == undisturbed.calibration.temperature
 
-    for early in (in_first_epoch, in_second_epoch, in_second_network):
+    for early in (in_first_epoch, in_second_epoch, in_second_network, at_its_end):
         assert (early.interrupted, early.is_finished) == (True, False)
         assert early.recipe_values["is_tuned"] is (early is not in_first_epoch)
     for of_training in (in_second_epoch, in_second_network):
