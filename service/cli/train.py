@@ -56,6 +56,8 @@ def train(
     """
     began = time.monotonic()
     settings = settings or TrainSettings()
+    if name:
+        check_model_name(name)
     from service.data.folder import read_folder
     from service.training.choose import choose_recipe
     from service.training.recipe import find_recipe

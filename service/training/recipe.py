@@ -125,7 +125,7 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's values as metadata and run folders state them: names to numbers, words and flags."""
     if isinstance(recipe, TransferRecipe):
         values = asdict(recipe)
-        return {**values.pop("schedule"), **values}
+        return {"name": recipe.name, "network": recipe.network, **values.pop("schedule"), **values}
     teaching = asdict(recipe.teaching or Teaching("none"))
     teaching |= {f"teacher_{name}": teaching[name] for name in ("epochs", "tuned", "temperature")}
     values = teaching | asdict(recipe) | asdict(recipe.schedule)

@@ -10,6 +10,7 @@ import numpy as np
 
 from service.data.batches import LabelledPixels
 from service.data.dataset import Dataset
+from service.data.parts import Part
 from service.networks.backbones import LITE_OFFSET, LITE_SCALE, load_backbone
 from service.networks.transfer import transfer_network
 from service.training.calibrate import Calibration, calibrate
@@ -51,7 +52,7 @@ class _Published:
 
     network: keras.Model
     calibration: Calibration
-    held_out: LabelledPixels
+    held_out: Part
     history: tuple[Epoch, ...]
     is_tuned: bool = False
 
@@ -69,10 +70,14 @@ def train_transfer(dataset: Dataset, recipe: TransferRecipe, run: Run, observer:
     is_cut_short = False
     with keras.device(f"{run.device}:0"):
         frozen = learn_frozen(dataset, recipe, run, observer, training, validation)
-        published = _Published(
-            _with_last_layer(recipe, frozen.of_both), frozen.calibration, dataset.squares("test"), (frozen.epoch,)
-        )
-        if can_tune(dataset, recipe):
+        published = _Published(_with_last_layer(recipe, frozen.of_both), frozen.calibration, "test", (frozen.epoch,))
+        is_tuning = can_tune(dataset, recipe)
+        if recipe.tuned > 0 and not is_tuning:
+            observer.say(
+                f"The upper layers are not tuned. The validation part has {len(validation.images)} photographs. At "
+                f"least {recipe.min_validation} can tell whether that pays. Add photographs to have them tuned."
+            )
+        if is_tuning:
             try:
                 tuned = tune(dataset, recipe, run.sub("tuned"), observer, frozen.of_training, ("train",), validation)
             except KeyboardInterrupt:  # before its first epoch was done
@@ -80,18 +85,18 @@ def train_transfer(dataset: Dataset, recipe: TransferRecipe, run: Run, observer:
             else:
                 is_cut_short = tuned.interrupted
                 if measured := _measure(tuned, validation, frozen.epoch, observer):
-                    published = _Published(tuned.network, measured, validation, tuned.history, is_tuned=True)
+                    published = _Published(tuned.network, measured, "validation", tuned.history, is_tuned=True)
                     second = None if is_cut_short else _tune_again(dataset, recipe, run, observer, frozen.of_both)
                     is_cut_short = second is None
                     if second is not None:
-                        published = replace(published, network=second.network, held_out=dataset.squares("test"))
+                        published = replace(published, network=second.network, held_out="test")
     values = {
         **recipe_values(recipe), "seed": dataset.seed, "device": run.began_on,
         "epochs_done": len(published.history), "is_tuned": published.is_tuned,
         "accuracy_of_last_layer": frozen.epoch.validation_accuracy,
     }  # fmt: skip
     return TrainedNetwork(
-        published.network, LITE_SCALE, LITE_OFFSET, published.calibration, published.held_out, values,
+        published.network, LITE_SCALE, LITE_OFFSET, published.calibration, dataset.squares(published.held_out), values,
         published.history, interrupted=is_cut_short, is_finished=not is_cut_short, backbone=recipe.network,
     )  # fmt: skip
 

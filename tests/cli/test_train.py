@@ -28,6 +28,7 @@ from service.training.run import Run
 from service.training.train import Trained
 
 ANY = ("--seed", "2", "--device", "cpu")
+PLAIN = (*ANY, "--teacher", "none")
 QUICK = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")
 
 
@@ -184,6 +185,7 @@ def test_a_model_is_named_after_its_folder_not_recipe(
 ) -> None:
     assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
     assert asked.names == [name]
+    assert [recipe.name for recipe in asked.recipes] == ["article" if flags else "default"]  # of the five flowers
 
 
 @pytest.mark.parametrize(("flags", "name"), [((), "flowers"), (("--recipe", "article"), "article")])
@@ -192,6 +194,35 @@ def test_without_a_folder_the_recipe_names_the_model(
 ) -> None:
     assert main(["train", *places, *flags, *ANY]) == 0
     assert (asked.names, asked.folders) == ([name], [drawn_folder])
+    assert [recipe.name for recipe in asked.recipes] == [name if flags else "default"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "recipe", "network"),
+    [
+        ((), "transfer", "efficientnet_lite0"),
+        (("--name", "flowers"), "default", "alexnet_v2"),
+        (("--teacher", "none"), "default", "alexnet_v2"),
+        (("--name", "flowers", "--network", "efficientnet_lite2"), "transfer", "efficientnet_lite2"),
+    ],
+)
+def test_own_classes_get_a_pretrained_network_by_default(
+    flags: tuple[str, ...], recipe: str, network: str,
+    asked: Asked, tmp_path: Path, places: tuple[str, ...], drawn_folder: Path,
+) -> None:  # fmt: skip
+    for flower, own in (("daisy", "white"), ("roses", "red")):
+        shutil.copytree(drawn_folder / flower, tmp_path / "colours" / own)
+    assert main(["train", str(tmp_path / "colours"), *places, *flags, *ANY]) == 0
+    assert [(one.name, one.network) for one in asked.recipes] == [(recipe, network)]
+    assert asked.names == ["flowers" if "flowers" in flags else "colours"]
+
+
+def test_a_network_of_another_recipe_is_refused(
+    places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--recipe", "transfer", "--network", "alexnet_v2")
+    assert main(["train", str(drawn_folder), *places, *ANY, *flags]) == 2
+    assert_one_sentence(capsys.readouterr().err, "--network is alexnet_v2. The recipe transfer trains an")
 
 
 def test_training_keeps_the_limits_of_an_image(
@@ -217,7 +248,7 @@ def test_the_table_is_not_cut_in_a_pipe(
     asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "a_garden_with_so_long_a_name_that_no_terminal_has_room_for_it"
-    assert main(["train", str(drawn_folder), *places, "--name", name, *ANY]) == 0
+    assert main(["train", str(drawn_folder), *places, "--name", name, *PLAIN]) == 0
     assert any(name in line and "100.00 % (2 of 2)" in line for line in capsys.readouterr().out.splitlines())
 
 
@@ -246,10 +277,10 @@ def test_the_result_says_whether_the_training_was_interrupted(
     interrupted: bool, asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked.interrupted = interrupted
-    assert main(["train", str(drawn_folder), *places, *ANY, "--json"]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["interrupted"], row["epochs"], row["device"]) == (interrupted, 40, "cpu")
-    assert main(["train", str(drawn_folder), *places, *ANY]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN]) == 0
     assert ("(interrupted)" in capsys.readouterr().out) == interrupted
 
 
@@ -293,9 +324,9 @@ def test_a_training_without_export_prints_no_version(
     asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked.is_exported = False
-    assert main(["train", str(drawn_folder), *places, *ANY]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN]) == 0
     assert capsys.readouterr().out == ""
-    assert main(["train", str(drawn_folder), *places, *ANY, "--json"]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 

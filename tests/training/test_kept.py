@@ -44,3 +44,9 @@ def test_each_finished_step_is_kept(run: Run) -> None:
 def test_a_damaged_checkpoint_keeps_nothing(run: Run) -> None:
     run.checkpoint.write_bytes(b"PK")
     assert find_kept(run) == Kept()
+
+
+def test_features_so_far_are_kept(run: Run) -> None:
+    (run.folder / "features" / "train").mkdir(parents=True)
+    (run.folder / "features" / "train" / "0000000.npz").touch()
+    assert describe_kept(run) == f"{run.folder} keeps the features so far. The same command goes on."

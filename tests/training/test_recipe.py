@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from service.errors import SettingsError
-from service.training.recipe import AlexNetRecipe, Teaching, find_recipe, recipe_values
+from service.training.recipe import AlexNetRecipe, Teaching, TransferRecipe, find_recipe, recipe_values
 
 # The values that the documents name.
 DOCUMENTED = {
@@ -47,6 +49,27 @@ def test_given_values_replace_those_of_the_recipe() -> None:
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     with pytest.raises(SettingsError, match="article, default, patient, transfer"):
         find_recipe("quick")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "why"),
+    [
+        ("transfer", {"network": "alexnet_v2"}, "--network is alexnet_v2. The recipe transfer trains an EfficientNet"),
+        ("default", {"network": "efficientnet_lite0"}, "The recipe default trains an AlexNet. Leave out one of"),
+        ("transfer", {"teacher": "none"}, "The recipe transfer has no teacher. Leave out --teacher, or take --recipe"),
+    ],
+)
+def test_a_recipe_refuses_what_it_cannot_train(name: str, given: dict[str, Any], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        find_recipe(name, **given)
+
+
+def test_the_transfer_recipe_takes_other_networks_and_epochs() -> None:
+    recipe = find_recipe("transfer", network="efficientnet_lite2", epochs=2, batch_size=8)
+    assert isinstance(recipe, TransferRecipe)
+    assert (recipe.network, recipe.backbone) == ("efficientnet_lite2", "efficientnet_lite2")
+    assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (2, 8)
+    assert list(recipe_values(recipe))[:4] == ["name", "network", "epochs", "batch_size"]
 
 
 def test_values_out_of_bounds_are_refused() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.fitting import RECIPE, tiny_network
 
-from service.data.dataset import Dataset, open_dataset
+from service.data.dataset import Dataset
 from service.data.folder import read_folder
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
@@ -38,11 +38,6 @@ SHIFTED = replace(RECIPE, scale=1 / 100, offset=-0.75)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
     monkeypatch.setattr(alexnet, "MIN_EPOCH", 64)
-
-
-@pytest.fixture(scope="module")
-def dataset(drawn_folder: Path) -> Dataset:
-    return open_dataset(read_folder(drawn_folder), 2, LIMITS)
 
 
 class Listener(Observer):

@@ -26,7 +26,7 @@ _INT8_COLUMN_DIFFERENCE_P99 = 0.5  # of an energy or a distance, in standard dev
 
 @dataclass(frozen=True)
 class Int8Limits:
-    """Limits of an int8 network's differences from the SavedModel. One photograph may always differ."""
+    """Limits of an int8 network's differences from the SavedModel. The class of one photograph may always differ."""
 
     same_top1: float
     accuracy_change: float
