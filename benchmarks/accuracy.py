@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import service  # noqa: F401 - before Keras, whose files it keeps in the cache folder
 
@@ -42,7 +42,7 @@ from service.training.schedule import Schedule
 
 EPOCHS = 30
 OFF = Augmentation(flip=False)
-BEST = find_recipe("default")
+BEST = cast("AlexNetRecipe", find_recipe("default"))
 FROZEN = Teaching("efficientnet_lite2", tuned=0.0, temperature=2.0)
 PIXEL_SCALE = 127.5  # so many times smaller are the pixels here than the paper's
 

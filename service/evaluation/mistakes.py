@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -17,8 +18,31 @@ from service.errors import SettingsError
 from service.evaluation.score import Answers
 from service.files import open_regular
 
+NUM_WORST = 3
+"""Number of the most confident mistakes that are shown at the end of a training."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may run a cell that begins so
 _MAX_NAME_BYTES = 200  # of a folder. File systems stop at 255
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A photograph of the class `truth` whose most probable class is `answer`, with its probability in [0, 1]."""
+
+    path: Path
+    truth: str
+    answer: str
+    probability: float
+
+
+def list_worst(answers: Answers, class_names: Sequence[str]) -> tuple[Mistake, ...]:
+    """List the most confident mistakes, at most `NUM_WORST`."""
+    return tuple(
+        Mistake(
+            answers.paths[place], *_name_labels(answers, place, class_names), float(answers.probabilities[place].max())
+        )
+        for place in find_mistakes(answers)[:NUM_WORST]
+    )
 
 
 def find_mistakes(answers: Answers) -> list[int]:

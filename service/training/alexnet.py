@@ -1,6 +1,5 @@
 """Training of AlexNet with labels or a teacher, and of a second network on more photographs."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 import keras
@@ -16,7 +15,9 @@ from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
 from service.training.fit import fit, predict
 from service.training.fold import fold_batch_norm
+from service.training.kept import describe_kept
 from service.training.keras_settings import compute_precision, fastest_precision
+from service.training.lesson import LESSON_FILE
 from service.training.observer import Observer
 from service.training.recipe import AlexNetRecipe, recipe_values
 from service.training.run import Run
@@ -51,6 +52,11 @@ def train_alexnet(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: O
     observer.stage(f"decoding {num_photographs:,} photographs")
     photographs, validation = dataset.full_images("train"), dataset.squares("validation")
     first = fit_alexnet(dataset, recipe, run, observer, photographs, validation)
+    if first.interrupted:
+        observer.say(
+            f"Interrupted after {len(first.history)} of {recipe.schedule.epochs} epochs. The best is published. "
+            f"{run.folder} keeps all of them, and the same command goes on."
+        )
     observer.stage("calibrating")
     calibration = calibrate(answer(first.network, recipe, validation), validation.class_indices)
     published, held_out = first, validation
@@ -59,12 +65,16 @@ def train_alexnet(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: O
             "The first network is trained. A second one now learns from training and validation photographs together, "
             "and is published with the first one's calibration. Ctrl-C publishes the first."
         )
-        with suppress(KeyboardInterrupt):  # before its first epoch was done, as while its teacher learns
+        try:
             observer.stage(f"decoding {len(dataset.split.photographs['validation']):,} photographs")
             both = dataset.full_images("train", "validation")
             second = fit_alexnet(dataset, recipe, run.sub("refit"), observer, both, None)
             if not second.interrupted:  # else it has learned less than the first
                 published, held_out = second, dataset.squares("test")
+        except KeyboardInterrupt:  # before its first epoch was done, as while its teacher learns
+            pass
+        if published is first:
+            observer.say(f"Interrupted. The first network is published. {describe_kept(run)}")
     is_refitted = published is not first
     values = {
         **recipe_values(recipe), "refit": is_refitted, "seed": dataset.seed, "device": run.began_on,
@@ -80,6 +90,25 @@ def train_alexnet(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: O
 def answer(network: keras.Model, recipe: AlexNetRecipe, squares: LabelledPixels) -> Float32:
     """Return the network's logits, float32 (N, num_classes), for N squares."""
     return predict(on_pixels(network, recipe.scale, recipe.offset), np.asarray(squares.images))["logits"]
+
+
+def learns_on_device(recipe: AlexNetRecipe) -> bool:
+    """Return whether the networks of a recipe learn with everything in the device's memory."""
+    return recipe.num_folds > 0 and recipe.teaching is not None and keras.backend.backend() == "jax"
+
+
+def build_learning(
+    recipe: AlexNetRecipe, num_classes: int, num_features: int, *, is_bfloat16: bool = False
+) -> tuple[keras.Model, keras.Model]:
+    """Build a recipe's network, and the same behind its normalisation, as `fit` takes it.
+
+    The latter also foretells `num_features` features of a teacher. `is_bfloat16` says that the precision "auto" is
+    "mixed_bfloat16", even if that is not the fastest on a CPU.
+    """
+    fastest = "mixed_bfloat16" if is_bfloat16 else fastest_precision()
+    with compute_precision(fastest if recipe.precision == "auto" else recipe.precision):
+        network = NETWORKS[recipe.network](num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
+    return network, on_pixels(network, recipe.scale, recipe.offset, HIDDEN_LAYER, num_features)
 
 
 def fit_alexnet(
@@ -99,8 +128,7 @@ def fit_alexnet(
     photographs = photographs.repeated(-(-MIN_EPOCH // len(photographs.images)))
     num_classes, teaching = len(dataset.class_names), recipe.teaching
     view, num_views = training_view(recipe.augmentation, dataset.rule), teaching.num_views if teaching else 0
-    is_on_device = recipe.num_folds > 0 and teaching is not None and keras.backend.backend() == "jax"
-    is_on_device = is_on_device and not run.checkpoint.exists()  # `fit` takes it up on any machine
+    is_on_device = learns_on_device(recipe) and not run.checkpoint.exists()  # `fit` takes it up on any machine
     targets: Targets = LabelTargets(photographs.class_indices, num_classes, recipe.label_smoothing)
     with keras.device(f"{run.device}:0"):
         if is_on_device:
@@ -109,18 +137,15 @@ def fit_alexnet(
         if teaching:
             targets = teach(
                 teaching, recipe.augmentation, num_classes, photographs, views, validation,
-                rule=dataset.rule, cache=run.folder / "lesson.npz", observer=observer,
+                rule=dataset.rule, cache=run.folder / LESSON_FILE, observer=observer,
             )  # fmt: skip
         observer.stage("building the network")
         keras.utils.set_random_seed(dataset.seed)
-        fastest = "mixed_bfloat16" if is_on_device and run.device == "gpu" else fastest_precision()
-        build = NETWORKS[recipe.network]
-        with compute_precision(fastest if recipe.precision == "auto" else recipe.precision):
-            network = build(num_classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)
-        learning = on_pixels(network, recipe.scale, recipe.offset, HIDDEN_LAYER, targets.num_features)
+        is_bfloat16 = is_on_device and run.device == "gpu"
+        network, learning = build_learning(recipe, num_classes, targets.num_features, is_bfloat16=is_bfloat16)
         parts = (learning, views, targets, recipe.schedule, run.checkpoint, observer, validation)
         fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=recipe.num_folds == 0)
     # On the CPU, as the check of the export computes. A GPU in TensorFloat-32 differs by 1e-3.
     with keras.device("cpu:0"):
-        plain = fold_batch_norm(network, build(num_classes))
+        plain = fold_batch_norm(network, NETWORKS[recipe.network](num_classes))
     return FittedAlexNet(plain, fitted.history, fitted.interrupted, targets.accuracy)

@@ -25,6 +25,11 @@ def cross_validate(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: 
     the run folder has are not trained again. Raises as `train`.
     """
     folds = np.array(assign_folds(dataset, recipe.num_folds))
+    if len(set(folds)) < recipe.num_folds:
+        raise DatasetError(
+            f"{len(folds)} photographs are too few for {recipe.num_folds} folds. One of them has none. Add "
+            "photographs, or take --recipe default."
+        )
     observer.stage(f"decoding {len(folds):,} photographs")
     known = dataset.full_images("train", "validation")
     listed = (*dataset.split.photographs["train"], *dataset.split.photographs["validation"])
@@ -62,8 +67,7 @@ def cross_validate(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: 
 def assign_folds(dataset: Dataset, num_folds: int) -> list[int]:
     """Return the fold of each photograph of training and validation part. Near-duplicates are in one fold together.
 
-    Raises:
-        DatasetError: A fold has no photograph.
+    Of few photographs a fold may have none.
     """
     first_of = {photograph: group[0] for group in dataset.check.near_duplicates for photograph in group}
     folds = []
@@ -71,11 +75,6 @@ def assign_folds(dataset: Dataset, num_folds: int) -> list[int]:
         pixels_digest = first_of.get(photograph, photograph).pixels_digest
         digest = digest_bytes(f"{dataset.seed}:fold:{pixels_digest}".encode())
         folds.append(int(digest[:16], 16) % num_folds)
-    if len(set(folds)) < num_folds:
-        raise DatasetError(
-            f"{len(folds)} photographs are too few for {num_folds} folds. One of them has none. Add photographs, or "
-            "take --recipe default."
-        )
     return folds
 
 

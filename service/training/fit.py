@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from service.data.batches import LabelledPixels, epoch_batches
 from service.data.views import Views
@@ -189,8 +190,12 @@ def validate(network: keras.Model, validation: LabelledPixels | None) -> tuple[f
     """Return the mean cross-entropy and the accuracy on squares, or twice None without any."""
     if validation is None:
         return None, None
-    logits = predict(network, np.asarray(validation.images))["logits"]
+    return measure_logits(predict(network, np.asarray(validation.images))["logits"], validation.class_indices)
+
+
+def measure_logits(logits: Float32, class_indices: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy of logits, float32 (N, num_classes), for classes, int64 (N,)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    chosen = log_probabilities[np.arange(len(logits)), validation.class_indices]
-    return float(-chosen.mean()), float((logits.argmax(axis=1) == validation.class_indices).mean())
+    chosen = log_probabilities[np.arange(len(logits)), class_indices]
+    return float(-chosen.mean()), float((logits.argmax(axis=1) == class_indices).mean())

@@ -6,6 +6,7 @@ if TYPE_CHECKING:  # a progress bar is there before Keras is
     from service.data.check import DataCheck
     from service.data.split import Split
     from service.training.checkpoint import Epoch
+    from service.training.plan import Plan
 
 
 class Observer:
@@ -20,8 +21,11 @@ class Observer:
     def checked(self, check: "DataCheck", split: "Split") -> None:
         """Take note of the data before anything is trained."""
 
-    def teaching(self, what: str, done: int, total: int) -> None:
-        """Take note of the teacher's progress."""
+    def planned(self, plan: "Plan") -> None:
+        """Take note of the plan. `stage`, `progress`, `step` and `epoch` then say where the training stands in it."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Take note of the progress of a step that has parts, such as the teacher's answers."""
 
     def taught(self, teacher: str, accuracy: float | None) -> None:
         """Take note that the teacher is ready. `accuracy` is its own, on held-out photographs."""

@@ -77,8 +77,40 @@ class AlexNetRecipe:
     model_name: str | None = None
     every_device: bool = False
 
+    @property
+    def backbone(self) -> str | None:
+        """Name of the pretrained network that is needed, or None."""
+        return self.teaching.teacher if self.teaching else None
 
-Recipe = AlexNetRecipe
+
+@dataclass(frozen=True)
+class TransferRecipe:
+    """One way to teach new classes to a pretrained network.
+
+    `network` is a name of `LITES`. A new last layer learns on its frozen features. With at least `min_validation`
+    photographs in the validation part, the upper share `tuned` of its layers learns by `schedule`, too. 0 means none.
+    The tuned network is published if its loss on that part is lower. The published network learns from both parts.
+
+    Sources: Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?". Kumar et al. (2022), "Fine-Tuning
+    can Distort Pretrained Features and Underperform Out-of-Distribution", for the last layer first.
+    """
+
+    name: str
+    network: str
+    schedule: Schedule
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    tuned: float = 0.5
+    min_validation: int = 50
+    model_name: str | None = None
+    every_device: bool = False
+
+    @property
+    def backbone(self) -> str:
+        """Name of the pretrained network that is needed."""
+        return self.network
+
+
+Recipe = AlexNetRecipe | TransferRecipe
 """Any recipe."""
 
 _ORDER = (
@@ -91,6 +123,9 @@ _ORDER = (
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's values as metadata and run folders state them: names to numbers, words and flags."""
+    if isinstance(recipe, TransferRecipe):
+        values = asdict(recipe)
+        return {"name": recipe.name, "network": recipe.network, **values.pop("schedule"), **values}
     teaching = asdict(recipe.teaching or Teaching("none"))
     teaching |= {f"teacher_{name}": teaching[name] for name in ("epochs", "tuned", "temperature")}
     values = teaching | asdict(recipe) | asdict(recipe.schedule)
@@ -109,11 +144,29 @@ def find_recipe(
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in names:
         raise SettingsError(f"There is no recipe {name!r}. Take one of {', '.join(names)}.")
-    recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
+    recipe: Recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
     assert isinstance(recipe, Recipe)
+    _check_network(recipe, network, teacher)
     schedule = recipe.schedule
-    schedule = replace(schedule, epochs=epochs or schedule.epochs, batch_size=batch_size or schedule.batch_size)
+    if isinstance(recipe, TransferRecipe) and epochs == 0:
+        recipe, epochs = replace(recipe, tuned=0.0), None
+    epochs = schedule.epochs if epochs is None else epochs
+    schedule = replace(schedule, epochs=epochs, batch_size=batch_size or schedule.batch_size)
+    recipe = replace(recipe, network=network or recipe.network, schedule=schedule)
+    if isinstance(recipe, TransferRecipe):
+        return recipe
     teaching = recipe.teaching
     if teacher is not None:
         teaching = None if teacher == "none" else replace(teaching or Teaching(teacher), teacher=teacher)
-    return replace(recipe, network=network or recipe.network, schedule=schedule, teaching=teaching)
+    return replace(recipe, teaching=teaching)
+
+
+def _check_network(recipe: Recipe, network: str | None, teacher: str | None) -> None:
+    is_transfer = isinstance(recipe, TransferRecipe)
+    if network is not None and network.startswith("alexnet") == is_transfer:
+        kind = "an EfficientNet-Lite" if is_transfer else "an AlexNet"
+        raise SettingsError(
+            f"--network is {network}. The recipe {recipe.name} trains {kind}. Leave out one of the two."
+        )
+    if teacher is not None and is_transfer:
+        raise SettingsError(f"The recipe {recipe.name} has no teacher. Leave out --teacher, or take --recipe default.")

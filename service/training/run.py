@@ -13,8 +13,9 @@ from service.data.split import split_to_json
 from service.errors import TrainingError
 from service.evaluation.folder import FolderEvaluation
 from service.evaluation.html_report import Section, render_page, to_section, to_table
+from service.evaluation.mistakes import list_worst
 from service.files import digest_bytes
-from service.store.versions import list_stored
+from service.store.versions import list_candidates, list_stored
 from service.training.plots import draw_curves
 from service.training.recipe import Recipe, recipe_values
 from service.training.trained_network import TrainedNetwork
@@ -24,6 +25,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+REPORT_FILE = "report.html"
 _LOCK_FILE, _PUBLISHED_FILE, _RECIPE_FILE = "lock", "published.json", "recipe.json"
 
 
@@ -74,7 +76,11 @@ class Run:
     def finish(self, version: int, test: FolderEvaluation, trained: TrainedNetwork, dataset: Dataset) -> None:
         """Write `history.json`, `published.json` and `report.html`, in this order. Raises `TrainingError`."""
         figures = test.evaluation.to_dict()
-        published = {"model": self.model, "version": version, "finished": trained.is_finished, "test": figures}
+        worst = list_worst(test.answers, dataset.class_names)
+        published = {
+            "model": self.model, "version": version, "finished": trained.is_finished, "test": figures,
+            "mistakes": [{**asdict(mistake), "path": str(mistake.path)} for mistake in worst],
+        }  # fmt: skip
         self._write("history.json", [asdict(epoch) for epoch in trained.history])
         self._write(_PUBLISHED_FILE, published)
         sizes = [(part, len(photographs)) for part, photographs in dataset.split.photographs.items()]
@@ -86,7 +92,7 @@ class Run:
         ]
         title = f"{self.model}, version {version}, on the test part"
         page = render_page(title, test.evaluation, test.answers, dataset.rule, dataset.limits, sections)
-        self._write("report.html", page)
+        self._write(REPORT_FILE, page)
 
     def _write(self, name: str, value: object) -> None:
         text = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -96,17 +102,20 @@ class Run:
             raise TrainingError(f"{self.folder / name} cannot be written: {error.strerror}") from error
 
 
-def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str) -> str:
+def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str, minutes: float | None = None) -> str:
     """Return the name of the run folder, `<model>-<digest>` of everything that shapes the result.
 
-    The device counts only where the recipe trains on each. Else another machine can go on with a run.
+    `minutes` are the budget of the command, or None. What fits into it is no part of the name. The device counts only
+    where the recipe trains on each. Else another machine can go on with a run.
     """
     check = dataset.check
     # Where a class is split by sequence, its file names decide who is learned from. A split folder says it itself.
     names = [one.file for one in check.photographs if one.label in check.sequences]
     names += sorted(f"{one.part}/{one.pixels_digest}" for one in check.photographs if one.part)
     place = device if recipe.every_device else None
-    values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
+    num_folds = getattr(recipe, "num_folds", 0)
+    values = [model, recipe_values(recipe), num_folds, dataset.seed, place, check.digest, *names]
+    values += [] if minutes is None else [{"minutes": minutes}]
     return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"
 
 
@@ -140,7 +149,9 @@ def open_run(runs: Path, name: str, *, model: str, store: Path, device: str, aga
 
 
 def _is_in(store: Path, published: dict[str, Any]) -> bool:
-    return published["version"] in {stored.version for stored in list_stored(store, published["model"])}
+    model = published["model"]
+    there = (*list_stored(store, model), *list_candidates(store, model))
+    return published["version"] in {stored.version for stored in there}
 
 
 def _read_published(folder: Path) -> dict[str, Any] | None:

@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from service.data.batches import LabelledPixels, made_ahead
 from service.data.views import Batch, Views
-from service.errors import TrainingError
 from service.imaging.limits import ResizeRule
 from service.networks.backbones import Backbone, load_backbone
 from service.training.augment import unmixed_view
 from service.training.calibrate import softmax
-from service.training.checkpoint import read_arrays, unfit_file, write_arrays
 from service.training.fit import fit, predict
+from service.training.lesson import Components, Lesson, LessonFiles
 from service.training.observer import Observer
 from service.training.recipe import Augmentation, Teaching
 from service.training.schedule import TeacherSchedule
 from service.training.targets import Float32, LabelTargets, TeacherTargets
 
-_BATCH_SIZE = 32
-_NUM_FEATURES = 256
+TEACHER_BATCH_SIZE = 32
+NUM_FEATURES = 256
+"""Largest number of principal components of the teacher's features."""
 
 
 def teach(
@@ -41,8 +41,9 @@ def teach(
 ) -> TeacherTargets:
     """Train a teacher on the photographs and let it answer every view of each.
 
-    Only the upper `teaching.tuned` of its layers and a new last layer learn. A few hundred photographs spoil more in
-    the lower ones than they improve.
+    The teacher has a checkpoint after each epoch, and its answers a file for each view. A training that was killed and
+    resumed has the same answers on the CPU. Only the upper `teaching.tuned` of the layers and a new last layer learn. A
+    few hundred photographs spoil more in the lower ones than they improve.
 
     Args:
         teaching: Name, epochs, temperature and features.
@@ -52,120 +53,122 @@ def teach(
         views: Numbered views of the same photographs. Their seed is the teacher's, too.
         validation: Squares to measure the teacher on, or None.
         rule: Size of a view.
-        cache: File for the targets. It is read if it is there.
+        cache: File for the targets. It is read if it is there. The files of `LessonFiles` stand beside it on the way.
         observer: Observer of the progress.
         load: Function that loads a backbone by its name.
 
     Raises:
-        TrainingError: `cache` cannot be written or read, or is of another training.
+        TrainingError: `cache` or a file beside it cannot be written or read, or is of another training.
         WeightsError: The weights are not installed, or are not the known ones.
     """
-    targets = _load(cache, (views.num_views, len(views), num_classes), teaching.feature_weight)
-    if targets is None:
-        observer.stage(f"loading {teaching.teacher}")
-        backbone = load(teaching.teacher)
-        keras.utils.set_random_seed(views.seed)
-        own_views = Views(photographs.images, unmixed_view(augmentation, rule), views.seed)
-        labels = LabelTargets(photographs.class_indices, num_classes)
-        teacher = _train(backbone, teaching, own_views, labels, observer)
-        targets = _answer(teacher, teaching, views, validation, observer)
-        _save(cache, targets)
+    files = LessonFiles(cache, (views.num_views, len(views), num_classes), teaching.feature_weight > 0)
+    targets = files.load_whole(teaching.feature_weight)
+    if targets is not None:
+        files.remove_parts()  # of a training that was killed between the two
+    else:
+        lesson = files.load_views()
+        if len(lesson.answers) < views.num_views:
+            observer.stage(f"loading {teaching.teacher}")
+            backbone = load(teaching.teacher)
+            keras.utils.set_random_seed(views.seed)
+            own_views = Views(photographs.images, unmixed_view(augmentation, rule), views.seed)
+            labels = LabelTargets(photographs.class_indices, num_classes)
+            teacher = _train(backbone, teaching, own_views, labels, files.teacher, observer)
+            _answer(teacher, teaching, views, validation, lesson, files, observer)
+        targets = lesson.targets(teaching.feature_weight)
+        files.save_whole(targets)
     observer.taught(teaching.teacher, targets.accuracy)
     return targets
 
 
-def principal_features(features: Float32, number: int) -> Callable[[Float32], Float32]:
-    """Return the function from features, float32 (M, width), to their first `number` principal components.
+def principal_features(features: Float32, number: int) -> Components:
+    """Return the first `number` principal components of `features`, float32 (N, width).
 
-    They are those of `features`, float32 (N, width). The variances of all components would have the sum 1.
+    The variances of all components would have the sum 1.
     """
     mean = features.mean(axis=0)
     centred = (features - mean).astype(np.float64)
     variances, directions = np.linalg.eigh(centred.T @ centred / len(features))  # the largest come last
     basis = (directions[:, ::-1][:, :number] / math.sqrt(max(variances.sum(), 1e-12))).astype(np.float32)
-    return lambda some: (some - mean) @ basis
+    return Components(mean, basis)
 
 
 class _Learning(Observer):
     """Observer of the teacher's own training. It reports steps as the teacher's progress."""
 
     def __init__(self, observer: Observer, teacher: str, num_epochs: int) -> None:
-        self._observer, self._what, self._num_epochs = observer, f"{teacher} learns", num_epochs
+        self._observer, self._teacher, self._num_epochs = observer, teacher, num_epochs
 
     def step(self, epoch: int, step: int, num_steps: int, *_: float) -> None:
-        self._observer.teaching(self._what, epoch * num_steps + step, self._num_epochs * num_steps)
+        self._observer.progress(f"{self._teacher} learns", epoch * num_steps + step, self._num_epochs * num_steps)
+
+    def say(self, sentence: str) -> None:
+        self._observer.say(f"{self._teacher}: {sentence}")
 
 
-def _train(
-    backbone: Backbone, teaching: Teaching, views: Views, labels: LabelTargets, observer: Observer
-) -> keras.Model:
-    """Return the trained teacher, a model from uint8 (N, height, width, 3) to `features` and `logits`."""
+def build_teacher(backbone: Backbone, teaching: Teaching, num_classes: int) -> tuple[keras.Model, keras.Model]:
+    """Build the network that learns, and the one that answers with the same weights.
+
+    Both take uint8 (N, height, width, 3). The former returns `logits`, the latter `features`, too.
+    """
     layers = backbone.model.layers
     for layer in layers[: round(len(layers) * (1 - teaching.tuned))]:
         layer.trainable = False  # its batch norms keep their statistics, too
     images = keras.Input(backbone.model.input_shape[1:], dtype="uint8")
     features = backbone.model(backbone.prepare(images))
-    dense = keras.layers.Dense(labels.num_classes, kernel_initializer="zeros", dtype="float32")
+    dense = keras.layers.Dense(num_classes, kernel_initializer="zeros", dtype="float32")
     logits = dense(keras.layers.Dropout(0.2)(features))
-    schedule = TeacherSchedule(
-        teaching.epochs, _BATCH_SIZE, learning_rate=5e-4, weight_decay=0.05, average_decay=0.98,
-        num_steps=len(views) // min(_BATCH_SIZE, len(views)),
+    return keras.Model(images, {"logits": logits}), keras.Model(images, {"features": features, "logits": logits})
+
+
+def make_teacher_schedule(teaching: Teaching, num_photographs: int) -> TeacherSchedule:
+    """Return the schedule of the teacher's own training."""
+    return TeacherSchedule(
+        teaching.epochs, TEACHER_BATCH_SIZE, learning_rate=5e-4, weight_decay=0.05, average_decay=0.98,
+        num_steps=num_photographs // min(TEACHER_BATCH_SIZE, num_photographs),
     )  # fmt: skip
+
+
+def _train(
+    backbone: Backbone, teaching: Teaching, views: Views, labels: LabelTargets, checkpoint: Path, observer: Observer
+) -> keras.Model:
+    """Return the trained teacher, a model from uint8 (N, height, width, 3) to `features` and `logits`."""
+    learner, teacher = build_teacher(backbone, teaching, labels.num_classes)
     learning = _Learning(observer, teaching.teacher, teaching.epochs)
-    if fit(keras.Model(images, {"logits": logits}), views, labels, schedule, None, learning).interrupted:
-        raise KeyboardInterrupt  # half a teacher is none
-    return keras.Model(images, {"features": features, "logits": logits})
+    schedule = make_teacher_schedule(teaching, len(views))
+    if fit(learner, views, labels, schedule, checkpoint, learning).interrupted:
+        raise KeyboardInterrupt  # half a teacher is none. The same command goes on
+    return teacher
 
 
 def _answer(
-    teacher: keras.Model, teaching: Teaching, views: Views, validation: LabelledPixels | None, observer: Observer
-) -> TeacherTargets:
-    """Return the teacher's answers to all views, and its accuracy."""
-    accuracy = None
-    if validation is not None:
-        logits = predict(teacher, np.asarray(validation.images), _BATCH_SIZE)["logits"]
-        accuracy = float((logits.argmax(axis=1) == validation.class_indices).mean())
+    teacher: keras.Model,
+    teaching: Teaching,
+    views: Views,
+    validation: LabelledPixels | None,
+    lesson: Lesson,
+    files: LessonFiles,
+    observer: Observer,
+) -> None:
+    """Let the teacher answer the views that the lesson lacks. Each view is kept once it is answered."""
+    if not lesson.answers and validation is not None:
+        logits = predict(teacher, np.asarray(validation.images), TEACHER_BATCH_SIZE)["logits"]
+        lesson.accuracy = float((logits.argmax(axis=1) == validation.class_indices).mean())
     photographs = np.arange(len(views))
-    some = [photographs[start : start + _BATCH_SIZE] for start in range(0, len(photographs), _BATCH_SIZE)]
-    answers, features = [], []
-    reduce: Callable[[Float32], Float32] | None = None
-    for number in range(views.num_views):
+    some = [photographs[start : start + TEACHER_BATCH_SIZE] for start in range(0, len(photographs), TEACHER_BATCH_SIZE)]
+    for number in range(len(lesson.answers), views.num_views):
 
         def make(numbers: NDArray[np.int64], view: int = number) -> Batch:
             return views.batch(numbers, np.full_like(numbers, view))
 
         parts, done = [], number * len(views)
         for batch in made_ahead(make, some):
-            parts.append(predict(teacher, batch.images, _BATCH_SIZE))
+            parts.append(predict(teacher, batch.images, TEACHER_BATCH_SIZE))
             done += len(batch.images)
-            observer.teaching(f"{teaching.teacher} answers", done, views.num_views * len(views))
-        view_features, logits = (np.concatenate([part[name] for part in parts]) for name in ("features", "logits"))
-        answers.append(softmax(logits, teaching.temperature).astype(np.float32))
+            observer.progress(f"{teaching.teacher} answers", done, views.num_views * len(views))
+        features, logits = (np.concatenate([part[name] for part in parts]) for name in ("features", "logits"))
+        lesson.answers.append(softmax(logits, teaching.temperature).astype(np.float32))
         if teaching.feature_weight > 0:
-            reduce = reduce or principal_features(view_features, _NUM_FEATURES)
-            features.append(reduce(view_features).astype(np.float16))
-    kept = np.stack(features) if features else None
-    return TeacherTargets(np.stack(answers), kept, accuracy, teaching.feature_weight)
-
-
-def _save(path: Path, targets: TeacherTargets) -> None:
-    features = np.empty(0, np.float16) if targets.features is None else targets.features
-    accuracy = np.array(np.nan if targets.accuracy is None else targets.accuracy)
-    try:
-        write_arrays(path, {"answers": targets.answers, "features": features, "accuracy": accuracy})
-    except OSError as error:
-        raise TrainingError(f"the teacher's answers could not be written to {path}: {error.strerror}") from error
-
-
-def _load(path: Path, expected: tuple[int, int, int], feature_weight: float) -> TeacherTargets | None:
-    """Return what `_save` wrote, or None without a file. `expected` is the shape of the answers."""
-    arrays = read_arrays(path)
-    if arrays is None:
-        return None
-    answers, features, accuracy = (arrays.get(name, np.empty(0)) for name in ("answers", "features", "accuracy"))
-    is_sound = answers.shape == expected and answers.dtype == np.float32 and features.dtype == np.float16
-    is_sound = is_sound and (not features.size or (features.ndim == 3 and features.shape[:2] == expected[:2]))
-    if not is_sound or accuracy.shape != () or accuracy.dtype.kind != "f":
-        raise unfit_file(path)
-    known = None if np.isnan(accuracy) else float(accuracy)
-    return TeacherTargets(answers, features if features.size else None, known, feature_weight)
+            lesson.components = lesson.components or principal_features(features, NUM_FEATURES)
+            lesson.features.append(lesson.components(features).astype(np.float16))
+        files.save_view(lesson)

@@ -17,8 +17,9 @@ class TrainedNetwork:
     """A network that can be published.
 
     `network` maps float32 (N, image_size, image_size, 3), `pixel * scale + offset`, to outputs as of `name_outputs`.
-    Batch normalisation is folded. `held_out` are squares that it has not learned. Networks for onnxruntime are compared
-    on them. `recipe_values` stand in the metadata. `is_finished` is false where the same command has more to train.
+    AlexNet's batch normalisation is folded. `held_out` are squares that it has not learned. Networks for onnxruntime
+    are compared on them. `recipe_values` stand in the metadata. `is_finished` is false where the same command has more
+    to train. `backbone` names the pretrained network that it began as. It is empty without one.
     """
 
     network: keras.Model
@@ -30,6 +31,7 @@ class TrainedNetwork:
     history: tuple[Epoch, ...]
     interrupted: bool = False
     is_finished: bool = True
+    backbone: str = ""
 
 
 def name_outputs(outputs: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import signal
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -32,8 +33,12 @@ def make_views(photographs: Photographs, make: MakeView, seed: int, num_views: i
         # A fresh process each: JAX and TensorFlow must not be forked.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(count_cores(), spawn, _open, (path, shapes, make, seed)) as pool:
-            for batch in pool.map(_make, *zip(*numbers, strict=True)):
-                views.keep(batch)
+            try:
+                for batch in pool.map(_make, *zip(*numbers, strict=True)):
+                    views.keep(batch)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the views in work, not for all
+                raise
     return views
 
 
@@ -41,7 +46,8 @@ _own: list[Views] = []  # of this process
 
 
 def _open(path: Path, shapes: list[tuple[int, ...]], make: MakeView, seed: int) -> None:
-    """Map the photographs of the file into this process."""
+    """Map the photographs of the file into this process. Ctrl-C is for the process that asks for views."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pixels = np.memmap(path, np.uint8, "r")
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     parts = np.split(pixels, ends[:-1])

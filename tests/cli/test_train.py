@@ -22,11 +22,13 @@ from service.errors import DatasetError
 from service.evaluation.metrics import evaluate
 from service.training.checkpoint import Epoch
 from service.training.observer import Observer
+from service.training.plan import Budget
 from service.training.recipe import Recipe
 from service.training.run import Run
 from service.training.train import Trained
 
 ANY = ("--seed", "2", "--device", "cpu")
+PLAIN = (*ANY, "--teacher", "none")
 QUICK = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")
 
 
@@ -142,6 +144,7 @@ class Asked:
     recipes: list[Recipe] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    budgets: list[Budget | None] = field(default_factory=list)
     interrupted: bool = False
     is_exported: bool = True
 
@@ -151,7 +154,10 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
     """The data set is the drawn one."""
     asked = Asked()
 
-    def begin(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer) -> Trained | None:
+    def begin(
+        dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, *, why: str, budget: Budget | None
+    ) -> Trained | None:
+        asked.budgets.append(budget)
         asked.names.append(run.model)
         asked.recipes.append(recipe)
         asked.seeds.append(dataset.seed)
@@ -179,6 +185,7 @@ def test_a_model_is_named_after_its_folder_not_recipe(
 ) -> None:
     assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
     assert asked.names == [name]
+    assert [recipe.name for recipe in asked.recipes] == ["article" if flags else "default"]  # of the five flowers
 
 
 @pytest.mark.parametrize(("flags", "name"), [((), "flowers"), (("--recipe", "article"), "article")])
@@ -187,6 +194,35 @@ def test_without_a_folder_the_recipe_names_the_model(
 ) -> None:
     assert main(["train", *places, *flags, *ANY]) == 0
     assert (asked.names, asked.folders) == ([name], [drawn_folder])
+    assert [recipe.name for recipe in asked.recipes] == [name if flags else "default"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "recipe", "network"),
+    [
+        ((), "transfer", "efficientnet_lite0"),
+        (("--name", "flowers"), "default", "alexnet_v2"),
+        (("--teacher", "none"), "default", "alexnet_v2"),
+        (("--name", "flowers", "--network", "efficientnet_lite2"), "transfer", "efficientnet_lite2"),
+    ],
+)
+def test_own_classes_get_a_pretrained_network_by_default(
+    flags: tuple[str, ...], recipe: str, network: str,
+    asked: Asked, tmp_path: Path, places: tuple[str, ...], drawn_folder: Path,
+) -> None:  # fmt: skip
+    for flower, own in (("daisy", "white"), ("roses", "red")):
+        shutil.copytree(drawn_folder / flower, tmp_path / "colours" / own)
+    assert main(["train", str(tmp_path / "colours"), *places, *flags, *ANY]) == 0
+    assert [(one.name, one.network) for one in asked.recipes] == [(recipe, network)]
+    assert asked.names == ["flowers" if "flowers" in flags else "colours"]
+
+
+def test_a_network_of_another_recipe_is_refused(
+    places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--recipe", "transfer", "--network", "alexnet_v2")
+    assert main(["train", str(drawn_folder), *places, *ANY, *flags]) == 2
+    assert_one_sentence(capsys.readouterr().err, "--network is alexnet_v2. The recipe transfer trains an")
 
 
 def test_training_keeps_the_limits_of_an_image(
@@ -212,9 +248,8 @@ def test_the_table_is_not_cut_in_a_pipe(
     asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "a_garden_with_so_long_a_name_that_no_terminal_has_room_for_it"
-    assert main(["train", str(drawn_folder), *places, "--name", name, *ANY]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
-    assert "100.00 % (2 of 2)" in row
+    assert main(["train", str(drawn_folder), *places, "--name", name, *PLAIN]) == 0
+    assert any(name in line and "100.00 % (2 of 2)" in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], drawn_folder: Path) -> None:
@@ -232,7 +267,7 @@ def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], d
     )
     assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
     (recipe,) = asked.recipes
-    assert (recipe.name, recipe.network, recipe.teaching) == ("patient", "alexnet_v1", None)
+    assert (recipe.name, recipe.network, recipe.backbone) == ("patient", "alexnet_v1", None)
     assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (7, 9)
     assert asked.seeds == [2]
 
@@ -242,20 +277,56 @@ def test_the_result_says_whether_the_training_was_interrupted(
     interrupted: bool, asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked.interrupted = interrupted
-    assert main(["train", str(drawn_folder), *places, *ANY, "--json"]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["interrupted"], row["epochs"], row["device"]) == (interrupted, 40, "cpu")
-    assert main(["train", str(drawn_folder), *places, *ANY]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN]) == 0
     assert ("(interrupted)" in capsys.readouterr().out) == interrupted
+
+
+def test_ctrl_c_says_what_is_kept(
+    asked: Asked, places: tuple[str, ...], drawn_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def press(dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, **_: Any) -> None:
+        observer.stage("loading efficientnet_lite2")
+        (run.folder / "lesson.npz").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.training.train.train", press)
+    assert main(["train", str(drawn_folder), *places, *ANY, "--teacher", "none"]) == 1
+    printed = capsys.readouterr()
+    assert_one_sentence(printed.err, "Interrupted (loading efficientnet_lite2).")
+    assert printed.err.strip().endswith("keeps the teacher's answers. The same command goes on.")
+    assert printed.out == ""
+
+
+def test_ctrl_c_during_the_check_begins_anew(
+    places: tuple[str, ...], drawn_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press(_: object, __: object, checking: Any) -> None:
+        checking(1, 60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.data.dataset.check_folder", press)
+    assert main(["train", str(drawn_folder), *places, *ANY, "--teacher", "none"]) == 1
+    assert_one_sentence(capsys.readouterr().err, "Interrupted (checking). No training has begun.")
+
+
+def test_minutes_are_of_the_whole_command(asked: Asked, places: tuple[str, ...], drawn_folder: Path) -> None:
+    assert main(["train", str(drawn_folder), *places, *ANY, "--teacher", "none", "--minutes", "10"]) == 0
+    (budget,) = asked.budgets
+    assert budget is not None
+    assert 0 < 10 - budget.minutes < 5, "the check took its share"
 
 
 def test_a_training_without_export_prints_no_version(
     asked: Asked, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked.is_exported = False
-    assert main(["train", str(drawn_folder), *places, *ANY]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN]) == 0
     assert capsys.readouterr().out == ""
-    assert main(["train", str(drawn_folder), *places, *ANY, "--json"]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 

@@ -158,31 +158,29 @@ def test_each_class_keeps_the_fractions_within_chance() -> None:
     assert sum(part != other[file] for file, part in _part_of(split).items()) > 1000
 
 
-def test_a_part_without_a_class_names_another_seed() -> None:
-    check = _check([_photograph(label, number) for label in ("daisy", "roses") for number in range(8)])
-    with pytest.raises(DatasetError, match=r"no photograph of the class .* It has 8 usable ones") as raised:
-        split_photographs(check, seed=0)
-    suggested = int(str(raised.value).split("--seed ")[1].split(",")[0])
-    split = split_photographs(check, suggested)
-    assert all({photograph.label for photograph in split.photographs[part]} == {"daisy", "roses"} for part in PARTS)
-
-
-def test_all_classes_without_a_part_are_named_at_once() -> None:
-    labels = [f"species_{number:03d}" for number in range(100)]
-    check = _check([_photograph(label, number) for label in labels for number in range(20)])
-    with pytest.raises(DatasetError, match=r"\. About 54 usable photographs of each class are") as raised:
-        split_photographs(check, seed=0)
-    present = {
-        (photograph.label, choose_part(0, photograph.pixels_digest, FRACTIONS)) for photograph in check.photographs
+@pytest.mark.parametrize("per_class", [3, 8, 20])
+def test_every_part_has_every_small_class(per_class: int) -> None:
+    labels = [f"species_{number:03d}" for number in range(40)]
+    check = _check([_photograph(label, number) for label in labels for number in range(per_class)])
+    split = split_photographs(check, seed=0)
+    part_of = _part_of(split)
+    of_class = {label: {part_of[one.file] for one in check.photographs if one.label == label} for label in labels}
+    assert all(parts == set(PARTS) for parts in of_class.values())
+    by_chance = {one.file: choose_part(0, one.pixels_digest, FRACTIONS) for one in check.photographs}
+    moved = {file.split("/")[0] for file, part in part_of.items() if part != by_chance[file]}
+    lacking = {
+        label
+        for label in labels
+        if len({part for file, part in by_chance.items() if file.startswith(f"{label}/")}) < len(PARTS)
     }
-    lacking = {label for label in labels for part in PARTS if (label, part) not in present}
-    assert len(lacking) > 1
-    assert {label for label in labels if label in str(raised.value)} == lacking
+    assert len(lacking) > 0
+    assert moved <= lacking, "only these are cut at the fractions"
+    assert _part_of(split_photographs(check, seed=1)) != part_of
 
 
 def test_a_class_that_cannot_reach_every_part_is_refused() -> None:
     check = _check([*_with_near_duplicates(60).photographs, _photograph("tulips", 0), _photograph("tulips", 1)])
-    with pytest.raises(DatasetError, match=r"class tulips .* It has 2 usable ones\. .* Add photographs\."):
+    with pytest.raises(DatasetError, match=r"Too few photographs of tulips \(2\) are usable\. .* Add photographs\."):
         split_photographs(check, seed=0)
     nothing = replace(check, class_names=(*check.class_names, "violets"))
     with pytest.raises(DatasetError):
@@ -261,7 +259,7 @@ def test_a_small_class_of_one_scene_reaches_every_part(count: int) -> None:
 
 def test_a_scene_with_two_photographs_is_refused() -> None:
     scene = _frames("bench", ["1.jpg", "2.jpg"], scene=1)
-    with pytest.raises(DatasetError, match=r"class bench .* It has 2 usable ones\. .* Add photographs\."):
+    with pytest.raises(DatasetError, match=r"Too few photographs of bench \(2\) are usable\. .* Add photographs\."):
         split_photographs(_check([*_with_near_duplicates(60).photographs, *scene]), seed=0)
 
 

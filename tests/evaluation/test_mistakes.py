@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from service.errors import SettingsError
-from service.evaluation.mistakes import check_copies_folder, copy_photographs, find_mistakes, write_mistakes
+from service.evaluation.mistakes import (
+    Mistake,
+    check_copies_folder,
+    copy_photographs,
+    find_mistakes,
+    list_worst,
+    write_mistakes,
+)
 from service.evaluation.score import Answers
 
 
@@ -127,3 +134,12 @@ def test_only_a_new_or_empty_folder_takes_copies(tmp_path: Path) -> None:
 def test_a_photograph_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot be copied to .*No such file.*gone\.jpg"):
         copy_photographs(tmp_path / "wrong", _answers([tmp_path / "gone.jpg"], [0], [1]), ("a", "b", "c"))
+
+
+def test_the_most_confident_mistake_is_the_first() -> None:
+    probabilities = np.array([[0.75, 0.25], [0.875, 0.125], [0.375, 0.625]], np.float32)
+    answers = Answers((Path("a"), Path("b"), Path("c")), probabilities, np.array([0, 1, 0]))
+    assert list_worst(answers, ["daisy", "roses"]) == (
+        Mistake(Path("b"), "roses", "daisy", 0.875),
+        Mistake(Path("c"), "daisy", "roses", 0.625),
+    )

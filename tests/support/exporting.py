@@ -125,6 +125,7 @@ def export_tiny_version(store: Path, model: str = "flowers", *, cpu_models: bool
                 images=squares,
                 class_indices=class_indices,
                 expected=expected,
+                is_pretrained=False,
             )
             assert [model.refused for model in fields["cpu_models"]] == [None, None]
         metadata = example_metadata(**fields)

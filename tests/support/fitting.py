@@ -11,11 +11,12 @@ from service.data.batches import LabelledPixels
 from service.data.views import Views
 from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
+from service.networks.backbones import LITE_OFFSET, LITE_SCALE, Backbone
 from service.training.augment import training_view
 from service.training.checkpoint import Epoch
 from service.training.fit import Fitted, fit
 from service.training.observer import Observer
-from service.training.recipe import AlexNetRecipe, Augmentation
+from service.training.recipe import AlexNetRecipe, Augmentation, TransferRecipe
 from service.training.schedule import Schedule
 from service.training.targets import LabelTargets, Targets
 from service.training.trained_network import on_pixels
@@ -29,6 +30,14 @@ RECIPE = AlexNetRecipe(
     batch_norm=True,
     augmentation=Augmentation(min_area=0.5, color=0.2, mixup=0.2),
     precision="float32",
+)
+
+TRANSFER = TransferRecipe(
+    name="test",
+    network="efficientnet_lite0",
+    schedule=Schedule(epochs=2, batch_size=16, learning_rate=2e-3, average_decay=0.5),
+    augmentation=Augmentation(flip=True, min_area=0.5),
+    min_validation=11,
 )
 
 
@@ -46,6 +55,21 @@ def tiny_network(num_classes: int, *, batch_norm: bool = False, dropout: float =
     x = rectified(keras.layers.Dropout(dropout)(x), keras.layers.Dense(16, name="dense6"))
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name="tiny")
+
+
+def tiny_backbone(name: str = "efficientnet_lite0") -> Backbone:
+    """EfficientNet-Lite in small, always with the same weights: which colours there are, and roughly where."""
+
+    def convolve(x: keras.KerasTensor, seed: int, name: str) -> keras.KerasTensor:
+        layer = keras.layers.Conv2D(16, 2, kernel_initializer=keras.initializers.HeNormal(seed), name=name)
+        x = keras.layers.BatchNormalization(momentum=0.5, name=f"{name}_norm")(layer(x))
+        return keras.layers.ReLU(6.0, name=f"{name}_relu")(x)
+
+    images = keras.Input((224, 224, 3))
+    x = convolve(keras.layers.AveragePooling2D(32)(images), SEED, "lower")  # (N, 6, 6, 16)
+    features = keras.layers.GlobalAveragePooling2D()(convolve(x, SEED + 1, "upper"))
+    model = keras.Model(images, features, name=name)
+    return Backbone(name, model, lambda pixels: keras.ops.cast(pixels, "float32") * LITE_SCALE + LITE_OFFSET)
 
 
 def learning_network(seed: int = SEED, num_features: int = 0, scale: float = 1 / 255) -> keras.Model:

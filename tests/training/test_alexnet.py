@@ -120,6 +120,10 @@ class Interrupter(Observer):
     def __init__(self, network: int, epoch: int) -> None:
         self._network, self._epoch = network, epoch
         self._num_networks = 0
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
     def step(self, epoch: int, step: int, *_: float) -> None:
         self._num_networks += (epoch, step) == (0, 1)
@@ -129,20 +133,24 @@ class Interrupter(Observer):
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_ctrl_c_during_the_refit_keeps_the_first_network(epoch: int, drawn_folder: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, refit=True)
-    trained = train_alexnet(dataset_of(drawn_folder), recipe, run_in(tmp_path), Interrupter(2, epoch))
+    recipe, interrupter = replace(RECIPE, refit=True), Interrupter(2, epoch)
+    trained = train_alexnet(dataset_of(drawn_folder), recipe, run_in(tmp_path), interrupter)
     first = load_checkpoint(tmp_path / "run" / "checkpoint.npz")
     assert first is not None
     np.testing.assert_array_equal(trained.network.get_layer("logits").get_weights()[0], first.best[-2])
     assert trained.recipe_values["refit"] is False
     assert not trained.is_finished, "the same command goes on with the second network"
     assert not trained.interrupted
+    assert interrupter.said[-1].startswith(f"Interrupted. The first network is published. {tmp_path / 'run'} keeps 3 ")
 
 
 def test_ctrl_c_in_the_first_network_begins_no_second(drawn_folder: Path, tmp_path: Path) -> None:
-    trained = train_alexnet(
-        dataset_of(drawn_folder), replace(RECIPE, refit=True), run_in(tmp_path), Interrupter(1, 1)
-    )  # fmt: skip
+    recipe, interrupter = replace(RECIPE, refit=True), Interrupter(1, 1)
+    trained = train_alexnet(dataset_of(drawn_folder), recipe, run_in(tmp_path), interrupter)
+    assert interrupter.said == [
+        f"Interrupted after 1 of 3 epochs. The best is published. {tmp_path / 'run'} keeps all of them, "
+        "and the same command goes on."
+    ]
     assert trained.interrupted
     assert not trained.is_finished
     assert not (tmp_path / "run" / "refit").exists()

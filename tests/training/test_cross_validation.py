@@ -7,10 +7,8 @@ import pytest
 from support.fitting import RECIPE, tiny_network
 
 from service.data.batches import LabelledPixels
-from service.data.dataset import Dataset, open_dataset
-from service.data.folder import read_folder
+from service.data.dataset import Dataset
 from service.errors import DatasetError
-from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS
 from service.training import alexnet, cross_validation
 from service.training.alexnet import answer
@@ -19,14 +17,14 @@ from service.training.cross_validation import assign_folds, cross_validate, mean
 from service.training.observer import Observer
 from service.training.run import Run
 
-FOLDED = replace(RECIPE, num_folds=4)
+pytestmark = pytest.mark.usefixtures("eager")
+FOLDED = replace(RECIPE, num_folds=4, schedule=replace(RECIPE.schedule, epochs=2, batch_size=20))
 
 
-@pytest.fixture
-def dataset(drawn_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
     monkeypatch.setattr(alexnet, "MIN_EPOCH", 1)
-    return open_dataset(read_folder(drawn_folder), 2, ImageLimits())
 
 
 def test_near_duplicates_are_in_one_fold(dataset: Dataset) -> None:
@@ -42,9 +40,10 @@ def test_near_duplicates_are_in_one_fold(dataset: Dataset) -> None:
     assert again[second] == again[first]
 
 
-def test_too_few_photographs_for_the_folds_are_refused(dataset: Dataset) -> None:
+def test_too_few_photographs_for_the_folds_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "drawn", tmp_path / "store", "cpu")
     with pytest.raises(DatasetError, match="too few for 500 folds"):
-        assign_folds(dataset, 500)
+        cross_validate(dataset, replace(FOLDED, num_folds=500), run, Observer())
 
 
 def test_each_fold_is_answered_by_a_network_without_it(
@@ -77,9 +76,9 @@ def test_each_fold_is_answered_by_a_network_without_it(
         trained.calibration.class_indices, np.concatenate([squares.class_indices for squares in asked[1:]])
     )
     assert trained.held_out is dataset.squares("test")
-    assert (trained.recipe_values["folds"], trained.recipe_values["epochs_done"]) == (4, 3)
+    assert (trained.recipe_values["folds"], trained.recipe_values["epochs_done"]) == (4, 2)
     assert trained.recipe_values["teacher_accuracy"] is None
-    assert [epoch.epoch for epoch in trained.history] == [0, 1, 2]
+    assert [epoch.epoch for epoch in trained.history] == [0, 1]
 
     again = cross_validate(dataset, FOLDED, run, Unwilling())
     squares = dataset.squares("test")

@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from service.errors import SettingsError
-from service.training.recipe import AlexNetRecipe, Teaching, find_recipe, recipe_values
+from service.training.recipe import AlexNetRecipe, Teaching, TransferRecipe, find_recipe, recipe_values
 
 # The values that the documents name.
 DOCUMENTED = {
@@ -10,6 +12,7 @@ DOCUMENTED = {
     "default": {"network": "alexnet_v2", "epochs": 320, "batch_size": 64, "teacher": "efficientnet_lite2",
                 "num_views": 16, "teacher_epochs": 6, "teacher_tuned": 0.5, "refit": True, "scale": 1 / 127.5},
     "patient": {"network": "alexnet_v2", "epochs": 2000, "num_views": 36, "refit": True},
+    "transfer": {"network": "efficientnet_lite0", "epochs": 6, "tuned": 0.5, "min_validation": 50},
 }  # fmt: skip
 
 
@@ -20,7 +23,9 @@ def test_a_recipe_has_the_documented_values(name: str) -> None:
 
 
 def test_only_the_patient_recipe_cross_validates() -> None:
-    assert {name: find_recipe(name).num_folds for name in DOCUMENTED} == {"article": 0, "default": 0, "patient": 4}
+    recipes = {name: find_recipe(name) for name in DOCUMENTED}
+    folds = {name: recipe.num_folds for name, recipe in recipes.items() if isinstance(recipe, AlexNetRecipe)}
+    assert folds == {"article": 0, "default": 0, "patient": 4}
 
 
 def test_the_values_have_the_order_of_the_metadata() -> None:
@@ -37,13 +42,34 @@ def test_given_values_replace_those_of_the_recipe() -> None:
     assert isinstance(recipe, AlexNetRecipe)
     assert (recipe.network, recipe.schedule.epochs, recipe.schedule.batch_size) == ("alexnet_v1", 7, 3)
     assert recipe.teaching == Teaching("efficientnet_lite0", temperature=2.0, feature_weight=1.0)
-    assert find_recipe("default", teacher="none").teaching is None
-    assert find_recipe("article", teacher="efficientnet_lite0").teaching == Teaching("efficientnet_lite0")
+    assert find_recipe("default", teacher="none").backbone is None
+    assert find_recipe("article", teacher="efficientnet_lite0").backbone == "efficientnet_lite0"
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match="article, default, patient"):
+    with pytest.raises(SettingsError, match="article, default, patient, transfer"):
         find_recipe("quick")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "why"),
+    [
+        ("transfer", {"network": "alexnet_v2"}, "--network is alexnet_v2. The recipe transfer trains an EfficientNet"),
+        ("default", {"network": "efficientnet_lite0"}, "The recipe default trains an AlexNet. Leave out one of"),
+        ("transfer", {"teacher": "none"}, "The recipe transfer has no teacher. Leave out --teacher, or take --recipe"),
+    ],
+)
+def test_a_recipe_refuses_what_it_cannot_train(name: str, given: dict[str, Any], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        find_recipe(name, **given)
+
+
+def test_the_transfer_recipe_takes_other_networks_and_epochs() -> None:
+    recipe = find_recipe("transfer", network="efficientnet_lite2", epochs=2, batch_size=8)
+    assert isinstance(recipe, TransferRecipe)
+    assert (recipe.network, recipe.backbone) == ("efficientnet_lite2", "efficientnet_lite2")
+    assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (2, 8)
+    assert list(recipe_values(recipe))[:4] == ["name", "network", "epochs", "batch_size"]
 
 
 def test_values_out_of_bounds_are_refused() -> None:

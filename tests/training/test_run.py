@@ -15,7 +15,7 @@ from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.errors import TrainingError
 from service.imaging.limits import ImageLimits
-from service.training.recipe import find_recipe, recipe_values
+from service.training.recipe import AlexNetRecipe, find_recipe, recipe_values
 from service.training.run import Run, name_run, open_run
 
 HOLD = """
@@ -100,6 +100,7 @@ def test_the_name_depends_on_all_that_shapes_the_result(drawn_folder: Path, tmp_
     shutil.copytree(drawn_folder, more)
     Image.effect_noise((64, 64), 60).convert("RGB").save(more / "roses" / "one_more.png")
     recipe = find_recipe("default", epochs=1)
+    assert isinstance(recipe, AlexNetRecipe)
     names = [
         name_run("garden", recipe, dataset, "cpu"),
         name_run("lawn", recipe, dataset, "cpu"),
@@ -107,6 +108,8 @@ def test_the_name_depends_on_all_that_shapes_the_result(drawn_folder: Path, tmp_
         name_run("garden", recipe, replace(dataset, split=replace(dataset.split, seed=3)), "cpu"),
         name_run("garden", recipe, open_dataset(read_folder(more), 2, ImageLimits()), "cpu"),
         name_run("garden", replace(recipe, num_folds=4), dataset, "cpu"),
+        name_run("garden", recipe, dataset, "cpu", 10.0),
+        name_run("garden", recipe, dataset, "cpu", 20.0),
     ]
     assert len(set(names)) == len(names)
     assert name_run("garden", recipe, dataset, "gpu") == names[0], "another machine can go on"

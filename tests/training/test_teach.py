@@ -15,6 +15,7 @@ from service.imaging.pixels import Pixels
 from service.networks.backbones import Backbone, load_backbone
 from service.training.augment import training_view
 from service.training.checkpoint import read_arrays, write_arrays
+from service.training.lesson import LessonFiles
 from service.training.observer import Observer
 from service.training.recipe import Teaching
 from service.training.targets import TeacherTargets
@@ -57,11 +58,14 @@ def own_views(num_views: int = 2, repeats: int = 1) -> Views:
     return Views(photographs.images, training_view(RECIPE.augmentation, ResizeRule()), SEED, num_views)
 
 
-def taught(colours: Colours, cache: Path, teaching: Teaching = TEACHING) -> TeacherTargets:
+def taught(
+    colours: Colours, cache: Path, teaching: Teaching = TEACHING, observer: Observer | None = None
+) -> TeacherTargets:
+    cache.parent.mkdir(exist_ok=True)
     with keras.device("cpu:0"):
         return teach(
             teaching, RECIPE.augmentation, len(CLASS_NAMES), drawn_pixels(0, 2), own_views(teaching.num_views),
-            drawn_pixels(100, 2), rule=ResizeRule(), cache=cache, observer=Observer(), load=colours.load,
+            drawn_pixels(100, 2), rule=ResizeRule(), cache=cache, observer=observer or Observer(), load=colours.load,
         )  # fmt: skip
 
 
@@ -163,19 +167,58 @@ def test_unusable_answers_are_named_with_a_remedy(damage: str, colours: Colours,
         taught(colours, path)
 
 
-def test_ctrl_c_leaves_no_half_teacher(colours: Colours, tmp_path: Path) -> None:
-    class Impatient(Observer):
-        def teaching(self, what: str, done: int, total: int) -> None:
-            assert what == "mean_color learns"
-            if done == 2:
-                raise KeyboardInterrupt
+class Killed(BaseException):
+    """The process would now be gone."""
 
-    with pytest.raises(KeyboardInterrupt):
-        teach(
-            replace(TEACHING, epochs=3), RECIPE.augmentation, 5, drawn_pixels(0, 2), own_views(), None,
-            rule=ResizeRule(), cache=tmp_path / "lesson.npz", observer=Impatient(), load=colours.load,
-        )  # fmt: skip
-    assert not (tmp_path / "lesson.npz").exists()
+
+class Killer(Observer):
+    """Ends a training at each of some points of the teacher's progress."""
+
+    def __init__(self, *points: tuple[str, int]) -> None:
+        self._points = list(points)
+        self.said: list[str] = []
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if (what, done) in self._points:
+            self._points.remove((what, done))
+            raise Killed
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def test_a_twice_killed_teacher_ends_with_the_same_answers(colours: Colours, tmp_path: Path) -> None:
+    wanted = replace(TEACHING, epochs=2, feature_weight=1.0)
+    whole = taught(colours, tmp_path / "whole" / "lesson.npz", wanted)
+    cache, killer = tmp_path / "killed" / "lesson.npz", Killer(("mean_color learns", 2), ("mean_color answers", 20))
+    left = []
+    for _ in range(2):
+        with pytest.raises(Killed):
+            taught(colours, cache, wanted, killer)
+        left.append({path.name for path in cache.parent.iterdir()})
+    assert left == [{"teacher.npz"}, {"teacher.npz", "lesson-00.npz"}]
+    colours.shown.clear()
+    resumed = taught(colours, cache, wanted, killer)
+    assert len(colours.shown) == 1, "only the second view is answered"
+    said = [f"mean_color: {number} of 2 epochs are in {cache.parent} from before" for number in (1, 2)]
+    assert [sentence[: len(said[0])] for sentence in killer.said] == said
+    np.testing.assert_array_equal(resumed.answers, whole.answers)
+    np.testing.assert_array_equal(resumed.features, whole.features)
+    assert resumed.accuracy == whole.accuracy
+    assert [path.name for path in cache.parent.iterdir()] == ["lesson.npz"], "what is no longer needed is gone"
+
+
+def test_whole_answers_need_no_teacher_again(colours: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LessonFiles, "save_whole", end)
+        with pytest.raises(Killed):
+            taught(colours, tmp_path / "lesson.npz")
+    colours.shown.clear()
+    assert taught(colours, tmp_path / "lesson.npz").answers.shape == (2, 10, len(CLASS_NAMES))
+    assert not colours.shown
 
 
 def test_the_features_error_reaches_the_first_layer() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.fitting import RECIPE, tiny_network
 
-from service.data.dataset import Dataset, open_dataset
+from service.data.dataset import Dataset
 from service.data.folder import read_folder
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
@@ -38,11 +38,6 @@ SHIFTED = replace(RECIPE, scale=1 / 100, offset=-0.75)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", tiny_network)
     monkeypatch.setattr(alexnet, "MIN_EPOCH", 64)
-
-
-@pytest.fixture(scope="module")
-def dataset(drawn_folder: Path) -> Dataset:
-    return open_dataset(read_folder(drawn_folder), 2, LIMITS)
 
 
 class Listener(Observer):
@@ -106,6 +101,8 @@ def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Pa
     assert said.endswith("Give --again to train it anew.")
     assert (again.version, again.run, again.history) == (1, first.run, first.history)
     assert again.test.to_dict() == first.test.to_dict()
+    assert (again.mistakes, again.report) == (first.mistakes, first.run / "report.html")
+    assert len(first.mistakes) == min(3, first.test.num_photographs - first.test.num_correct) > 0
     assert list_versions(tmp_path / "store", "drawn") == [1]
     (first.run / "history.json").write_text("[")
     with pytest.raises(TrainingError, match="Train it anew with --again"):

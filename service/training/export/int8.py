@@ -19,11 +19,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from service.imaging.pixels import Pixels
 from service.store.layout import INPUT
-from service.training.export.onnx_graph import export_graph
+from service.training.export.onnx_graph import export_graph, float32_model
 from service.training.trained_network import score_outputs
 
 _QUANTISED = ["Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Reshape", "Transpose"]
 _BATCH = 8  # all their feature maps are in memory
+_NUM_CALIBRATION_PRETRAINED = 128  # more take longer, and change no limit that matters
 
 
 def int8_model(
@@ -40,19 +41,44 @@ def int8_model(
     dense = [node.name for node in exported.graph.node if node.op_type in ("Gemm", "MatMul")]
     first = next((node.input[0] for node in exported.graph.node if node.op_type == "Conv"), "")
     one_each = {"scale": np.array(1, np.float32), "zero_point": np.array(_zero_byte(scale, offset), np.uint8)}
-    with tempfile.TemporaryDirectory(prefix="flowers-export-") as scratch:
-        path = Path(scratch, "int8.onnx")
-        quantize_static(
-            exported, path, _Batches(calibration), op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=dense[-1:] if with_dense_layers else dense, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            extra_options={"TensorQuantOverrides": {first: [one_each]} if is_merged else {}},
-        )  # fmt: skip
-        quantised = onnx.load(path)
+    quantised = _quantise(
+        exported, calibration, _QUANTISED, excluded=dense[-1:] if with_dense_layers else dense,
+        overrides={first: [one_each]} if is_merged else {},
+    )  # fmt: skip
     if is_merged:
         _keep_bytes(quantised.graph)
     onnx.checker.check_model(quantised, full_check=True)
     return quantised
+
+
+def int8_pretrained_model(
+    network: keras.Model, calibration: Pixels, *, scale: float, offset: float, temperature: float
+) -> onnx.ModelProto:
+    """Export an EfficientNet-Lite with its convolutions in int8, but for the first three.
+
+    Those see few channels, whose sizes differ most. They are 5 % of all multiplications, and cause half of the changed
+    answers. Arguments and result are those of `int8_model`. At most 128 of the calibrating photographs are used.
+    """
+    exported = float32_model(network, scale=scale, offset=offset, temperature=temperature)
+    convolutions = [node.name for node in exported.graph.node if node.op_type == "Conv"]
+    some = calibration[:: -(-len(calibration) // _NUM_CALIBRATION_PRETRAINED)]
+    quantised = _quantise(exported, some, ["Conv", "Clip"], excluded=convolutions[:3])
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
+
+
+def _quantise(
+    exported: onnx.ModelProto, calibration: Pixels, operators: list[str], *, excluded: list[str],
+    overrides: dict[str, Any] | None = None,
+) -> onnx.ModelProto:  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="flowers-export-") as scratch:
+        path = Path(scratch, "int8.onnx")
+        quantize_static(
+            exported, path, _Batches(calibration), op_types_to_quantize=operators, nodes_to_exclude=excluded,
+            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            extra_options={"TensorQuantOverrides": overrides or {}},
+        )  # fmt: skip
+        return onnx.load(path)
 
 
 def equalise(network: keras.Model, calibration: Pixels, *, scale: float, offset: float) -> keras.Model:

@@ -1,6 +1,7 @@
 """Networks for onnxruntime, which are compared with the SavedModel and then kept or refused."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -13,7 +14,7 @@ from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.layout import CPU_MODEL_FILES, DISTANCE, ENERGY, Precision
 from service.store.metadata import CpuModel
-from service.training.export.int8 import equalise, int8_model
+from service.training.export.int8 import equalise, int8_model, int8_pretrained_model
 from service.training.export.onnx_graph import float32_model
 
 NUM_CALIBRATION = 512
@@ -21,7 +22,20 @@ NUM_CALIBRATION = 512
 
 _FLOAT32_DIFFERENCE, _FLOAT32_COLUMN_DIFFERENCE = 1e-4, 1e-3  # of a probability, of an energy or a distance
 _INT8_COLUMN_DIFFERENCE_P99 = 0.5  # of an energy or a distance, in standard deviations over the photographs
-_INT8_SAME_TOP1, _INT8_ACCURACY_CHANGE, _INT8_DIFFERENCE_P99 = 0.995, 0.003, 0.03
+
+
+@dataclass(frozen=True)
+class Int8Limits:
+    """Limits of an int8 network's differences from the SavedModel. The class of one photograph may always differ."""
+
+    same_top1: float
+    accuracy_change: float
+    difference_p99: float
+
+
+# An EfficientNet-Lite has three times the layers, and few of its channels are alike in size. 800 photographs of
+# flower_photos: 98.8 % have the same class, and as many are right (`benchmarks/own_classes.py`).
+_ALEXNET, _PRETRAINED = Int8Limits(0.995, 0.003, 0.03), Int8Limits(0.97, 0.01, 0.15)
 
 
 def export_cpu_models(
@@ -35,6 +49,7 @@ def export_cpu_models(
     images: Pixels,
     class_indices: NDArray[np.int64],
     expected: Scores,
+    is_pretrained: bool = False,
 ) -> list[CpuModel]:
     """Write `assets.extra/cpu_model.onnx` and `cpu_model.int8.onnx` into a version's folder, each if it is good.
 
@@ -48,6 +63,7 @@ def export_cpu_models(
         images: uint8 (M, image_size, image_size, 3), held-out photographs.
         class_indices: int64 (M,), their true classes.
         expected: The SavedModel's scores of them, M rows.
+        is_pretrained: Whether the network is an EfficientNet-Lite. It has other limits, and one int8 network.
 
     Returns:
         The figures of each network for the metadata. Those of a refused one say why.
@@ -61,13 +77,18 @@ def export_cpu_models(
         path.write_bytes(content)
         choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
         engine = OnnxRuntimeEngine(content, choice, version=folder.name)
-        compared = compare(precision, engine.run(images), expected, class_indices, quantised=quantised)
+        compared = compare(
+            precision, engine.run(images), expected, class_indices, quantised=quantised,
+            limits=_PRETRAINED if is_pretrained else _ALEXNET,
+        )  # fmt: skip
         engine.close()
         if compared.refused:
             path.unlink()
         return compared
 
     models = [export(float32_model(network, **numbers), "float32")]
+    if is_pretrained:
+        return [*models, export(int8_pretrained_model(network, calibration, **numbers), "int8", "most convolutions")]
     equalised = equalise(network, calibration, scale=scale, offset=offset)
     for with_dense_layers, quantised in ((True, "convolutions and hidden dense layers"), (False, "convolutions")):
         model = int8_model(equalised, calibration, **numbers, with_dense_layers=with_dense_layers)
@@ -79,7 +100,7 @@ def export_cpu_models(
 
 def compare(
     precision: Precision, found: Scores, expected: Scores, class_indices: NDArray[np.int64], *,
-    quantised: str = "",
+    quantised: str = "", limits: Int8Limits | None = None,
 ) -> CpuModel:  # fmt: skip
     """Compare a network's scores of N photographs with the SavedModel's. Say why they are refused, if so."""
     differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
@@ -93,7 +114,7 @@ def compare(
         "difference_max": float(differences.max()),
     }
     model = CpuModel(precision=precision, quantised=quantised, refused=None, **facts)
-    complaints = [*_complaints(model), *_column_complaints(precision, found, expected)]
+    complaints = [*_complaints(model, limits or _ALEXNET), *_column_complaints(precision, found, expected)]
     return model.model_copy(update={"refused": "; ".join(complaints) or None})
 
 
@@ -115,24 +136,24 @@ def _column_complaints(precision: Precision, found: Scores, expected: Scores) ->
             )
 
 
-def _complaints(model: CpuModel) -> list[str]:
+def _complaints(model: CpuModel, limits: Int8Limits) -> list[str]:
     if model.precision == "float32":
         if model.difference_max <= _FLOAT32_DIFFERENCE:
             return []
         return [f"a probability differs by {model.difference_max:.2g}, at most {_FLOAT32_DIFFERENCE:.0e} is allowed"]
-    complaints = []
-    if model.same_top1 < _INT8_SAME_TOP1:
+    complaints, one = [], 1 / model.num_photographs + 1e-9
+    if model.same_top1 < min(limits.same_top1, 1 - one):
         complaints.append(
             f"the best class is the same for {model.same_top1:.1%} of the photographs, at least "
-            f"{_INT8_SAME_TOP1:.1%} are wanted"
+            f"{limits.same_top1:.1%} are wanted"
         )
-    if abs(change := model.accuracy - model.accuracy_of_saved_model) > _INT8_ACCURACY_CHANGE + 1e-9:
+    if abs(change := model.accuracy - model.accuracy_of_saved_model) > max(limits.accuracy_change + 1e-9, one):
         complaints.append(
-            f"accuracy changes by {100 * change:+.2f} points, at most {100 * _INT8_ACCURACY_CHANGE} are allowed"
+            f"accuracy changes by {100 * change:+.2f} points, at most {100 * limits.accuracy_change} are allowed"
         )
-    if model.difference_p99 > _INT8_DIFFERENCE_P99:
+    if model.difference_p99 > limits.difference_p99:
         complaints.append(
             f"the 99th percentile of the largest differences is {model.difference_p99:.3f}, at most "
-            f"{_INT8_DIFFERENCE_P99} is allowed"
+            f"{limits.difference_p99} is allowed"
         )
     return complaints

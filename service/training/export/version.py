@@ -17,8 +17,9 @@ from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
 from service.evaluation.score import Answers, score_photographs
 from service.files import digest_bytes
-from service.store.layout import DISTANCE, METADATA_FILE, SPLIT_FILE
-from service.store.metadata import Metadata, Network, Preprocessing
+from service.networks.backbones import describe_source
+from service.store.layout import BACKBONE_LICENCE_FILE, DISTANCE, METADATA_FILE, SPLIT_FILE
+from service.store.metadata import BackboneSource, Metadata, Network, Preprocessing
 from service.training.calibrate import energies, softmax
 from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models
 from service.training.export.saved_model import check_saved_model, export_saved_model
@@ -49,7 +50,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,
-        class_indices=trained.held_out.class_indices, expected=engine.run(images),
+        class_indices=trained.held_out.class_indices, expected=engine.run(images), is_pretrained=bool(trained.backbone),
     )  # fmt: skip
     photographs = dataset.split.photographs["test"]
     paths = tuple(photograph.path for photograph in photographs)
@@ -63,7 +64,12 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         model=model,
         class_names=list(class_names),
         preprocessing=Preprocessing(**asdict(rule), scale=trained.scale, offset=trained.offset),
-        network=Network(name=network.name, num_classes=len(class_names), num_parameters=network.count_params()),
+        network=Network(
+            name=network.name,
+            num_classes=len(class_names),
+            num_parameters=network.count_params(),
+            backbone=_write_licence(folder, trained.backbone),
+        ),
         recipe=dict(trained.recipe_values),
         data_digest=dataset.check.digest,
         split_digest=digest_bytes(split_list.encode()),
@@ -81,6 +87,18 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     (folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
     (folder / METADATA_FILE).write_text(metadata.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return FolderEvaluation(test, answers, ())
+
+
+def _write_licence(folder: Path, backbone: str) -> BackboneSource | None:
+    """Write the licence of pretrained weights into the version. Return their source."""
+    if not backbone:
+        return None
+    source = describe_source(backbone)
+    (folder / BACKBONE_LICENCE_FILE).parent.mkdir(exist_ok=True)
+    (folder / BACKBONE_LICENCE_FILE).write_text(source.licence_text, encoding="utf-8")
+    return BackboneSource(
+        weights=source.package, weights_sha256=source.sha256, learned_from=source.learned_from, licence=source.licence
+    )
 
 
 def _library_versions() -> dict[str, str]:

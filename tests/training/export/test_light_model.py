@@ -19,7 +19,7 @@ from service.imaging.pixels import Pixels
 from service.store.layout import Precision, list_precisions
 from service.store.metadata import CpuModel
 from service.training.export.int8 import int8_model
-from service.training.export.light_model import compare, export_cpu_models
+from service.training.export.light_model import Int8Limits, compare, export_cpu_models
 
 
 def rows(*best: float) -> Scores:
@@ -93,12 +93,17 @@ def test_other_energies_and_distances_are_refused(
     assert why is None or (why in str(refused) and name in str(refused))
 
 
-def export(network: keras.Model, folder: Path, expected: Scores | None = None) -> list[CpuModel]:
+WRONG = Scores(np.full((30, 5), 0.2, np.float32))
+
+
+def export(
+    network: keras.Model, folder: Path, expected: Scores | None = None, *, is_pretrained: bool = False
+) -> list[CpuModel]:
     squares, class_indices = draw_squares(range(200, 206))
     return export_cpu_models(
         network, folder, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE,
         calibration=draw_squares(range(4))[0], images=squares, class_indices=class_indices,
-        expected=expected_scores(network, squares) if expected is None else expected,
+        expected=expected_scores(network, squares) if expected is None else expected, is_pretrained=is_pretrained,
     )  # fmt: skip
 
 
@@ -115,11 +120,24 @@ def test_good_networks_are_written_beside_the_savedmodel(tmp_path: Path) -> None
 
 
 def test_refused_networks_are_not(tmp_path: Path) -> None:
-    wrong = Scores(np.full((30, 5), 0.2, np.float32))
-    models = export(trained_tiny_network(), tmp_path, expected=wrong)
+    models = export(trained_tiny_network(), tmp_path, expected=WRONG)
     assert [model.refused is not None for model in models] == [True, True, True]
     assert [model.quantised for model in models] == ["", "convolutions and hidden dense layers", "convolutions"]
     assert precisions_in(tmp_path) == ()
+
+
+def test_a_pretrained_network_has_one_int8_form(tmp_path: Path) -> None:
+    models = export(trained_tiny_network(), tmp_path, expected=WRONG, is_pretrained=True)
+    assert [model.quantised for model in models] == ["", "most convolutions"]
+    assert all(model.refused for model in models)
+
+
+def test_the_class_of_one_photograph_may_differ() -> None:
+    unsure, truth = rows(*[0.51] * 20), TRUTH[:20]
+    one, two = (changed(unsure, to=0.495, count=count) for count in (1, 2))
+    assert compare("int8", one, unsure, truth).refused is None
+    assert "the same for 90.0% of the photographs" in str(compare("int8", two, unsure, truth).refused)
+    assert compare("int8", two, unsure, truth, limits=Int8Limits(0.9, 0.1, 0.03)).refused is None
 
 
 def test_convolutions_alone_are_taken_for_coarse_dense_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,21 +8,14 @@ import pytest
 from support.drawing import CLASS_NAMES
 from support.fitting import RECIPE, tiny_network
 
-from service.data.dataset import Dataset, open_dataset
-from service.data.folder import read_folder
+from service.data.dataset import Dataset
 from service.errors import PublishError
-from service.imaging.limits import ImageLimits
 from service.store.layout import METADATA_FILE
 from service.training.calibrate import calibrate
 from service.training.export import saved_model, version
 from service.training.export.version import write_version
 from service.training.recipe import recipe_values
 from service.training.trained_network import TrainedNetwork
-
-
-@pytest.fixture(scope="module")
-def dataset(drawn_folder: Path) -> Dataset:
-    return open_dataset(read_folder(drawn_folder), 2, ImageLimits())
 
 
 @pytest.fixture

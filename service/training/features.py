@@ -1,0 +1,69 @@
+"""Features of photographs, and the files that keep them in a run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from service.errors import TrainingError
+from service.imaging.pixels import Pixels
+from service.training.checkpoint import read_arrays, unfit_file, write_arrays
+from service.training.fit import predict
+from service.training.targets import Float32
+
+NUM_VIEWS = 2
+"""A photograph's square and its mirror image."""
+
+_PIECE, _BATCH_SIZE = 256, 32
+
+
+def extract_features(model: keras.Model, squares: Pixels, folder: Path, progress: Callable[[int], None]) -> Float32:
+    """Return features of N squares and of their mirror images, float32 (2, N, F).
+
+    Each 256 photographs have a file, which is read if it is there. So little is lost when the training is killed.
+
+    Args:
+        model: Model from uint8 (N, size, size, 3) to {"features": float32 (N, F)}.
+        squares: uint8 (N, size, size, 3).
+        folder: Folder for this model and these photographs alone. It is made if it is missing.
+        progress: Function that gets the number of squares that are done.
+
+    Raises:
+        TrainingError: A file cannot be written or read, or is of another training.
+    """
+    pieces = []
+    for start in range(0, len(squares), _PIECE):
+        piece = squares[start : start + _PIECE]
+        path = folder / f"{start:07d}.npz"
+        shape = NUM_VIEWS, len(piece), model.output["features"].shape[-1]
+        features = _load(path, shape)
+        if features is None:
+            features = np.empty(shape, np.float32)
+            for begin in range(0, len(piece), _BATCH_SIZE):
+                some = slice(begin, begin + _BATCH_SIZE)
+                for view, images in enumerate((piece[some], piece[some, :, ::-1])):
+                    features[view, some] = predict(model, images, _BATCH_SIZE)["features"]
+                progress(start + min(begin + _BATCH_SIZE, len(piece)))
+            _save(path, features)
+        progress(start + len(piece))
+        pieces.append(features)
+    return np.concatenate(pieces, axis=1)
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> Float32 | None:
+    arrays = read_arrays(path)
+    if arrays is None:
+        return None
+    features = arrays.get("features")
+    if features is None or features.shape != shape or features.dtype != np.float32:
+        raise unfit_file(path)
+    return features
+
+
+def _save(path: Path, features: Float32) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, {"features": features})
+    except OSError as error:
+        raise TrainingError(f"the features could not be written to {path}: {error.strerror}") from error

@@ -1,0 +1,24 @@
+"""EfficientNet-Lite0, pretrained on ImageNet, with a new last layer for the classes of a folder.
+
+    flowers train my_garden/
+
+(figures)
+"""
+
+from service.training.recipe import Augmentation, TransferRecipe
+from service.training.schedule import Schedule
+
+RECIPE = TransferRecipe(
+    name="transfer",
+    network="efficientnet_lite0",
+    schedule=Schedule(
+        epochs=6,
+        batch_size=32,
+        learning_rate=5e-4,
+        warmup_epochs=0.5,
+        cosine=True,
+        weight_decay=0.05,
+        average_decay=0.98,
+    ),
+    augmentation=Augmentation(flip=True, min_area=0.25, color=0.25),
+)
