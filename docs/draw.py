@@ -248,7 +248,7 @@ def draw_rooms() -> str:
     parts = []
     for room, known in arrows.items():
         x, y = places[room]
-        for number, other in enumerate(sorted(known, key=lambda name: places[name][0])):
+        for number, other in enumerate(sorted(known, key=lambda name: (places[name][0], name))):
             between = [places[place] for place in places if place.startswith(f"{room} {other} ")]
             start = x + 84 * ((number + 0.5) / len(known) - 0.5), y + 17
             target = places[other]

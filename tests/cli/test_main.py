@@ -168,13 +168,13 @@ def test_the_version_flag_stands_before_any_verb(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("library", ["keras", "onnx", "tf2onnx"])
-def test_training_without_its_libraries_names_the_command(library: str, tmp_path: Path) -> None:
+def test_training_without_its_libraries_names_the_command(library: str, drawn_folder: Path) -> None:
     program = (
         f"import sys; sys.modules[{library!r}] = None; from service.cli.main import main\n"
         "sys.exit(main(['train', sys.argv[1], '--name', 'flowers']))"
     )
     process = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(drawn_folder)], capture_output=True, text=True, check=False
     )
     assert process.returncode == 1
     assert f"Training needs {library}" in process.stderr

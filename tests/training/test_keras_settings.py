@@ -15,7 +15,7 @@ from service.training.keras_settings import compute_precision, fastest_precision
 PROGRAM = """
 import sys
 from service.cli.main import main
-assert main(sys.argv[1:]) == 2  # there is no such folder
+assert main(sys.argv[1:]) == 2  # there is no such teacher
 import keras
 print(keras.backend.backend(), keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon())
 """
@@ -30,9 +30,8 @@ def test_no_keras_settings_of_the_user_reach_a_training(tmp_path: Path) -> None:
         "-c",
         PROGRAM,
         "train",
-        str(tmp_path / "nowhere"),
         "--teacher",
-        "none",
+        "nobody",
         "--device",
         "cpu",
     ]
