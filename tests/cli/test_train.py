@@ -145,6 +145,8 @@ class Asked:
     seeds: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     budgets: list[Budget | None] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    takes: list[bool | None] = field(default_factory=list)
     interrupted: bool = False
     is_exported: bool = True
 
@@ -155,8 +157,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
     asked = Asked()
 
     def begin(
-        dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, *, why: str, budget: Budget | None
-    ) -> Trained | None:
+        dataset: Dataset, recipe: Recipe, run: Run, observer: Observer, *,
+        why: str, budget: Budget | None, take: bool | None,
+    ) -> Trained | None:  # fmt: skip
+        asked.reasons.append(why)
+        asked.takes.append(take)
         asked.budgets.append(budget)
         asked.names.append(run.model)
         asked.recipes.append(recipe)
@@ -215,6 +220,15 @@ def test_own_classes_get_a_pretrained_network_by_default(
     assert main(["train", str(tmp_path / "colours"), *places, *flags, *ANY]) == 0
     assert [(one.name, one.network) for one in asked.recipes] == [(recipe, network)]
     assert asked.names == ["flowers" if "flowers" in flags else "colours"]
+
+
+@pytest.mark.parametrize(("flags", "take"), [((), None), (("--take",), True), (("--no-take",), False)])
+def test_take_and_its_opposite_overrule_the_gate(
+    flags: tuple[str, ...], take: bool | None, asked: Asked, places: tuple[str, ...], drawn_folder: Path
+) -> None:
+    assert main(["train", str(drawn_folder), *places, *flags, *PLAIN]) == 0
+    assert asked.takes == [take]
+    assert asked.reasons == ["--teacher was given, and only AlexNet has one."]
 
 
 def test_a_network_of_another_recipe_is_refused(
