@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from service.cli.training_progress import ProgressObserver, print_trained, to_js
 from service.evaluation.metrics import evaluate
 from service.evaluation.mistakes import Mistake
 from service.training.checkpoint import Epoch
+from service.training.gate import Verdict
 from service.training.plan import NETWORK_LEARNS, Plan, Step
 from service.training.train import Trained
 
@@ -67,6 +69,22 @@ def test_the_end_names_report_mistakes_and_next_command(trained: Trained, capsys
     ]
     (document,) = json.loads(to_json([trained]))
     assert document["report"] == str(trained.run / "report.html")
+
+
+def test_a_candidate_is_named_with_its_reason_and_remedy(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    candidate = replace(trained, verdict=Verdict(False, "It is worse."))
+    print_trained([candidate])
+    lines = capsys.readouterr().out.splitlines()
+    take = "flowers models take 3 --model garden"
+    said = "Version 3 of garden is a candidate, which no service serves. It is worse."
+    assert f"{said} Take it all the same with `{take}`." in lines
+    assert "--model garden --version 3 --part test" in lines[-2]
+    assert lines[-1] == f"Next: {take}"
+    assert json.loads(to_json([candidate]))[0]["state"] == "candidate"
+    live = replace(trained, verdict=Verdict(True, "It is the first."))
+    print_trained([live])
+    assert "Version 3 of garden goes live. It is the first." in capsys.readouterr().out.splitlines()
+    assert json.loads(to_json([live]))[0]["state"] == "version"
 
 
 def test_a_missing_report_is_not_named(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,9 +22,10 @@ from service.imaging.limits import ImageLimits
 from service.networks.alexnet import NETWORKS
 from service.store.layout import METADATA_FILE, SPLIT_FILE
 from service.store.metadata import read_metadata
-from service.store.versions import list_stored, list_versions
+from service.store.versions import list_candidates, list_stored, list_versions
 from service.training import alexnet, cross_validation
 from service.training import train as train_module
+from service.training.gate import Verdict
 from service.training.observer import Observer
 from service.training.recipe import AlexNetRecipe
 from service.training.run import Run, name_run, open_run
@@ -58,10 +59,11 @@ def running(dataset: Dataset, folder: Path, recipe: AlexNetRecipe = SHIFTED, *, 
 
 
 def trained(
-    dataset: Dataset, folder: Path, recipe: AlexNetRecipe = SHIFTED, observer: Observer | None = None
-) -> Trained:
+    dataset: Dataset, folder: Path, recipe: AlexNetRecipe = SHIFTED, observer: Observer | None = None,
+    take: bool | None = None,
+) -> Trained:  # fmt: skip
     with running(dataset, folder, recipe) as run:
-        result = train(dataset, recipe, run, observer or Observer())
+        result = train(dataset, recipe, run, observer or Observer(), take=take)
     assert result is not None
     return result
 
@@ -95,6 +97,7 @@ def test_the_metadata_state_what_was_trained_and_measured(dataset: Dataset, draw
 @pytest.mark.slow
 def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
     first, listener = trained(dataset, tmp_path), Listener()
+    assert first.verdict == Verdict(True, "It is the first version of drawn that can be served.")
     again = trained(dataset, tmp_path, observer=listener)
     (said,) = listener.said
     assert said.startswith("This training is finished already: it published version 1 of drawn")
@@ -158,7 +161,7 @@ def test_the_test_part_is_not_seen_before_the_end(
 ) -> None:
     seen = parts_seen(monkeypatch)
 
-    def publish(trained: Any, *_: object) -> None:
+    def publish(trained: Any, *_: object, **__: object) -> None:
         assert trained.held_out is dataset.squares("validation")
         raise Published
 
@@ -178,7 +181,10 @@ def test_a_report_that_fails_fails_no_training(
 
     monkeypatch.setattr("service.training.run.draw_curves", fail)
     listener = Listener()
-    assert trained(dataset, tmp_path, observer=listener).version == 1
+    result = trained(dataset, tmp_path, observer=listener, take=False)
+    assert (result.version, result.verdict) == (1, Verdict(False, "--no-take was given."))
+    assert [stored.version for stored in list_candidates(tmp_path / "store", "drawn")] == [1]
+    assert not list_stored(tmp_path / "store", "drawn")
     (sentence,) = listener.said
     assert "is published, but its report" in sentence
     assert "`flowers evaluate FOLDER --report FILE` writes another" in sentence
