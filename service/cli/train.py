@@ -56,6 +56,7 @@ def train(
     """
     began = time.monotonic()
     settings = settings or TrainSettings()
+    keep_files_in(settings.cache)
     if name:
         check_model_name(name)
     from service.data.folder import read_folder
@@ -71,7 +72,6 @@ def train(
         teacher=settings.teacher,
     )  # fmt: skip
     _prepare_libraries(recipe)
-    keep_files_in(settings.cache)
     model = name or (folder.resolve().name if folder else recipe.model_name or "flowers")
     try:
         check_model_name(model)
