@@ -39,7 +39,7 @@ WAYS = {
 }
 """Ways to train, as flags. `tuned` leaves the layers frozen where that is better, or the validation part too small."""
 
-_KEY = ("way", "classes", "per_class", "seed", "limit_minutes")
+_KEY = ("way", "classes", "per_class", "seed", "epochs", "limit_minutes")
 
 
 def share_out(source: Path, classes: tuple[str, ...], per_class: int, seed: int, mine: Path, others: Path) -> None:

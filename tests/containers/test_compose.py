@@ -211,7 +211,7 @@ def test_a_training_publishes_as_the_owner_of_the_store(stack: Stack, tmp_path: 
     run("docker", "build", "-f", str(REPOSITORY / "docker" / "Dockerfile"), "--target", "train", "-t", "flowers:train",
         str(REPOSITORY))  # fmt: skip
 
-    quick = ("--name", "flowers", "--epochs", "1", "--teacher", "none")
+    quick = ("--name", "flowers", "--epochs", "1", "--teacher", "none", "--take")
     compose("--profile", "train", "run", "--rm", "-v", f"{photos}:/photos:ro", "train", "train", "/photos", *quick)
 
     version = compose.folder / "model_store" / "flowers" / str(shipped + 1)
