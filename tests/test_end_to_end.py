@@ -59,7 +59,7 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
     assert sum(row["probability"] for row in answer["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_own_classes_become_a_service_on_a_pretrained_network(drawn_folder: Path, tmp_path: Path) -> None:
     """Twelve photographs of each are enough. The upper layers are not tuned for so few."""
     names = {"daisy": "white", "roses": "red", "tulips": "violet"}
