@@ -2,7 +2,8 @@
 
     flowers train my_garden/
 
-(figures)
+With 60 photographs of each of three classes, the last layer alone reaches 90.2 % and 89.0 % (1,503 and 1,484 of 1,667
+others, seeds 0 and 1). Each training takes less than a minute on two cores (`benchmarks/results/own_classes.json`).
 """
 
 from service.training.recipe import Augmentation, TransferRecipe
