@@ -4,6 +4,7 @@ It is whole or absent.
 """
 
 import errno
+import os
 import secrets
 import shutil
 import time
@@ -128,7 +129,12 @@ def _place(draft: Draft, folder: Path) -> None:
     home = folder / CANDIDATES_FOLDER if draft.is_candidate else folder
     version = _reserve_number(draft, folder, above=0)
     while True:
-        home.mkdir(exist_ok=True)
+        try:
+            home.mkdir(exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(home):  # no folder
+                raise
+            continue  # it was tidied away between two looks
         try:
             draft.folder = draft.folder.rename(home / str(version))
             break
