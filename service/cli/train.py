@@ -22,6 +22,7 @@ from service.store.layout import check_model_name
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from service.data.folder import Folder
     from service.training.recipe import Recipe
     from service.training.train import Trained
 
@@ -63,8 +64,9 @@ def train(
     from service.training.choose import choose_recipe
     from service.training.recipe import find_recipe
 
+    listed = None if folder is None else read_folder(folder)
     choice = choose_recipe(
-        None if folder is None else read_folder(folder).class_names, name=name, recipe=settings.recipe,
+        None if listed is None else listed.class_names, name=name, recipe=settings.recipe,
         network=settings.network, teacher=settings.teacher,
     )  # fmt: skip
     recipe = find_recipe(
@@ -92,13 +94,13 @@ def train(
             from service.networks.backbones import load_backbone
 
             load_backbone(recipe.backbone)
-        if folder is None:
+        if listed is None:
             from service.data.fetch import FLOWER_PHOTOS, fetch
 
-            folder = fetch(FLOWER_PHOTOS, settings.cache, observer.fetching)
+            listed = read_folder(fetch(FLOWER_PHOTOS, settings.cache, observer.fetching))
         used = devices if recipe.every_device else devices[:1]
         results = _train(
-            folder, model, recipe, used, settings, observer, again=again, began=began, why=choice.why, take=take
+            listed, model, recipe, used, settings, observer, again=again, began=began, why=choice.why, take=take
         )
     if json:
         print(to_json(results))
@@ -120,8 +122,8 @@ def _observing(console: "Console") -> Iterator[ProgressObserver]:
 
 
 def _train(
-    folder: Path, model: str, recipe: "Recipe", devices: list[str], settings: TrainSettings, observer: ProgressObserver,
-    *, again: bool, began: float, why: str, take: bool | None,
+    listed: "Folder", model: str, recipe: "Recipe", devices: list[str], settings: TrainSettings,
+    observer: ProgressObserver, *, again: bool, began: float, why: str, take: bool | None,
 ) -> "list[Trained]":  # fmt: skip
     """Check the photographs, and train on each device. Return the versions that were published.
 
@@ -129,7 +131,6 @@ def _train(
     anything to publish.
     """
     from service.data.dataset import open_dataset
-    from service.data.folder import read_folder
     from service.imaging.limits import ImageLimits
     from service.store.publish import check_can_publish
     from service.training.kept import describe_kept
@@ -137,7 +138,6 @@ def _train(
     from service.training.run import name_run, open_run
     from service.training.train import train
 
-    listed = read_folder(folder)
     check_can_publish(settings.model_store, model)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     dataset = open_dataset(listed, settings.seed, limits, checking=observer.checking, found=observer.found)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from service.errors import ImageError
 from service.evaluation.metrics import Evaluation
+from service.evaluation.mistakes import find_mistakes
 from service.evaluation.plots import draw_confusion, draw_reliability
 from service.evaluation.score import Answers
 from service.evaluation.text_report import summarise
@@ -93,10 +93,10 @@ def _class_table(evaluation: Evaluation) -> str:
 
 def _mistakes(class_names: Sequence[str], answers: Answers, rule: ResizeRule, limits: ImageLimits) -> str:
     predicted, top1 = answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != answers.class_indices)
-    if not len(wrong):
+    wrong = find_mistakes(answers)
+    if not wrong:
         return "<p>None.</p>"
-    shown = wrong[np.argsort(-top1[wrong], kind="stable")][:_NUM_MISTAKES]
+    shown = wrong[:_NUM_MISTAKES]
     figures = []
     for i in shown:
         said, truth = html.escape(class_names[predicted[i]]), html.escape(class_names[answers.class_indices[i]])
