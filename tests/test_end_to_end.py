@@ -67,7 +67,8 @@ def test_own_classes_become_a_service_on_a_pretrained_network(drawn_folder: Path
         shutil.copytree(drawn_folder / flower, tmp_path / "colours" / colour)
     command = [sys.executable, "-m", "service", "train", str(tmp_path / "colours"), "--seed", "2", "--device", "cpu"]
     places = ("--model-store", str(tmp_path / "store"), "--runs", str(tmp_path / "runs"))
-    subprocess.run([*command, *places], check=True)
+    said = subprocess.run([*command, *places], check=True, stderr=subprocess.PIPE, text=True).stderr
+    assert "WARNING" not in said, "the plan and the progress stand alone"
 
     folder = resolve_version(tmp_path / "store", "colours").folder
     metadata = verify_version(folder).metadata

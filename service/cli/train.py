@@ -1,5 +1,6 @@
 """The verb `train`. It makes a new version in the model store from photographs."""
 
+import logging
 import os
 import sys
 import time
@@ -167,8 +168,9 @@ def _prepare_libraries(recipe: "Recipe") -> None:
     # The export is TensorFlow's. A backend that the user has chosen for other programs has no effect, unless the recipe
     # is made for it.
     has_tensorflow, has_jax = (find_spec(library) is not None for library in ("tensorflow", "jax"))
-    is_wanted = getattr(recipe, "num_folds", 0) > 0 and os.environ.get("KERAS_BACKEND") == "jax"
+    is_wanted = recipe.is_for_jax and os.environ.get("KERAS_BACKEND") == "jax"
     os.environ["KERAS_BACKEND"] = "jax" if has_jax and (is_wanted or not has_tensorflow) else "tensorflow"
     # Read when TensorFlow is imported: no chatter before our own lines, no seizing of the GPU's whole memory.
     limit_tensorflow_log(3)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of each network that is traced anew
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -82,6 +82,11 @@ class AlexNetRecipe:
         """Name of the pretrained network that is needed, or None."""
         return self.teaching.teacher if self.teaching else None
 
+    @property
+    def is_for_jax(self) -> bool:
+        """Whether the recipe trains on JAX where KERAS_BACKEND asks for it. Its folds are made for a GPU."""
+        return self.num_folds > 0
+
 
 @dataclass(frozen=True)
 class TransferRecipe:
@@ -89,7 +94,8 @@ class TransferRecipe:
 
     `network` is a name of `LITES`. A new last layer learns on its frozen features. With at least `min_validation`
     photographs in the validation part, the upper share `tuned` of its layers learns by `schedule`, too. 0 means none.
-    The tuned network is published if its loss on that part is lower. The published network learns from both parts.
+    The tuned network is published if its loss on that part is lower. The published network learns from both parts. A
+    last layer alone is calibrated by a cross-validation of `num_folds`.
 
     Sources: Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?". Kumar et al. (2022), "Fine-Tuning
     can Distort Pretrained Features and Underperform Out-of-Distribution", for the last layer first.
@@ -101,6 +107,7 @@ class TransferRecipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     tuned: float = 0.5
     min_validation: int = 50
+    num_folds: int = 5
     model_name: str | None = None
     every_device: bool = False
 
@@ -108,6 +115,11 @@ class TransferRecipe:
     def backbone(self) -> str:
         """Name of the pretrained network that is needed."""
         return self.network
+
+    @property
+    def is_for_jax(self) -> bool:
+        """Whether the recipe trains on JAX where KERAS_BACKEND asks for it."""
+        return False
 
 
 Recipe = AlexNetRecipe | TransferRecipe

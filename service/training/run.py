@@ -113,8 +113,7 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str, minutes:
     names = [one.file for one in check.photographs if one.label in check.sequences]
     names += sorted(f"{one.part}/{one.pixels_digest}" for one in check.photographs if one.part)
     place = device if recipe.every_device else None
-    num_folds = getattr(recipe, "num_folds", 0)
-    values = [model, recipe_values(recipe), num_folds, dataset.seed, place, check.digest, *names]
+    values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
     values += [] if minutes is None else [{"minutes": minutes}]
     return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"
 

@@ -162,7 +162,7 @@ def _read_finished(run: Run, published: dict[str, Any], observer: Observer) -> T
         ) from error
     model, version = published["model"], published["version"]
     observer.say(
-        f"This training is finished already: it published version {version} of {model}, and its run folder is "
+        f"This training is finished already: it made version {version} of {model}, and its run folder is "
         f"{run.folder}. Nothing was trained. Give --again to train it anew."
     )
     is_candidate = version in {stored.version for stored in list_candidates(run.store, model)}

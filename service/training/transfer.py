@@ -28,9 +28,6 @@ from service.training.tune import Tuned, tune
 FEATURES_STEP, LAST_LAYER_STEP = "computing features", "learning the last layer"
 """Names of steps in the plan."""
 
-NUM_FOLDS = 5
-"""Folds of the cross-validation that calibrates a last layer on frozen features."""
-
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
@@ -137,7 +134,7 @@ def learn_frozen(
     both = np.concatenate(features, axis=1)
     class_indices = np.concatenate([training.class_indices, validation.class_indices])
     of_both = learn_last_layer(both, class_indices, num_classes)
-    folds = np.array(assign_folds(dataset, NUM_FOLDS))
+    folds = np.array(assign_folds(dataset, recipe.num_folds))
     logits, distances = np.zeros((len(folds), num_classes), np.float32), np.zeros(len(folds), np.float32)
     for fold in np.unique(folds):
         asked, learned = folds == fold, folds != fold

@@ -100,7 +100,7 @@ def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Pa
     assert first.verdict == Verdict(True, "It is the first version of drawn that can be served.")
     again = trained(dataset, tmp_path, observer=listener)
     (said,) = listener.said
-    assert said.startswith("This training is finished already: it published version 1 of drawn")
+    assert said.startswith("This training is finished already: it made version 1 of drawn")
     assert said.endswith("Give --again to train it anew.")
     assert (again.version, again.run, again.history) == (1, first.run, first.history)
     assert again.test.to_dict() == first.test.to_dict()

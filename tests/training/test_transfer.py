@@ -56,11 +56,11 @@ def lesson(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Lesson
     folder = tmp_path_factory.mktemp("lesson")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transfer, "load_backbone", tiny_backbone)
-        patch.setattr(transfer, "NUM_FOLDS", NUM_FOLDS)
         patch.setattr(transfer, "learn_last_layer", learn)
         patch.setattr(transfer, "extract_features", extract)
         parts = dataset.squares("train"), dataset.squares("validation")
-        frozen = learn_frozen(dataset, TRANSFER, run_in(folder), Observer(), *parts)
+        recipe = replace(TRANSFER, num_folds=NUM_FOLDS)
+        frozen = learn_frozen(dataset, recipe, run_in(folder), Observer(), *parts)
     return Lesson(frozen, learned, features, folder)
 
 
