@@ -1,14 +1,11 @@
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.fitting import RECIPE
 
-from service.data.dataset import Dataset, open_dataset
-from service.data.folder import read_folder
+from service.data.dataset import Dataset
 from service.errors import SettingsError, TrainingError
-from service.imaging.limits import ImageLimits
 from service.training import alexnet_plan
 from service.training.alexnet_plan import choose_recipe, list_steps, plan_alexnet
 from service.training.observer import Observer
@@ -21,18 +18,6 @@ TAUGHT = replace(
     RECIPE, schedule=replace(RECIPE.schedule, epochs=100), teaching=Teaching("mean_color", num_views=16), refit=True
 )  # fmt: skip
 PACES = Paces(0.01, teacher_learns=0.02, teacher_answers=0.005, network_learns=0.002)
-
-
-@pytest.fixture(scope="module")
-def dataset(drawn_folder: Path) -> Dataset:
-    return open_dataset(read_folder(drawn_folder), 2, ImageLimits())
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    run = Run(tmp_path / "run", "drawn", tmp_path / "store", "cpu")
-    run.make()
-    return run
 
 
 def seconds_of(dataset: Dataset, recipe: AlexNetRecipe, run: Run) -> float:

@@ -1,20 +1,12 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from service.training.checkpoint import Checkpoint, Epoch, save_checkpoint
 from service.training.kept import Kept, describe_kept, find_kept
 from service.training.run import Run
 
 EPOCH = Epoch(0, 1.5, 0.4, None, None, 1e-3, 12.0, 80.0)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    run = Run(tmp_path / "run", "drawn", tmp_path / "store", "cpu")
-    run.make()
-    return run
 
 
 def save(path: Path) -> None:

@@ -90,11 +90,6 @@ def test_a_damaged_published_file_is_named_with_a_remedy(content: str, tmp_path:
         opened(tmp_path).__enter__()
 
 
-@pytest.fixture
-def dataset(drawn_folder: Path) -> Dataset:
-    return open_dataset(read_folder(drawn_folder), 2, ImageLimits())
-
-
 def test_the_name_depends_on_all_that_shapes_the_result(drawn_folder: Path, tmp_path: Path, dataset: Dataset) -> None:
     more = tmp_path / "more"
     shutil.copytree(drawn_folder, more)

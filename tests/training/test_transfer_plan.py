@@ -1,14 +1,11 @@
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import pytest
 
-from service.data.dataset import Dataset, open_dataset
-from service.data.folder import read_folder
+from service.data.dataset import Dataset
 from service.errors import SettingsError, TrainingError
-from service.imaging.limits import ImageLimits
 from service.training import transfer_plan
 from service.training.observer import Observer
 from service.training.plan import Budget
@@ -19,18 +16,6 @@ from service.training.transfer_plan import Paces, choose_epochs, list_steps, pla
 
 RECIPE = TransferRecipe("test", "efficientnet_lite0", Schedule(epochs=6, batch_size=4), min_validation=1)
 PACES = Paces(decode=0.01, look=0.02)
-
-
-@pytest.fixture(scope="module")
-def dataset(drawn_folder: Path) -> Dataset:
-    return open_dataset(read_folder(drawn_folder), 2, ImageLimits())
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    run = Run(tmp_path / "run", "drawn", tmp_path / "store", "cpu")
-    run.make()
-    return run
 
 
 def seconds_of(dataset: Dataset, recipe: TransferRecipe, run: Run) -> float:
