@@ -79,7 +79,7 @@ def train(
     try:
         check_model_name(model)
     except InvalidParameter as error:
-        raise error if name else InvalidParameter(f"{error}: name it with --name") from None
+        raise error if name else InvalidParameter(f"{error} Name it with --name.") from None
     with open_messages() as messages, _observing(open_console(messages)) as observer:
         with captured_messages():
             from service.training.keras_settings import can_export, reset_keras_settings

@@ -36,6 +36,7 @@ def test_every_rung_of_the_ladder_is_a_recipe() -> None:
     assert len(set(recipes)) == len(recipes)
 
 
+@pytest.mark.long
 def test_the_articles_training_runs_without_an_export(drawn_folder: Path) -> None:
     (row,) = importlib.import_module("benchmarks.article").train_only(drawn_folder, epochs=2, seed=2)
     assert row["epochs"] == 2

@@ -366,7 +366,7 @@ def test_keras_computes_on_jax_if_wanted_or_alone(
     assert os.environ["KERAS_BACKEND"] == backend
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_ends_the_training_with_one_sentence(
     tmp_path: Path, places: tuple[str, ...], drawn_folder: Path
 ) -> None:
@@ -385,7 +385,7 @@ def test_a_full_disk_ends_the_training_with_one_sentence(
     assert not list((tmp_path / "store").rglob("saved_model.pb"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_broken_photograph_is_named_and_left_out(
     tmp_path: Path, places: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

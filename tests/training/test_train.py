@@ -68,7 +68,7 @@ def trained(
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_metadata_state_what_was_trained_and_measured(dataset: Dataset, drawn_folder: Path, tmp_path: Path) -> None:
     result = trained(dataset, tmp_path)
     folder = tmp_path / "store" / "drawn" / "1"
@@ -112,7 +112,7 @@ def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Pa
         trained(dataset, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_tensorflow_a_training_ends_after_fit_and_resumes(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +171,7 @@ def test_the_test_part_is_not_seen_before_the_end(
     assert set(seen) == {"train", "validation"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("error", [ValueError("a $ too many"), KeyboardInterrupt()], ids=repr)
 def test_a_report_that_fails_fails_no_training(
     error: BaseException, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
