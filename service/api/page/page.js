@@ -45,7 +45,6 @@ async function lookNow() {
     await ask("readyz");
     isReady = Boolean(listed);
     showBanner(null);
-    for (const card of cards.filter(({ problem }) => problem?.name === "unauthorized")) score(card);
   } catch (problem) {
     if (problem.name === "unauthorized") {
       wantKey(key.get() ? "This key was refused. Enter another one." : "");
@@ -108,6 +107,7 @@ byId("key-form").addEventListener("submit", async (event) => {
   say("The key was accepted.");
   await look();
   byId("choose").focus();
+  for (const card of cards.filter(({ problem }) => problem?.name === "unauthorized")) score(card);
 });
 byId("forget-key").addEventListener("click", () => {
   key.forget();
