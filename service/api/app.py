@@ -114,8 +114,9 @@ def create_app(
         request_timeout_s=settings.request_timeout_s,
     )
     app.router.routes.extend(predict.routes)  # first, since a router that is included is searched twice
-    for room in (models, health, docs, page):
+    for room in (models, health, docs):
         app.include_router(room.router)
+    app.include_router(page.router)
     problems.add_handlers(app)
     describe(app, live_model.model, _guard(app, settings, api_keys))
     app.add_middleware(page.PrefixRedirect)  # outside of the keys: a redirect tells nothing

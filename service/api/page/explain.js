@@ -33,7 +33,7 @@ function showHeat(card, { grid, label }, button, sentence) {
   const overlay = element("canvas", { ariaHidden: "true", className: "overlay" });
   const largest = drawHeat(overlay, grid);
   card.square.append(overlay);
-  const slider = element("input", { type: "range", min: "0", max: "100", value: "60" });
+  const slider = element("input", { type: "range", min: "0", max: "100", value: "70" });
   const follow = () => { overlay.style.opacity = slider.value / 100; };
   slider.addEventListener("input", follow);
   follow();
@@ -41,7 +41,7 @@ function showHeat(card, { grid, label }, button, sentence) {
   button.replaceWith(element("label", {}, "Heat map opacity", slider));
   if (hadFocus) slider.focus();
   const points = (100 * largest).toFixed(0);
-  sentence.textContent = largest > 0
-    ? `${label} rests on the coloured parts, most on the dark red ones. Covering the strongest one takes ${points} of 100 points away.`
-    : `No single part of the image speaks for ${label}.`;
+  sentence.textContent = largest < 0.01
+    ? `No part alone matters much. Whichever one is covered, ${label} loses less than 1 of 100 points.`
+    : `The more a part is coloured, the more it speaks for ${label}. Covering the strongest one takes ${points} of 100 points.`;
 }

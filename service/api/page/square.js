@@ -1,7 +1,8 @@
 // The square of an image that the model sees, and the heat map over it.
 
 const KNOWN = { shorter_side: 256, image_size: 224 }; // until the model's card is there
-const RAMP = [[0, [255, 236, 110]], [0.5, [250, 120, 30]], [1, [190, 10, 40]]]; // light to dark, as the drop grows
+const COLOUR = [255, 0, 255]; // as in the service's own heat map: it differs from leaves and most petals
+const MIN_SCALE = 0.01; // a drop that is no more than rounding must not glow
 
 /**
  * Draw the upright centre square, as the resize rule cuts it out. Transparent pixels become white.
@@ -23,25 +24,17 @@ export async function drawSquare(canvas, blob, preprocessing = KNOWN) {
 
 /** Draw the positive drops of a grid, smoothly. Return the largest drop, which is 0 or less without any. */
 export function drawHeat(canvas, grid) {
-  const [numRows, numColumns] = [grid.length, grid[0].length];
   const largest = Math.max(...grid.flat());
   const cells = document.createElement("canvas");
-  [cells.width, cells.height] = [numColumns, numRows];
-  const pixels = new ImageData(numColumns, numRows);
+  [cells.width, cells.height] = [grid[0].length, grid.length];
+  const pixels = new ImageData(cells.width, cells.height);
   grid.flat().forEach((drop, index) => {
-    const share = largest > 0 ? Math.max(0, drop) / largest : 0;
-    pixels.data.set([...colour(share), Math.round(235 * Math.sqrt(share))], 4 * index);
+    pixels.data.set([...COLOUR, Math.round(255 * Math.max(0, drop) / Math.max(largest, MIN_SCALE))], 4 * index);
   });
   cells.getContext("2d").putImageData(pixels, 0, 0);
-  canvas.width = canvas.height = 224;
+  [canvas.width, canvas.height] = [KNOWN.image_size, KNOWN.image_size];
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(cells, 0, 0, canvas.width, canvas.height);
   return largest;
-}
-
-function colour(share) {
-  const upper = Math.max(1, RAMP.findIndex(([at]) => at >= share));
-  const [[from, start], [to, end]] = [RAMP[upper - 1], RAMP[upper]];
-  return start.map((value, channel) => Math.round(value + (end[channel] - value) * (share - from) / (to - from)));
 }
