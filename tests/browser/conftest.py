@@ -1,10 +1,5 @@
 """Chromium, and the shipped model served for it in several ways."""
 
-import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +7,10 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+from support import programs
+from support.browsing import KEY
 from support.serving import served
 
-KEY = "a-key-of-32-characters-000000001"
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 # `/bare` reaches the service without its prefix, and so does `/bare/`. `/kept` is not stripped.
@@ -42,23 +38,12 @@ http {{
 """
 
 
-def _require(tool: str, package: str) -> str:
-    """Without the program the test is skipped aloud, and fails where CI=true."""
-    path = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin")
-    if path is None:
-        reason = f"no {tool} here: install the package {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """Debian's Chromium with a camera that shows a test card."""
     from playwright.sync_api import sync_playwright  # here, as only .ci/browser installs it
 
-    program = _require("chromium", "chromium")
+    program = programs.require("chromium", "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *CAMERA])
         yield browser
@@ -119,24 +104,12 @@ def strict_url() -> Iterator[str]:
 def proxy_url(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of nginx in front of the shipped model."""
     folder = tmp_path_factory.mktemp("nginx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = programs.find_free_port()
     config = folder / "config"
     config.write_text(NGINX.format(folder=folder, port=port, service=url.split("/")[2]))
-    command = [_require("nginx", "nginx-light"), "-p", str(folder), "-c", str(config)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        ends_at = time.monotonic() + 20
-        while not _listens(port):
-            assert process.poll() is None, (folder / "error.log").read_text()
-            assert time.monotonic() < ends_at, "nginx does not listen"
-            time.sleep(0.05)
+    command = [programs.require("nginx", "nginx-light"), "-p", str(folder), "-c", str(config)]
+    with programs.listening(command, port, folder / "log"):
         yield f"http://127.0.0.1:{port}/"
-        process.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")

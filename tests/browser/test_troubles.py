@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
-from support.browsing import read_labels, upload
+from support.browsing import KEY, read_labels, upload
 from support.serving import served
 
 from service.api.problems import PROBLEMS, problem_response
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]
-KEY = "a-key-of-32-characters-000000001"
 
 
 def make_bmp(width: int, height: int) -> bytes:
@@ -54,27 +53,29 @@ def test_the_service_s_refusals_are_shown_in_words(
     assert len(page.locator(".problem p").last.inner_text()) > 20
 
 
-@pytest.mark.parametrize("name", sorted(PROBLEMS))
-def test_every_problem_is_shown_with_its_detail(open_page: Open, url: str, samples: Path, name: str) -> None:
-    """Some cannot be met from the page. So the answer is the service's, but written here."""
-    problem, detail = PROBLEMS[name], f"This is the detail of {name}."
-    answer = problem_response("0193a5d4", problem, detail)
-    page = open_page(url)
+def refuse(page: Any, status: int, body: bytes) -> None:
+    """Answer the page's next predictions with a problem."""
     page.route(
-        "**/predict",
-        lambda route: route.fulfill(
-            status=400 if problem.status == 429 else problem.status,  # it would be asked again
-            body=bytes(answer.body),
-            content_type="application/problem+json",
-        ),
+        "**/predict", lambda route: route.fulfill(status=status, body=body, content_type="application/problem+json")
     )
-    upload(page, ("mine.jpg", (samples / "tulips.jpg").read_bytes()))
-    page.get_by_text(detail).wait_for()
-    title = page.locator(".problem strong").inner_text()
-    assert title not in ("", problem.title)
-    page.unroute("**/predict")
-    page.get_by_role("button", name="Try again").click()
-    assert read_labels(page) == ["tulips"]
+
+
+def test_every_problem_is_shown_with_its_detail(open_page: Open, url: str, samples: Path) -> None:
+    """Some cannot be met from the page. So the answer is the service's, but written here."""
+    photo = (samples / "tulips.jpg").read_bytes()
+    page = open_page(url)
+    for name, problem in PROBLEMS.items():
+        detail = f"This is the detail of {name}."
+        status = 503 if problem.status == 429 else problem.status  # it would be asked again
+        refuse(page, status, bytes(problem_response("0193a5d4", problem, detail).body))
+        upload(page, ("mine.jpg", photo))
+        page.get_by_text(detail).wait_for()
+        assert page.locator(".problem strong").inner_text() not in ("", problem.title)
+        page.unroute("**/predict")
+        page.get_by_role("button", name="Try again").click()
+        page.locator(".best").wait_for()
+        assert read_labels(page) == ["tulips"]
+        page.get_by_role("button", name="Clear").click()
 
 
 def test_a_proxy_s_refusal_is_told_apart(open_page: Open, url: str, samples: Path) -> None:
@@ -159,7 +160,7 @@ def test_an_empty_store_is_said_until_a_version_comes(open_page: Open, tmp_path:
         page = open_page(f"{service.url}/")
         banner = page.get_by_role("alert").filter(has_text="No model is ready")
         banner.wait_for()
-        print(banner.inner_text())
+        assert "model_store" in banner.inner_text(), "it says where to put a version"
         shutil.copytree(REPOSITORY / "model_store" / "flowers", store / "copy")
         (store / "copy").rename(store / "flowers")
         service.wait_for("model loaded")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+KEY = "a-key-of-32-characters-000000001"
+
 
 def upload(page: Any, *files: tuple[str, bytes]) -> None:
     """Choose files, as the dialog of the system would."""
