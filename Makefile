@@ -14,7 +14,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --custom-compile-command "make lock" pyproject.toml
 
 .PHONY: serve train install-training check test coverage quiet fuzz lint format types containers gpu-image clients \
-  long docs site lock clean help
+  long docs site browser screenshots lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,7 +34,7 @@ test: $(VENV)/dev   ## run every test that needs Python only, without the long o
 	$(BIN)/pytest
 
 coverage: $(VENV)/dev   ## run the quicker tests and fail if they cover less of service/ than before
-	$(BIN)/coverage run -m pytest -m "not (slow or long or containers or clients or quiet or site)"
+	$(BIN)/coverage run -m pytest -m "not (slow or long or containers or clients or quiet or site or browser)"
 	$(BIN)/coverage report
 
 quiet: $(VENV)/dev   ## check under strace that commands connect to nothing
@@ -75,6 +75,12 @@ docs: $(VENV)/docs   ## write the generated pages, the drawings and the site in 
 site: $(VENV)/docs   ## check the built site
 	$(BIN)/pytest -m site tests/test_site.py
 
+browser: $(VENV)/browser   ## test the page in Chromium
+	$(BIN)/pytest -m browser tests/browser
+
+screenshots: $(VENV)/browser   ## take the screenshots of the page with Chromium
+	$(BIN)/python -m docs.screenshots
+
 lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build -o requirements/cpu.txt
 	$(COMPILE) --group build --extra train --extra pretrained -o requirements/train.txt
@@ -82,6 +88,7 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build --extra gpu-serve -o requirements/gpu-serve.txt
 	$(COMPILE) --group dev --extra train --extra pretrained -o requirements/dev.txt
 	$(COMPILE) --group dev --group docs --extra train --extra pretrained -o requirements/docs.txt
+	$(COMPILE) --group dev --group browser --extra train --extra pretrained -o requirements/browser.txt
 	$(COMPILE) --group dev --group containers --extra train --extra pretrained -o requirements/containers.txt
 
 # Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
@@ -95,6 +102,9 @@ $(VENV)/with-%: | $(BIN)/python
 	touch $@
 $(VENV)/containers: requirements/containers.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/containers.txt
+	touch $@
+$(VENV)/browser: requirements/browser.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/browser.txt
 	touch $@
 $(VENV)/docs: requirements/docs.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.txt

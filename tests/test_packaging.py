@@ -10,14 +10,16 @@ from conftest import REPOSITORY
 from hatchling.builders.wheel import WheelBuilder
 
 import service
+from service.api.page import read_files
 
 GITHUB = REPOSITORY / ".github"
 PAGES = [REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "examples").rglob("*.md"))]
 
 
-def test_the_built_package_declares_its_types(tmp_path: Path) -> None:
+def test_the_built_package_has_its_types_and_page(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
-    assert "service/py.typed" in zipfile.ZipFile(wheel).namelist()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"service/py.typed", *(f"service/api/page/{name}" for name in read_files())} <= {*names}
 
 
 def test_the_changelog_describes_the_packaged_version() -> None:

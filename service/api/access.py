@@ -16,6 +16,8 @@ from service.errors import SettingsError, Unauthorized
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 """Paths that are always open. An orchestrator has no key."""
 
+_ROOT = "/"  # the page alone, since every path stands below it
+
 
 @dataclass(frozen=True)
 class ApiKeys:
@@ -75,7 +77,7 @@ def document_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
 class Guard:
     """ASGI layer that refuses requests without a key. It does not read bodies.
 
-    `open_paths` need no key, and neither do the paths below them, except below a probe.
+    `open_paths` need no key, and neither do the paths below them, except below a probe or the root.
     """
 
     def __init__(self, app: ASGIApp, *, keys: ApiKeys, open_paths: frozenset[str]) -> None:
@@ -95,8 +97,8 @@ class Guard:
 
 
 def is_open(path: str, open_paths: frozenset[str]) -> bool:
-    """Return whether a path is one of `open_paths`, or below one that is no probe."""
-    return path in open_paths or any(path.startswith(f"{folder}/") for folder in open_paths - PROBES)
+    """Return whether a path is one of `open_paths`, or below one that is neither a probe nor the root."""
+    return path in open_paths or any(path.startswith(f"{folder}/") for folder in open_paths - PROBES - {_ROOT})
 
 
 def _digest(key: str) -> bytes:

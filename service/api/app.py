@@ -14,7 +14,7 @@ from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
 from service.api.replica import Readiness, Replica
-from service.api.routes import docs, health, models, predict
+from service.api.routes import docs, health, models, page, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
 from service.api.upload import UploadLimits
@@ -116,8 +116,10 @@ def create_app(
     app.router.routes.extend(predict.routes)  # first, since a router that is included is searched twice
     for room in (models, health, docs):
         app.include_router(room.router)
+    app.include_router(page.router)
     problems.add_handlers(app)
     describe(app, live_model.model, _guard(app, settings, api_keys))
+    app.add_middleware(page.PrefixRedirect)  # outside of the keys: a redirect tells nothing
     app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
     return app
 
@@ -132,7 +134,7 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
     if api_keys is not None:
         metrics = {"/metrics"} if settings.open_metrics else set()
         documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
-        open_paths = PROBES | metrics | documents
+        open_paths = PROBES | page.OPEN_PATHS | metrics | documents
         app.add_middleware(Guard, keys=api_keys, open_paths=open_paths)
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(

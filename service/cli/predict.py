@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from service.api.page import find_samples
 from service.cli.remote import HeaderLines, Row, check_headers, predict_remotely
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
@@ -26,6 +27,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".g
 
 def predict(
     *paths: Path,
+    sample: Annotated[bool, Parameter(negative="")] = False,
     url: str | None = None,
     header: HeaderLines = (),
     top_k: int | None = None,
@@ -36,6 +38,7 @@ def predict(
 
     Args:
         paths: Image files, and folders of them. Files in their subfolders count, too.
+        sample: Score the sample photographs of this program, five flowers.
         url: Address of a running service, such as http://localhost:8000. Without it, a model in the store is used.
         header: Line to send with each request to --url, such as "X-API-Key: ...".
         top_k: Number of classes to print. Without it, all classes.
@@ -45,7 +48,9 @@ def predict(
     if header and url is None:
         raise UsageError("A model in the store is asked without HTTP. Give --header with --url only.")
     check_headers(header)
-    files = find_files(paths)
+    if sample and paths:
+        raise UsageError("--sample scores the samples of this program alone. Leave out the files, or --sample.")
+    files = find_samples() if sample else find_files(paths)
     rows = []
     answers = _predict_locally(files, top_k, settings) if url is None else predict_remotely(files, top_k, url, header)
     with progress_bar("scoring") as progress:
@@ -69,7 +74,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         else:
             files.append(path)
     if not files:
-        raise UsageError("There is no image to score. Name files, or folders that hold some.")
+        raise UsageError("There is no image to score. Name files, or folders that hold some, or give --sample.")
     return files
 
 

@@ -88,8 +88,9 @@ async def test_keys_are_compared_in_constant_time(guarded: Running, monkeypatch:
 async def test_every_path_but_probes_and_documents_is_closed(guarded: Running) -> None:
     for path in (*PROBES, *DOCUMENTS):
         assert (await guarded.client.get(path)).status_code == 200, path
-    for path in ("/metrics", "/models", "/models/flowers", "/nothing", "/docs-of-old", "/livez/x", "/readyz?x=1", "/"):
-        expected = 200 if path.startswith("/readyz") else 401
+    closed = ("/metrics", "/models", "/models/flowers", "/nothing", "/docs-of-old", "/livez/x", "http://flowers//x")
+    for path in (*closed, "/pages", "/readyz?x=1", "/"):
+        expected = 200 if path.startswith("/readyz") or path == "/" else 401
         assert (await guarded.client.get(path)).status_code == expected, path
 
 

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from conftest import REPOSITORY
 from PIL import Image, ImageFile
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.scripted_server import http, scripted_server
@@ -106,6 +107,13 @@ def test_the_service_and_the_local_model_say_the_same(photographs: Path, url: st
     assert reasons["broken.jpg"] == (None, None)
 
 
+def test_sample_scores_one_photograph_of_each_class(capsys: Capture) -> None:
+    exit_code, rows = predict_json("--sample", "--model-store", REPOSITORY / "model_store", capsys=capsys)
+    assert exit_code == 0
+    assert [(Path(row["file"]).stem, row["confident"]) for row in rows] == [(label, True) for label in CLASS_NAMES]
+    assert [row["label"] for row in rows] == list(CLASS_NAMES)
+
+
 def test_a_bad_file_spoils_only_its_own_row(photographs: Path, capsys: Capture) -> None:
     (photographs / "roses.jpg").write_text("no image")
     exit_code, rows = predict_json(photographs, photographs / "missing.jpg", capsys=capsys)
@@ -194,6 +202,7 @@ def test_the_table_shows_texts_as_they_are(photographs: Path, capsys: Capture) -
     [
         ([], "no image to score"),
         (["{empty}"], "no image to score"),
+        (["{file}", "--sample"], "Leave out the files, or --sample"),
         (["{file}", "--top-k", "0"], "--top-k is 0. This model has 5 classes"),
         (["{file}", "--top-k", "6"], "--top-k is 6"),
         (["{file}", "--format", "xml"], "--format"),

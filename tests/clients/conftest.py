@@ -1,10 +1,5 @@
 """The shipped model, served with and without keys, directly and behind real proxies."""
 
-import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from support import programs
 from support.serving import served
 
 KEY = "a-key-of-32-characters-000000001"
@@ -50,18 +46,7 @@ http://127.0.0.1:{port} {{
 @pytest.fixture
 def require() -> Callable[[str, str], str]:
     """What gives a program's path, by its name and its package's."""
-    return _require
-
-
-def _require(tool: str, package: str) -> str:
-    """Without the program the test is skipped aloud, and fails where CI=true."""
-    path = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin")
-    if path is None:
-        reason = f"no {tool} here: install the package {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return programs.require
 
 
 @dataclass(frozen=True)
@@ -78,29 +63,16 @@ class Place:
 
 @contextmanager
 def _proxy(name: str, folder: Path, service: str) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = programs.find_free_port()
     config = folder / "config"
     config.write_text({"nginx": NGINX, "caddy": CADDY}[name].format(folder=folder, port=port, service=service))
     if name == "nginx":
-        command = [_require("nginx", "nginx-light"), "-p", str(folder), "-c", str(config)]
+        command = [programs.require("nginx", "nginx-light"), "-p", str(folder), "-c", str(config)]
     else:
-        command = [_require("caddy", "caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
-    environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    log = folder / "log"
-    with log.open("wb") as words, subprocess.Popen(command, stderr=words, env=environment) as process:
-        ends_at = time.monotonic() + 20
-        while not _listens(port):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < ends_at, f"{name} does not listen"
-            time.sleep(0.05)
+        command = [programs.require("caddy", "caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
+    variables = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    with programs.listening(command, port, folder / "log", variables):
         yield port
-        process.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module", params=["without keys", "with keys"])
