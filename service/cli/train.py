@@ -91,10 +91,10 @@ def train(
             devices = list_devices(settings.device)
         # TensorFlow imports code that it generates in the temporary folder. It deletes the code, but not its byte code.
         sys.dont_write_bytecode = True
-        if recipe.backbone:  # before the photographs are fetched and checked
+        for backbone in recipe.backbones:  # before the photographs are fetched and checked
             from service.networks.backbones import load_backbone
 
-            load_backbone(recipe.backbone)
+            load_backbone(backbone)
         if listed is None:
             from service.data.fetch import FLOWER_PHOTOS, fetch
 

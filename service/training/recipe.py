@@ -78,9 +78,9 @@ class AlexNetRecipe:
     every_device: bool = False
 
     @property
-    def backbone(self) -> str | None:
-        """Name of the pretrained network that is needed, or None."""
-        return self.teaching.teacher if self.teaching else None
+    def backbones(self) -> tuple[str, ...]:
+        """Names of the pretrained networks that may be needed."""
+        return (self.teaching.teacher,) if self.teaching else ()
 
     @property
     def is_for_jax(self) -> bool:
@@ -93,9 +93,9 @@ class TransferRecipe:
     """One way to teach new classes to a pretrained network.
 
     `network` is a name of `LITES`. A new last layer learns on its frozen features. With at least `min_validation`
-    photographs in the validation part, the upper share `tuned` of its layers learns by `schedule`, too. 0 means none.
-    The tuned network is published if its loss on that part is lower. The published network learns from both parts. A
-    last layer alone is calibrated by a cross-validation of `num_folds`.
+    photographs in the validation part, the network is `tuned_network`, and the upper share `tuned` of its layers learns
+    by `schedule`, too. 0 means none. The tuned network is published if its loss on that part is lower. The published
+    network learns from both parts. A last layer alone is calibrated by a cross-validation of `num_folds`.
 
     Sources: Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?". Kumar et al. (2022), "Fine-Tuning
     can Distort Pretrained Features and Underperform Out-of-Distribution", for the last layer first.
@@ -105,6 +105,7 @@ class TransferRecipe:
     network: str
     schedule: Schedule
     augmentation: Augmentation = field(default_factory=Augmentation)
+    tuned_network: str = "efficientnet_lite2"
     tuned: float = 0.5
     min_validation: int = 50
     num_folds: int = 5
@@ -112,9 +113,9 @@ class TransferRecipe:
     every_device: bool = False
 
     @property
-    def backbone(self) -> str:
-        """Name of the pretrained network that is needed."""
-        return self.network
+    def backbones(self) -> tuple[str, ...]:
+        """Names of the pretrained networks that may be needed."""
+        return tuple(dict.fromkeys((self.network, self.tuned_network)))
 
     @property
     def is_for_jax(self) -> bool:
@@ -166,7 +167,7 @@ def find_recipe(
     schedule = replace(schedule, epochs=epochs, batch_size=batch_size or schedule.batch_size)
     recipe = replace(recipe, network=network or recipe.network, schedule=schedule)
     if isinstance(recipe, TransferRecipe):
-        return recipe
+        return replace(recipe, tuned_network=network or recipe.tuned_network)
     teaching = recipe.teaching
     if teacher is not None:
         teaching = None if teacher == "none" else replace(teaching or Teaching(teacher), teacher=teacher)

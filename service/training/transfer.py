@@ -83,7 +83,9 @@ def train_transfer(dataset: Dataset, recipe: TransferRecipe, run: Run, observer:
                 is_cut_short = tuned.interrupted
                 if measured := _measure(tuned, validation, frozen.epoch, observer):
                     published = _Published(tuned.network, measured, "validation", tuned.history, is_tuned=True)
-                    second = None if is_cut_short else _tune_again(dataset, recipe, run, observer, frozen.of_both)
+                    second = (
+                        None if is_cut_short else _tune_again(dataset, recipe, run, observer, frozen.of_both, tuned)
+                    )
                     is_cut_short = second is None
                     if second is not None:
                         published = replace(published, network=second.network, held_out="test")
@@ -101,6 +103,11 @@ def train_transfer(dataset: Dataset, recipe: TransferRecipe, run: Run, observer:
 def can_tune(dataset: Dataset, recipe: TransferRecipe) -> bool:
     """Return whether the recipe tunes layers, and the validation part can tell whether that pays."""
     return recipe.tuned > 0 and len(dataset.split.photographs["validation"]) >= recipe.min_validation
+
+
+def choose_network(dataset: Dataset, recipe: TransferRecipe) -> TransferRecipe:
+    """Return the recipe with its `tuned_network` as the network, where it tunes layers. Else return it as it is."""
+    return replace(recipe, network=recipe.tuned_network) if can_tune(dataset, recipe) else recipe
 
 
 @cache
@@ -169,14 +176,18 @@ def _measure(tuned: Tuned, validation: LabelledPixels, frozen: Epoch, observer: 
 
 
 def _tune_again(
-    dataset: Dataset, recipe: TransferRecipe, run: Run, observer: Observer, begin: LastLayer
+    dataset: Dataset, recipe: TransferRecipe, run: Run, observer: Observer, begin: LastLayer, first: Tuned
 ) -> Tuned | None:
-    """Tune a second network on both parts. None means that Ctrl-C ended it early."""
+    """Tune a second network on both parts, and take the mean of both networks. None means that Ctrl-C ended it early.
+
+    Source: Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+    without increasing inference time".
+    """
     observer.say(
         "A second network now learns from training and validation photographs together. Ctrl-C publishes the first."
     )
     with suppress(KeyboardInterrupt):
-        second = tune(dataset, recipe, run.sub("refit"), observer, begin, ("train", "validation"), None)
+        second = tune(dataset, recipe, run.sub("refit"), observer, begin, ("train", "validation"), None, first)
         if not second.interrupted:
             return second
     return None

@@ -17,7 +17,7 @@ from service.training.observer import Observer
 from service.training.plan import NETWORK_LEARNS, Budget, Plan, Step, describe_seconds
 from service.training.recipe import TransferRecipe
 from service.training.run import Run
-from service.training.transfer import FEATURES_STEP, LAST_LAYER_STEP, can_tune, features_model
+from service.training.transfer import FEATURES_STEP, LAST_LAYER_STEP, can_tune, choose_network, features_model
 
 _NUM_MEASURED = 16  # photographs
 _MIN_EPOCHS = 2  # of tuning. The learning rate rises in half of the first
@@ -48,6 +48,7 @@ def plan_transfer(
         TrainingError: The choice cannot be written or read.
     """
     observer.stage("measuring how long it takes here")
+    recipe = choose_network(dataset, recipe)
     paces = _measure(dataset, recipe, run.device)
     kept = _read_choice(recipe, run) if budget else None
     if budget and kept is None:

@@ -281,7 +281,7 @@ def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], d
     )
     assert main(["train", str(drawn_folder), *places, *flags, *ANY]) == 0
     (recipe,) = asked.recipes
-    assert (recipe.name, recipe.network, recipe.backbone) == ("patient", "alexnet_v1", None)
+    assert (recipe.name, recipe.network, recipe.backbones) == ("patient", "alexnet_v1", ())
     assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (7, 9)
     assert asked.seeds == [2]
 

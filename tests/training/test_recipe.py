@@ -12,7 +12,10 @@ DOCUMENTED = {
     "default": {"network": "alexnet_v2", "epochs": 320, "batch_size": 64, "teacher": "efficientnet_lite2",
                 "num_views": 16, "teacher_epochs": 6, "teacher_tuned": 0.5, "refit": True, "scale": 1 / 127.5},
     "patient": {"network": "alexnet_v2", "epochs": 2000, "num_views": 36, "refit": True},
-    "transfer": {"network": "efficientnet_lite0", "epochs": 6, "tuned": 0.5, "min_validation": 50},
+    "transfer": {
+        "network": "efficientnet_lite0", "tuned_network": "efficientnet_lite2", "epochs": 4, "tuned": 0.5,
+        "min_validation": 50,
+    },
 }  # fmt: skip
 
 
@@ -42,8 +45,8 @@ def test_given_values_replace_those_of_the_recipe() -> None:
     assert isinstance(recipe, AlexNetRecipe)
     assert (recipe.network, recipe.schedule.epochs, recipe.schedule.batch_size) == ("alexnet_v1", 7, 3)
     assert recipe.teaching == Teaching("efficientnet_lite0", temperature=2.0, feature_weight=1.0)
-    assert find_recipe("default", teacher="none").backbone is None
-    assert find_recipe("article", teacher="efficientnet_lite0").backbone == "efficientnet_lite0"
+    assert find_recipe("default", teacher="none").backbones == ()
+    assert find_recipe("article", teacher="efficientnet_lite0").backbones == ("efficientnet_lite0",)
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
@@ -67,7 +70,7 @@ def test_a_recipe_refuses_what_it_cannot_train(name: str, given: dict[str, Any],
 def test_the_transfer_recipe_takes_other_networks_and_epochs() -> None:
     recipe = find_recipe("transfer", network="efficientnet_lite2", epochs=2, batch_size=8)
     assert isinstance(recipe, TransferRecipe)
-    assert (recipe.network, recipe.backbone) == ("efficientnet_lite2", "efficientnet_lite2")
+    assert (recipe.network, recipe.backbones) == ("efficientnet_lite2", ("efficientnet_lite2",))
     assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (2, 8)
     assert list(recipe_values(recipe))[:4] == ["name", "network", "epochs", "batch_size"]
 

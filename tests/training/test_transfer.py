@@ -22,7 +22,7 @@ from service.training.observer import Observer
 from service.training.recipe import TransferRecipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork, on_pixels
-from service.training.transfer import Frozen, learn_frozen, train_transfer
+from service.training.transfer import Frozen, choose_network, learn_frozen, train_transfer
 from service.training.tune import Tuned, tune
 
 NUM_FOLDS = 2  # of which each learns a last layer of its own
@@ -169,6 +169,13 @@ def test_tuning_that_does_not_pay_is_dropped(
     assert not (tmp_path / "run" / "refit").exists()
 
 
+def test_the_larger_network_is_taken_where_layers_are_tuned(dataset: Dataset) -> None:
+    recipe = replace(TRANSFER, tuned_network="efficientnet_lite1")
+    assert choose_network(dataset, recipe).network == "efficientnet_lite1"
+    for frozen in (replace(recipe, min_validation=12), replace(recipe, tuned=0.0)):
+        assert choose_network(dataset, frozen) is frozen
+
+
 def test_the_test_part_is_asked_for_last(
     dataset: Dataset, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,8 +203,10 @@ def test_ctrl_c_keeps_the_best_and_training_goes_on(
 
     monkeypatch.setattr(transfer, "tune", watched)
     undisturbed = trained(dataset, tmp_path / "undisturbed")
-    first = ("tuned", frozen.of_training, ("train",), dataset.squares("validation"))
-    assert tunings == [first, ("refit", frozen.of_both, ("train", "validation"), None)]
+    first, second = tunings
+    assert first == ("tuned", frozen.of_training, ("train",), dataset.squares("validation"))
+    assert second[:-1] == ("refit", frozen.of_both, ("train", "validation"), None)
+    assert second[-1].history == undisturbed.history, "the second network is a mean with the first"
     assert (undisturbed.interrupted, undisturbed.is_finished) == (False, True)
     assert undisturbed.held_out is dataset.squares("test")
 

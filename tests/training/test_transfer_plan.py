@@ -55,11 +55,11 @@ def test_a_resumed_run_keeps_its_choice(dataset: Dataset, run: Run, monkeypatch:
     monkeypatch.setattr(transfer_plan, "features_model", lambda _: keras.Model(images, {"features": features}))
     budget = Budget(100, time.monotonic())
     chosen, plan = plan_transfer(dataset, RECIPE, run, Observer(), why="It is a test.", budget=budget)
-    assert chosen == RECIPE
-    assert plan.title == "EfficientNet-Lite0, pretrained on ImageNet, gets a new last layer. It is a test."
+    assert chosen == replace(RECIPE, network="efficientnet_lite2"), "its layers are tuned"
+    assert plan.title == "EfficientNet-Lite2, pretrained on ImageNet, gets a new last layer. It is a test."
     (run.folder / "plan.json").write_text('{"epochs": 3, "tuned": 0.5}')
     assert plan_transfer(dataset, RECIPE, run, Observer(), why="", budget=budget)[0].schedule.epochs == 3
-    assert plan_transfer(dataset, RECIPE, run, Observer(), why="", budget=None)[0] == RECIPE
+    assert plan_transfer(dataset, RECIPE, run, Observer(), why="", budget=None)[0] == chosen
     (run.folder / "plan.json").write_text('{"epochs": 0, "tuned": 0.5}')
     with pytest.raises(TrainingError, match=r"plan\.json is damaged.* Remove it"):
         plan_transfer(dataset, RECIPE, run, Observer(), why="", budget=budget)

@@ -22,6 +22,7 @@ from service.training.trained_network import on_pixels
 from service.training.tune import Tuned, tune
 
 pytestmark = pytest.mark.usefixtures("eager")
+FASTER = replace(TRANSFER, schedule=replace(TRANSFER.schedule, learning_rate=5e-3))
 STILL = replace(TRANSFER, schedule=Schedule(epochs=1, batch_size=64, learning_rate=1e-12))
 
 
@@ -89,3 +90,16 @@ def test_the_last_epoch_is_kept_though_not_best(dataset: Dataset, begin: LastLay
     network = on_pixels(result.network, LITE_SCALE, LITE_OFFSET)
     assert validate(network, flattering)[0] == pytest.approx(last, abs=1e-5)
     assert not result.interrupted
+
+
+def test_a_second_network_has_the_mean_weights_of_both(dataset: Dataset, begin: LastLayer, tmp_path: Path) -> None:
+    first = tuned(dataset, tmp_path / "first", begin)
+    alone = tuned(dataset, tmp_path / "alone", begin, FASTER)
+    run = Run(tmp_path / "second", "drawn", tmp_path / "store", "cpu")
+    second = tune(dataset, FASTER, run, Observer(), begin, ("train",), None, first)
+    for mean, one, other in zip(second.weights, first.weights, alone.weights, strict=True):
+        np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
+    np.testing.assert_array_equal(second.network.get_layer("logits").get_weights()[0], second.weights[-2])
+    squares = dataset.squares("train")
+    wanted = find_centres(features_of(second.network, squares), squares.class_indices)
+    np.testing.assert_allclose(second.network.get_layer("cosines").get_weights()[0], wanted, atol=1e-5)

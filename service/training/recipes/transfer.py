@@ -12,8 +12,9 @@ from service.training.schedule import Schedule
 RECIPE = TransferRecipe(
     name="transfer",
     network="efficientnet_lite0",
+    tuned_network="efficientnet_lite2",
     schedule=Schedule(
-        epochs=6,
+        epochs=4,
         batch_size=32,
         learning_rate=5e-4,
         warmup_epochs=0.5,
