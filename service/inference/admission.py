@@ -50,12 +50,14 @@ class Admission:
         self._own = self.shared.own
         self._own.max_waiting = max_queue_size
         self._full_at = self._judging_since = -math.inf
-        self._empty_since, self._empty_s = clock(), 0.0
+        self._empty_since, self._empty_s = -math.inf, 0.0
         self._num_expected = 0
         self._is_closed = self._is_giving_up = False
         self._tasks: list[asyncio.Task[object]] = []  # of the accepted requests
         self._idle = asyncio.Event()
         self._idle.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
     def num_requests(self) -> int:
@@ -84,7 +86,16 @@ class Admission:
 
     def is_busy(self) -> bool:
         """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
-        return self.num_images > 0 or self._clock() - self._empty_since < _QUIET_AFTER_S
+        return self.quiet_s() < _QUIET_AFTER_S
+
+    def quiet_s(self) -> float:
+        """Return the time since the last image was answered here, in seconds. It is 0 while one is here."""
+        return 0.0 if self.num_images else self._clock() - self._empty_since
+
+    async def wait_empty(self) -> None:
+        """Wait until no image is here."""
+        while self.num_images:
+            await self._empty.wait()
 
     def expect(self) -> None:
         """Take a place for an image until the event loop's next turn. By then its request counts it.
@@ -137,11 +148,13 @@ class Admission:
                 self._refuse()
             if self._own.num_images == 1:
                 self._empty_s += self._clock() - self._empty_since
+                self._empty.clear()
             yield
         finally:
             self._own.num_images -= 1
             if not self._own.num_images:
                 self._empty_since = self._clock()
+                self._empty.set()
 
     def close(self) -> None:
         """Refuse every request from now on. Accepted ones go on."""

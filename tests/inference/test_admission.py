@@ -1,4 +1,5 @@
 import asyncio
+import math
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -259,3 +260,27 @@ async def test_expected_images_count_until_the_next_turn() -> None:
     with admission.image(), admission.image():  # they come, and do not count twice
         await asyncio.sleep(0)
     admission.expect()
+
+
+def test_quiet_is_the_time_since_the_last_image() -> None:
+    admission, clock = crowded(128)
+    assert admission.quiet_s() == math.inf
+    with admission.image():
+        clock.now += 5
+        assert admission.quiet_s() == 0
+    clock.now += 2
+    assert admission.quiet_s() == 2
+    assert not admission.is_busy()
+
+
+async def test_an_empty_service_is_awaited() -> None:
+    admission, _ = crowded(128)
+    await admission.wait_empty()
+    with admission.image():
+        with admission.image():
+            waiting = asyncio.create_task(admission.wait_empty())
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    async with asyncio.timeout(60):
+        await waiting
