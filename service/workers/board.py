@@ -62,6 +62,8 @@ class Slot:
     cpu_us = _Cell(11)  # processor time, by all processes of the slot
     unready_since_ns = _Cell(12)  # when it stopped to be ready. 0 before it was, and while it is
     is_started = _Cell(13)  # supervisor's: a model was loaded once
+    num_explanations = _Cell(14)  # that have arrived and have no answer
+    num_explaining = _Cell(15)  # of these, at work
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
@@ -90,6 +92,7 @@ class Slot:
         """Reset what a dead process no longer holds. What it has counted stays."""
         self.pid = self.is_ready = self.unready_since_ns = self.num_images = self.num_computing = 0
         self.num_bytes = self.num_pixels = self.max_waiting = self.num_received = self.num_open = 0
+        self.num_explanations = self.num_explaining = 0
 
 
 class Board:

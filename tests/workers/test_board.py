@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several workers
 CELLS = [
     "pid", "beat_ns", "is_ready", "num_images", "num_computing", "num_bytes", "num_pixels", "max_waiting",
     "num_received", "num_open", "num_dropped", "cpu_us", "unready_since_ns", "is_started",
+    "num_explanations", "num_explaining",
 ]  # fmt: skip
 HOLDS_A_TURN = """
 import sys
