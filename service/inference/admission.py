@@ -50,7 +50,7 @@ class Admission:
         self._own = self.shared.own
         self._own.max_waiting = max_queue_size
         self._full_at = self._judging_since = -math.inf
-        self._empty_since, self._empty_s = -math.inf, 0.0
+        self._empty_since, self._empty_s = clock(), 0.0
         self._num_expected = 0
         self._is_closed = self._is_giving_up = False
         self._tasks: list[asyncio.Task[object]] = []  # of the accepted requests
@@ -86,11 +86,14 @@ class Admission:
 
     def is_busy(self) -> bool:
         """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
-        return self.quiet_s() < _QUIET_AFTER_S
+        return self.num_images > 0 or self._clock() - self._empty_since < _QUIET_AFTER_S
 
     def quiet_s(self) -> float:
-        """Return the time since the last image was answered here, in seconds. It is 0 while one is here."""
-        return 0.0 if self.num_images else self._clock() - self._empty_since
+        """Return the time since the last image was in any worker, in seconds. It is 0 while one is."""
+        everywhere = (self._own, *self.shared.others)
+        if any(usage.num_images for usage in everywhere):
+            return 0.0
+        return self._clock() - max(usage.emptied_ns for usage in everywhere) / 1e9
 
     async def wait_empty(self) -> None:
         """Wait until no image is here."""
@@ -154,6 +157,7 @@ class Admission:
             self._own.num_images -= 1
             if not self._own.num_images:
                 self._empty_since = self._clock()
+                self._own.emptied_ns = int(self._empty_since * 1e9)
                 self._empty.set()
 
     def close(self) -> None:

@@ -1,5 +1,4 @@
 import asyncio
-import math
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -264,13 +263,21 @@ async def test_expected_images_count_until_the_next_turn() -> None:
 
 def test_quiet_is_the_time_since_the_last_image() -> None:
     admission, clock = crowded(128)
-    assert admission.quiet_s() == math.inf
     with admission.image():
         clock.now += 5
         assert admission.quiet_s() == 0
     clock.now += 2
     assert admission.quiet_s() == 2
-    assert not admission.is_busy()
+
+
+def test_it_is_quiet_when_no_worker_has_images() -> None:
+    neighbour = OwnUsage(num_images=1)
+    clock = Clock()
+    shared = Alone(others=(neighbour,))
+    admission = Admission(max_queue_size=3, max_queue_bytes=1, min_queue_size=lambda: 1, shared=shared, clock=clock)
+    assert admission.quiet_s() == 0
+    neighbour.num_images, neighbour.emptied_ns = 0, int((clock.now - 3) * 1e9)
+    assert admission.quiet_s() == 3
 
 
 async def test_an_empty_service_is_awaited() -> None:
