@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,10 +119,22 @@ async def test_beside_predictions_a_call_has_one_image(service: Running, engine:
     assert engine.batches[:10] == [1] * 10
 
 
-async def test_beside_predictions_it_rests_between_calls(service: Running) -> None:
+async def test_beside_predictions_it_rests_between_calls(
+    service: Running, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
     assert (await service.client.post("/predict", content=PHOTO)).status_code == 200
-    timings = (await explain(service)).classified.timings
-    assert timings.queue_s > 20 * timings.infer_s
+    monkeypatch.setattr(
+        "service.inference.occlusion.asyncio", SimpleNamespace(timeout_at=asyncio.timeout_at, sleep=sleep)
+    )
+    infer_s = (await explain(service)).classified.timings.infer_s
+    assert 10 <= len(rests) <= engine.batches[1:].count(1)
+    assert all(0 < rest <= 0.4 for rest in rests)
+    assert sum(rests) <= 50.01 * infer_s
 
 
 async def test_no_call_begins_while_a_prediction_is_here(service: Running, engine: FakeEngine) -> None:
