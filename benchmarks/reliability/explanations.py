@@ -25,7 +25,7 @@ def measure(scale: float, engine: str) -> Result:
     ):
         explain = parse_target(service.url, "/explain").post(draw_flower(), "image/jpeg", ("Accept: application/json",))
         full = capacity(service.url, 10 * scale)
-        duration_s = 20 * scale
+        duration_s = 10 * scale
         loads = {
             f"{SHARE:.0%} of the capacity": Load(connections=64, rate=SHARE * full, duration_s=duration_s),
             "one connection without a pause": Load(connections=1, duration_s=duration_s),
