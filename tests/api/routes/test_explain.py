@@ -25,6 +25,12 @@ PHOTO = encode(draw_photograph(0, seed=1))
 JSON = {"Accept": "application/json"}
 
 
+@pytest.fixture(autouse=True)
+def only_explanations_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog sends no image of its own, however slow the machine is."""
+    monkeypatch.setattr("service.inference.watchdog.Watchdog.start", lambda _: None)
+
+
 @pytest.fixture
 async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
     async with running(store, loader) as service:
