@@ -134,6 +134,14 @@ class ServeSettings(EngineSettings):
         10.0, gt=0, le=600, description="Timeout of a request, in seconds, from the end of its upload."
     )
     body_timeout_s: float = Field(30.0, gt=0, le=600, description="Timeout of an upload, in seconds.")
+    explanations: bool = Field(True, description="Answer POST /explain. Otherwise the path does not exist.")
+    max_explanations: int = Field(1, ge=1, le=64, description="Limit of explanations at work, in all workers.")
+    max_waiting_explanations: int = Field(
+        4, ge=0, le=10_000, description="Limit of waiting explanations, in all workers. More get 429."
+    )
+    explain_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Timeout of an explanation, in seconds, from the end of its upload."
+    )
     drain_delay_s: float = Field(
         5.0, ge=0, le=300, description="Time after SIGTERM or SIGHUP in which new requests are still taken, in seconds."
     )

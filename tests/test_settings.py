@@ -18,6 +18,10 @@ PROMISED = {
     "drain_delay_s": 5,
     "drain_timeout_s": 25,
     "reload_interval_s": 5,
+    "explanations": True,
+    "max_explanations": 1,
+    "max_waiting_explanations": 4,
+    "explain_timeout_s": 30,
 }
 
 

@@ -14,7 +14,7 @@ from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
 from service.api.replica import Readiness, Replica
-from service.api.routes import docs, health, models, page, predict
+from service.api.routes import docs, explain, health, models, page, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
 from service.api.upload import UploadLimits
@@ -24,8 +24,10 @@ from service.engines.wish import EngineWish
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
 from service.inference.decoders import Decoders
+from service.inference.explanations import ExplanationLimit
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
+from service.inference.occlusion import Explainer
 from service.inference.predictor import Predictor
 from service.inference.threads import LANES, compute_threads
 from service.inference.usage import Alone, Shared
@@ -74,6 +76,10 @@ def create_app(
     metrics.registry.register(ServiceCollector(readiness, admission, live_model, num_dropped_lines))
     decoders = Decoders(settings.limits, settings.decode_threads, shared=shared)
     predictor = Predictor(live_model, batcher, decoders)
+    explanation_limit = ExplanationLimit(
+        max_at_work=settings.max_explanations, max_waiting=settings.max_waiting_explanations, shared=shared
+    )
+    explainer = Explainer(live_model, batcher, decoders, admission, explanation_limit)
 
     joiner = compute_threads(1, "join", LANES)
     watchdog = Watchdog(live_model, batcher, on_fatal)
@@ -112,8 +118,12 @@ def create_app(
         api_keys=api_keys,
         upload_limits=UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner),
         request_timeout_s=settings.request_timeout_s,
+        explainer=explainer if settings.explanations else None,
+        explain_timeout_s=settings.explain_timeout_s,
     )
     app.router.routes.extend(predict.routes)  # first, since a router that is included is searched twice
+    if settings.explanations:
+        app.router.routes.extend(explain.routes)
     for room in (models, health, docs):
         app.include_router(room.router)
     app.include_router(page.router)
@@ -142,7 +152,13 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+            expose_headers=[
+                "Retry-After",
+                "Server-Timing",
+                "X-Request-ID",
+                explain.LABEL_HEADER,
+                explain.PROBABILITY_HEADER,
+            ],
         )
     return open_paths
 

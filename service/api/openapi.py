@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 from service.api import problems
 from service.api.access import document_keys
 from service.api.parameters import TOP_K, TimeoutMs, TopK
+from service.api.routes import explain
 from service.api.routes.predict import PATH
-from service.api.schemas import PredictionBody
+from service.api.schemas import ExplanationBody, PredictionBody
 from service.api.upload import FIELD
 
 _DESCRIPTION = """
@@ -31,7 +32,7 @@ _FIELDS = {
         "description": "Number of scores, instead of the parameter of that name.",
     },
 }
-_BODY = {
+_BODY: dict[str, Any] = {
     "required": True,
     "description": "A JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image. Its content decides, not its name.",
     "content": {
@@ -41,7 +42,21 @@ _BODY = {
     },
 }
 _TIMING = {"Server-Timing": {"schema": {"type": "string", "examples": ["decode;dur=3.1, infer;dur=9.8"]}}}
+_Timeout = Annotated[
+    TimeoutMs | None,
+    Header(description="The client's timeout in milliseconds, upload included. The server has a limit of its own."),
+]
 _documented = APIRouter(tags=["predict"])
+
+_EXPLAINED_FORM = {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _FIELDS[FIELD]}}}
+_EXPLAINED_BODY = {**_BODY, "content": {**_BODY["content"], "multipart/form-data": _EXPLAINED_FORM}}
+_EXPLANATION_HEADERS = {
+    **_TIMING,
+    explain.LABEL_HEADER: {"schema": {"type": "string"}, "description": "The label, percent-encoded UTF-8."},
+    explain.PROBABILITY_HEADER: {"schema": {"type": "number"}, "description": "Its probability for the whole image."},
+}
+_HEAT_MAP = {"schema": {"type": "string", "contentMediaType": "image/png"}}
+_documented_explanation = APIRouter(tags=["predict"])
 
 
 def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> None:
@@ -53,6 +68,8 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
         open_paths: Paths that want no API key. None means that no path wants one.
     """
     app.title = f"{model} - image classification"
+    explains = any(getattr(route, "path", "") == explain.PATH for route in app.routes)
+    explanation = _documented_explanation if explains else APIRouter()
 
     @cache
     def openapi() -> dict[str, Any]:
@@ -60,10 +77,11 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
             title=app.title,
             version=app.version,
             description=_DESCRIPTION.format(model=model),
-            routes=[*_documented.routes, *app.routes],
+            routes=[*_documented.routes, *explanation.routes, *app.routes],
             servers=[_HERE],
         )
-        document["components"]["schemas"][PredictionBody.__name__]["example"]["model"]["name"] = model
+        for body in (PredictionBody, *([ExplanationBody] if explanation.routes else [])):
+            document["components"]["schemas"][body.__name__]["example"]["model"]["name"] = model
         if open_paths is not None:
             document_keys(document, open_paths)
         return document
@@ -80,14 +98,32 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
 )
 def predict(
     top_k: Annotated[TopK | None, Query(description="Number of scores. The default is all classes.")] = None,
-    x_request_timeout_ms: Annotated[
-        TimeoutMs | None,
-        Header(description="The client's timeout in milliseconds, upload included. The server has a limit of its own."),
-    ] = None,
+    x_request_timeout_ms: _Timeout = None,
 ) -> None:
     """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`).
 
     `top_k` may be a field of the form. It must not contradict the one of the query.
 
     `X-Request-ID` is taken over when it has 1 to 128 printable ASCII characters without spaces.
+    """
+
+
+@_documented_explanation.post(
+    explain.PATH,
+    summary="Show what the score of a label rests on",
+    response_model=ExplanationBody,
+    responses={
+        200: {"content": {"image/png": _HEAT_MAP}, "headers": _EXPLANATION_HEADERS},
+        **problems.document(*problems.PREDICTION_ERRORS),
+    },
+    openapi_extra={"requestBody": _EXPLAINED_BODY},
+)
+def explain_image(
+    label: Annotated[str | None, Query(description="Class to explain. The default is the most probable one.")] = None,
+    x_request_timeout_ms: _Timeout = None,
+) -> None:
+    """Send the image as for `/predict`. The answer is a PNG, or JSON where `Accept` prefers it.
+
+    Each cell of a grid of 7 x 7 over the square that the network sees is covered with the image's mean colour. The grid
+    holds the drops of the label's probability. The PNG is that square, with the positive drops laid over it.
     """

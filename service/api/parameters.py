@@ -11,6 +11,7 @@ from starlette.requests import Request
 from service.errors import InvalidParameter
 
 TOP_K = "top_k"
+LABEL = "label"
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TopK = Annotated[int, Field(ge=1, le=100_000)]
 TimeoutMs = Annotated[int, Field(ge=1)]
@@ -33,28 +34,54 @@ class Parameters:
     timeout_s: float | None
 
 
+@dataclass(frozen=True)
+class ExplanationParameters:
+    """Parameters of an explanation.
+
+    Attributes:
+        label: Class to explain. None means the most probable one.
+        timeout_s: The client's own timeout, upload included, in seconds. None means that it has none.
+    """
+
+    label: str | None
+    timeout_s: float | None
+
+
 def read_parameters(request: Request) -> Parameters:
     """Read the query and the headers of a request.
 
     Raises:
         InvalidParameter: A parameter is unknown, out of range, or has two values.
     """
-    top_k_text: str | None = None
-    for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
-        if name != TOP_K:
+    text = _read_query(request, TOP_K)
+    top_k = None if text is None else _parse(TOP_K, text, _to_top_k, repr(text)[:80])
+    return Parameters(top_k, _read_timeout(request))
+
+
+def read_explanation_parameters(request: Request) -> ExplanationParameters:
+    """Read the query and the headers of an explanation. Errors are those of `read_parameters`."""
+    return ExplanationParameters(_read_query(request, LABEL), _read_timeout(request))
+
+
+def _read_query(request: Request, parameter: str) -> str | None:
+    """Return the value of the only parameter that a query may have."""
+    text: str | None = None
+    for name, value in parse_qsl(request.scope["query_string"].decode("utf-8", "replace"), keep_blank_values=True):
+        if name != parameter:
             raise InvalidParameter(
-                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {TOP_K!r}. Write that, or "
-                "leave it out."
+                f"{name[:40]!r} is no parameter of {request.scope['path']}. The nearest is {parameter!r}. Write that, "
+                "or leave it out."
             )
-        if top_k_text is not None and value != top_k_text:
-            raise _contradiction(top_k_text, value)
-        top_k_text = value
-    top_k = timeout_s = None
-    if top_k_text is not None:
-        top_k = _parse(TOP_K, top_k_text, _to_top_k, repr(top_k_text)[:80])
-    if (text := request.headers.get(TIMEOUT_HEADER)) is not None:
-        timeout_s = min(_parse(TIMEOUT_HEADER, text, _to_timeout_ms, repr(text)[:80]), _MAX_TIMEOUT_MS) / 1000
-    return Parameters(top_k, timeout_s)
+        if text is not None and value != text:
+            raise _contradiction(parameter, text, value)
+        text = value
+    return text
+
+
+def _read_timeout(request: Request) -> float | None:
+    if (text := request.headers.get(TIMEOUT_HEADER)) is None:
+        return None
+    return min(_parse(TIMEOUT_HEADER, text, _to_timeout_ms, repr(text)[:80]), _MAX_TIMEOUT_MS) / 1000
 
 
 def join_top_k(of_query: int | None, of_form: Sequence[str]) -> int | None:
@@ -67,7 +94,7 @@ def join_top_k(of_query: int | None, of_form: Sequence[str]) -> int | None:
     for text in of_form:
         value = _parse(TOP_K, text, _to_top_k, repr(text[:40]))
         if top_k not in (None, value):
-            raise _contradiction(str(top_k), text)
+            raise _contradiction(TOP_K, str(top_k), text)
         top_k = value
     return top_k
 
@@ -80,5 +107,5 @@ def _parse(name: str, text: str, to_number: Callable[[str], int], shown: str) ->
         raise InvalidParameter(f"{name} is {shown}. {reason}.") from None
 
 
-def _contradiction(first: str, second: str) -> InvalidParameter:
-    return InvalidParameter(f"{TOP_K} is given twice, as {first[:40]!r} and {second[:40]!r}. Give it once.")
+def _contradiction(parameter: str, first: str, second: str) -> InvalidParameter:
+    return InvalidParameter(f"{parameter} is given twice, as {first[:40]!r} and {second[:40]!r}. Give it once.")

@@ -71,6 +71,38 @@ class PredictionBody:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplanationBody:
+    """What the score of a label rests on."""
+
+    __pydantic_config__ = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "request_id": "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47",
+                "model": {"name": "flowers", "version": 3},
+                "label": "roses",
+                "probability": 0.941,
+                "grid": [
+                    [round(0.3 - 0.05 * (abs(row - 3) + abs(column - 3)), 2) for column in range(7)] for row in range(7)
+                ],
+            }
+        }
+    )
+
+    request_id: Annotated[str, Field(description="As in the header X-Request-ID.")]
+    model: ModelVersion
+    label: Annotated[str, Field(description="The class that is explained.")]
+    probability: Annotated[float, Field(ge=0, le=1, description="Its probability for the whole image.")]
+    grid: Annotated[
+        list[list[float]],
+        Field(
+            description="Seven rows from the top, seven cells from the left. They cover the square that the network "
+            "sees. A value is the drop of the probability when that cell is covered. It is negative if the probability "
+            "rises."
+        ),
+    ]
+
+
 class ProblemDetails(_Body):
     """The reason of a refusal (RFC 9457)."""
 
@@ -101,6 +133,7 @@ class ModelList(_Body):
     """The models of the store."""
 
     models: list[ModelSummary]
+    explanations: bool = Field(description="Whether POST /explain is there.")
 
 
 class LiveVersion(_Body):

@@ -15,12 +15,16 @@ from service.api.upload import UploadLimits
 from service.inference.admission import Admission
 from service.inference.health import Health
 from service.inference.live_model import LiveModel
+from service.inference.occlusion import Explainer
 from service.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
 class Service:
-    """Parts that `create_app` has put together. `api_keys` is None where the service is open."""
+    """Parts that `create_app` has put together.
+
+    `api_keys` is None where the service is open. `explainer` is None where explanations are off.
+    """
 
     health: Health
     readiness: Readiness
@@ -32,6 +36,8 @@ class Service:
     api_keys: ApiKeys | None
     upload_limits: UploadLimits
     request_timeout_s: float
+    explainer: Explainer | None
+    explain_timeout_s: float
 
     async def drain(self, delay_s: float, timeout_s: float) -> int:
         """Turn unready at once, take requests for `delay_s` seconds more, then answer the accepted ones.
@@ -45,7 +51,7 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.admission.wait_idle()
-        num_unanswered = self.admission.num_images
+        num_unanswered = self.admission.num_images + self.admission.shared.own.num_explanations
         self.admission.give_up()
         return num_unanswered
 

@@ -56,6 +56,8 @@ class Admission:
         self._tasks: list[asyncio.Task[object]] = []  # of the accepted requests
         self._idle = asyncio.Event()
         self._idle.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
     def num_requests(self) -> int:
@@ -85,6 +87,18 @@ class Admission:
     def is_busy(self) -> bool:
         """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
         return self.num_images > 0 or self._clock() - self._empty_since < _QUIET_AFTER_S
+
+    def quiet_s(self) -> float:
+        """Return the time since the last image was in any worker, in seconds. It is 0 while one is."""
+        everywhere = (self._own, *self.shared.others)
+        if any(usage.num_images for usage in everywhere):
+            return 0.0
+        return self._clock() - max(usage.emptied_ns for usage in everywhere) / 1e9
+
+    async def wait_empty(self) -> None:
+        """Wait until no image is here."""
+        while self.num_images:
+            await self._empty.wait()
 
     def expect(self) -> None:
         """Take a place for an image until the event loop's next turn. By then its request counts it.
@@ -137,11 +151,14 @@ class Admission:
                 self._refuse()
             if self._own.num_images == 1:
                 self._empty_s += self._clock() - self._empty_since
+                self._empty.clear()
             yield
         finally:
             self._own.num_images -= 1
             if not self._own.num_images:
                 self._empty_since = self._clock()
+                self._own.emptied_ns = int(self._empty_since * 1e9)
+                self._empty.set()
 
     def close(self) -> None:
         """Refuse every request from now on. Accepted ones go on."""

@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ class _Waiting:
     loaded: ServedVersion
     deadline: float | None
     answer: asyncio.Future[Row]
+    has_place: bool = True
     is_computing: bool = False
     pixels: Pixels | None = None
     make_s: float = 0.0
@@ -67,7 +68,7 @@ class MicroBatcher:
         on_computing: Gets `num_computing` each time that it changes. A worker publishes it.
 
     Attributes:
-        num_computing: Images in the lane whose callers are still there.
+        num_computing: Images of `submit` in the lane whose callers are still there.
         last_success_at: When an engine call last gave an answer, in event loop time (seconds).
         is_failing: Whether the last engine call to end has raised.
     """
@@ -83,6 +84,7 @@ class MicroBatcher:
         self._on_batch = on_batch
         self._on_computing = on_computing
         self._waiting: deque[_Waiting] = deque()
+        self._background: deque[_Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
         self._lane = compute_threads(1, "lane", LANES)
         self._is_closed = False
@@ -133,19 +135,38 @@ class MicroBatcher:
         finally:
             del waiting  # it holds the error that is being raised, whose frames hold it
 
+    async def submit_background(
+        self, images: Sequence[Callable[[], Pixels]], loaded: ServedVersion, deadline: float
+    ) -> list[Row]:
+        """Score some images of one caller in a call of their own, once the lane is free and no other image waits.
+
+        They have no place in the queue, so they are not in `num_computing`. Arguments and errors are those of `submit`.
+        The images of a caller that is cancelled are not computed.
+        """
+        if self._is_closed:
+            raise Draining(_CLOSED)
+        future = asyncio.get_running_loop().create_future
+        waiting = [_Waiting(image, loaded, deadline, future(), has_place=False) for image in images]
+        self._background.extend(waiting)
+        self._fill_lane()
+        return await asyncio.gather(*(one.answer for one in waiting))
+
     def close(self) -> None:
         """Refuse what waits, and whatever comes. A batch in the lane ends by itself."""
         self._is_closed = True
-        while self._waiting:
-            _fail(self._waiting.popleft(), Draining(_CLOSED))
+        for queue in (self._waiting, self._background):
+            while queue:
+                _fail(queue.popleft(), Draining(_CLOSED))
         self._lane.shutdown(wait=False, cancel_futures=True)
 
     def _fill_lane(self) -> None:
-        if self._running is not None or not (batch := self._take_batch()):
+        if self._running is not None:
+            return
+        if not (batch := self._take_batch(self._waiting) or self._take_batch(self._background)):
             return
         for waiting in batch:
-            waiting.is_computing = True
-        self._count(len(batch))
+            waiting.is_computing = waiting.has_place
+        self._count(sum(waiting.has_place for waiting in batch))
         self._running = asyncio.get_running_loop().create_task(self._run(batch))
         self._running.add_done_callback(self._free_lane)
 
@@ -153,14 +174,14 @@ class MicroBatcher:
         self._running = None
         self._fill_lane()
 
-    def _take_batch(self) -> list[_Waiting]:
+    def _take_batch(self, queue: deque[_Waiting]) -> list[_Waiting]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._max_batch_size:
-            first = self._waiting[0]
+        while queue and len(batch) < self._max_batch_size:
+            first = queue[0]
             if batch and (first.loaded is not batch[0].loaded or len(batch) == first.loaded.engine.max_batch_size):
                 break
-            self._waiting.popleft()
+            queue.popleft()
             if first.deadline is not None and first.deadline <= now:
                 _fail(first, DeadlineExceeded("The deadline passed while the image waited. Allow more time."))
             elif not first.answer.done():  # else its caller was cancelled and has not yet taken it out

@@ -15,6 +15,9 @@ class Usage(Protocol):
     num_bytes: int  # of accepted bodies, arriving ones included
     num_pixels: int  # being decoded ahead of the lane
     max_waiting: int  # images that may wait at this moment
+    emptied_ns: int  # when the last image left, on the machine's monotonic clock. 0 means never
+    num_explanations: int  # that have arrived and have no answer
+    num_explaining: int  # of these, at work
 
 
 @dataclass
@@ -26,6 +29,9 @@ class OwnUsage:
     num_bytes: int = 0
     num_pixels: int = 0
     max_waiting: int = 0
+    emptied_ns: int = 0
+    num_explanations: int = 0
+    num_explaining: int = 0
 
 
 class Shared(Protocol):

@@ -23,7 +23,7 @@ FROZEN_AFTER_S = 3.0
 _PREFIX = "flowers-replica-"
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
 _BOARD, _TURN = "board", "turn"
-_NUM_CELLS = 16  # of a slot
+_NUM_CELLS = 24  # of a slot
 _CELL_BYTES = 8
 _MIN_FREE_BYTES = 8 * 1024 * 1024  # some 100 KB a worker are written
 
@@ -62,6 +62,9 @@ class Slot:
     cpu_us = _Cell(11)  # processor time, by all processes of the slot
     unready_since_ns = _Cell(12)  # when it stopped to be ready. 0 before it was, and while it is
     is_started = _Cell(13)  # supervisor's: a model was loaded once
+    num_explanations = _Cell(14)  # that have arrived and have no answer
+    num_explaining = _Cell(15)  # of these, at work
+    emptied_ns = _Cell(16)  # when the last image left, on the machine's monotonic clock. 0 means never
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
@@ -90,6 +93,7 @@ class Slot:
         """Reset what a dead process no longer holds. What it has counted stays."""
         self.pid = self.is_ready = self.unready_since_ns = self.num_images = self.num_computing = 0
         self.num_bytes = self.num_pixels = self.max_waiting = self.num_received = self.num_open = 0
+        self.num_explanations = self.num_explaining = 0
 
 
 class Board:

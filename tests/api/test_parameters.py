@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from service.api.parameters import Parameters, join_top_k, read_parameters
+from service.api.parameters import Parameters, join_top_k, read_explanation_parameters, read_parameters
 from service.errors import InvalidParameter
 
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer."
@@ -103,3 +103,15 @@ def test_a_wrong_field_is_refused(of_query: int | None, of_form: list[str], deta
     with pytest.raises(InvalidParameter) as refused:
         join_top_k(of_query, of_form)
     assert str(refused.value) == detail
+
+
+@pytest.mark.parametrize(
+    ("query", "label"),
+    [
+        (b"", None), (b"label=roses", "roses"), (b"label=", ""), (b"label=%E9%9B%9B+a", "\u96db a"),
+        ("label=G\u00e4nse".encode(), "G\u00e4nse"), (b"label=%FF", "\ufffd"),
+    ],
+)  # fmt: skip
+def test_a_label_is_read_as_utf_8(query: bytes, label: str | None) -> None:
+    scope: dict[str, Any] = {"type": "http", "path": "/explain", "query_string": query, "headers": []}
+    assert read_explanation_parameters(Request(scope)).label == label

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
+from support.pages import read_block
 
 pytestmark = pytest.mark.clients
 
@@ -70,6 +71,35 @@ def test_the_javascript_example_classifies_and_names_problems(
     assert process.returncode == 1
     assert process.stdout.startswith(f"a.jpg: {label} (")
     assert process.stderr.startswith("note.jpg: Unsupported image format. ")
+
+
+def test_the_page_s_curl_lines_explain_a_score(
+    service: Any, label: str, tmp_path: Path, require: Callable[[str, str], str]
+) -> None:
+    if service.key:
+        pytest.skip("the lines have no key")
+    require("curl", "curl")
+    (tmp_path / "tulip.jpg").write_bytes(PHOTO)
+    lines = read_block("reference/http.md", "Explain a score", "sh", service.url)
+    process = run(service, tmp_path, "bash", "-euc", lines)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+    answer = json.loads(process.stdout)
+    assert (answer["label"], len(answer["grid"])) == (label, 7)
+
+
+def test_the_page_s_javascript_explains_a_score(
+    service: Any, label: str, tmp_path: Path, require: Callable[[str, str], str]
+) -> None:
+    if service.key:
+        pytest.skip("the lines have no key")
+    (tmp_path / "tulip.jpg").write_bytes(PHOTO)
+    (tmp_path / "explain.mjs").write_text(read_block("reference/http.md", "Explain a score", "js", service.url))
+    process = run(service, tmp_path, require("node", "nodejs"), "explain.mjs")
+    assert process.stderr == ""
+    printed, drop = process.stdout.split()
+    assert printed == label
+    assert -1 <= float(drop) <= 1
 
 
 def test_tensorflow_serving_understands_the_config() -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
+from support.pages import read_block
 from support.scripted_server import http, scripted_server
 from support.serving import served
 
@@ -75,3 +76,13 @@ def test_the_client_gives_up_a_service_that_stays_busy(client: dict[str, Any]) -
     ):
         client["classify"](session, PHOTO)
     assert caught.value.kind == "overloaded"
+
+
+def test_the_page_s_python_explains_a_score(url: str, tmp_path: Path) -> None:
+    (tmp_path / "tulip.jpg").write_bytes(PHOTO)
+    code = read_block("reference/http.md", "Explain a score", "python", url)
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    answer = httpx.post(f"{url}/explain", content=PHOTO, headers={"Accept": "application/json"}).json()
+    label, drop = process.stdout.split()
+    assert label == answer["label"]
+    assert float(drop) == pytest.approx(max(max(row) for row in answer["grid"]), abs=1e-5)

@@ -259,3 +259,35 @@ async def test_expected_images_count_until_the_next_turn() -> None:
     with admission.image(), admission.image():  # they come, and do not count twice
         await asyncio.sleep(0)
     admission.expect()
+
+
+def test_quiet_is_the_time_since_the_last_image() -> None:
+    admission, clock = crowded(128)
+    with admission.image():
+        clock.now += 5
+        assert admission.quiet_s() == 0
+    clock.now += 2
+    assert admission.quiet_s() == 2
+
+
+def test_it_is_quiet_when_no_worker_has_images() -> None:
+    neighbour = OwnUsage(num_images=1)
+    clock = Clock()
+    shared = Alone(others=(neighbour,))
+    admission = Admission(max_queue_size=3, max_queue_bytes=1, min_queue_size=lambda: 1, shared=shared, clock=clock)
+    assert admission.quiet_s() == 0
+    neighbour.num_images, neighbour.emptied_ns = 0, int((clock.now - 3) * 1e9)
+    assert admission.quiet_s() == 3
+
+
+async def test_an_empty_service_is_awaited() -> None:
+    admission, _ = crowded(128)
+    await admission.wait_empty()
+    with admission.image():
+        with admission.image():
+            waiting = asyncio.create_task(admission.wait_empty())
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    async with asyncio.timeout(60):
+        await waiting

@@ -4,6 +4,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -20,6 +21,7 @@ from service.imaging.pixels import Pixels
 from service.inference.batcher import MicroBatcher, Row
 
 pytestmark = pytest.mark.anyio
+LATER = 1e9
 
 
 @pytest.fixture
@@ -63,6 +65,54 @@ async def test_images_that_wait_share_one_call(engine: FakeEngine) -> None:
     assert engine.batches == [1, 3, 2]
     assert sizes == [1, 3, 2]
     assert batcher.num_computing == 0
+
+
+async def test_background_images_wait_for_all_others(engine: FakeEngine) -> None:
+    computing: list[int] = []
+    batcher, loaded = MicroBatcher(max_batch_size=32, on_computing=computing.append), fake_version(engine)
+    calls = [await occupy(engine, batcher, loaded)]
+    images = [partial(image_of, value) for value in (2, 3, 4)]
+    background = asyncio.create_task(batcher.submit_background(images, loaded, LATER))
+    await spin()
+    calls += [asyncio.create_task(batcher.submit(image_of(5), loaded)) for _ in range(2)]
+    await spin()
+    engine.release()
+    assert [row.probabilities[0] * 512 for row in await background] == [2, 3, 4]
+    await asyncio.gather(*calls)
+    assert engine.batches == [1, 2, 3]
+    assert max(computing) == 2  # those in the background take no place
+
+
+async def test_background_images_of_a_gone_caller_are_not_computed(engine: FakeEngine) -> None:
+    batcher, loaded = MicroBatcher(max_batch_size=32), fake_version(engine)
+    call = await occupy(engine, batcher, loaded)
+    background = asyncio.create_task(batcher.submit_background([partial(image_of, 2)], loaded, LATER))
+    await spin()
+    background.cancel()
+    await spin()
+    engine.release()
+    await call
+    assert (await batcher.submit_background([partial(image_of, 3)], loaded, LATER))[0].probabilities[0] * 512 == 3
+    assert engine.batches == [1, 1]
+
+
+async def test_background_images_end_with_the_batcher(engine: FakeEngine) -> None:
+    batcher, loaded = MicroBatcher(max_batch_size=32), fake_version(engine)
+    await occupy(engine, batcher, loaded)
+    background = asyncio.create_task(batcher.submit_background([partial(image_of, 2)] * 2, loaded, LATER))
+    await spin()
+    batcher.close()
+    with pytest.raises(Draining):
+        await background
+    with pytest.raises(Draining):
+        await batcher.submit_background([partial(image_of, 2)], loaded, LATER)
+
+
+async def test_a_failed_call_fails_all_background_images(engine: FakeEngine) -> None:
+    batcher, loaded = MicroBatcher(max_batch_size=32), fake_version(engine)
+    engine.error = ValueError("broken")
+    with pytest.raises(EngineFailed):
+        await batcher.submit_background([partial(image_of, 2)] * 3, loaded, LATER)
 
 
 async def test_a_batch_respects_the_engine_s_maximum(engine: FakeEngine) -> None:

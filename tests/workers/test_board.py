@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several workers
 CELLS = [
     "pid", "beat_ns", "is_ready", "num_images", "num_computing", "num_bytes", "num_pixels", "max_waiting",
     "num_received", "num_open", "num_dropped", "cpu_us", "unready_since_ns", "is_started",
+    "num_explanations", "num_explaining", "emptied_ns",
 ]  # fmt: skip
 HOLDS_A_TURN = """
 import sys
@@ -94,7 +95,7 @@ def test_clear_keeps_what_was_counted(slot: Slot) -> None:
         setattr(slot, name, 7)
     slot.clear()
     kept = {name for name in CELLS if getattr(slot, name)}
-    assert kept == {"beat_ns", "num_dropped", "cpu_us", "is_started"}
+    assert kept == {"beat_ns", "num_dropped", "cpu_us", "is_started", "emptied_ns"}
 
 
 def test_a_slot_without_a_beat_cannot_answer(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:

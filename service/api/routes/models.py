@@ -21,13 +21,14 @@ router = APIRouter(tags=["models"])
 @router.get("/models", summary="The models of the store", responses=problems.document(errors.NotReady))
 async def models(request: Request) -> ModelList:
     """List every model of the store with its versions. The served model has a `live_version`."""
-    live_model = service_of(request).live_model
+    service = service_of(request)
+    live_model = service.live_model
     summaries = []
     for name, listed in sorted(_models(live_model).items()):
         loaded = _loaded(live_model, name)
         versions = [version.version for version in listed.versions]
         summaries.append(ModelSummary(name=name, live_version=loaded.version if loaded else None, versions=versions))
-    return ModelList(models=summaries)
+    return ModelList(models=summaries, explanations=service.explainer is not None)
 
 
 @router.get("/models/{name}", summary="One model", responses=problems.document(errors.ModelNotFound, errors.NotReady))

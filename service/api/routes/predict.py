@@ -14,7 +14,8 @@ from service.api.parameters import join_top_k, read_parameters
 from service.api.record import RequestRecord, record_of
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.service import service_of
-from service.api.upload import read_image
+from service.api.upload import Upload, UploadLimits, read_image
+from service.inference.admission import Ticket
 from service.inference.predictor import Classified
 from service.ranking import Ranking, check_top_k, rank
 
@@ -32,11 +33,7 @@ async def predict(request: Request) -> Response:
     with service.admission.request() as ticket:
         class_names = service.predictor.require().metadata.class_names
         check_top_k(parameters.top_k, len(class_names))
-        try:
-            async with asyncio.timeout_at(gives_up_at):
-                upload = await read_image(request, ticket, service.upload_limits)
-        except TimeoutError:
-            raise errors.DeadlineExceeded("The deadline passed while the body arrived. Allow more time.") from None
+        upload = await receive_image(request, ticket, service.upload_limits, gives_up_at)
         top_k = join_top_k(parameters.top_k, upload.top_k)
         check_top_k(top_k, len(class_names))
         # The server's own limit counts from the end of the upload, which has a limit of its own.
@@ -53,6 +50,15 @@ async def predict(request: Request) -> Response:
     )  # fmt: skip
     record.classified, record.best = classified, ranking.scores[0]
     return _answer(record, classified, ranking)
+
+
+async def receive_image(request: Request, ticket: Ticket, limits: UploadLimits, gives_up_at: float | None) -> Upload:
+    """Read the image of a request, as `read_image`. Raises `DeadlineExceeded` at `gives_up_at`, event loop time."""
+    try:
+        async with asyncio.timeout_at(gives_up_at):
+            return await read_image(request, ticket, limits)
+    except TimeoutError:
+        raise errors.DeadlineExceeded("The deadline passed while the body arrived. Allow more time.") from None
 
 
 async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:

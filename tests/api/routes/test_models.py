@@ -31,7 +31,8 @@ async def test_the_list_of_models_names_the_live_version(service: Running, store
         "models": [
             {"name": "birds", "live_version": None, "versions": [1]},
             {"name": "flowers", "live_version": 1, "versions": [1, 2]},
-        ]
+        ],
+        "explanations": True,
     }
 
 
@@ -86,7 +87,8 @@ async def test_a_served_model_without_a_folder_is_listed(service: Running, store
     shutil.rmtree(store / "flowers")
     await service.look()
     assert (await service.client.get("/models")).json() == {
-        "models": [{"name": "flowers", "live_version": 1, "versions": []}]
+        "models": [{"name": "flowers", "live_version": 1, "versions": []}],
+        "explanations": True,
     }
     details = (await service.client.get("/models/flowers")).json()
     assert (details["live"]["version"], details["versions"]) == (1, [])
