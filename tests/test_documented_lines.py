@@ -21,7 +21,7 @@ NEEDS = {"sh": "curl", "js": "node"}
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with served(REPOSITORY / "model_store", "--device", "cpu") as service:
+    with served(REPOSITORY / "model_store", "--device", "cpu", "--workers", "2") as service:
         service.wait_for("model loaded")
         yield service.url
 
