@@ -42,7 +42,7 @@ class Admission:
         shared: Shared | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self.max_queue_size = max_queue_size
         self.max_queue_bytes = max_queue_bytes
         self._min_queue_size = min_queue_size
@@ -86,14 +86,14 @@ class Admission:
 
     def is_busy(self) -> bool:
         """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
-        return self.num_images > 0 or self._clock() - self._empty_since < _QUIET_AFTER_S
+        return self.num_images > 0 or self.clock() - self._empty_since < _QUIET_AFTER_S
 
     def quiet_s(self) -> float:
         """Return the time since the last image was in any worker, in seconds. It is 0 while one is."""
         everywhere = (self._own, *self.shared.others)
         if any(usage.num_images for usage in everywhere):
             return 0.0
-        return self._clock() - max(usage.emptied_ns for usage in everywhere) / 1e9
+        return self.clock() - max(usage.emptied_ns for usage in everywhere) / 1e9
 
     async def wait_empty(self) -> None:
         """Wait until no image is here."""
@@ -150,13 +150,13 @@ class Admission:
             if self._num_waiting_everywhere() > self.max_queue_size:
                 self._refuse()
             if self._own.num_images == 1:
-                self._empty_s += self._clock() - self._empty_since
+                self._empty_s += self.clock() - self._empty_since
                 self._empty.clear()
             yield
         finally:
             self._own.num_images -= 1
             if not self._own.num_images:
-                self._empty_since = self._clock()
+                self._empty_since = self.clock()
                 self._own.emptied_ns = int(self._empty_since * 1e9)
                 self._empty.set()
 
@@ -174,6 +174,12 @@ class Admission:
         for task in self._tasks:
             task.cancel()
 
+    def half_of_images(self) -> int:
+        """Return how many images one batch may hold here at this moment. It is at least 1."""
+        if self.clock() - self._full_at > _OVER_AFTER_S:
+            self._own.max_waiting = self.max_queue_size
+        return max(1, self.max_waiting // 2)
+
     def _no_longer_expect(self) -> None:
         self._num_expected -= 1
 
@@ -184,6 +190,10 @@ class Admission:
         if num_held > self.max_queue_bytes:
             self._own.num_bytes -= num_bytes
             raise QueueFull(f"{num_held - num_bytes} bytes of images already wait, {_FULL}")
+
+    def remove_bytes(self, num_bytes: int) -> None:
+        """Count bytes no more that are let go."""
+        self._own.num_bytes -= num_bytes
 
     def _num_waiting_everywhere(self) -> int:
         return self.num_waiting + sum(map(num_waiting, self.shared.others))
@@ -210,7 +220,7 @@ class Admission:
 
         Source: Nichols and Jacobson, "Controlling Queue Delay" (2012), on standing queues and bursts.
         """
-        now = self._clock()
+        now = self.clock()
         judged_s, since_full_s = now - self._judging_since, now - self._full_at
         self._full_at = now
         if since_full_s > _OVER_AFTER_S:
@@ -235,6 +245,11 @@ class Ticket:
         """Count a piece of the body before it is kept. Raises `QueueFull` where it is too much."""
         self._admission.add_bytes(num_bytes)
         self.num_bytes += num_bytes
+
+    def remove_bytes(self, num_bytes: int) -> None:
+        """Count bytes no more that are let go before the request ends."""
+        self._admission.remove_bytes(num_bytes)
+        self.num_bytes -= num_bytes
 
     def image(self) -> AbstractContextManager[None]:
         """Take a place for one image of the request. Raises `QueueFull` where there is none."""

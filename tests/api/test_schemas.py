@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter
 
-from service.api.schemas import ExplanationBody, LabelProbability, ModelVersion, PredictionBody
+from service.api.schemas import BatchBody, ExplanationBody, LabelProbability, ModelVersion, PredictionBody
 from service.ranking import Reason
 
 
@@ -36,8 +36,8 @@ def test_the_document_has_the_reasons_and_no_null() -> None:
     assert "reason" not in schema["required"]
 
 
-@pytest.mark.parametrize("body", [PredictionBody, ExplanationBody])
-def test_the_example_fits_its_schema(body: type[PredictionBody] | type[ExplanationBody]) -> None:
-    adapter = TypeAdapter[PredictionBody | ExplanationBody](body)
+@pytest.mark.parametrize("body", [PredictionBody, BatchBody, ExplanationBody])
+def test_the_example_fits_its_schema(body: type[PredictionBody | BatchBody | ExplanationBody]) -> None:
+    adapter = TypeAdapter[PredictionBody | BatchBody | ExplanationBody](body)
     example = adapter.json_schema()["example"]
     assert adapter.dump_python(adapter.validate_python(example)) == example

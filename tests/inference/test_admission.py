@@ -2,6 +2,7 @@ import asyncio
 from contextlib import ExitStack, suppress
 
 import pytest
+from support.tickets import Clock, crowded
 
 from service.errors import Draining, QueueFull
 from service.inference.admission import Admission
@@ -145,26 +146,6 @@ async def test_giving_up_ends_every_request_with_draining() -> None:
     assert await long_answered == "answered"
 
 
-class Clock:
-    """Stands still until it is moved."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def crowded(max_queue_size: int, min_queue_size: int = 4) -> tuple[Admission, Clock]:
-    clock = Clock()
-    admission = Admission(
-        max_queue_size=max_queue_size,
-        max_queue_bytes=1,
-        min_queue_size=lambda: min_queue_size,
-        clock=clock,
-    )
-    return admission, clock
-
-
 def flood(
     admission: Admission, clock: Clock, *, duration_s: float, empty_share: float = 0, every_s: float = 0.01
 ) -> None:
@@ -291,3 +272,13 @@ async def test_an_empty_service_is_awaited() -> None:
         assert not waiting.done()
     async with asyncio.timeout(60):
         await waiting
+
+
+def test_a_batch_may_hold_half_of_the_moment() -> None:
+    admission, clock = crowded(128)
+    assert admission.half_of_images() == 64
+    flood(admission, clock, duration_s=5)
+    assert (admission.max_waiting, admission.half_of_images()) == (4, 2)
+    clock.now += 2.1
+    assert admission.half_of_images() == 64  # two seconds after the last refusal
+    assert crowded(1)[0].half_of_images() == 1

@@ -39,11 +39,11 @@ async def explain(request: Request) -> Response:
         work = service.explainer.explain(upload.image, parameters.label, deadline)
         del upload  # the explainer lets go of it as soon as it is decoded
         explained = await unless_hung_up(request, work)
-        record.classified = explained.classified
+        record.explained = explained.classified
         label = explained.classified.version.metadata.class_names[explained.class_index]
         probability = _shorten(explained.classified.probabilities[explained.class_index])
         headers = {
-            "Server-Timing": ", ".join(f"{stage};dur={duration}" for stage, duration in record.durations_ms.items()),
+            **record.server_timing(),
             "Vary": "Accept",
             LABEL_HEADER: quote(label, safe=""),
             PROBABILITY_HEADER: str(probability),

