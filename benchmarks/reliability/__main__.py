@@ -1,6 +1,6 @@
 """One experiment, with its promises beside the measured figures.
 
-    python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours [--times 3] [--quick]
+    python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours|client [--times 3] [--quick]
 
 It needs Linux and a machine that does nothing else. `rollout` needs HAProxy, which is Debian's package `haproxy`. The
 exit code is 1 when a promise was not kept. Of several times each promise has its median. The results go to
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks.machine import RESULTS, describe_machine
-from benchmarks.reliability import neighbours, overload, reload, rollout, soak, versions
+from benchmarks.reliability import client, neighbours, overload, reload, rollout, soak, versions
 from benchmarks.reliability.replica import Result
 
 EXPERIMENTS = {
@@ -25,6 +25,7 @@ EXPERIMENTS = {
     "rollout": rollout.measure,
     "soak": soak.measure,
     "neighbours": neighbours.measure,
+    "client": client.measure,
 }
 
 
