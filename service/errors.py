@@ -2,6 +2,7 @@
 
 import errno
 import re
+from dataclasses import dataclass
 
 _NO_ROOM = frozenset({errno.ENOMEM, errno.EAGAIN})  # the second is from `fork`
 # ONNX Runtime, TensorFlow, Pillow, libavif and Python have no class for it.
@@ -146,6 +147,55 @@ class WorkerEnded(FlowersError):
 
 class DeviceUnavailable(FlowersError):
     """The device cannot be used on this machine."""
+
+
+@dataclass(frozen=True)
+class ProblemDocument:
+    """Problem of an answer (RFC 9457). `type` is such as /problems/invalid-image, and never varies for one kind."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class ClientError(FlowersError):
+    """The client has no prediction. `problem` is the service's explanation. None means that there is none."""
+
+    problem: ProblemDocument | None = None
+
+
+class UnreadableImage(ClientError):
+    """The image cannot be read or encoded. Nothing was sent."""
+
+
+class ServiceUnreachable(ClientError):
+    """No connection to the service opens."""
+
+
+class AnswerLost(ClientError):
+    """The connection broke before the answer was whole."""
+
+
+class ClientTimeout(ClientError):
+    """The deadline of the call passed."""
+
+
+class ForeignAnswer(ClientError):
+    """The answer is not of this service."""
+
+
+class RefusedByService(ClientError):
+    """The service answered with a problem."""
+
+    def __init__(self, problem: ProblemDocument) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Return the detail of the problem."""
+        return self.problem.detail if self.problem else ""
 
 
 class DownloadError(FlowersError):

@@ -19,6 +19,10 @@ _PIECE_BYTES = 256 * 1024
 _NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
 
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+"""Suffixes, in lower case, of the files that are taken from a folder of images."""
+
+
 class UnfitFile(OSError):
     """A file that is not regular, or larger than its reader takes. The disk is not at fault."""
 
@@ -38,6 +42,11 @@ def stamp_file(path: Path | str, *, follow_links: bool = False) -> FileStamp:
     """Return the stamp of a file or folder without opening it. Raises `OSError`."""
     found = os.stat(path, follow_symlinks=follow_links)  # noqa: PTH116 - a `Path` for each would cost as much again
     return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def list_visible(folder: Path) -> list[Path]:
+    """List the files in a folder and below, sorted. Hidden files are left out."""
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
 
 
 def open_regular(path: Path | str, *, follow_links: bool = True) -> BufferedReader:
@@ -65,8 +74,10 @@ def read_bounded(path: Path | str, max_bytes: int, *, follow_links: bool = True)
 
 def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True) -> bytes:
     """Read a regular file. Raises `UnfitFile` if it has more than `max_bytes`, or as `open_regular`."""
-    data = read_bounded(path, max_bytes, follow_links=follow_links)
-    if len(data) > max_bytes:
+    with open_regular(path, follow_links=follow_links) as file:
+        is_fit = os.fstat(file.fileno()).st_size <= max_bytes  # before memory is taken
+        data = file.read(max_bytes + 1) if is_fit else b""
+    if not is_fit or len(data) > max_bytes:
         raise _unfit(path, f"it has more than {max_bytes:,} bytes")
     return data
 

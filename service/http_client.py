@@ -10,14 +10,34 @@ import ssl
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from service.errors import SettingsError
+from service.errors import InvalidParameter, SettingsError
+
+PREDICT = "/predict"
+"""Path of the service that scores one image."""
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback")
 _PROXY_SCHEMES = ("http", "https")
+
+
+def parse_service_url(url: str, path: str) -> SplitResult:
+    """Return a service's URL such as http://localhost:8000 with `path` appended, without query and fragment.
+
+    A URL that ends with `path` is taken as it is. Raises `InvalidParameter` for one that is no address of a service.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.port != 0 and bool(parts.hostname)
+        (parts.hostname or "").encode("idna")  # as the resolver does. A part has 1 to 63 letters.
+    except ValueError:
+        parts, is_valid = urlsplit(""), False
+    if not is_valid or parts.scheme not in ("http", "https") or any(character <= " " for character in url):
+        raise InvalidParameter(f"{url!r} is no address of a service. Write it like http://localhost:8000.")
+    before = parts.path.rstrip("/").removesuffix(path).rstrip("/")
+    return parts._replace(path=before + path, query="", fragment="")
 
 
 class Way:
@@ -41,6 +61,16 @@ class Way:
         return httpx.Client(
             headers=list(headers), timeout=timeout_s, trust_env=False, proxy=self._proxy, verify=self._certificates
         )
+
+    def open_async_client(self, *, connect_timeout_s: float, headers: Sequence[tuple[str, str]]) -> httpx.AsyncClient:
+        """Return an asynchronous client that goes this way.
+
+        It keeps every connection open for 60 s after a request. It has no other timeout than that of connecting.
+        """
+        return httpx.AsyncClient(
+            headers=list(headers), timeout=httpx.Timeout(None, connect=connect_timeout_s), trust_env=False,
+            proxy=self._proxy, verify=self._certificates, limits=httpx.Limits(keepalive_expiry=60),
+        )  # fmt: skip
 
     def _find_proxy(self, url: httpx.URL) -> None:
         proxies = urllib.request.getproxies()

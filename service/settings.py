@@ -108,6 +108,15 @@ class EngineSettings(StoreSettings):
 
 
 @Parameter(name="*")
+class ClientSettings(_Settings):
+    """`flowers predict --url`: the access to a service."""
+
+    api_key: SecretStr | None = Field(
+        None, description="API key for the service of --url. A flag shows it in the process list."
+    )
+
+
+@Parameter(name="*")
 class ServeSettings(EngineSettings):
     """`flowers serve`: the address, the queue, the timeouts, the access."""
 
@@ -225,7 +234,16 @@ class TrainSettings(_Settings):
     max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
 
 
-PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ServeSettings, TrainSettings)
+def check_keys_variable(settings: ServeSettings) -> None:
+    """Refuse to serve without keys where only the client's variable is set. Raises `SettingsError`."""
+    if settings.api_keys is None and settings.api_keys_file is None and ClientSettings().api_key is not None:
+        raise SettingsError(
+            "FLOWERS_API_KEY is set, which clients read, and the service has no keys. It would be open. Set "
+            "FLOWERS_API_KEYS, or unset FLOWERS_API_KEY."
+        )
+
+
+PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ClientSettings, ServeSettings, TrainSettings)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

@@ -22,7 +22,8 @@ ARROWS = {
     "data": {"errors", "files", "http_client", "imaging", "machine"},
     "networks": {"errors", "files", "installation"},
     "store": {"errors", "files"},
-    "bench": {"errors"},
+    "bench": {"errors", "http_client"},
+    "client": {"errors", "files", "http_client", "ranking"},
     "wire": {"errors"},
     "workers": {"errors", "machine", "store", "logs", "wire"},
     "engines": {"errors", "installation", "imaging", "ranking", "store", "machine"},
@@ -33,7 +34,7 @@ ARROWS = {
     "cli": {
         "errors", "files", "libraries", "settings", "machine", "imaging", "data", "networks", "store", "engines",
         "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers", "http_client", "installation",
-        "ranking",
+        "ranking", "client",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

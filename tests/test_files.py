@@ -12,6 +12,7 @@ from service.files import (
     bring_to_disk,
     digest_bytes,
     digest_file,
+    list_visible,
     open_regular,
     read_bounded,
     read_regular,
@@ -47,6 +48,20 @@ def test_a_longer_file_is_refused(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "x", 5) == b"12345"
     with pytest.raises(UnfitFile, match="more than 4 bytes"):
         read_regular(tmp_path / "x", 4)
+
+
+def test_a_sparse_file_of_terabytes_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    os.truncate(tmp_path / "x", 2**42)
+    with pytest.raises(UnfitFile, match="more than"):
+        read_regular(tmp_path / "x", 2**40)  # more than there is memory for
+
+
+def test_files_of_a_folder_are_listed_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/c.jpg", ".hidden", "a/.hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_visible(tmp_path) == [tmp_path / "a" / "c.jpg", tmp_path / "b.txt"]
 
 
 def test_of_a_longer_file_one_byte_more_is_read(tmp_path: Path) -> None:

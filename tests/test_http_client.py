@@ -10,8 +10,8 @@ import httpx
 import pytest
 from support.scripted_server import http, scripted_server
 
-from service.errors import SettingsError
-from service.http_client import Way
+from service.errors import InvalidParameter, SettingsError
+from service.http_client import Way, parse_service_url
 
 PROXY = "http://127.0.0.1:9"
 AWAY = "http://flowers.example"
@@ -185,3 +185,23 @@ def test_the_certificates_of_the_environment_are_trusted(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert ask(encrypted) == 204
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("http://localhost:8000", "http://localhost:8000/predict"),
+        ("https://example/base/?top_k=1#x", "https://example/base/predict"),
+        ("http://example/base/predict/", "http://example/base/predict"),
+    ],
+)
+def test_the_path_is_appended_to_a_service_url(url: str, whole: str) -> None:
+    assert parse_service_url(url, "/predict").geturl() == whole
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://host", "http://", "http://host:0", "http://a b", "http://a..b"]
+)
+def test_a_url_of_no_service_is_refused(url: str) -> None:
+    with pytest.raises(InvalidParameter, match="no address"):
+        parse_service_url(url, "/predict")

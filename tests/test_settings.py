@@ -3,7 +3,13 @@ from pydantic import ValidationError
 
 from service.api.access import read_keys
 from service.errors import InvalidParameter, SettingsError
-from service.settings import PROGRAMS, ServeSettings, check_environment, describe_invalid_settings
+from service.settings import (
+    PROGRAMS,
+    ServeSettings,
+    check_environment,
+    check_keys_variable,
+    describe_invalid_settings,
+)
 from service.store.layout import check_model_name
 
 PROMISED = {
@@ -64,6 +70,16 @@ def test_keys_set_to_nothing_are_not_unset(name: str, monkeypatch: pytest.Monkey
     assert getattr(settings, name.lower().removeprefix("flowers_")) is not None
     with pytest.raises(SettingsError):
         read_keys(settings.api_keys, settings.api_keys_file)
+
+
+def test_the_variable_of_clients_does_not_open_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_keys_variable(ServeSettings())
+    monkeypatch.setenv("FLOWERS_API_KEY", "garden")
+    with pytest.raises(SettingsError, match="Set FLOWERS_API_KEYS, or unset FLOWERS_API_KEY") as caught:
+        check_keys_variable(ServeSettings())
+    assert "garden" not in str(caught.value)
+    monkeypatch.setenv("FLOWERS_API_KEYS", "garden")
+    check_keys_variable(ServeSettings())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """One experiment, with its promises beside the measured figures.
 
-    python -m benchmarks.reliability reload|versions|overload|rollout|soak|neighbours|explanations [--times 3] [--quick]
+    python -m benchmarks.reliability EXPERIMENT [--times 3] [--quick]
+
+EXPERIMENT is one of reload, versions, overload, rollout, soak, neighbours, explanations and client.
 
 It needs Linux and a machine that does nothing else. `rollout` needs HAProxy, which is Debian's package `haproxy`. The
 exit code is 1 when a promise was not kept. Of several times each promise has its median. The results go to
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks.machine import RESULTS, describe_machine
-from benchmarks.reliability import explanations, neighbours, overload, reload, rollout, soak, versions
+from benchmarks.reliability import client, explanations, neighbours, overload, reload, rollout, soak, versions
 from benchmarks.reliability.replica import Result
 
 EXPERIMENTS = {
@@ -26,6 +28,7 @@ EXPERIMENTS = {
     "soak": soak.measure,
     "neighbours": neighbours.measure,
     "explanations": explanations.measure,
+    "client": client.measure,
 }
 
 

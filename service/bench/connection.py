@@ -8,11 +8,10 @@ import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import httptools
 
-from service.errors import InvalidParameter
+from service.http_client import parse_service_url
 
 TIMEOUT, RESET, REFUSED, NOT_HTTP = "timeout", "connection reset", "connection refused", "not HTTP"
 
@@ -47,17 +46,9 @@ def parse_target(url: str, path: str) -> Target:
     Raises:
         InvalidParameter: The URL is no address of a service.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver does. A part has 1 to 63 letters.
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or any(character <= " " for character in url):
-        raise InvalidParameter(f"{url!r} is no address of a service. Write it like http://localhost:8000.")
+    parts = parse_service_url(url, path)
     is_encrypted = parts.scheme == "https"
-    before = parts.path.rstrip("/").removesuffix(path).rstrip("/")
-    return Target(parts.hostname, port or (443 if is_encrypted else 80), before + path, is_encrypted)
+    return Target(parts.hostname or "", parts.port or (443 if is_encrypted else 80), parts.path, is_encrypted)
 
 
 @dataclass(frozen=True)

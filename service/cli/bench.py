@@ -14,10 +14,11 @@ from service.bench.connection import Target, find_error, parse_target
 from service.bench.generator import Load, Question, ask_once, load_target, run
 from service.bench.photographs import as_form, read_photographs
 from service.bench.summary import PERCENTILES, Summary, summarise
-from service.cli.predict import IMAGE_SUFFIXES
-from service.cli.remote import PREDICT, HeaderLines, check_headers
+from service.cli.headers import HeaderLines, check_headers
 from service.cli.terminal import print_result, progress_bar
 from service.errors import InvalidParameter, ServiceError
+from service.files import IMAGE_SUFFIXES
+from service.http_client import PREDICT
 
 _Number = TypeVar("_Number", int, float)
 _CLOSED_LOOP, _OPEN_LOOP = "1,8,32", "512"  # connections

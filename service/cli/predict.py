@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,16 +14,28 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.page import find_samples
-from service.cli.remote import HeaderLines, Row, check_headers, predict_remotely
+from service.cli.headers import HeaderLines, check_headers, split_headers
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
-from service.errors import UsageError
+from service.errors import ClientError, ServiceUnreachable, UsageError
 from service.evaluation.score import score_each
-from service.ranking import check_top_k, rank
-from service.settings import EngineSettings
+from service.files import IMAGE_SUFFIXES, list_visible
+from service.ranking import Score, check_top_k, rank
+from service.settings import ClientSettings, EngineSettings
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-"""Suffixes of the files that are taken from a folder. A file that is named is taken with any suffix."""
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one file, best first, or its error. `confident` is None with an error.
+
+    `reason` tells why an answer is not confident. An older service does not tell it.
+    """
+
+    path: Path
+    scores: tuple[Score, ...] = ()
+    confident: bool | None = None
+    reason: str | None = None
+    error: str | None = None
 
 
 def predict(
@@ -33,6 +46,7 @@ def predict(
     top_k: int | None = None,
     output_format: Annotated[Literal["table", "json", "csv"], Parameter(name="--format")] = "table",
     settings: EngineSettings | None = None,
+    client_settings: ClientSettings | None = None,
 ) -> int:
     """Score image files. A bad file spoils only its own row, and makes the exit code 1.
 
@@ -52,7 +66,10 @@ def predict(
         raise UsageError("--sample scores the samples of this program alone. Leave out the files, or --sample.")
     files = find_samples() if sample else find_files(paths)
     rows = []
-    answers = _predict_locally(files, top_k, settings) if url is None else predict_remotely(files, top_k, url, header)
+    if url is None:
+        answers = _predict_locally(files, top_k, settings)
+    else:
+        answers = _predict_remotely(files, top_k, url, header, client_settings or ClientSettings())
     with progress_bar("scoring") as progress:
         for row in answers:
             rows.append(row)
@@ -66,7 +83,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+            below = list_visible(path)
             images = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
             if others := len(below) - len(images):
                 complain(f"{others} files of {path} are not named like images. Name them to score them.")
@@ -93,6 +110,23 @@ def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineS
                     energy=scored.energy, distance=scored.distance,
                 )  # fmt: skip
                 yield Row(scored.path, ranking.scores, ranking.confident, ranking.reason)
+
+
+def _predict_remotely(
+    files: Sequence[Path], top_k: int | None, url: str, header: Sequence[str], settings: ClientSettings
+) -> Iterator[Row]:
+    """Yield the service's answers in the order of the files. Raises `ServiceUnreachable` if no service is there."""
+    from service.client import Client  # here, because only --url needs it
+
+    key = settings.api_key.get_secret_value().strip() if settings.api_key else None
+    with Client(url, api_key=key, headers=split_headers(header)) as client:
+        for path, outcome in zip(files, client.predict_many(files, top_k=top_k), strict=True):
+            if isinstance(outcome, ServiceUnreachable):
+                raise outcome
+            if isinstance(outcome, ClientError):
+                yield Row(path, error=str(outcome))
+            else:
+                yield Row(path, outcome.predictions, outcome.confident, outcome.reason)
 
 
 def _print_table(rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ from service.engines.found import gpu_memory_bytes
 from service.errors import SettingsError
 from service.logs import configure_logging
 from service.machine import count_cores, memory_left
-from service.settings import ServeSettings
+from service.settings import ServeSettings, check_keys_variable
 from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -23,6 +23,7 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     skips the delay. A second signal ends the service at once.
     """
     settings = settings or ServeSettings()
+    check_keys_variable(settings)
     num_workers = _count_workers(settings)
     if num_workers > 1:
         from service.cli.serve_workers import serve_with_workers

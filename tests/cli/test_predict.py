@@ -18,12 +18,11 @@ import uvicorn
 from conftest import REPOSITORY
 from PIL import Image, ImageFile
 from support.drawing import CLASS_NAMES, draw_photograph, encode
-from support.scripted_server import http, scripted_server
+from support.predictions import prediction
+from support.scripted_server import scripted_server
 
 from service.api.app import create_app
 from service.cli.main import main
-from service.cli.remote import Row
-from service.ranking import Score
 from service.settings import ServeSettings
 from service.store.verify import VerifiedVersion, verify_version
 
@@ -151,10 +150,8 @@ def test_top_k_takes_the_best(photographs: Path, url: str, capsys: Capture) -> N
 
 
 def test_headers_go_with_each_request_to_a_service(photographs: Path, capsys: Capture) -> None:
-    answer = b'{"confident": true, "predictions": [{"label": "roses", "probability": 1}]}'
-
     async def script(_: int) -> bytes:
-        return http(body=answer)
+        return prediction()
 
     with scripted_server(script) as server:
         flags = ("--url", f"http://127.0.0.1:{server.port}", "--header", "X-API-Key: garden", "--header", "X-More:1")
@@ -268,13 +265,20 @@ def test_the_limit_of_pixels_holds_for_every_image(photographs: Path, capsys: Ca
     assert all("pixels" in row["error"] for row in rows)
 
 
-def test_the_table_marks_answers_that_are_not_confident(
-    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    answers = {"a.jpg": (True, None), "b.jpg": (False, "unlike-training"), "c.jpg": (False, None)}
-    rows = [Row(Path(name), (Score("roses", 0.9),), *answer) for name, answer in answers.items()]
-    monkeypatch.setattr("service.cli.predict.predict_remotely", lambda *_: iter(rows))
-    assert main(["predict", str(photographs), "--url", "http://localhost"]) == 0
+def test_the_table_marks_answers_that_are_not_confident(tmp_path: Path, capsys: Capture) -> None:
+    answers = {
+        b"a": prediction(),
+        b"b": prediction(confident=False, reason="unlike-training"),
+        b"c": prediction(confident=False),  # an older service gives no reason
+    }
+    for name in answers:
+        (tmp_path / f"{name.decode()}.jpg").write_bytes(name)
+
+    async def script(number: int) -> bytes:
+        return answers[server.bodies[number].split(b"\r\n\r\n")[1][:1]]
+
+    with scripted_server(script) as server:
+        assert main(["predict", str(tmp_path), "--url", f"http://127.0.0.1:{server.port}"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg" in line]
-    wanted = ("90.0% ", "90.0%, unlike-training", "90.0%, not confident")  # an older service gives no reason
+    wanted = ("90.0% ", "90.0%, unlike-training", "90.0%, not confident")
     assert [mark in line for mark, line in zip(wanted, lines, strict=True)] == [True] * 3

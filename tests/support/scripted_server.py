@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 Script = Callable[[int], Awaitable[bytes | None]]
-"""The number of a request, from 0 -> what is written back; None hangs up."""
+"""The number of a request, from 0 -> what is written back; None hangs up, and so does `Connection: close` after it."""
 
 
 @dataclass
@@ -28,8 +28,8 @@ def http(status: int = 200, body: bytes = b'{"label": "roses"}', media_type: str
 
 
 @contextmanager
-def scripted_server(script: Script) -> Iterator[ScriptedServer]:
-    """On a free port of 127.0.0.1, in a thread of its own."""
+def scripted_server(script: Script, port: int = 0) -> Iterator[ScriptedServer]:
+    """On a port of 127.0.0.1, or a free one, in a thread of its own."""
     seen = ScriptedServer()
     listening = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
@@ -41,7 +41,8 @@ def scripted_server(script: Script) -> Iterator[ScriptedServer]:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                body = await reader.readexactly(int(head.split("content-length:")[1].split()[0]))
+                length = head.partition("content-length:")[2].split()  # CONNECT has none
+                body = await reader.readexactly(int(length[0]) if length else 0)
                 seen.heads.append(head)
                 seen.bodies.append(body)
                 num_now += 1
@@ -51,13 +52,16 @@ def scripted_server(script: Script) -> Iterator[ScriptedServer]:
                 if answer is None:
                     return
                 writer.write(answer)
+                if b"Connection: close" in answer:
+                    await writer.drain()
+                    return
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             return
         finally:
             writer.close()
 
     async def listen() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(serve, "127.0.0.1", port)
         seen.port = server.sockets[0].getsockname()[1]
         loops.append(asyncio.get_running_loop())
         listening.set()
