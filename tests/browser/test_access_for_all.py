@@ -61,7 +61,7 @@ def test_the_keyboard_alone_is_enough(open_page: Open, url: str) -> None:
     assert outlines == {"solid"}
     page.keyboard.press("Enter")
     assert read_labels(page) == ["daisy"]
-    assert "daisy.jpg: daisy, " in page.get_by_role("status").first.inner_text()
+    page.locator("#status", has_text="daisy.jpg: daisy, ").wait_for(state="attached")
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "clear":

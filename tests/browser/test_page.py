@@ -42,7 +42,7 @@ def test_an_uploaded_image_gets_the_service_s_scores(open_page: Open, url: str, 
     facts = page.locator(".card .facts").inner_text()
     assert f"flowers, version {answer['model']['version']} · onnxruntime on cpu" in facts
     assert all(stage in facts for stage in ("decode", "queue", "infer", "ms in all"))
-    assert "mine.jpg: tulips, " in page.locator("#status").inner_text()
+    page.locator("#status", has_text="mine.jpg: tulips, ").wait_for(state="attached")
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
@@ -103,7 +103,7 @@ def test_many_files_become_a_gallery_and_a_csv(open_page: Open, url: str, sample
     upload(page, *((name, photo) for name in names), ("broken.jpg", photo[:5000]))
     assert read_labels(page, len(names) + 1) == ["daisy"] * len(names)
     assert most == 4
-    assert page.locator("#progress").inner_text() == "21 of 21 done, 1 with a problem"
+    page.locator("#progress", has_text="21 of 21 done, 1 with a problem").wait_for()
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Download CSV").click()
     text = Path(downloading.value.path()).read_bytes().decode()
