@@ -55,13 +55,17 @@ class Predictor:
         """Return the version in use, before a body is read for nothing. Raises `NotReady` where there is none."""
         return self._live_model.require()
 
-    async def classify(self, image: bytes | Pixels, ticket: Ticket, deadline: float) -> Classified:
+    async def classify(
+        self, image: bytes | Pixels, ticket: Ticket, deadline: float, *, decodes_ahead: bool = False
+    ) -> Classified:
         """Score one image with the version in use.
 
         Args:
             image: An image file, or a square of the version's size: uint8, shape (image_size, image_size, 3), sRGB.
             ticket: Of the admitted request.
             deadline: Event loop time in seconds. Work that has not started by then is dropped.
+            decodes_ahead: Whether a thread decodes a small image, too. That takes more time of the cores in all, and
+                uses those that the lane leaves idle.
 
         Raises:
             NotReady: No model can answer.
@@ -78,7 +82,7 @@ class Predictor:
             arrived_at = time.perf_counter()
             try:
                 async with asyncio.timeout_at(deadline):
-                    work = self._score(image, version, deadline)
+                    work = self._score(image, version, deadline, decodes_ahead=decodes_ahead)
                     del image  # up to 20 MiB: only pixels wait in the queue
                     row, decode_s = await work
             except TimeoutError:
@@ -87,7 +91,9 @@ class Predictor:
             timings = Timings(decode_s, wait_s, row.infer_s)
             return Classified(version, row.probabilities, timings, row.energy, row.distance)
 
-    async def _score(self, image: bytes | Pixels, version: ServedVersion, deadline: float) -> tuple[Row, float]:
+    async def _score(
+        self, image: bytes | Pixels, version: ServedVersion, deadline: float, *, decodes_ahead: bool
+    ) -> tuple[Row, float]:
         """Return the image's row, and the seconds that its decoding took.
 
         The lane decodes a small image. `Decoders` decodes others ahead, and inspects where that may take long.
@@ -96,7 +102,7 @@ class Predictor:
             return await self._batcher.submit(image, version, deadline), 0.0
         inspection = inspect(image, self._decoders.limits) if is_quick(image) else None
         is_small = inspection and inspection.is_memory_bounded and inspection.num_pixels <= _SMALL_PIXELS
-        if inspection and is_small and version.engine.lanes_decode:
+        if inspection and is_small and version.engine.lanes_decode and not decodes_ahead:
             decode = functools.partial(decode_square, image, version.rule, inspection)
             row = await self._batcher.submit(decode, version, deadline)
             return row, row.make_s

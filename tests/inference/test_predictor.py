@@ -61,10 +61,12 @@ class Parts:
         self.decoders = Decoders(ImageLimits(), 1)
         self.predictor = Predictor(self.live_model, self.batcher, self.decoders)
 
-    async def classify(self, image: bytes | Pixels = PHOTO, *, timeout_s: float = 60.0) -> Classified:
+    async def classify(
+        self, image: bytes | Pixels = PHOTO, *, timeout_s: float = 60.0, decodes_ahead: bool = False
+    ) -> Classified:
         deadline = asyncio.get_running_loop().time() + timeout_s
         with self.admission.request() as ticket:
-            return await self.predictor.classify(image, ticket, deadline)
+            return await self.predictor.classify(image, ticket, deadline, decodes_ahead=decodes_ahead)
 
 
 @pytest.fixture
@@ -159,6 +161,9 @@ async def test_lanes_decode_small_images(
     await parts.live_model.look()
     await parts.classify(data)
     assert seen == [where] * bool(where)  # none: a process has decoded it
+    seen.clear()
+    await parts.classify(data, decodes_ahead=True)
+    assert seen == ["decode"] * bool(where)
     parts.decoders.close()
     parts.batcher.close()
 

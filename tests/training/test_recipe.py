@@ -13,7 +13,7 @@ DOCUMENTED = {
                 "num_views": 16, "teacher_epochs": 6, "teacher_tuned": 0.5, "refit": True, "scale": 1 / 127.5},
     "patient": {"network": "alexnet_v2", "epochs": 2000, "num_views": 36, "refit": True},
     "transfer": {
-        "network": "efficientnet_lite0", "tuned_network": "efficientnet_lite2", "epochs": 4, "tuned": 0.5,
+        "network": "efficientnet_lite0", "tuned_network": "efficientnet_lite2", "epochs": 6, "tuned": 0.5,
         "min_validation": 50,
     },
 }  # fmt: skip

@@ -53,6 +53,8 @@ class _Scoring:
         self._ticket = ticket
         self._request_id = request_id
         self._gives_up_at = gives_up_at
+        # The lane of one of several workers is one thread. A lone batch would leave the other cores idle.
+        self._decodes_ahead = bool(service.admission.shared.others)
 
     async def run(self, request: Request, upload: BatchUpload) -> Sequence[Classified | Occurrence]:
         """Read the batch and score it meanwhile. Return an outcome for each image, in order.
@@ -80,7 +82,9 @@ class _Scoring:
         try:
             _check(part, is_late=deadline <= clock())
             upload = await self._service.upload_limits.join(part.pieces, part.num_bytes)
-            work = self._service.predictor.classify(upload.image, self._ticket, deadline)
+            work = self._service.predictor.classify(
+                upload.image, self._ticket, deadline, decodes_ahead=self._decodes_ahead
+            )
             del upload  # the predictor lets go of it as soon as it is decoded
             return await work
         except Exception as error:

@@ -1,9 +1,11 @@
-"""EfficientNet-Lite0, pretrained on ImageNet, with a new last layer for the classes of a folder.
+"""EfficientNet-Lite, pretrained on ImageNet, with a new last layer for the classes of a folder.
 
     flowers train my_garden/
 
 With 60 photographs of each of three classes, the last layer alone reaches 90.2 % and 89.0 % (1,503 and 1,484 of 1,667
-others, seeds 0 and 1). Each training takes less than a minute on two cores (`benchmarks/results/own_classes.json`).
+others, seeds 0 and 1). Each training takes less than a minute on two cores (`benchmarks/results/own_classes.json`). On
+all of flower_photos the mean of two tuned networks reaches 94.4 % (469 of 497 test photographs, seed 0). These two take
+22 minutes on two cores beside other work (`benchmarks/results/tuning.json`).
 """
 
 from service.training.recipe import Augmentation, TransferRecipe
@@ -14,7 +16,7 @@ RECIPE = TransferRecipe(
     network="efficientnet_lite0",
     tuned_network="efficientnet_lite2",
     schedule=Schedule(
-        epochs=4,
+        epochs=6,
         batch_size=32,
         learning_rate=5e-4,
         warmup_epochs=0.5,
