@@ -19,6 +19,8 @@ from support.versions import publish_example
 from support.wires import on_the_wire
 
 from service.api.schemas import BatchBody
+from service.inference.predictor import Classified, Predictor
+from service.inference.usage import Alone, OwnUsage
 
 pytestmark = pytest.mark.anyio
 
@@ -438,3 +440,18 @@ async def test_the_document_describes_batches(service: Running) -> None:
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= operation["responses"].keys()
     body = document["components"]["schemas"][BatchBody.__name__]
     assert body["example"]["results"][1]["problem"]["type"] == "/problems/invalid-image"
+
+
+async def test_a_batch_is_decoded_ahead_beside_other_workers(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    classify = Predictor.classify
+
+    async def watched(predictor: Predictor, *given: Any, decodes_ahead: bool) -> Classified:
+        seen.append(decodes_ahead)
+        return await classify(predictor, *given, decodes_ahead=decodes_ahead)
+
+    monkeypatch.setattr(Predictor, "classify", watched)
+    await send(service, PHOTO)
+    service.service.admission.shared = Alone(others=(OwnUsage(),))
+    await send(service, PHOTO)
+    assert seen == [False, True]
