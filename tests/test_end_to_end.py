@@ -122,7 +122,12 @@ def test_the_saved_model_alone_gives_the_same_answer(photographs: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.photographs
 @pytest.mark.parametrize(
-    ("engine", "precision"), [("savedmodel", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8")]
+    ("engine", "precision"),
+    [
+        pytest.param("savedmodel", "float32", marks=pytest.mark.long),
+        ("onnxruntime", "float32"),
+        ("onnxruntime", "int8"),
+    ],
 )
 def test_the_service_agrees_with_evaluation_on_every_test_photograph(
     engine: EngineName, precision: PrecisionWish, photographs: Path

@@ -267,7 +267,7 @@ def test_the_documents_hold_the_kept_results(tmp_path: Path) -> None:
         assert other.with_suffix(".md").read_text(encoding="utf-8") == text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_smoke_form_finds_two_servers_right(tiny_version: Path, tmp_path: Path) -> None:
     output, drawn = tmp_path / "serving.json", draw_folder(tmp_path / "drawn", 40, size=(500, 333))
     for path in drawn.glob("*/*.jpg"):
