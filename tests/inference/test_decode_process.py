@@ -193,11 +193,15 @@ def test_its_end_tells_whether_memory_was_short(end: str, is_starved: bool) -> N
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "AVIF"])
 def test_a_sound_image_without_memory_is_not_at_fault(image_format: str) -> None:
-    """As in a small container. Its small neighbour is answered all the same."""
+    """As in a small container. Its small neighbour is answered all the same, unless a library crashes for memory."""
     with started(POOR) as process:
-        answer = ask(process, encode(PHOTO.resize((1000, 1000)), image_format))
-        assert isinstance(answer, OutOfMemory)
-        assert isinstance(ask(process, PNG), np.ndarray)
+        try:
+            answer = ask(process, encode(PHOTO.resize((1000, 1000)), image_format))
+            assert isinstance(answer, OutOfMemory)
+            assert isinstance(ask(process, PNG), np.ndarray)
+        except DecoderEnded as ended:
+            if not ended.is_starved:  # else the service answers that it is out of memory
+                raise
 
 
 def test_a_crash_without_memory_blames_no_image() -> None:
