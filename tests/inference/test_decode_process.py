@@ -50,7 +50,10 @@ def changed(program: str) -> list[str]:
     return [sys.executable, "-c", f"from service.inference import decode_process as d\n{program}\nd.main()"]
 
 
-POOR = changed("import resource; resource.setrlimit(resource.RLIMIT_DATA, (d.data_bytes() + 3 * 2**20,) * 2)")
+POOR = changed(  # what Pillow imports at its first image is there before, as its size depends on the environment
+    "from PIL import Image; Image.init()\n"
+    "import resource; resource.setrlimit(resource.RLIMIT_DATA, (d.data_bytes() + 3 * 2**20,) * 2)"
+)
 
 
 @contextmanager
@@ -193,15 +196,11 @@ def test_its_end_tells_whether_memory_was_short(end: str, is_starved: bool) -> N
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "AVIF"])
 def test_a_sound_image_without_memory_is_not_at_fault(image_format: str) -> None:
-    """As in a small container. Its small neighbour is answered all the same, unless a library crashes for memory."""
+    """As in a small container. Its small neighbour is answered all the same."""
     with started(POOR) as process:
-        try:
-            answer = ask(process, encode(PHOTO.resize((1000, 1000)), image_format))
-            assert isinstance(answer, OutOfMemory)
-            assert isinstance(ask(process, PNG), np.ndarray)
-        except DecoderEnded as ended:
-            if not ended.is_starved:  # else the service answers that it is out of memory
-                raise
+        answer = ask(process, encode(PHOTO.resize((1000, 1000)), image_format))
+        assert isinstance(answer, OutOfMemory)
+        assert isinstance(ask(process, PNG), np.ndarray)
 
 
 def test_a_crash_without_memory_blames_no_image() -> None:
