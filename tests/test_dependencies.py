@@ -17,7 +17,7 @@ REACHED_INTO = {
     "onnxruntime": "engines/onnx_runtime.py takes the model's bytes from a session",
     "pillow": "imaging/decode.py and inference/decode_process.py set up its plug-ins",
     "pydantic-settings": "settings.py filters what it has read of the environment",
-    "python-multipart": "api/upload.py extends its parser, which passes over blanks behind delimiters",
+    "python-multipart": "api/multipart.py extends its parser, which passes over blanks behind delimiters",
     "tf2onnx": "training/export/int8.py drops nodes that it has written",
     "uvicorn": "wire/head_guard.py and wire/server.py extend its protocol and its server",
     "uvloop": "wire/ relies on how its transports pause, write and abort",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from service.api.upload import Form
+from service.api.multipart import Form
 from service.errors import MalformedRequest
 from service.logs import FLUSH_TIMEOUT_S, MAX_LINE_LENGTH, MAX_WAITING_LINES, LogStream, LogWriter, configure_logging
 

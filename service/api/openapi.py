@@ -9,10 +9,10 @@ from pydantic import TypeAdapter
 
 from service.api import problems
 from service.api.access import document_keys
+from service.api.multipart import FIELD
 from service.api.parameters import TOP_K, TimeoutMs, TopK
 from service.api.routes.predict import PATH
 from service.api.schemas import PredictionBody
-from service.api.upload import FIELD
 
 _DESCRIPTION = """
 Scores for photographs, by the model `{model}`.
