@@ -5,6 +5,7 @@ Only `cli` and `api.app` read settings. Modules below receive plain values.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,18 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from service.engines.wish import DeviceWish, EngineName, EngineWish, PrecisionWish
 from service.errors import SettingsError
 from service.imaging.limits import ImageLimits
+from service.platforms import ROUTE, SAGEMAKER_FOLDER, find_mounted, read_platforms
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
 ENVIRONMENT_PREFIX = "FLOWERS_"
@@ -51,6 +59,25 @@ class _Environment(EnvSettingsSource):
         self.env_vars = {
             name: value for name, value in self.env_vars.items() if name.lower() in kept or (value or "").strip()
         }
+
+
+class _Mounted(InitSettingsSource):
+    """The version in the folder of SageMaker. The variables of an image are about the version inside it."""
+
+    def __init__(self, settings: type[BaseSettings], flags: dict[str, Any]) -> None:
+        mounted = None if {"model_store", "model"} & set(flags) else find_mounted(SAGEMAKER_FOLDER)
+        super().__init__(settings, vars(mounted) if mounted else {})
+
+
+class _Platforms(InitSettingsSource):
+    """The variables and folders of platforms. They are read last."""
+
+    def __init__(self, settings: type[BaseSettings]) -> None:
+        super().__init__(settings, {})
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what flags and variables of ours leave open."""
+        return read_platforms(os.environ, self.current_state, SAGEMAKER_FOLDER)
 
 
 class _Settings(BaseSettings):
@@ -156,6 +183,28 @@ class ServeSettings(EngineSettings):
     cors_origins: str = Field(
         "", description="Origins of web pages that may send requests from a browser, separated by commas. * means any."
     )
+
+    hugging_face: bool = Field(True, description="Answer Hugging Face's InferenceClient at /hugging-face.")
+    sagemaker: bool = Field(True, description="Answer SageMaker at /ping and /invocations.")
+    vertex: bool = Field(True, description="Answer Vertex AI at its two routes.")
+    vertex_health_route: str = Field(
+        "", pattern=f"^({ROUTE})?$", description="Path of Vertex AI's health checks. AIP_HEALTH_ROUTE is read, too."
+    )
+    vertex_predict_route: str = Field(
+        "", pattern=f"^({ROUTE})?$", description="Path of Vertex AI's predictions. AIP_PREDICT_ROUTE is read, too."
+    )
+    vertex_deployed_model_id: str = Field(
+        "", description="Id in answers to Vertex AI. AIP_DEPLOYED_MODEL_ID is read, too. Without one there is no id."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the flags, then the folder of SageMaker, then the environment, then other words of platforms."""
+        assert isinstance(init_settings, InitSettingsSource)
+        mounted = _Mounted(settings_cls, init_settings.init_kwargs)
+        return init_settings, mounted, _Environment(settings_cls), _Platforms(settings_cls)
 
     @field_validator("host")
     @classmethod
