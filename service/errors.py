@@ -41,7 +41,7 @@ class MissingImage(ImageError):
 
 
 class ImageBytesTooLarge(ImageError):
-    """The file is longer than `max_image_bytes`."""
+    """The file is longer than `max_image_bytes`, or the batch than `max_batch_bytes`."""
 
 
 class ImageTooLarge(ImageError):

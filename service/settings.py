@@ -157,6 +157,10 @@ class ServeSettings(EngineSettings):
         description="Limit of bytes of arriving and waiting images. More get 429. It is at most half of the memory "
         "that is free at the start. One image always fits.",
     )
+    max_batch_images: int = Field(128, ge=1, le=10_000, description="Limit of images in one request for a batch.")
+    max_batch_bytes: int = Field(
+        512 * 1024 * 1024, ge=1024, le=1024**4, description="Limit of all images in one request for a batch, in bytes."
+    )
     request_timeout_s: float = Field(
         10.0, gt=0, le=600, description="Timeout of a request, in seconds, from the end of its upload."
     )

@@ -11,10 +11,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import __version__, errors
 from service.api import problems
 from service.api.access import PROBES, ApiKeys, Guard, read_keys
+from service.api.batch_upload import BatchLimits
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
 from service.api.replica import Readiness, Replica
-from service.api.routes import docs, health, models, predict
+from service.api.routes import batch, docs, health, models, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
 from service.api.upload import UploadLimits
@@ -101,6 +102,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is enough
     )
     api_keys = read_keys(settings.api_keys, settings.api_keys_file)
+    upload_limits = UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner)
     app.state.service = Service(
         health=live_model.health,
         readiness=readiness,
@@ -110,10 +112,13 @@ def create_app(
         metrics=metrics,
         recorder=recorder,
         api_keys=api_keys,
-        upload_limits=UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner),
+        upload_limits=upload_limits,
+        batch_limits=BatchLimits(upload_limits, settings.max_batch_images, settings.max_batch_bytes),
         request_timeout_s=settings.request_timeout_s,
     )
-    app.router.routes.extend(predict.routes)  # first, since a router that is included is searched twice
+    app.router.routes.extend(
+        [*predict.routes, *batch.routes]
+    )  # first, since a router that is included is searched twice
     for room in (models, health, docs):
         app.include_router(room.router)
     problems.add_handlers(app)

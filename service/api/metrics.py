@@ -64,7 +64,7 @@ class Metrics:
         histogram = partial(Histogram, registry=own)
         counter = partial(Counter, registry=own)
         self.requests = counter("flowers_requests", "Answered requests.", ["method", "route", "status"])
-        self.problems = counter("flowers_problems", "Requests answered with a problem.", ["type"])
+        self.problems = counter("flowers_problems", "Problems answered. A batch may have one for each image.", ["type"])
         self.duration = histogram(
             "flowers_request_duration_seconds",
             "From the request's head to the end of the answer.",

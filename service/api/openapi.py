@@ -11,8 +11,9 @@ from service.api import problems
 from service.api.access import document_keys
 from service.api.multipart import FIELD
 from service.api.parameters import TOP_K, TimeoutMs, TopK
+from service.api.routes import batch
 from service.api.routes.predict import PATH
-from service.api.schemas import PredictionBody
+from service.api.schemas import BatchBody, PredictionBody
 
 _DESCRIPTION = """
 Scores for photographs, by the model `{model}`.
@@ -40,6 +41,27 @@ _BODY = {
         "application/octet-stream": _BINARY,
     },
 }
+_BATCH = {
+    "required": True,
+    "description": "A form with an image in each field `file`.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {
+                    **_FIELDS,
+                    FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+                },
+            }
+        }
+    },
+}
+_TopKQuery = Annotated[TopK | None, Query(description="Number of scores. The default is all classes.")]
+_TimeoutHeader = Annotated[
+    TimeoutMs | None,
+    Header(description="The client's timeout in milliseconds, upload included. The server has a limit of its own."),
+]
 _TIMING = {"Server-Timing": {"schema": {"type": "string", "examples": ["decode;dur=3.1, infer;dur=9.8"]}}}
 _documented = APIRouter(tags=["predict"])
 
@@ -63,7 +85,8 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
             routes=[*_documented.routes, *app.routes],
             servers=[_HERE],
         )
-        document["components"]["schemas"][PredictionBody.__name__]["example"]["model"]["name"] = model
+        for body in (PredictionBody, BatchBody):
+            document["components"]["schemas"][body.__name__]["example"]["model"]["name"] = model
         if open_paths is not None:
             document_keys(document, open_paths)
         return document
@@ -78,16 +101,27 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
     responses={200: {"headers": _TIMING}, **problems.document(*problems.PREDICTION_ERRORS)},
     openapi_extra={"requestBody": _BODY},
 )
-def predict(
-    top_k: Annotated[TopK | None, Query(description="Number of scores. The default is all classes.")] = None,
-    x_request_timeout_ms: Annotated[
-        TimeoutMs | None,
-        Header(description="The client's timeout in milliseconds, upload included. The server has a limit of its own."),
-    ] = None,
-) -> None:
+def predict(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader = None) -> None:
     """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`).
 
     `top_k` may be a field of the form. It must not contradict the one of the query.
 
     `X-Request-ID` is taken over when it has 1 to 128 printable ASCII characters without spaces.
+    """
+
+
+@_documented.post(
+    batch.PATH,
+    summary="Classify many images",
+    response_model=BatchBody,
+    responses={200: {"headers": _TIMING}, **problems.document(*problems.PREDICTION_ERRORS)},
+    openapi_extra={"requestBody": _BATCH},
+)
+def predict_batch(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader = None) -> None:
+    """Send each image as a form field `file`. There is a result for each, in the order of the form.
+
+    An image that cannot be answered has a problem in its place, and the status is 200 nevertheless. A problem of the
+    whole request has its own status.
+
+    `top_k` may be a field anywhere in the form.
     """

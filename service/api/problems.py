@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from service import errors
 from service.api.record import record_of
-from service.api.schemas import ProblemDetails
+from service.api.schemas import PlaceProblem, ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -59,6 +59,19 @@ class Problem:
         )
 
 
+@dataclass(frozen=True)
+class Occurrence:
+    """One problem that was met, and the sentences about it."""
+
+    problem: Problem
+    detail: str
+
+    def write(self) -> PlaceProblem:
+        """Return it as the problem of one image of a batch."""
+        problem = self.problem
+        return PlaceProblem(type=problem.type, title=problem.title, status=problem.status, detail=self.detail)
+
+
 NOT_FOUND = Problem(
     None, 404, "not-found", "No such path, model or version. See GET /docs for the paths, GET /models for the models."
 )
@@ -77,7 +90,12 @@ _OF_PREDICTIONS = (
     Problem(errors.BodyTooSlow, 408, "body-too-slow", "A head has 10 s. Send a smaller file, or use a faster network."),
     Problem(errors.ImageBytesTooLarge, 413, "body-too-large", "The limit is a setting. Send a smaller copy."),
     Problem(errors.ImageTooLarge, 413, "image-too-large", "A JPEG may announce 200 million. Send a smaller copy."),
-    Problem(errors.TooManyImages, 413, "too-many-images", "/predict takes one image. Send one request per image."),
+    Problem(
+        errors.TooManyImages,
+        413,
+        "too-many-images",
+        "Send one to /predict, or fewer to /predict/batch.",
+    ),
     Problem(errors.UnsupportedImageFormat, 415, "unsupported-image-format", "Send a format that GET /docs lists."),
     Problem(errors.UnsupportedMediaType, 415, "unsupported-media-type", "Send a media type that GET /docs lists."),
     Problem(errors.UnsupportedEncoding, 415, "unsupported-encoding", "Send the image file without one."),
@@ -122,10 +140,25 @@ def problem_response(request_id: str, problem: Problem, detail: str, headers: di
 
 def error_response(scope: Scope, error: Exception, headers: dict[str, str] | None = None) -> Response:
     """Return the answer to an error of a layer around the router. A handler inside only raises."""
+    occurrence = describe(record_of(scope).request_id, error)
+    return _respond(scope, occurrence.problem, occurrence.detail, headers)
+
+
+def describe(request_id: str, error: Exception) -> Occurrence:
+    """Return the problem of an error and its detail. An error that has no problem is logged, and its cause is hidden.
+
+    Without memory it is a 503.
+    """
     problem = find(type(error))
-    if problem is INTERNAL_ERROR:
-        return _answer_unexpected(scope, error)
-    return _respond(scope, problem, str(error), headers)
+    if problem is not INTERNAL_ERROR:
+        return Occurrence(problem, str(error))
+    if errors.is_out_of_memory(error):
+        # Without the stack. There may be many, and each would take memory, too.
+        log.warning("memory exhausted", request_id=request_id, reason=repr(error))
+        return Occurrence(_BY_KIND[errors.OutOfMemory], _NO_MEMORY)
+    log.error("request failed", request_id=request_id, exc_info=error)
+    detail = f"The service failed to answer. Its log has the cause. Give the operator the request id {request_id}."
+    return Occurrence(INTERNAL_ERROR, detail)
 
 
 def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
@@ -156,20 +189,8 @@ def _document(problems: list[Problem]) -> dict[str, Any]:
 
 def _respond(scope: Scope, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:
     record = record_of(scope)
-    record.problem = problem.name
+    record.problems = [problem.name]
     return problem_response(record.request_id, problem, detail, headers)
-
-
-def _answer_unexpected(scope: Scope, error: Exception) -> Response:
-    """Log an error that has no problem. Return a 500 without its cause, or a 503 if it is for want of memory."""
-    request_id = record_of(scope).request_id
-    if errors.is_out_of_memory(error):
-        # Without the stack. There may be many, and each would take memory, too.
-        log.warning("memory exhausted", request_id=request_id, reason=repr(error))
-        return _respond(scope, _BY_KIND[errors.OutOfMemory], _NO_MEMORY)
-    log.error("request failed", request_id=request_id, exc_info=error)
-    detail = f"The service failed to answer. Its log has the cause. Give the operator the request id {request_id}."
-    return _respond(scope, INTERNAL_ERROR, detail)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

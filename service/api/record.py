@@ -4,7 +4,7 @@ import random
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.types import Scope
@@ -15,30 +15,52 @@ from service.ranking import Score
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The row of one answered image, and its best class."""
+
+    classified: Classified
+    best: Score
+
+
 @dataclass(slots=True)
 class RequestRecord:
     """Facts about one request, filled in while it is answered.
 
     Attributes:
         request_id: As in the header X-Request-ID.
-        problem: Name of the problem that was answered.
-        classified: The row of its image, where it was answered.
-        best: The best class of that row.
+        problems: Names of the problems that were answered. A batch may have one in each place.
+        predictions: One for each image that was answered.
+        num_images: Images of a batch. None means that the request is no batch.
     """
 
     request_id: str
-    problem: str | None = None
-    classified: Classified | None = None
-    best: Score | None = None
+    problems: list[str] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    num_images: int | None = None
 
     @property
     def durations_ms(self) -> dict[str, float]:
-        """The stages of the prediction in milliseconds, by name."""
-        if self.classified is None:
+        """The stages of the predictions in milliseconds, by name. Those of a batch are the longest of any image."""
+        timings = [prediction.classified.timings for prediction in self.predictions]
+        if not timings:
             return {}
-        timings = self.classified.timings
-        durations_s = {"decode": timings.decode_s, "queue": timings.queue_s, "infer": timings.infer_s}
+        durations_s = {
+            "decode": max(timing.decode_s for timing in timings),
+            "queue": max(timing.queue_s for timing in timings),
+            "infer": max(timing.infer_s for timing in timings),
+        }
         return {stage: round(duration_s * 1000, 2) for stage, duration_s in durations_s.items()}
+
+    @property
+    def batch_fields(self) -> dict[str, int]:
+        """The numbers of images and of problems of a batch, by name. There are none for another request."""
+        return {} if self.num_images is None else {"images": self.num_images, "problems": len(self.problems)}
+
+    def server_timing(self) -> dict[str, str]:
+        """Return the header Server-Timing. There is none without a prediction."""
+        stages = ", ".join(f"{stage};dur={duration}" for stage, duration in self.durations_ms.items())
+        return {"Server-Timing": stages} if stages else {}
 
 
 def record_of(scope: Scope) -> RequestRecord:

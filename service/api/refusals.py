@@ -11,12 +11,12 @@ from starlette.datastructures import Headers
 from service import errors
 from service.api import problems
 from service.api.record import RequestRecord, take_request_id
-from service.api.routes.predict import PATH
+from service.api.routes import batch, predict
 from service.api.service import Service
 from service.api.telemetry import SECURITY_HEADERS
 from service.wire.heads import Fields
 
-_PREDICT = (PATH.encode(), f"{PATH}/".encode())
+_PATHS = {f"{path}{end}".encode(): path for path in (predict.PATH, batch.PATH) for end in ("", "/")}
 _ID = b'"\\u0000"'  # stands for the request id. No text of ours has it.
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -51,25 +51,25 @@ class Refusals:
         An admitted prediction is expected in the event loop's next turn. The app refuses special requests: those of a
         browser from another origin, and those without a key.
         """
-        is_prediction = method == "POST" and target.partition(b"?")[0] in _PREDICT
-        if not is_prediction or any(name == b"origin" for name, _ in fields):
+        path = _PATHS.get(target.partition(b"?")[0])
+        if method != "POST" or path is None or any(name == b"origin" for name, _ in fields):
             return None
         try:
             self._service.admission.expect()
         except errors.QueueFull as error:
             keys = self._service.api_keys
             if keys is None or keys.are_in(Headers(raw=list(fields))):
-                return self._turn_away(error, fields)
+                return self._turn_away(path, error, fields)
         return None
 
-    def _turn_away(self, error: errors.QueueFull, fields: Fields) -> bytes:
+    def _turn_away(self, path: str, error: errors.QueueFull, fields: Fields) -> bytes:
         started_at = time.perf_counter()
         problem = problems.find(type(error))
-        record = RequestRecord(take_request_id(fields), problem.name)
+        record = RequestRecord(take_request_id(fields), [problem.name])
         answer = _make_answer(problem, str(error), record.request_id)
         duration_s = time.perf_counter() - started_at
         self._service.recorder.record(
-            record, method="POST", path=PATH, route=PATH, status=problem.status, duration_s=duration_s
+            record, method="POST", path=path, route=path, status=problem.status, duration_s=duration_s
         )
         return answer
 

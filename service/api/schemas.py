@@ -15,8 +15,8 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-# The three of a prediction are plain data. Checking each answer costs more than writing it, and the batcher passes
-# finite numbers only.
+# Predictions are plain data. Checking each answer costs more than writing it, and the batcher passes finite numbers
+# only.
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,13 @@ class LabelProbability:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionBody:
-    """The answer for one image."""
-
-    __pydantic_config__ = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "request_id": "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47",
-                "model": {"name": "flowers", "version": 3},
-                "label": "roses",
-                "probability": 0.941,
-                "confident": True,
-                "predictions": [{"label": "roses", "probability": 0.941}, {"label": "tulips", "probability": 0.051}],
-            }
-        }
-    )
-
+class _Answer:
     request_id: Annotated[str, Field(description="As in the header X-Request-ID.")]
     model: ModelVersion
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
     label: Annotated[str, Field(description="The most probable class.")]
     probability: Annotated[float, Field(ge=0, le=1, description="Its probability.")]
     confident: Annotated[bool, Field(description="False when the answer breaks a limit in the model's metadata.")]
@@ -71,14 +60,97 @@ class PredictionBody:
     ]
 
 
-class ProblemDetails(_Body):
-    """The reason of a refusal (RFC 9457)."""
+@dataclass(frozen=True, kw_only=True)
+class PredictionBody(_Scores, _Answer):
+    """The answer for one image."""
+
+    __pydantic_config__ = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "request_id": "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47",
+                "model": {"name": "flowers", "version": 3},
+                "label": "roses",
+                "probability": 0.941,
+                "confident": True,
+                "predictions": [{"label": "roses", "probability": 0.941}, {"label": "tulips", "probability": 0.051}],
+            }
+        }
+    )
+
+
+class PlaceProblem(_Body):
+    """The reason why one image of a batch was refused."""
 
     type: str = Field(description="Kind of problem for programs. It is a path of this server that explains the kind.")
     title: str = Field(description="The kind in words. It never varies for one type.")
-    status: int
+    status: int = Field(description="The status that the image alone would get.")
     detail: str = Field(description="What happened, what was expected, and what to do.")
+
+
+class ProblemDetails(PlaceProblem):
+    """The reason of a refusal (RFC 9457)."""
+
+    status: int
     request_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScores(_Scores):
+    """The answer for one image of a batch."""
+
+    version: Annotated[
+        int | SkipJsonSchema[None],
+        Field(
+            description="The version that scored the image. Present only where it is not that of `model`.",
+            exclude_if=lambda version: version is None,
+            json_schema_extra=lambda schema: schema.pop("default", None),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ImageProblem:
+    """The refusal of one image of a batch."""
+
+    problem: PlaceProblem
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchBody(_Answer):
+    """The answer for a batch."""
+
+    __pydantic_config__ = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "request_id": "0193a5d4-7f2c-7a51-8a5e-3f1b0c9d2e47",
+                "model": {"name": "flowers", "version": 3},
+                "results": [
+                    {
+                        "label": "roses",
+                        "probability": 0.941,
+                        "confident": True,
+                        "predictions": [
+                            {"label": "roses", "probability": 0.941},
+                            {"label": "tulips", "probability": 0.051},
+                        ],
+                    },
+                    {
+                        "problem": {
+                            "type": "/problems/invalid-image",
+                            "title": "Invalid image",
+                            "status": 422,
+                            "detail": "The image is cut short or damaged. Open it with another program, and save it "
+                            "again.",
+                        }
+                    },
+                ],
+            }
+        }
+    )
+
+    results: Annotated[
+        list[ImageScores | ImageProblem], Field(description="One for each field `file`, in the order of the form.")
+    ]
 
 
 class Probe(_Body):

@@ -8,6 +8,7 @@ from typing import cast
 from starlette.requests import Request
 
 from service.api.access import ApiKeys
+from service.api.batch_upload import BatchLimits
 from service.api.metrics import Metrics
 from service.api.replica import Readiness
 from service.api.telemetry import Recorder
@@ -31,6 +32,7 @@ class Service:
     recorder: Recorder
     api_keys: ApiKeys | None
     upload_limits: UploadLimits
+    batch_limits: BatchLimits
     request_timeout_s: float
 
     async def drain(self, delay_s: float, timeout_s: float) -> int:

@@ -45,10 +45,10 @@ class Recorder:
             duration_s: From the request's head to the end of the answer, in seconds.
         """
         self.metrics.observe_request(method if method in _METHODS else "other", route, status, duration_s)
-        if record.problem:
-            self.metrics.problems.labels(record.problem).inc()
-        if record.classified and record.best and status == 200:
-            self.metrics.observe_prediction(record.best, record.classified.timings)
+        for problem in record.problems:
+            self.metrics.problems.labels(problem).inc()
+        for prediction in record.predictions if status == 200 else ():
+            self.metrics.observe_prediction(prediction.best, prediction.classified.timings)
         if self._access_log:
             log.info(
                 "request",
@@ -57,7 +57,10 @@ class Recorder:
                 path=path[:_MAX_PATH_LENGTH],
                 status=status,
                 duration_ms=round(duration_s * 1000, 2),
-                **({"model_version": record.classified.version.version} if record.classified else {}),
+                **({"model_version": record.predictions[0].classified.version.version} if record.predictions else {}),
+                **(
+                    {} if record.num_images is None else {"images": record.num_images, "problems": len(record.problems)}
+                ),
                 **{f"{stage}_ms": duration for stage, duration in record.durations_ms.items()},
             )
 

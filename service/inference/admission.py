@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from service.errors import Draining, QueueFull
 from service.inference.usage import Alone, Shared, num_waiting
@@ -157,6 +157,12 @@ class Admission:
         for task in self._tasks:
             task.cancel()
 
+    def half_of_images(self) -> int:
+        """Return how many images one batch may hold here at this moment. It is at least 1."""
+        if self._clock() - self._full_at > _OVER_AFTER_S:
+            self._own.max_waiting = self.max_queue_size
+        return max(1, self.max_waiting // 2)
+
     def _no_longer_expect(self) -> None:
         self._num_expected -= 1
 
@@ -167,6 +173,10 @@ class Admission:
         if num_held > self.max_queue_bytes:
             self._own.num_bytes -= num_bytes
             raise QueueFull(f"{num_held - num_bytes} bytes of images already wait, {_FULL}")
+
+    def remove_bytes(self, num_bytes: int) -> None:
+        """Count bytes no more that are let go."""
+        self._own.num_bytes -= num_bytes
 
     def _num_waiting_everywhere(self) -> int:
         return self.num_waiting + sum(map(num_waiting, self.shared.others))
@@ -219,6 +229,59 @@ class Ticket:
         self._admission.add_bytes(num_bytes)
         self.num_bytes += num_bytes
 
+    def remove_bytes(self, num_bytes: int) -> None:
+        """Count bytes no more that are let go before the request ends."""
+        self._admission.remove_bytes(num_bytes)
+        self.num_bytes -= num_bytes
+
     def image(self) -> AbstractContextManager[None]:
         """Take a place for one image of the request. Raises `QueueFull` where there is none."""
         return self._admission.image()
+
+    def share(self) -> "Share":
+        """Return the half of the queue that the request may hold as a batch."""
+        return Share(self, self._admission)
+
+
+class Share:
+    """Half of the queue's images and bytes, for one batch. The batch waits where a lone image would be refused.
+
+    Other requests may take what is left of the queue. Then the batch is refused, too.
+    """
+
+    def __init__(self, ticket: Ticket, admission: Admission) -> None:
+        self._ticket = ticket
+        self._admission = admission
+        self._max_bytes = admission.max_queue_bytes // 2
+        self._num_images = 0
+        self._is_freed = asyncio.Event()
+
+    async def wait_for_bytes(self, wanted: int) -> int:
+        """Wait until the batch may keep more bytes, and return how many of those wanted. They are at least 1.
+
+        An image that is larger than the half has the queue's bytes to itself, so one image always fits.
+        """
+        while (room := self._max_bytes - self._ticket.num_bytes) <= 0 and self._num_images:
+            await self._wait()
+        if room <= 0:
+            room = self._admission.max_queue_bytes - self._ticket.num_bytes
+        return max(1, min(wanted, room))
+
+    async def wait_for_image(self) -> None:
+        """Wait until the batch may hold one image more."""
+        while self._num_images >= self._admission.half_of_images():
+            await self._wait()
+
+    def hold(self, num_bytes: int, until: "asyncio.Task[Any]") -> None:
+        """Hold an image and its bytes, which the ticket counts, until a task is done."""
+        self._num_images += 1
+        until.add_done_callback(lambda _: self._let_go(num_bytes))
+
+    def _let_go(self, num_bytes: int) -> None:
+        self._num_images -= 1
+        self._ticket.remove_bytes(num_bytes)
+        self._is_freed.set()
+
+    async def _wait(self) -> None:
+        self._is_freed.clear()
+        await self._is_freed.wait()

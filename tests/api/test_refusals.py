@@ -63,6 +63,14 @@ async def test_a_prediction_without_room_counts_once(service: Running, full: Exi
     assert 'flowers_problems_total{type="overloaded"} 1.0' in lines
 
 
+async def test_a_batch_without_room_counts_under_its_path(service: Running, full: ExitStack) -> None:
+    with full:
+        answer = Refusals(service.service).admit("POST", b"/predict/batch", [])
+    assert answer is not None
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert 'flowers_requests_total{method="POST",route="/predict/batch",status="429"} 1.0' in await lines_of(service)
+
+
 @pytest.mark.parametrize(
     ("method", "target", "fields"),
     [

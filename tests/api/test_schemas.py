@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter
 
-from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
+from service.api.schemas import BatchBody, LabelProbability, ModelVersion, PredictionBody
 from service.ranking import Reason
 
 
@@ -36,7 +36,8 @@ def test_the_document_has_the_reasons_and_no_null() -> None:
     assert "reason" not in schema["required"]
 
 
-def test_the_example_fits_its_schema() -> None:
-    adapter = TypeAdapter(PredictionBody)
+@pytest.mark.parametrize("body", [PredictionBody, BatchBody])
+def test_the_example_fits_its_schema(body: type[PredictionBody | BatchBody]) -> None:
+    adapter = TypeAdapter(body)
     example = adapter.json_schema()["example"]
     assert adapter.dump_python(adapter.validate_python(example)) == example

@@ -259,3 +259,48 @@ async def test_expected_images_count_until_the_next_turn() -> None:
     with admission.image(), admission.image():  # they come, and do not count twice
         await asyncio.sleep(0)
     admission.expect()
+
+
+def test_a_batch_may_hold_half_of_the_moment() -> None:
+    admission, clock = crowded(128)
+    assert admission.half_of_images() == 64
+    flood(admission, clock, duration_s=5)
+    assert (admission.max_waiting, admission.half_of_images()) == (4, 2)
+    clock.now += 2.1
+    assert admission.half_of_images() == 64  # two seconds after the last refusal
+    assert crowded(1)[0].half_of_images() == 1
+
+
+async def test_a_share_waits_for_images_that_it_holds() -> None:
+    admission = Admission(max_queue_size=4, max_queue_bytes=100, min_queue_size=lambda: 1)
+    may_end = [asyncio.Event(), asyncio.Event()]
+    with admission.request() as ticket:
+        share = ticket.share()
+        for event in may_end:
+            await share.wait_for_image()
+            share.hold(0, asyncio.create_task(event.wait()))
+        waiting = asyncio.create_task(share.wait_for_image())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        may_end[1].set()
+        await waiting
+
+
+async def test_a_share_waits_for_bytes_that_it_holds() -> None:
+    admission = Admission(max_queue_size=9, max_queue_bytes=100, min_queue_size=lambda: 1)
+    may_end = asyncio.Event()
+    with admission.request() as ticket:
+        share = ticket.share()
+        assert await share.wait_for_bytes(200) == 50
+        ticket.add_bytes(60)
+        assert await share.wait_for_bytes(200) == 40  # it holds no image: all of the queue is free for one
+        share.hold(60, asyncio.create_task(may_end.wait()))
+        waiting = asyncio.create_task(share.wait_for_bytes(1))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        may_end.set()
+        assert await waiting == 1
+        assert ticket.num_bytes == admission.num_bytes == 0
+        assert await share.wait_for_bytes(200) == 50

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from service import errors
 from service.api.parameters import join_top_k, read_parameters
-from service.api.record import RequestRecord, record_of
+from service.api.record import Prediction, RequestRecord, record_of
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.service import service_of
 from service.api.upload import read_image
@@ -46,13 +46,21 @@ async def predict(request: Request) -> Response:
         work = service.predictor.classify(upload.image, ticket, deadline)
         del upload  # the predictor lets go of it as soon as it is decoded
         classified = await unless_hung_up(request, work)
+    ranking = rank_row(classified, top_k)
+    record.predictions.append(Prediction(classified, ranking.scores[0]))
+    return _answer(record, classified, ranking)
+
+
+def rank_row(classified: Classified, top_k: int | None) -> Ranking:
+    """Rank the row of one image by the names and the rule of the version that computed it.
+
+    Raises `InvalidParameter` if the version has fewer classes than `top_k`.
+    """
     version = classified.version
-    ranking = rank(
+    return rank(
         classified.probabilities, version.metadata.class_names, top_k, version.confident_rule,
         energy=classified.energy, distance=classified.distance,
     )  # fmt: skip
-    record.classified, record.best = classified, ranking.scores[0]
-    return _answer(record, classified, ranking)
 
 
 async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
@@ -94,8 +102,7 @@ def _answer(record: RequestRecord, classified: Classified, ranking: Ranking) -> 
         reason=ranking.reason,
         predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
     )
-    timing = ", ".join(f"{stage};dur={duration}" for stage, duration in record.durations_ms.items())
-    return Response(_to_json(body), media_type="application/json", headers={"Server-Timing": timing})
+    return Response(_to_json(body), media_type="application/json", headers=record.server_timing())
 
 
 routes = [Route(PATH, predict, methods=["POST"])]
