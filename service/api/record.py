@@ -32,12 +32,14 @@ class RequestRecord:
         problems: Names of the problems that were answered. A batch may have one in each place.
         predictions: One for each image that was answered.
         num_images: Images of a batch. None means that the request is no batch.
+        has_plain_errors: Whether a problem is answered in the form of other clients' protocols.
     """
 
     request_id: str
     problems: list[str] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     num_images: int | None = None
+    has_plain_errors: bool = False
 
     @property
     def durations_ms(self) -> dict[str, float]:

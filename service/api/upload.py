@@ -18,7 +18,7 @@ FORM = "multipart/form-data"
 _URL_ENCODED = "application/x-www-form-urlencoded"  # of a web form, and of anything that curl sends by --data-binary
 _BINARY = (  # a file of unknown kind
     *("application/octet-stream", "application/x-octet-stream", "application/binary", "application/x-binary"),
-    *("binary/octet-stream", "image", "*/*", "", _URL_ENCODED),
+    *("binary/octet-stream", "image", "application/x-image", "*/*", "", _URL_ENCODED),
 )
 _NUM_JUDGED_BYTES = 512  # an image has bytes among them that no URL-encoded form has
 MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024
