@@ -106,7 +106,7 @@ def create_app(
     )
     api_keys = read_keys(settings.api_keys, settings.api_keys_file)
     upload_limits = UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner)
-    protocols = _choose_protocols(settings, upload_limits, admission.max_queue_bytes)
+    protocols = _choose_protocols(settings, upload_limits)
     app.state.service = Service(
         health=live_model.health,
         readiness=readiness,
@@ -131,7 +131,7 @@ def create_app(
     return app
 
 
-def _choose_protocols(settings: ServeSettings, limits: UploadLimits, max_queue_bytes: int) -> Protocols:
+def _choose_protocols(settings: ServeSettings, limits: UploadLimits) -> Protocols:
     """Return the protocols that the settings switch on."""
     switches = [(settings.hugging_face, hugging_face.PROTOCOL), (settings.sagemaker, sagemaker.PROTOCOL)]
     chosen = [protocol for is_on, protocol in switches if is_on]
@@ -139,7 +139,7 @@ def _choose_protocols(settings: ServeSettings, limits: UploadLimits, max_queue_b
         handlers = vertex.Vertex(
             limits,
             max_images=min(settings.max_batch_size, settings.max_queue_size),
-            max_bytes=min(settings.max_batch_bytes, max_queue_bytes),
+            max_bytes=settings.max_batch_bytes,
             model_id=settings.vertex_deployed_model_id,
         )
         taken = [route for protocol in chosen for route in protocol.routes] + predict.routes + batch.routes

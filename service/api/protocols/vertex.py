@@ -67,7 +67,7 @@ class Vertex:
             kind, _ = read_media_type(request)
             if kind != MEDIA_TYPE:
                 return await read_asked(request, ticket)
-            return await read_json(request, ticket, self.limits, translate, max_body_bytes(self.max_bytes))
+            return await read_json(request, ticket, self.limits, translate, self._limit_body(request))
 
         ranked = await classify_request(request, read)
         return self._answer(record, ranked) if has_instances else answer_one(record, ranked[0])
@@ -76,7 +76,11 @@ class Vertex:
         kind, _ = read_media_type(request)
         if kind != MEDIA_TYPE:
             raise UnsupportedMediaType(f"The body is {kind[:80]!r}. Send JSON with Content-Type {MEDIA_TYPE}.")
-        return await read_json(request, ticket, self.limits, self._translate, max_body_bytes(self.max_bytes))
+        return await read_json(request, ticket, self.limits, self._translate, self._limit_body(request))
+
+    def _limit_body(self, request: Request) -> int:
+        """Return the limit of a body. The queue must hold it."""
+        return min(max_body_bytes(self.max_bytes), service_of(request).admission.max_queue_bytes)
 
     def _translate(self, document: JsonValue) -> Asked:
         fields = take_object(document, "the body", (_INSTANCES, _PARAMETERS))
