@@ -22,6 +22,7 @@ from service.api.record import RequestRecord, record_of
 from service.api.routes.health import answer_probe
 from service.api.routes.predict import answer_one, predict, read_asked, take_image
 from service.api.schemas import ImageScores, LabelProbability, VertexBody
+from service.api.service import service_of
 from service.api.upload import UploadLimits, read_media_type
 from service.errors import ImageBytesTooLarge, MissingImage, TooManyImages, UnsupportedMediaType
 from service.inference.admission import Ticket

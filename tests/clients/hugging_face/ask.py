@@ -11,7 +11,8 @@ client = InferenceClient(model=url, token=key or None)
 
 
 def ask(**options):
-    return [{"label": score.label, "score": score.score} for score in client.image_classification(photograph, **options)]
+    scores = client.image_classification(photograph, **options)
+    return [{"label": score.label, "score": score.score} for score in scores]
 
 
 try:
