@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic.fields import FieldInfo
 
 from service.api.app import create_app
-from service.settings import ENVIRONMENT_PREFIX, PROGRAMS, ServeSettings
+from service.setting_sources import ENVIRONMENT_PREFIX
+from service.settings import PROGRAMS, ServeSettings
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- written by docs/generate.py -->", "<!-- end -->"

@@ -8,19 +8,19 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.engines.wish import DeviceWish, EngineName, EngineWish, PrecisionWish
 from service.errors import SettingsError
 from service.imaging.limits import ImageLimits
+from service.platforms import ROUTE
+from service.setting_sources import ENVIRONMENT_PREFIX, PlatformSettings, Settings
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
-ENVIRONMENT_PREFIX = "FLOWERS_"
 _LIMITS = ImageLimits()
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
@@ -39,33 +39,10 @@ DeviceSetting = Annotated[
     DeviceWish, Field(description="Device. auto takes a GPU if there is one. gpu fails without one.")
 ]
 ModelStore = Annotated[Path, Field(description="Folder with one folder per model.")]
-_KEYS = ("api_keys", "api_keys_file")
-
-
-class _Environment(EnvSettingsSource):
-    """The environment without empty variables. Empty keys are kept, as they must not open the service."""
-
-    def __init__(self, settings: type[BaseSettings]) -> None:
-        super().__init__(settings)
-        kept = {f"{ENVIRONMENT_PREFIX}{key}".lower() for key in _KEYS}
-        self.env_vars = {
-            name: value for name, value in self.env_vars.items() if name.lower() in kept or (value or "").strip()
-        }
-
-
-class _Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
-
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the flags, then the environment."""
-        return init_settings, _Environment(settings_cls)
 
 
 @Parameter(name="*")
-class StoreSettings(_Settings):
+class StoreSettings(Settings):
     """`flowers models`: the store and the model."""
 
     model_store: ModelStore = Path("model_store")
@@ -108,7 +85,7 @@ class EngineSettings(StoreSettings):
 
 
 @Parameter(name="*")
-class ClientSettings(_Settings):
+class ClientSettings(Settings):
     """`flowers predict --url`: the access to a service."""
 
     api_key: SecretStr | None = Field(
@@ -117,7 +94,7 @@ class ClientSettings(_Settings):
 
 
 @Parameter(name="*")
-class ServeSettings(EngineSettings):
+class ServeSettings(PlatformSettings, EngineSettings):
     """`flowers serve`: the address, the queue, the timeouts, the access."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 means all, `::` those of IPv6, too.")
@@ -178,6 +155,19 @@ class ServeSettings(EngineSettings):
         "", description="Origins of web pages that may send requests from a browser, separated by commas. * means any."
     )
 
+    hugging_face: bool = Field(True, description="Answer Hugging Face's InferenceClient at /hugging-face.")
+    sagemaker: bool = Field(True, description="Answer SageMaker at /ping and /invocations.")
+    vertex: bool = Field(True, description="Answer Vertex AI at its two routes.")
+    vertex_health_route: str = Field(
+        "", pattern=f"^({ROUTE})?$", description="Path of Vertex AI's health checks. AIP_HEALTH_ROUTE is read, too."
+    )
+    vertex_predict_route: str = Field(
+        "", pattern=f"^({ROUTE})?$", description="Path of Vertex AI's predictions. AIP_PREDICT_ROUTE is read, too."
+    )
+    vertex_deployed_model_id: str = Field(
+        "", description="Id in answers to Vertex AI. AIP_DEPLOYED_MODEL_ID is read, too. Without one there is no id."
+    )
+
     @field_validator("host")
     @classmethod
     def _is_written_without_brackets(cls, host: str) -> str:
@@ -196,7 +186,7 @@ class ServeSettings(EngineSettings):
 
 
 @Parameter(name="*")
-class TrainSettings(_Settings):
+class TrainSettings(Settings):
     """`flowers train`: the data, the recipe, the device."""
 
     model_store: ModelStore = Path("model_store")
@@ -243,7 +233,7 @@ def check_keys_variable(settings: ServeSettings) -> None:
         )
 
 
-PROGRAMS: tuple[type[_Settings], ...] = (StoreSettings, EngineSettings, ClientSettings, ServeSettings, TrainSettings)
+PROGRAMS: tuple[type[Settings], ...] = (StoreSettings, EngineSettings, ClientSettings, ServeSettings, TrainSettings)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

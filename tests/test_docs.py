@@ -12,7 +12,8 @@ from conftest import REPOSITORY
 
 from service.api.problems import PROBLEMS
 from service.cli.main import VERBS
-from service.settings import ENVIRONMENT_PREFIX, PROGRAMS
+from service.setting_sources import ENVIRONMENT_PREFIX
+from service.settings import PROGRAMS
 
 DOCS = REPOSITORY / "docs"
 DOCUMENTS = sorted([REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *DOCS.rglob("*.md")])

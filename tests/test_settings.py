@@ -1,7 +1,6 @@
 import pytest
 from pydantic import ValidationError
 
-from service.api.access import read_keys
 from service.errors import InvalidParameter, SettingsError
 from service.settings import (
     PROGRAMS,
@@ -49,27 +48,6 @@ def test_a_value_out_of_bounds_names_flag_and_variable() -> None:
     assert sentence.startswith("--max-batch-size (FLOWERS_MAX_BATCH_SIZE) is ")
     assert "greater than or equal to 1" in sentence
     assert "\n" not in sentence
-
-
-@pytest.mark.parametrize("value", ["", " "])
-def test_a_variable_set_to_nothing_is_unset(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for program in PROGRAMS:
-        unset = program()
-        for name in program.model_fields:
-            if not name.startswith("api_keys"):
-                monkeypatch.setenv(f"FLOWERS_{name.upper()}", value)
-        assert program() == unset
-    monkeypatch.setenv("flowers_port", value)
-    assert ServeSettings().port == 8000
-
-
-@pytest.mark.parametrize("name", ["FLOWERS_API_KEYS", "FLOWERS_API_KEYS_FILE", "flowers_api_keys"])
-def test_keys_set_to_nothing_are_not_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "")
-    settings = ServeSettings()
-    assert getattr(settings, name.lower().removeprefix("flowers_")) is not None
-    with pytest.raises(SettingsError):
-        read_keys(settings.api_keys, settings.api_keys_file)
 
 
 def test_the_variable_of_clients_does_not_open_a_service(monkeypatch: pytest.MonkeyPatch) -> None:

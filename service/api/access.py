@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import error_response
+from service.api.protocols.protocol import Protocols
 from service.errors import SettingsError, Unauthorized
 
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
@@ -63,31 +64,35 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> ApiKeys | None:
     return ApiKeys(frozenset(map(_digest, keys))) if keys else None
 
 
-def document_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
-    """Document the header of the key for every path but `open_paths`."""
+def document_keys(document: dict[str, Any], open_paths: frozenset[str], protocols: Protocols) -> None:
+    """Document the header of the key for every path but `open_paths` and the probes of `protocols`."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     for path, operations in document["paths"].items():
-        for operation in operations.values():
-            operation["security"] = [] if is_open(path, open_paths) else [{"bearer": []}, {"header": []}]
+        for method, operation in operations.items():
+            is_free = is_open(path, open_paths) or protocols.is_probe(method.upper(), path)
+            operation["security"] = [] if is_free else [{"bearer": []}, {"header": []}]
 
 
 class Guard:
     """ASGI layer that refuses requests without a key. It does not read bodies.
 
-    `open_paths` need no key, and neither do the paths below them, except below a probe or the root.
+    `open_paths` need no key, and neither do the paths below them, except below a probe or the root. Probes of
+    `protocols` are open, too.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, open_paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, open_paths: frozenset[str], protocols: Protocols) -> None:
         self._app = app
+        self._protocols = protocols
         self._keys = keys
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
         is_guarded = scope["type"] == "http" and not is_open(scope["path"], self._open_paths)
+        is_guarded = is_guarded and not self._protocols.is_probe(scope["method"], scope["path"])
         if is_guarded and not self._keys.are_in(Headers(scope=scope)):
             detail = "This service wants an API key. Send it as Authorization: Bearer <key>, or as X-API-Key: <key>."
             response = error_response(scope, Unauthorized(detail), {"WWW-Authenticate": 'Bearer realm="flowers"'})

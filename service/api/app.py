@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from service import __version__, errors
 from service.api import problems
@@ -14,6 +15,8 @@ from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.batch_upload import BatchLimits
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
+from service.api.protocols import hugging_face, sagemaker, vertex
+from service.api.protocols.protocol import Protocols
 from service.api.replica import Readiness, Replica
 from service.api.routes import batch, docs, explain, health, models, page, predict
 from service.api.service import Service
@@ -109,6 +112,7 @@ def create_app(
     )
     api_keys = read_keys(settings.api_keys, settings.api_keys_file)
     upload_limits = UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner)
+    protocols = _choose_protocols(settings, upload_limits)
     app.state.service = Service(
         health=live_model.health,
         readiness=readiness,
@@ -119,27 +123,49 @@ def create_app(
         recorder=recorder,
         api_keys=api_keys,
         upload_limits=upload_limits,
+        protocols=protocols,
         batch_limits=BatchLimits(upload_limits, settings.max_batch_images, settings.max_batch_bytes),
         request_timeout_s=settings.request_timeout_s,
         explainer=explainer if settings.explanations else None,
         explain_timeout_s=settings.explain_timeout_s,
     )
-    app.router.routes.extend(
-        [*predict.routes, *batch.routes]
-    )  # first, since a router that is included is searched twice
+    # First, since a router that is included is searched twice. A protocol may share the path of another route.
+    app.router.routes.extend([*protocols.routes, *predict.routes, *batch.routes])
     if settings.explanations:
         app.router.routes.extend(explain.routes)
     for room in (models, health, docs):
         app.include_router(room.router)
     app.include_router(page.router)
     problems.add_handlers(app)
-    describe(app, live_model.model, _guard(app, settings, api_keys))
+    describe(app, live_model.model, _guard(app, settings, api_keys, protocols), protocols)
     app.add_middleware(page.PrefixRedirect)  # outside of the keys: a redirect tells nothing
-    app.add_middleware(Telemetry, recorder=recorder)  # added last: outermost
+    app.add_middleware(Telemetry, recorder=recorder, protocols=protocols)  # added last: outermost
     return app
 
 
-def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> frozenset[str] | None:
+def _choose_protocols(settings: ServeSettings, limits: UploadLimits) -> Protocols:
+    """Return the protocols that the settings switch on."""
+    switches = [(settings.hugging_face, hugging_face.PROTOCOL), (settings.sagemaker, sagemaker.PROTOCOL)]
+    chosen = [protocol for is_on, protocol in switches if is_on]
+    if settings.vertex:
+        handlers = vertex.Vertex(
+            limits,
+            max_images=min(settings.max_batch_size, settings.max_queue_size),
+            max_bytes=settings.max_batch_bytes,
+            model_id=settings.vertex_deployed_model_id,
+        )
+        taken = [route for protocol in chosen for route in protocol.routes]
+        taken += [*predict.routes, *batch.routes, *explain.routes]
+        routers = [room.router for room in (models, health, docs, page)]
+        taken += [route for router in routers for route in router.routes if isinstance(route, Route)]
+        routes = settings.vertex_health_route, settings.vertex_predict_route
+        chosen.insert(0, vertex.make_protocol(handlers, *routes, taken))  # it may share a path
+    return Protocols(chosen)
+
+
+def _guard(
+    app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None, protocols: Protocols
+) -> frozenset[str] | None:
     """Add the layers for keys and for web pages of other origins, where they are configured.
 
     Returns:
@@ -150,7 +176,7 @@ def _guard(app: FastAPI, settings: ServeSettings, api_keys: ApiKeys | None) -> f
         metrics = {"/metrics"} if settings.open_metrics else set()
         documents = {"/docs", "/openapi.json", "/problems"} if settings.open_docs else set()
         open_paths = PROBES | page.OPEN_PATHS | metrics | documents
-        app.add_middleware(Guard, keys=api_keys, open_paths=open_paths)
+        app.add_middleware(Guard, keys=api_keys, open_paths=open_paths, protocols=protocols)
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
             CORSMiddleware,

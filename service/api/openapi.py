@@ -11,6 +11,8 @@ from service.api import problems
 from service.api.access import document_keys
 from service.api.multipart import FIELD
 from service.api.parameters import TOP_K, TimeoutMs, TopK
+from service.api.protocols.documents import IMAGE_DOCUMENT, document_protocols
+from service.api.protocols.protocol import Protocols
 from service.api.routes import batch, explain
 from service.api.routes.predict import PATH
 from service.api.schemas import BatchBody, ExplanationBody, PredictionBody
@@ -39,6 +41,7 @@ _BODY: dict[str, Any] = {
         "multipart/form-data": {"schema": {"type": "object", "required": [FIELD], "properties": _FIELDS}},
         "image/*": _BINARY,
         "application/octet-stream": _BINARY,
+        "application/json": {"schema": IMAGE_DOCUMENT},
     },
 }
 _BATCH = {
@@ -76,13 +79,14 @@ _HEAT_MAP = {"schema": {"type": "string", "contentMediaType": "image/png"}}
 _documented_explanation = APIRouter(tags=["predict"])
 
 
-def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> None:
+def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None, protocols: Protocols) -> None:
     """Make `app.openapi` describe a service of one model.
 
     Args:
         app: Its routes are there when its document is asked for.
         model: Name of the model that is served.
         open_paths: Paths that want no API key. None means that no path wants one.
+        protocols: Those that are switched on.
     """
     app.title = f"{model} - image classification"
     explains = any(getattr(route, "path", "") == explain.PATH for route in app.routes)
@@ -99,8 +103,9 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
         )
         for body in (PredictionBody, BatchBody, *([ExplanationBody] if explanation.routes else [])):
             document["components"]["schemas"][body.__name__]["example"]["model"]["name"] = model
+        document_protocols(document, protocols)
         if open_paths is not None:
-            document_keys(document, open_paths)
+            document_keys(document, open_paths, protocols)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -114,7 +119,7 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None) -> Non
     openapi_extra={"requestBody": _BODY},
 )
 def predict(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader = None) -> None:
-    """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`).
+    """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`), or in JSON.
 
     `top_k` may be a field of the form. It must not contradict the one of the query.
 

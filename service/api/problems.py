@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from service import errors
@@ -131,10 +131,17 @@ def find(kind: type[Exception]) -> Problem:
     return next((_BY_KIND[ancestor] for ancestor in kind.__mro__ if ancestor in _BY_KIND), INTERNAL_ERROR)
 
 
-def problem_response(request_id: str, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Return the answer of one problem. `detail` is about this occurrence."""
+def problem_response(
+    request_id: str, problem: Problem, detail: str, headers: dict[str, str] | None = None, *, is_plain: bool = False
+) -> Response:
+    """Return the answer of one problem. `detail` is about this occurrence.
+
+    A plain answer is `{"error": <detail>}`, as clients of other protocols read it.
+    """
     if problem.retry_after_s is not None:
         headers = {"Retry-After": str(problem.retry_after_s), **(headers or {})}
+    if is_plain:
+        return JSONResponse({"error": detail}, problem.status, headers)
     return Response(problem.write(request_id, detail).model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
@@ -190,7 +197,7 @@ def _document(problems: list[Problem]) -> dict[str, Any]:
 def _respond(scope: Scope, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:
     record = record_of(scope)
     record.problems = [problem.name]
-    return problem_response(record.request_id, problem, detail, headers)
+    return problem_response(record.request_id, problem, detail, headers, is_plain=record.has_plain_errors)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

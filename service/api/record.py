@@ -33,6 +33,7 @@ class RequestRecord:
         predictions: One for each image that was answered.
         explained: The row of an explained image. An explanation counts as no prediction.
         num_images: Images of a batch. None means that the request is no batch.
+        has_plain_errors: Whether a problem is answered in the form of other clients' protocols.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class RequestRecord:
     predictions: list[Prediction] = field(default_factory=list)
     explained: Classified | None = None
     num_images: int | None = None
+    has_plain_errors: bool = False
 
     @property
     def rows(self) -> list[Classified]:

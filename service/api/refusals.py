@@ -51,7 +51,8 @@ class Refusals:
         An admitted prediction is expected in the event loop's next turn. The app refuses special requests: those of a
         browser from another origin, and those without a key.
         """
-        path = _PATHS.get(target.partition(b"?")[0])
+        raw_path = target.partition(b"?")[0]
+        path = _PATHS.get(raw_path) or self._find_protocol(raw_path)
         if method != "POST" or path is None or any(name == b"origin" for name, _ in fields):
             return None
         try:
@@ -62,11 +63,16 @@ class Refusals:
                 return self._turn_away(path, error, fields)
         return None
 
+    def _find_protocol(self, raw_path: bytes) -> str | None:
+        path = raw_path.decode("latin-1")
+        return self._service.protocols.find_prediction(path.removesuffix("/"))
+
     def _turn_away(self, path: str, error: errors.QueueFull, fields: Fields) -> bytes:
         started_at = time.perf_counter()
         problem = problems.find(type(error))
         record = RequestRecord(take_request_id(fields), [problem.name])
-        answer = _make_answer(problem, str(error), record.request_id)
+        is_plain = self._service.protocols.has_path(path)
+        answer = _make_answer(problem, str(error), record.request_id, is_plain=is_plain)
         duration_s = time.perf_counter() - started_at
         self._service.recorder.record(
             record, method="POST", path=path, route=path, status=problem.status, duration_s=duration_s
@@ -74,17 +80,17 @@ class Refusals:
         return answer
 
 
-def _make_answer(problem: problems.Problem, detail: str, request_id: str) -> bytes:
-    head, body = _prepare(problem, detail)
+def _make_answer(problem: problems.Problem, detail: str, request_id: str, *, is_plain: bool = False) -> bytes:
+    head, body = _prepare(problem, detail, is_plain)
     body = body.replace(_ID, encode_basestring_ascii(request_id).encode(), 1)
     own = b"X-Request-ID: %b\r\nContent-Length: %d\r\n\r\n" % (request_id.encode(), len(body))
     return head + own + body
 
 
 @lru_cache(maxsize=256)  # nearly all are of one kind, and differ in the number of waiting images
-def _prepare(problem: problems.Problem, detail: str) -> tuple[bytes, bytes]:
-    """Return status line and headers, and the body with `_ID` in it."""
-    response = problems.problem_response("\0", problem, detail)
+def _prepare(problem: problems.Problem, detail: str, is_plain: bool) -> tuple[bytes, bytes]:
+    """Return status line and headers, and the body with `_ID` in it. A plain body has no id."""
+    response = problems.problem_response("\0", problem, detail, is_plain=is_plain)
     headers = [*SECURITY_HEADERS, *response.raw_headers]
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"content-length"]
     status_line = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()

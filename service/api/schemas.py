@@ -139,6 +139,29 @@ class ImageScores(_Scores):
 
 
 @dataclass(frozen=True)
+class VertexBody:
+    """The answer to Vertex AI."""
+
+    predictions: Annotated[list[ImageScores], Field(description="One for each instance, in order.")]
+    deployedModelId: Annotated[  # noqa: N815 - the protocol's own name
+        str | SkipJsonSchema[None],
+        Field(
+            description="Present only where the platform has given an id.",
+            exclude_if=lambda model_id: model_id is None,
+            json_schema_extra=lambda schema: schema.pop("default", None),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One class and its probability, in the words of Hugging Face."""
+
+    label: str
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
 class ImageProblem:
     """The refusal of one image of a batch."""
 

@@ -9,7 +9,9 @@ from starlette.requests import Request
 
 from service.api.access import ApiKeys
 from service.api.batch_upload import BatchLimits
+from service.api.json_bodies import max_body_bytes
 from service.api.metrics import Metrics
+from service.api.protocols.protocol import Protocols
 from service.api.replica import Readiness
 from service.api.telemetry import Recorder
 from service.api.upload import UploadLimits
@@ -36,10 +38,16 @@ class Service:
     recorder: Recorder
     api_keys: ApiKeys | None
     upload_limits: UploadLimits
+    protocols: Protocols
     batch_limits: BatchLimits
     request_timeout_s: float
     explainer: Explainer | None
     explain_timeout_s: float
+
+    @property
+    def max_json_bytes(self) -> int:
+        """Limit of a JSON body with one image. The queue must hold it."""
+        return min(max_body_bytes(self.upload_limits.max_image_bytes), self.admission.max_queue_bytes)
 
     async def drain(self, delay_s: float, timeout_s: float) -> int:
         """Turn unready at once, take requests for `delay_s` seconds more, then answer the accepted ones.

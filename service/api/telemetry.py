@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.metrics import Metrics
 from service.api.problems import error_response
+from service.api.protocols.protocol import Protocols
 from service.api.record import RequestRecord, take_request_id
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -72,8 +73,9 @@ class Telemetry:
     is the path without it.
     """
 
-    def __init__(self, app: ASGIApp, *, recorder: Recorder) -> None:
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, protocols: Protocols) -> None:
         self._app = app
+        self._protocols = protocols
         self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +90,7 @@ class Telemetry:
         if is_head or (path.endswith("/") and path != "/"):
             scope = {**scope, "method": "GET" if is_head else method, "path": path.removesuffix("/") or "/"}
         record = RequestRecord(take_request_id(scope["headers"]))
+        record.has_plain_errors = self._protocols.has_path(scope["path"])
         scope.setdefault("state", {})["record"] = record
         status = 0
 
@@ -127,5 +130,6 @@ def _find_template(scope: Scope) -> str:
     """Return the path of the route that took the request. FastAPI's routes name themselves, Starlette's do not."""
     route, endpoint = scope.get("route"), scope.get("endpoint")
     if route is None and endpoint is not None:
-        route = next(route for route in scope["app"].routes if getattr(route, "endpoint", None) is endpoint)
+        routes = [route for route in scope["app"].routes if getattr(route, "endpoint", None) is endpoint]
+        route = next((route for route in routes if route.path == scope["path"]), routes[0])
     return getattr(route, "path", "unmatched")

@@ -18,7 +18,7 @@ FORM = "multipart/form-data"
 _URL_ENCODED = "application/x-www-form-urlencoded"  # of a web form, and of anything that curl sends by --data-binary
 _BINARY = (  # a file of unknown kind
     *("application/octet-stream", "application/x-octet-stream", "application/binary", "application/x-binary"),
-    *("binary/octet-stream", "image", "*/*", "", _URL_ENCODED),
+    *("binary/octet-stream", "image", "application/x-image", "*/*", "", _URL_ENCODED),
 )
 _NUM_JUDGED_BYTES = 512  # an image has bytes among them that no URL-encoded form has
 MAX_MULTIPART_OVERHEAD_BYTES = 64 * 1024
@@ -87,25 +87,42 @@ async def read_image(request: Request, ticket: Ticket, limits: UploadLimits) -> 
     if not is_form and kind not in _BINARY and not kind.startswith("image/"):
         raise _unsupported(kind)
     sink = Form(boundary, limits.max_image_bytes) if is_form else Pieces()
-    num_bytes = 0
     try:
-        async with asyncio.timeout(limits.body_timeout_s), aclosing(request.stream()) as chunks:
-            async for chunk in chunks:
-                num_bytes += len(chunk)
-                if num_bytes > max_bytes:
-                    raise too_large()
-                ticket.add_bytes(len(chunk))
-                sink.write(chunk)
-                if chunk:
-                    await limits.pause(num_bytes)
-        if not num_bytes:
-            raise _no_body()
-        upload = await limits.join(sink, num_bytes)
+        async with asyncio.timeout(limits.body_timeout_s):
+            num_bytes = await read_into(sink, request, ticket, limits, max_bytes, too_large)
+            upload = await limits.join(sink, num_bytes)
     except TimeoutError:
         raise limits.too_slow() from None
     if kind == _URL_ENCODED and all(0x20 < byte < 0x7F for byte in upload.image[:_NUM_JUDGED_BYTES]):
         raise _unsupported(kind)  # printable ASCII, as no image is
     return upload
+
+
+async def read_into(
+    sink: Form | Pieces,
+    request: Request,
+    ticket: Ticket,
+    limits: UploadLimits,
+    max_bytes: int,
+    too_large: Callable[[], errors.ImageBytesTooLarge],
+) -> int:
+    """Write a body into `sink` piece by piece, and return its size in bytes. The ticket counts each piece before.
+
+    Raises `MissingImage` for an empty body, what `too_large` makes for one above `max_bytes`, and `QueueFull`.
+    """
+    num_bytes = 0
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            num_bytes += len(chunk)
+            if num_bytes > max_bytes:
+                raise too_large()
+            ticket.add_bytes(len(chunk))
+            sink.write(chunk)
+            if chunk:
+                await limits.pause(num_bytes)
+    if not num_bytes:
+        raise _no_body()
+    return num_bytes
 
 
 def read_media_type(request: Request) -> tuple[str, bytes]:

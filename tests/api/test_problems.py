@@ -57,7 +57,7 @@ REFUSED = [
     ("too-many-images", 413, form(PHOTO, PHOTO)),
     ("unsupported-image-format", 415, raw(b"%PDF-1.7 and so on")),
     ("unsupported-media-type", 415, raw(b"photo=a.jpg", "application/x-www-form-urlencoded")),
-    ("unsupported-media-type", 415, raw(b"{}", "application/json")),
+    ("unsupported-media-type", 415, raw(b"{}", "application/xml")),
     ("unsupported-encoding", 415, raw(PHOTO, **{"Content-Encoding": "gzip"})),
     ("invalid-image", 422, raw(PHOTO[:2000])),
     ("invalid-parameter", 422, {**raw(PHOTO), "params": {"top_k": 0}}),

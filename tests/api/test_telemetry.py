@@ -19,6 +19,7 @@ from support.versions import publish_example
 
 from service.api.app import create_app
 from service.api.metrics import Metrics
+from service.api.protocols.protocol import Protocols
 from service.api.telemetry import Recorder, Telemetry
 from service.settings import ServeSettings
 
@@ -82,7 +83,7 @@ async def test_requests_stages_batches_and_problems_are_counted(service: Running
 
 
 async def test_an_unanswered_prediction_is_not_counted(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.routes.predict.rank", Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr("service.api.classification.rank", Mock(side_effect=ZeroDivisionError))
     assert (await service.client.post("/predict", content=PHOTO)).status_code == 500
     metrics = await scrape(service)
     assert metrics[key("flowers_prediction_probability_bucket", le="+Inf")] == 0
@@ -207,5 +208,5 @@ async def test_nothing_follows_half_an_answer() -> None:
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     with pytest.raises(ZeroDivisionError):
-        await Telemetry(app, recorder=Recorder(Metrics(), access_log=False))(scope, Mock(), send)
+        await Telemetry(app, recorder=Recorder(Metrics(), access_log=False), protocols=Protocols())(scope, Mock(), send)
     assert sent == ["http.response.start"]

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.batch_upload import BatchUpload, Part
+from service.api.classification import rank_row, unless_hung_up
 from service.api.parameters import join_top_k, read_parameters
 from service.api.problems import Occurrence, describe
 from service.api.record import Prediction, RequestRecord, record_of
-from service.api.routes.predict import rank_row, unless_hung_up
 from service.api.schemas import BatchBody, ImageProblem, ImageScores, LabelProbability, ModelVersion
 from service.api.service import Service, service_of
 from service.engines.open_version import ServedVersion

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.accept import prefers
+from service.api.classification import read_until, unless_hung_up
 from service.api.parameters import read_explanation_parameters
 from service.api.record import RequestRecord, record_of
-from service.api.routes.predict import receive_image, unless_hung_up
 from service.api.schemas import ExplanationBody, ModelVersion
 from service.api.service import service_of
+from service.api.upload import read_image
 from service.imaging.heat_map import draw_heat_map
 from service.inference.occlusion import Explained
 
@@ -32,7 +33,7 @@ async def explain(request: Request) -> Response:
     gives_up_at = None if parameters.timeout_s is None else clock() + parameters.timeout_s
     with service.admission.request() as ticket:
         service.explainer.check(parameters.label)
-        upload = await receive_image(request, ticket, service.upload_limits, gives_up_at)
+        upload = await read_until(gives_up_at, read_image(request, ticket, service.upload_limits))
         deadline = clock() + service.explain_timeout_s
         if gives_up_at is not None:
             deadline = min(deadline, gives_up_at)

@@ -5,12 +5,12 @@ import asyncio
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from service import errors
 from service.api import problems
 from service.api.schemas import Probe
-from service.api.service import service_of
+from service.api.service import Service, service_of
 
 router = APIRouter(tags=["operation"])
 
@@ -36,12 +36,21 @@ async def readyz(request: Request) -> Probe:
 
     It can turn false again. Then send no work, and do not restart the process.
     """
-    service = service_of(request)
+    _require_ready(service_of(request))
+    return Probe(status="ready")
+
+
+async def answer_probe(request: Request) -> Response:
+    """Answer the probe of a platform as `/readyz` does."""
+    _require_ready(service_of(request))
+    return JSONResponse({"status": "ready"})
+
+
+def _require_ready(service: Service) -> None:
     if service.health.is_draining:
         raise errors.Draining(" ".join(service.health.reasons))
     if reasons := service.readiness.reasons():
         raise errors.NotReady(" ".join(reasons))
-    return Probe(status="ready")
 
 
 @router.get(

@@ -1,108 +1,66 @@
 """`POST /predict`: one image in, its scores out."""
 
-import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from functools import partial
 
 from pydantic import TypeAdapter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service import errors
-from service.api.multipart import Upload
-from service.api.parameters import join_top_k, read_parameters
-from service.api.record import Prediction, RequestRecord, record_of
+from service.api.base64_images import decode_image
+from service.api.classification import Asked, Ranked, classify_request
+from service.api.json_bodies import MEDIA_TYPE, JsonValue, read_json
+from service.api.json_fields import read_top_k, take_object
+from service.api.parameters import TOP_K
+from service.api.record import RequestRecord, record_of
 from service.api.schemas import LabelProbability, ModelVersion, PredictionBody
 from service.api.service import service_of
-from service.api.upload import UploadLimits, read_image
+from service.api.upload import UploadLimits, read_image, read_media_type
+from service.errors import MissingImage
 from service.inference.admission import Ticket
-from service.inference.predictor import Classified
-from service.ranking import Ranking, check_top_k, rank
 
 PATH = "/predict"
-T = TypeVar("T")
+_IMAGE = "image"
 _to_json = TypeAdapter(PredictionBody).dump_json
 
 
 async def predict(request: Request) -> Response:
     """Classify the image that the request carries."""
-    service, record = service_of(request), record_of(request.scope)
-    parameters = read_parameters(request)
-    clock = asyncio.get_running_loop().time
-    gives_up_at = None if parameters.timeout_s is None else clock() + parameters.timeout_s
-    with service.admission.request() as ticket:
-        class_names = service.predictor.require().metadata.class_names
-        check_top_k(parameters.top_k, len(class_names))
-        upload = await receive_image(request, ticket, service.upload_limits, gives_up_at)
-        top_k = join_top_k(parameters.top_k, upload.top_k)
-        check_top_k(top_k, len(class_names))
-        # The server's own limit counts from the end of the upload, which has a limit of its own.
-        deadline = clock() + service.request_timeout_s
-        if gives_up_at is not None:
-            deadline = min(deadline, gives_up_at)
-        work = service.predictor.classify(upload.image, ticket, deadline)
-        del upload  # the predictor lets go of it as soon as it is decoded
-        classified = await unless_hung_up(request, work)
-    ranking = rank_row(classified, top_k)
-    record.predictions.append(Prediction(classified, ranking.scores[0]))
-    return _answer(record, classified, ranking)
+    (ranked,) = await classify_request(request, partial(read_asked, request))
+    return answer_one(record_of(request.scope), ranked)
 
 
-def rank_row(classified: Classified, top_k: int | None) -> Ranking:
-    """Rank the row of one image by the names and the rule of the version that computed it.
+async def read_asked(request: Request, ticket: Ticket) -> Asked:
+    """Read the image and `top_k` of a body of any kind. Errors are those of `read_image` and `read_json`."""
+    service = service_of(request)
+    limits = service.upload_limits
+    kind, _ = read_media_type(request)
+    if kind == MEDIA_TYPE:
+        translate = partial(take_image, limits)
+        return await read_json(request, ticket, limits, translate, service.max_json_bytes)
+    upload = await read_image(request, ticket, limits)
+    return Asked([upload.image], upload.top_k)
 
-    Raises `InvalidParameter` if the version has fewer classes than `top_k`.
+
+def take_image(limits: UploadLimits, document: JsonValue) -> Asked:
+    """Return the image and `top_k` of a document `{"image": "<base64>", "top_k": 3}`.
+
+    Raises `MissingImage` where there is no image. Further errors are those of `take_object` and `decode_image`.
     """
-    version = classified.version
-    return rank(
-        classified.probabilities, version.metadata.class_names, top_k, version.confident_rule,
-        energy=classified.energy, distance=classified.distance,
-    )  # fmt: skip
+    fields = take_object(document, "the body", (_IMAGE, TOP_K))
+    if _IMAGE not in fields:
+        raise MissingImage(f"The JSON has no field {_IMAGE!r}. Send the image file in base64 there.")
+    top_k = read_top_k(fields)
+    return Asked([decode_image(fields[_IMAGE], _IMAGE, limits.max_image_bytes)], top_k)
 
 
-async def receive_image(request: Request, ticket: Ticket, limits: UploadLimits, gives_up_at: float | None) -> Upload:
-    """Read the image of a request, as `read_image`. Raises `DeadlineExceeded` at `gives_up_at`, event loop time."""
-    try:
-        async with asyncio.timeout_at(gives_up_at):
-            return await read_image(request, ticket, limits)
-    except TimeoutError:
-        raise errors.DeadlineExceeded("The deadline passed while the body arrived. Allow more time.") from None
-
-
-async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of `work`. Cancel it when the client hangs up. The body must have been read.
-
-    Raises:
-        ClientDisconnect: The client has hung up.
-    """
-    working = asyncio.current_task()
-    assert working is not None
-    is_gone = False
-
-    async def watch() -> None:
-        nonlocal is_gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        is_gone = True
-        working.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if is_gone and not working.uncancel():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watching.cancel()
-
-
-def _answer(record: RequestRecord, classified: Classified, ranking: Ranking) -> Response:
+def answer_one(record: RequestRecord, ranked: Ranked) -> Response:
+    """Return the answer for one image."""
+    version, ranking = ranked.classified.version, ranked.ranking
     best = ranking.scores[0]
     body = PredictionBody(
         request_id=record.request_id,
-        model=ModelVersion(name=classified.version.model, version=classified.version.version),
+        model=ModelVersion(name=version.model, version=version.version),
         label=best.label,
         probability=best.probability,
         confident=ranking.confident,

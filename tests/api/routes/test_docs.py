@@ -62,6 +62,7 @@ async def test_openapi_is_sound(service: Running) -> None:
         "multipart/form-data",
         "image/*",
         "application/octet-stream",
+        "application/json",
     }
     assert {parameter["name"] for parameter in predict["parameters"]} == {"top_k", "x-request-timeout-ms"}
     assert schemas["PredictionBody"]["example"]["label"] == "roses"

@@ -1,6 +1,7 @@
 """What is said of answers is said by the real engine, on a version that was really trained and exported."""
 
 import asyncio
+import base64
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from starlette.requests import ClientDisconnect, Request
 from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
@@ -20,7 +20,6 @@ from support.fakes import FakeEngine, Loader
 from support.running import Running, running
 from support.versions import publish_example
 
-from service.api.routes.predict import unless_hung_up
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
 from service.inference.predictor import Classified, Timings
@@ -193,6 +192,56 @@ async def test_no_request_fails_while_a_new_version_takes_over(tiny_version: Pat
     assert {version for versions in seen for version in versions} == {1, 2}
 
 
+TEXT = base64.b64encode(PHOTOS[2]).decode()
+
+
+@pytest.mark.parametrize("text", [TEXT, f"data:image/jpeg;base64,{TEXT}"])
+async def test_json_gets_the_answer_of_the_image(service: Running, text: str) -> None:
+    expected = await predict(service, PHOTOS[2], top_k=2)
+    for document, query in (({"image": text, "top_k": 2}, {}), ({"image": text}, {"top_k": 2})):
+        response = await service.client.post("/predict", json=document, params=query)
+        assert response.status_code == 200, response.text
+        assert response.json() | {"request_id": ""} == expected | {"request_id": ""}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "name"),
+    [
+        (b'{"image": "%b"' % TEXT.encode(), 400, "malformed-request"),
+        (b"\xff\xd8\xff", 400, "malformed-request"),
+        (b'{"image": "QUJD", "image": "QUJD"}', 400, "malformed-request"),
+        (b'{"top_k": 2}', 400, "missing-image"),
+        (b'{"image": ""}', 400, "missing-image"),
+        (b"", 400, "missing-image"),
+        (b'{"image": "QUJD", "topk": 2}', 422, "invalid-parameter"),
+        (b'{"image": "QUJD", "top_k": "2"}', 422, "invalid-parameter"),
+        (b'{"image": "QUJD", "top_k": 6}', 422, "invalid-parameter"),
+        (b'{"image": 7}', 422, "invalid-parameter"),
+        (b'"QUJD"', 422, "invalid-parameter"),
+        (b'{"image": "QUI"}', 422, "invalid-image"),
+        (b'{"image": "http://localhost/photo.jpg"}', 422, "invalid-image"),
+        (b'{"image": "QUJD"}', 415, "unsupported-image-format"),
+        (b'{"image": "%b"}' % (b"A" * 150_000), 413, "body-too-large"),
+        (b'{"image": "%b"}' % (b"A" * 300_000), 413, "body-too-large"),
+    ],
+)
+async def test_wrong_json_is_answered_with_its_problem(
+    store: Path, loader: Loader, body: bytes, status: int, name: str
+) -> None:
+    async with running(store, loader, max_image_bytes=100_000) as service:
+        headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+        response = await service.client.post("/predict", content=body, headers=headers)
+    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{name}"), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_largest_image_fits_as_json(store: Path, loader: Loader) -> None:
+    photo = PHOTOS[0] + bytes(100_000 - len(PHOTOS[0]))
+    async with running(store, loader, max_image_bytes=100_000) as service:
+        response = await service.client.post("/predict", json={"image": base64.b64encode(photo).decode()})
+        assert (response.status_code, service.service.admission.num_bytes) == (200, 0)
+
+
 async def endless() -> AsyncIterator[bytes]:
     yield b"\xff\xd8"
     await asyncio.Event().wait()
@@ -223,63 +272,6 @@ async def test_server_timing_tells_waiting_from_computing(
             response = await service.client.post("/predict", content=PHOTOS[0], headers=JPEG)
     assert response.headers["server-timing"] == "decode;dur=1.0, queue;dur=20.0, infer;dur=300.0"
     assert [(event["decode_ms"], event["queue_ms"], event["infer_ms"]) for event in events] == [(1.0, 20.0, 300.0)]
-
-
-class Client:
-    """A client that stays until `left` is set. It may send a late piece first."""
-
-    def __init__(self) -> None:
-        self.left = asyncio.Event()
-        self.request = Request({"type": "http", "headers": []}, self._receive)
-        self._messages: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def _receive(self) -> dict[str, Any]:
-        if self._messages:
-            return self._messages.pop()
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-
-async def test_the_result_is_returned_to_a_client_that_stays() -> None:
-    async def work() -> int:
-        await asyncio.sleep(0)
-        return 7
-
-    assert await unless_hung_up(Client().request, work()) == 7
-
-
-async def test_an_error_of_the_work_is_raised() -> None:
-    async def work() -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await unless_hung_up(Client().request, work())
-
-
-async def test_the_work_is_cancelled_when_the_client_leaves() -> None:
-    client, was_cancelled = Client(), asyncio.Event()
-
-    async def work() -> None:
-        client.left.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            was_cancelled.set()
-            raise
-
-    with pytest.raises(ClientDisconnect):
-        await unless_hung_up(client.request, work())
-    assert was_cancelled.is_set()
-    await asyncio.sleep(0)  # the task goes on
-
-
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
-    client = Client()
-    task = asyncio.ensure_future(unless_hung_up(client.request, asyncio.Event().wait()))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 async def test_confident_follows_the_version_s_threshold(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fakes import Loader
+from support.running import running
+
+pytestmark = pytest.mark.anyio
+KEY = "a-key-of-32-characters-000000001"
+
+
+async def test_every_route_of_a_protocol_is_documented(store: Path, loader: Loader) -> None:
+    settings: dict[str, Any] = {"vertex_predict_route": "/vertex", "vertex_health_route": "/health", "api_keys": KEY}
+    async with running(store, loader, **settings) as service:
+        document = (await service.client.get("/openapi.json")).json()
+    paths = document["paths"]
+    for path in ("/hugging-face", "/invocations", "/vertex"):
+        operation = paths[path]["post"]
+        assert operation["requestBody"]["content"]["application/json"]["schema"]["example"]
+        assert {"200", "400", "401", "413", "422", "429", "500", "503", "504"} <= operation["responses"].keys()
+        assert operation["security"]
+    for path in ("/ping", "/health"):
+        assert (paths[path]["get"]["security"], paths[path]["get"]["responses"].keys()) == ([], {"200", "503"})
+    assert {"LabelScore", "VertexBody", "ImageScores"} <= document["components"]["schemas"].keys()
+
+
+async def test_a_shared_path_keeps_its_description(store: Path, loader: Loader) -> None:
+    async with running(store, loader, vertex_predict_route="/predict") as service:
+        operation = (await service.client.get("/openapi.json")).json()["paths"]["/predict"]["post"]
+    assert operation["summary"] == "Classify one image"
+    assert "application/json" in operation["requestBody"]["content"]
