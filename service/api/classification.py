@@ -11,6 +11,7 @@ from service import errors
 from service.api.parameters import join_top_k, read_parameters
 from service.api.record import Prediction, record_of
 from service.api.service import Service, service_of
+from service.imaging.pixels import Pixels
 from service.inference.admission import Ticket
 from service.inference.predictor import Classified
 from service.ranking import Ranking, check_top_k, rank
@@ -20,9 +21,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Asked:
-    """Content of a body: image files, and the values of `top_k` as they were sent."""
+    """Content of a body: image files or squares of the model's size, and the values of `top_k` as they were sent."""
 
-    images: list[bytes]
+    images: list[bytes | Pixels]
     top_k: tuple[str, ...] = ()
 
 
@@ -110,7 +111,9 @@ async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
         watching.cancel()
 
 
-async def _classify(service: Service, images: list[bytes], ticket: Ticket, deadline: float) -> list[Classified]:
+async def _classify(
+    service: Service, images: list[bytes | Pixels], ticket: Ticket, deadline: float
+) -> list[Classified]:
     """Classify images and empty their list. The predictor lets go of each as soon as it is decoded."""
     if len(images) == 1:  # without the time of a task
         return [await service.predictor.classify(images.pop(), ticket, deadline)]

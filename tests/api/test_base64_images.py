@@ -106,7 +106,7 @@ def test_what_is_no_base64_is_refused(text: str, num_before: int) -> None:
                 decode(before + text + after)
 
 
-@pytest.mark.parametrize("num_before", [0, 300, 65_528, 65_536, 200_000])
+@pytest.mark.parametrize("num_before", [0, 300, 65_536 - 4, 65_536, 200_000])
 @pytest.mark.parametrize("text", ["QUJD", "QUI=QUI=", "QUJ="])
 def test_seams_of_slices_hide_nothing(num_before: int, text: str) -> None:
     if text == "QUJD":

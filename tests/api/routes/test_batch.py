@@ -2,19 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from conftest import REPOSITORY
 from PIL import Image
 from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.fakes import Loader
 from support.running import Running, running
-from support.serving import served
 from support.versions import publish_example
 from support.wires import on_the_wire
 
@@ -71,19 +68,15 @@ async def real(tiny_version: Path) -> AsyncIterator[Running]:
         yield service
 
 
-@pytest.fixture(scope="module")
-async def strict(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    store = tmp_path_factory.mktemp("strict")
-    publish_example(store)
-    async with running(store, Loader(), max_batch_images=20, max_batch_bytes=1_000_000) as strict:
-        yield strict
-
-
 @pytest.fixture
 async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
-    limits: dict[str, Any] = {"max_image_bytes": 100_000, "max_image_pixels": 1_000_000, "max_batch_images": 20}
-    settings: dict[str, Any] = {"max_batch_size": 4, "max_queue_size": 8, "request_timeout_s": 600}
-    async with running(store, loader, **limits, **settings) as service:
+    settings: dict[str, Any] = {
+        "max_queue_size": 8,
+        "max_image_bytes": 100_000,
+        "max_image_pixels": 1_000_000,
+        "max_batch_images": 20,
+    }
+    async with running(store, loader, max_batch_size=4, **settings) as service:
         yield service
 
 
@@ -156,16 +149,21 @@ async def test_top_k_may_be_a_field_anywhere(service: Running, position: int) ->
         ("malformed-request", 400, {"content": part(b"x", "note") * 60 + END, "headers": FORM}),
         ("too-many-images", 413, {"files": files(*[b"x"] * 21)}),
         ("body-too-large", 413, {"files": files(*[bytes(90_000)] * 12)}),
-        ("body-too-large", 413, {"content": part(b"x", "note" * 300_000), "headers": FORM}),
+        ("body-too-large", 413, {"content": part(b"x", "note" * 50_000), "headers": FORM}),
     ],
 )
 async def test_problems_of_the_whole_have_their_own_status(
-    strict: Running, name: str, status: int, request_: dict[str, Any]
+    store: Path, loader: Loader, name: str, status: int, request_: dict[str, Any]
 ) -> None:
-    response = await strict.client.post(PATH, **request_)
-    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{name}"), response.text
-    assert response.json()["request_id"] == response.headers["X-Request-ID"]
-    assert strict.service.admission.num_bytes == strict.service.admission.num_images == 0
+    settings: dict[str, Any] = {
+        "max_batch_images": 20,
+        "max_batch_bytes": 1_000_000 if "files" in request_ else 100_000,
+    }
+    async with running(store, loader, **settings) as service:
+        response = await service.client.post(PATH, **request_)
+        assert (response.status_code, response.json()["type"]) == (status, f"/problems/{name}"), response.text
+        assert response.json()["request_id"] == response.headers["X-Request-ID"]
+        assert service.service.admission.num_bytes == service.service.admission.num_images == 0
 
 
 async def test_other_methods_and_missing_keys_are_refused(store: Path, loader: Loader) -> None:
@@ -336,10 +334,8 @@ async def test_a_reload_names_the_version_of_a_place(service: Running, store: Pa
 
 async def test_a_failing_engine_spoils_its_places(service: Running, loader: Loader) -> None:
     loader.engines[1].error = ZeroDivisionError()
-    with capture_logs() as events:
-        results = await send(service, PHOTO, PHOTO)
+    results = await send(service, PHOTO, PHOTO)
     assert outcomes(results) == ["internal-error"] * 2
-    assert [event["event"] for event in events] == ["request failed", "request failed", "request"]
     assert "ZeroDivision" not in json.dumps(results)
 
 
@@ -399,35 +395,6 @@ async def test_a_batch_larger_than_the_queue_passes_a_socket(service: Running) -
         status, _, answer = await batch
     assert status == 200
     assert outcomes(json.loads(answer)["results"]) == ["dandelion"] * 20
-
-
-@pytest.mark.long
-def test_large_photographs_are_never_in_memory_together() -> None:
-    """A hundred photographs of 12 megapixels and 4 MB: 400 MB of files, and some 3.6 GB of pixels."""
-    noise = Image.effect_noise((4000, 3000), 40)
-    photo = encode(Image.merge("RGB", [noise] * 3), quality=50)
-    photo += bytes(4_000_000 - len(photo))
-
-    def body() -> Iterator[bytes]:
-        for _ in range(100):
-            yield part(photo)
-        yield END
-
-    with served(REPOSITORY / "model_store", "--device", "cpu") as service:
-        service.wait_for("model loaded")
-        status = Path(f"/proc/{service.process.pid}/status")
-        before = peak_mb(status)
-        response = httpx.post(f"{service.url}{PATH}", content=body(), headers=FORM, timeout=300)
-        results = response.json()["results"]
-        growth = peak_mb(status) - before
-    assert len(results) == 100
-    assert not any("problem" in result for result in results), outcomes(results)
-    assert growth < 250
-
-
-def peak_mb(status: Path) -> float:
-    """The largest resident memory of a process so far, in 10^6 bytes."""
-    return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 async def test_the_document_describes_batches(service: Running) -> None:
