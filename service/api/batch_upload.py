@@ -105,6 +105,8 @@ class BatchForm(FormParser):
 
     def end_image(self) -> None:
         """End the image."""
+        if not self._arriving.error and not self._arriving.num_bytes:
+            self._arriving.error = errors.MissingImage("The field has no bytes. Send an image in each field 'file'.")
         self._arrived.append(self._arriving)
         self._arriving = Part(Pieces())
 

@@ -18,9 +18,6 @@ _OVER_AFTER_S = 2.0
 
 _QUIET_AFTER_S = 0.1  # some images' time: at 30 % of the capacity there is none in most moments, and soon the next
 
-_FIRST_IMAGES = 4  # of a batch whose pace is unknown
-_SHARE_OF_TIMEOUT = 0.25
-
 _FULL = "as many as may. Send it again after the seconds in Retry-After."
 
 
@@ -45,7 +42,7 @@ class Admission:
         shared: Shared | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.clock = clock
+        self._clock = clock
         self.max_queue_size = max_queue_size
         self.max_queue_bytes = max_queue_bytes
         self._min_queue_size = min_queue_size
@@ -87,7 +84,7 @@ class Admission:
 
     def is_busy(self) -> bool:
         """Return whether any image is here, or was a moment ago. The next one may come at any moment."""
-        return self.num_images > 0 or self.clock() - self._empty_since < _QUIET_AFTER_S
+        return self.num_images > 0 or self._clock() - self._empty_since < _QUIET_AFTER_S
 
     def expect(self) -> None:
         """Take a place for an image until the event loop's next turn. By then its request counts it.
@@ -139,12 +136,12 @@ class Admission:
             if self._num_waiting_everywhere() > self.max_queue_size:
                 self._refuse()
             if self._own.num_images == 1:
-                self._empty_s += self.clock() - self._empty_since
+                self._empty_s += self._clock() - self._empty_since
             yield
         finally:
             self._own.num_images -= 1
             if not self._own.num_images:
-                self._empty_since = self.clock()
+                self._empty_since = self._clock()
 
     def close(self) -> None:
         """Refuse every request from now on. Accepted ones go on."""
@@ -162,7 +159,7 @@ class Admission:
 
     def half_of_images(self) -> int:
         """Return how many images one batch may hold here at this moment. It is at least 1."""
-        if self.clock() - self._full_at > _OVER_AFTER_S:
+        if self._clock() - self._full_at > _OVER_AFTER_S:
             self._own.max_waiting = self.max_queue_size
         return max(1, self.max_waiting // 2)
 
@@ -206,7 +203,7 @@ class Admission:
 
         Source: Nichols and Jacobson, "Controlling Queue Delay" (2012), on standing queues and bursts.
         """
-        now = self.clock()
+        now = self._clock()
         judged_s, since_full_s = now - self._judging_since, now - self._full_at
         self._full_at = now
         if since_full_s > _OVER_AFTER_S:
@@ -241,25 +238,22 @@ class Ticket:
         """Take a place for one image of the request. Raises `QueueFull` where there is none."""
         return self._admission.image()
 
-    def share(self, timeout_s: float) -> "Share":
-        """Return the half of the queue that the request may hold as a batch. Each image has `timeout_s` seconds."""
-        return Share(self, self._admission, timeout_s)
+    def share(self) -> "Share":
+        """Return the half of the queue that the request may hold as a batch."""
+        return Share(self, self._admission)
 
 
 class Share:
     """Half of the queue's images and bytes, for one batch. The batch waits where a lone image would be refused.
 
-    Other requests may take what is left of the queue. Then the batch is refused, too. Of images that take long the
-    batch holds fewer, so that none meets its timeout behind the others.
+    Other requests may take what is left of the queue. Then the batch is refused, too.
     """
 
-    def __init__(self, ticket: Ticket, admission: Admission, timeout_s: float) -> None:
+    def __init__(self, ticket: Ticket, admission: Admission) -> None:
         self._ticket = ticket
         self._admission = admission
         self._max_bytes = admission.max_queue_bytes // 2
-        self._num_images = self._num_done = 0
-        self._began_at = admission.clock()
-        self._timeout_s = timeout_s
+        self._num_images = 0
         self._is_freed = asyncio.Event()
 
     async def wait_for_bytes(self, wanted: int) -> int:
@@ -275,7 +269,7 @@ class Share:
 
     async def wait_for_image(self) -> None:
         """Wait until the batch may hold one image more."""
-        while self._num_images >= min(self._admission.half_of_images(), self._num_in_time()):
+        while self._num_images >= self._admission.half_of_images():
             await self._wait()
 
     def hold(self, num_bytes: int, until: "asyncio.Task[Any]") -> None:
@@ -285,14 +279,8 @@ class Share:
 
     def _let_go(self, num_bytes: int) -> None:
         self._num_images -= 1
-        self._num_done += 1
         self._ticket.remove_bytes(num_bytes)
         self._is_freed.set()
-
-    def _num_in_time(self) -> float:
-        """Return how many images take a share of their timeout at the pace of the batch so far."""
-        images_per_s = self._num_done / max(1e-3, self._admission.clock() - self._began_at)
-        return max(_FIRST_IMAGES, images_per_s * self._timeout_s * _SHARE_OF_TIMEOUT)
 
     async def _wait(self) -> None:
         self._is_freed.clear()

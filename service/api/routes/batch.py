@@ -58,7 +58,7 @@ class _Scoring:
 
         Errors of the whole are those of `BatchUpload.read`. They cancel the scoring, and so does a client that leaves.
         """
-        share, tasks = self._ticket.share(self._service.request_timeout_s), []
+        share, tasks = self._ticket.share(), []
         try:
             async with aclosing(upload.read(share)) as parts:
                 async for part in parts:
