@@ -289,6 +289,7 @@ async def test_binary_lengths_must_agree(service: Running) -> None:
     for request, status in (
         (pack(document, pixels[:-1]), 400),
         (pack(document, pixels + b"0"), 400),
+        (pack({"inputs": [images_tensor(PIXELS, parameters={"binary_data_size": 7})]}, pixels), 400),
         (pack({"inputs": [images_tensor(PIXELS)]}, b"0"), 400),
         (pack({"inputs": [images_tensor(PIXELS, parameters=sizes, data=[])]}, pixels), 422),
         (good | {"headers": {header: "0"}}, 400),
