@@ -156,6 +156,8 @@ class ServeSettings(PlatformSettings, EngineSettings):
     )
 
     hugging_face: bool = Field(True, description="Answer Hugging Face's InferenceClient at /hugging-face.")
+    open_inference: bool = Field(True, description="Answer the Open Inference Protocol (KServe, Triton) at /v2.")
+    tensorflow_serving: bool = Field(True, description="Answer clients of TensorFlow Serving at /v1/models.")
     sagemaker: bool = Field(True, description="Answer SageMaker at /ping and /invocations.")
     vertex: bool = Field(True, description="Answer Vertex AI at its two routes.")
     vertex_health_route: str = Field(

@@ -15,8 +15,9 @@ from service.api.access import PROBES, ApiKeys, Guard, read_keys
 from service.api.batch_upload import BatchLimits
 from service.api.metrics import Metrics, ServiceCollector
 from service.api.openapi import describe
-from service.api.protocols import hugging_face, sagemaker, vertex
+from service.api.protocols import hugging_face, open_inference, sagemaker, tensorflow_serving, vertex
 from service.api.protocols.protocol import Protocols
+from service.api.protocols.served_model import TensorLimits
 from service.api.replica import Readiness, Replica
 from service.api.routes import batch, docs, explain, health, models, page, predict
 from service.api.service import Service
@@ -147,10 +148,16 @@ def _choose_protocols(settings: ServeSettings, limits: UploadLimits) -> Protocol
     """Return the protocols that the settings switch on."""
     switches = [(settings.hugging_face, hugging_face.PROTOCOL), (settings.sagemaker, sagemaker.PROTOCOL)]
     chosen = [protocol for is_on, protocol in switches if is_on]
+    max_images = min(settings.max_batch_size, settings.max_queue_size)
+    tensor_limits = TensorLimits(limits, max_images, settings.max_batch_bytes)
+    if settings.open_inference:
+        chosen.append(open_inference.make_protocol(tensor_limits))
+    if settings.tensorflow_serving:
+        chosen.append(tensorflow_serving.make_protocol(tensor_limits))
     if settings.vertex:
         handlers = vertex.Vertex(
             limits,
-            max_images=min(settings.max_batch_size, settings.max_queue_size),
+            max_images=max_images,
             max_bytes=settings.max_batch_bytes,
             model_id=settings.vertex_deployed_model_id,
         )

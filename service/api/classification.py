@@ -1,6 +1,7 @@
 """Request with images -> their rankings. Every route that answers all images or none takes this way."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,18 +12,20 @@ from service import errors
 from service.api.parameters import join_top_k, read_parameters
 from service.api.record import Prediction, record_of
 from service.api.service import Service, service_of
+from service.imaging.pixels import Pixels
 from service.inference.admission import Ticket
 from service.inference.predictor import Classified
 from service.ranking import Ranking, check_top_k, rank
 
 T = TypeVar("T")
+_AT_A_TIME = 8  # images of one request in the queue, so that its neighbours do not wait for all of them
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Content of a body: image files, and the values of `top_k` as they were sent."""
+    """Content of a body: image files or squares of the model's size, and the values of `top_k` as they were sent."""
 
-    images: list[bytes]
+    images: list[bytes | Pixels]
     top_k: tuple[str, ...] = ()
 
 
@@ -35,7 +38,7 @@ class Ranked:
 
 
 async def classify_request(request: Request, read: Callable[[Ticket], Awaitable[Asked]]) -> list[Ranked]:
-    """Read a request and classify its images, in order. They share micro-batches.
+    """Read a request and classify its images, in order, by one version. They share micro-batches.
 
     Args:
         request: Its query and its headers hold parameters, too.
@@ -115,16 +118,30 @@ async def unless_hung_up(request: Request, work: Awaitable[T]) -> T:
         watching.cancel()
 
 
-async def _classify(service: Service, images: list[bytes], ticket: Ticket, deadline: float) -> list[Classified]:
-    """Classify images and empty their list. The predictor lets go of each as soon as it is decoded."""
+async def _classify(
+    service: Service, images: list[bytes | Pixels], ticket: Ticket, deadline: float
+) -> list[Classified]:
+    """Classify images by one version and empty their list. The predictor lets go of each as soon as it is decoded."""
     if len(images) == 1:  # without the time of a task
         return [await service.predictor.classify(images.pop(), ticket, deadline)]
-    tasks = []
-    while images:
-        tasks.append(asyncio.create_task(service.predictor.classify(images.pop(0), ticket, deadline)))
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # the ticket must outlive them
+    numbered = deque(enumerate(images))
+    images.clear()
+    rows: dict[int, Classified] = {}
+    version = service.predictor.require()
+
+    async def take_turns() -> None:
+        while numbered:
+            place, image = numbered.popleft()
+            work = service.predictor.classify(image, ticket, deadline, version=version)
+            del image
+            rows[place] = await work
+
+    with version.in_use():
+        tasks = [asyncio.create_task(take_turns()) for _ in range(min(_AT_A_TIME, len(numbered)))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # the ticket must outlive them
+    return [rows[place] for place in sorted(rows)]

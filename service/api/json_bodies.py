@@ -1,7 +1,8 @@
 """Body in JSON -> its document. Each step is bounded.
 
 A parser of JSON holds the GIL for the whole of a string. That of a large image would stall the event loop for 60 ms.
-So long strings are not parsed. They stay in the body, and `base64_images` decodes them in slices.
+So long strings are not parsed. They stay in the body, and `base64_images` decodes them in slices. `number_arrays` does
+so with the arrays of tensors.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from starlette.requests import Request
 
 from service import errors
 from service.api.multipart import Pieces
+from service.api.number_arrays import NumberArray, find_array
 from service.api.upload import UploadLimits, check_length, read_into
 from service.inference.admission import Ticket
 
@@ -28,10 +30,11 @@ MAX_DEPTH = 16
 _INLINE_BYTES = 256 * 1024  # a thread would take longer to begin with less
 _LONG_BYTES = 64  # a longer string stays in the body
 _WINDOW_BYTES = 1024 * 1024
-_PLACE = b"NaN"  # stands for a long string. The document has none outside its strings
+_PLACE = b"NaN"  # stands for a long value. The document has none outside its strings
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _CONSTANTS = re.compile(rb"[NI]")  # NaN, Infinity. JSON has no capital but the E of a number
 _COLON = re.compile(rb"[ \t\r\n]*:")
+_QUOTE, _QUOTE_OR_ARRAY = re.compile(rb'"'), re.compile(rb'["\[]')
 T = TypeVar("T")
 
 
@@ -44,7 +47,7 @@ class LongText:
     end: int
 
 
-JsonValue = str | LongText | int | float | bool | list["JsonValue"] | dict[str, "JsonValue"] | None
+JsonValue = str | LongText | NumberArray | int | float | bool | list["JsonValue"] | dict[str, "JsonValue"] | None
 """Value in a document. A string of more than 64 bytes is a `LongText`, unless it is a key."""
 
 
@@ -56,10 +59,21 @@ def max_body_bytes(num_image_bytes: int) -> int:
 async def read_json(
     request: Request, ticket: Ticket, limits: UploadLimits, translate: Callable[[JsonValue], T], max_bytes: int
 ) -> T:
-    """Read a body in JSON, and return what `translate` makes of its document.
+    """Read a body in JSON, and return what `translate` makes of its document, as `read_body` does.
 
-    The ticket counts each piece before it is kept. A thread parses and translates a body above 256 KiB. The body is
-    let go before the return.
+    Raises as that, `ImageBytesTooLarge` for a document that is too long without its long strings, and
+    `MalformedRequest` for one that `parse_json` does not take.
+    """
+    return await read_body(request, ticket, limits, lambda body: translate(parse_json(body)), max_bytes)
+
+
+async def read_body(
+    request: Request, ticket: Ticket, limits: UploadLimits, translate: Callable[[bytes], T], max_bytes: int
+) -> T:
+    """Read a body, and return what `translate` makes of it.
+
+    The ticket counts each piece before it is kept. A thread translates a body above 256 KiB. The body is let go before
+    the return.
 
     Args:
         request: Its encoding and its media type have been checked.
@@ -70,10 +84,9 @@ async def read_json(
 
     Raises:
         MissingImage: There is no body.
-        ImageBytesTooLarge: The body is longer than `max_bytes`, or its document is without its long strings.
+        ImageBytesTooLarge: The body is longer than `max_bytes`.
         QueueFull: The ticket takes no more bytes.
         BodyTooSlow: The body did not arrive in time.
-        MalformedRequest: The body is no document that `parse_json` takes.
     """
     too_large = partial(_body_too_large, max_bytes)
     check_length(request, max_bytes, too_large)
@@ -85,7 +98,7 @@ async def read_json(
         raise limits.too_slow() from None
 
     def work() -> T:
-        return translate(parse_json(pieces.finish().image))
+        return translate(pieces.finish().image)
 
     if num_bytes <= _INLINE_BYTES:
         return work()
@@ -96,19 +109,30 @@ async def read_json(
         del working  # it holds the error that is being raised, whose frames hold it and the body
 
 
-def parse_json(body: bytes, max_structure_bytes: int = MAX_STRUCTURE_BYTES) -> JsonValue:
+def parse_json(body: bytes, max_structure_bytes: int = MAX_STRUCTURE_BYTES, *, lifts_arrays: bool = False) -> JsonValue:
     """Parse a document in UTF-8. A long string is not looked into.
+
+    `lifts_arrays` is for documents with tensors. A long array of numbers is a `NumberArray` there, and is not parsed.
 
     Raises:
         MalformedRequest: It is no JSON, has more than 16 levels, or repeats a key. Or a number is not finite.
-        ImageBytesTooLarge: Without its long strings it is longer than `max_structure_bytes`.
+        ImageBytesTooLarge: Without what is not parsed it is longer than `max_structure_bytes`.
 
     Source: RFC 8259. It lets a parser set limits (section 9), and asks for unique keys (section 4).
     """
     structure = _Structure(max_structure_bytes)
-    position = 0
-    while (start := body.find(b'"', position, position + structure.room + 1)) >= 0:
+    mark, position = _QUOTE_OR_ARRAY if lifts_arrays else _QUOTE, 0
+    while found := mark.search(body, position, position + structure.room + 1):
+        start = found.start()
         structure.keep(body[position:start])
+        if found[0] == b"[":
+            array = find_array(body, start)
+            position = array.end if array else start + 1
+            if array is None:
+                structure.keep(b"[")
+            else:
+                structure.lift(array)
+            continue
         position = structure.find_end(body, start + 1) + 1
         if position - start <= _LONG_BYTES or _COLON.match(body, position, position + structure.room):
             structure.keep_text(body, start, position)
@@ -119,13 +143,13 @@ def parse_json(body: bytes, max_structure_bytes: int = MAX_STRUCTURE_BYTES) -> J
 
 
 class _Structure:
-    """Document without its long strings."""
+    """Document without its long values."""
 
     def __init__(self, max_bytes: int) -> None:
         self.room = self._max_bytes = max_bytes
         self._depth = 0
         self._pieces: list[bytes] = []
-        self._texts: list[LongText] = []
+        self._lifted: list[LongText | NumberArray] = []
 
     def keep(self, piece: bytes) -> None:
         """Keep what stands between two strings."""
@@ -157,19 +181,19 @@ class _Structure:
         """Keep a short string or a key, with its quotes."""
         self._add(body[start : min(end, start + self.room + 1)])
 
-    def lift(self, text: LongText) -> None:
-        """Keep a place for a long string."""
+    def lift(self, value: LongText | NumberArray) -> None:
+        """Keep a place for a long value."""
         self._add(_PLACE)
-        self._texts.append(text)
+        self._lifted.append(value)
 
     def parse(self) -> JsonValue:
         """Return the document."""
-        texts = iter(self._texts)
+        lifted = iter(self._lifted)
         try:
             value: JsonValue = json.loads(
                 b"".join(self._pieces).decode(),
                 object_pairs_hook=_make_object,
-                parse_constant=lambda _: next(texts),  # the parser meets the places in their order
+                parse_constant=lambda _: next(lifted),  # the parser meets the places in their order
                 parse_float=_parse_float,
             )
         except UnicodeDecodeError:

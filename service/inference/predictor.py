@@ -56,14 +56,21 @@ class Predictor:
         return self._live_model.require()
 
     async def classify(
-        self, image: bytes | Pixels, ticket: Ticket, deadline: float, *, decodes_ahead: bool = False
+        self,
+        image: bytes | Pixels,
+        ticket: Ticket,
+        deadline: float,
+        *,
+        version: ServedVersion | None = None,
+        decodes_ahead: bool = False,
     ) -> Classified:
-        """Score one image with the version in use.
+        """Score one image.
 
         Args:
             image: An image file, or a square of the version's size: uint8, shape (image_size, image_size, 3), sRGB.
             ticket: Of the admitted request.
             deadline: Event loop time in seconds. Work that has not started by then is dropped.
+            version: The version to score with. The default is the one in use.
             decodes_ahead: Whether a thread decodes a small image, too. That takes more time of the cores in all, and
                 uses those that the lane leaves idle.
 
@@ -75,7 +82,7 @@ class Predictor:
             EngineFailed: The engine call raised.
             OutOfMemory: There is not enough memory.
         """
-        version = self.require()
+        version = version or self.require()
         with version.in_use(), ticket.image():
             if deadline <= asyncio.get_running_loop().time():
                 raise DeadlineExceeded("The deadline passed before the image had arrived. Allow more time.")

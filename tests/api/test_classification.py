@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from support.drawing import draw_photograph, encode
 from support.fakes import FakeEngine, Loader
 from support.running import Running, running
+from support.versions import publish_example
 
 from service.api.classification import Asked, classify_request, unless_hung_up
 from service.inference.admission import Ticket
@@ -33,6 +35,16 @@ async def many(request: Request) -> Response:
     return JSONResponse([(one.ranking.scores[0].label, one.ranking.scores[0].probability) for one in ranked])
 
 
+async def squares(request: Request) -> Response:
+    """A route that scores twenty squares of the model's size."""
+
+    async def read(ticket: Ticket) -> Asked:
+        return Asked([np.full((224, 224, 3), shade, np.uint8) for shade in range(20)])
+
+    ranked = await classify_request(request, read)
+    return JSONResponse([one.classified.version.version for one in ranked])
+
+
 @pytest.fixture
 async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
     async with running(store, loader) as service:
@@ -42,6 +54,7 @@ async def service(store: Path, loader: Loader) -> AsyncIterator[Running]:
 
 def add_route(app: FastAPI) -> None:
     app.router.routes.insert(0, Route("/many", many, methods=["POST"]))
+    app.router.routes.insert(0, Route("/squares", squares, methods=["POST"]))
 
 
 async def test_images_are_answered_in_their_order(service: Running) -> None:
@@ -56,14 +69,28 @@ async def test_images_are_answered_in_their_order(service: Running) -> None:
 async def test_images_of_a_request_share_micro_batches(service: Running, loader: Loader) -> None:
     engine: FakeEngine = loader.engines[1]
     engine.hold()
-    asking = asyncio.create_task(service.client.post("/many"))
-    while service.service.admission.num_images < 5 or not engine.batches:
+    asking = asyncio.create_task(service.client.post("/squares"))
+    while service.service.admission.num_images < 8 or not engine.batches:
         await asyncio.sleep(0.001)
-    while service.service.admission.num_waiting + sum(engine.batches) < 5:
-        await asyncio.sleep(0.001)
+    assert service.service.admission.num_images == 8, "so many of a request wait at a time"
     engine.release()
-    assert (await asking).status_code == 200
-    assert len(engine.batches) < 5
+    assert len((await asking).json()) == 20
+    assert len(engine.batches) < 10
+
+
+async def test_a_request_has_one_version(store: Path, loader: Loader) -> None:
+    async with running(store, loader) as service:
+        add_route(service.app)
+        first = loader.engines[1]
+        first.hold()
+        asking = asyncio.create_task(service.client.post("/squares"))
+        while not first.batches:
+            await asyncio.sleep(0.001)
+        publish_example(store)
+        await service.look()
+        first.release()
+        assert (await asking).json() == [1] * 20
+        assert service.service.predictor.require().version == 2
 
 
 async def test_one_bad_image_fails_the_whole(service: Running) -> None:

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 from service.api import problems
 from service.api.protocols import hugging_face, sagemaker
 from service.api.protocols.protocol import Protocols
+from service.api.protocols.tensor_documents import describe_tensors, is_tensor_path
 from service.api.schemas import LabelScore, PredictionBody, VertexBody
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -52,12 +53,15 @@ def document_protocols(document: dict[str, Any], protocols: Protocols) -> None:
         schemas.update(schema.pop("$defs", {}))
         schemas[body.__name__] = schema
     for route in protocols.routes:
-        if route.path not in document["paths"]:
+        if route.path not in document["paths"] and route.include_in_schema:
             method = "post" if "POST" in (route.methods or ()) else "get"
             document["paths"][route.path] = {method: _describe(route.path, method)}
 
 
 def _describe(path: str, method: str) -> dict[str, Any]:
+    statuses = sorted({str(problems.find(kind).status) for kind in problems.PREDICTION_ERRORS} | {"500"})
+    if is_tensor_path(path):
+        return describe_tensors(path, method, _ERROR, statuses)
     if method == "get":
         return {
             "tags": ["protocols"],
@@ -72,7 +76,6 @@ def _describe(path: str, method: str) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": request}}
     if request is not _INSTANCES:
         content |= {"image/*": _BINARY, "application/octet-stream": _BINARY}
-    statuses = sorted({str(problems.find(kind).status) for kind in problems.PREDICTION_ERRORS} | {"500"})
     return {
         "tags": ["protocols"],
         "summary": summary,

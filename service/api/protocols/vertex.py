@@ -25,6 +25,7 @@ from service.api.schemas import ImageScores, LabelProbability, VertexBody
 from service.api.service import service_of
 from service.api.upload import UploadLimits, read_media_type
 from service.errors import ImageBytesTooLarge, MissingImage, TooManyImages, UnsupportedMediaType
+from service.imaging.pixels import Pixels
 from service.inference.admission import Ticket
 
 _INSTANCES, _PARAMETERS, _BASE64 = "instances", "parameters", "b64"
@@ -93,22 +94,23 @@ class Vertex:
         body = VertexBody([_write(one) for one in ranked], self.model_id or None)
         return Response(_to_json(body), media_type="application/json", headers=record.server_timing())
 
-    def _decode(self, instances: JsonValue) -> list[bytes]:
+    def _decode(self, instances: JsonValue) -> list[bytes | Pixels]:
         if not isinstance(instances, list) or not instances:
             raise MissingImage(
                 f'The JSON has no list {_INSTANCES!r}. Send {{"{_INSTANCES}": [{{"{_BASE64}": "..."}}]}}.'
             )
         if len(instances) > self.max_images:
             raise TooManyImages(f"The request has {len(instances)} images. Send up to {self.max_images} in a request.")
-        images: list[bytes] = []
+        images: list[bytes | Pixels] = []
         num_bytes = 0
         for number, instance in enumerate(instances):
             name = f"{_INSTANCES}[{number}]"
             fields = take_object(instance, name, (_BASE64,))
             if _BASE64 not in fields:
                 raise MissingImage(f"{name} has no field {_BASE64!r}. Send the image file in base64 there.")
-            images.append(decode_image(fields[_BASE64], f"{name}.{_BASE64}", self.limits.max_image_bytes))
-            num_bytes += len(images[-1])
+            image = decode_image(fields[_BASE64], f"{name}.{_BASE64}", self.limits.max_image_bytes)
+            images.append(image)
+            num_bytes += len(image)
             if num_bytes > self.max_bytes:
                 raise ImageBytesTooLarge(
                     f"The images have more than {self.max_bytes} bytes. Send them in several requests."

@@ -36,17 +36,18 @@ async def readyz(request: Request) -> Probe:
 
     It can turn false again. Then send no work, and do not restart the process.
     """
-    _require_ready(service_of(request))
+    require_ready(service_of(request))
     return Probe(status="ready")
 
 
 async def answer_probe(request: Request) -> Response:
     """Answer the probe of a platform as `/readyz` does."""
-    _require_ready(service_of(request))
+    require_ready(service_of(request))
     return JSONResponse({"status": "ready"})
 
 
-def _require_ready(service: Service) -> None:
+def require_ready(service: Service) -> None:
+    """Raise `Draining` or `NotReady` with the reasons, if the service takes no work."""
     if service.health.is_draining:
         raise errors.Draining(" ".join(service.health.reasons))
     if reasons := service.readiness.reasons():
