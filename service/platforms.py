@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import SettingsError
-from service.store.layout import MODEL_NAME, parse_version
+from service.store.layout import MODEL_NAME, SAVED_MODEL_FILE, parse_version
 
 SAGEMAKER_FOLDER = Path("/opt/ml/model")
 """Folder of the model on SageMaker."""
@@ -61,7 +61,14 @@ def find_mounted(folder: Path) -> Mounted | None:
     """Return the store in the folder of SageMaker. None means that there is no version.
 
     The folder holds `<model>/<version>/`, or `<version>/` alone. Then its own name is the model's.
+
+    Raises:
+        SettingsError: The files of a version lie in the folder itself.
     """
+    if (folder / SAVED_MODEL_FILE).exists():
+        raise SettingsError(
+            f"{folder} holds the files of a version. Move them into a folder with a number, such as {folder / '1'}."
+        )
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
         if any(parse_version(name) for name in names):

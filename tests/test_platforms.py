@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from service import setting_sources
 from service.cli.main import main
 from service.errors import SettingsError
 from service.platforms import Mounted, find_mounted, read_platforms
@@ -79,3 +80,12 @@ def test_a_version_is_found_in_the_folder(tmp_path: Path, folders: list[str], mo
     for name in folders:
         (folder / name).mkdir(parents=True)
     assert find_mounted(folder) == (Mounted(tmp_path / mounted[0], mounted[1]) if mounted else None)
+
+
+def test_files_without_a_number_end_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    monkeypatch.setattr(setting_sources, "SAGEMAKER_FOLDER", tmp_path)
+    assert main(["serve"]) == 2
+    assert f"such as {tmp_path / '1'}." in capsys.readouterr().err
