@@ -82,14 +82,14 @@ screenshots: $(VENV)/browser   ## take the screenshots of the page with Chromium
 	$(BIN)/python -m docs.screenshots
 
 lock:            ## write the locked requirements anew with uv
-	$(COMPILE) --group build -o requirements/cpu.txt
-	$(COMPILE) --group build --extra train --extra pretrained -o requirements/train.txt
-	$(COMPILE) --group build --extra gpu --extra pretrained -o requirements/gpu.txt
-	$(COMPILE) --group build --extra gpu-serve -o requirements/gpu-serve.txt
-	$(COMPILE) --group dev --extra train --extra pretrained -o requirements/dev.txt
-	$(COMPILE) --group dev --group docs --extra train --extra pretrained -o requirements/docs.txt
-	$(COMPILE) --group dev --group browser --extra train --extra pretrained -o requirements/browser.txt
-	$(COMPILE) --group dev --group containers --extra train --extra pretrained -o requirements/containers.txt
+	$(COMPILE) --group build --extra tracing -o requirements/cpu.txt
+	$(COMPILE) --group build --extra tracing --extra train --extra pretrained -o requirements/train.txt
+	$(COMPILE) --group build --extra tracing --extra gpu --extra pretrained -o requirements/gpu.txt
+	$(COMPILE) --group build --extra tracing --extra gpu-serve -o requirements/gpu-serve.txt
+	$(COMPILE) --group dev --extra tracing --extra train --extra pretrained -o requirements/dev.txt
+	$(COMPILE) --group dev --extra tracing --group docs --extra train --extra pretrained -o requirements/docs.txt
+	$(COMPILE) --group dev --extra tracing --group browser --extra train --extra pretrained -o requirements/browser.txt
+	$(COMPILE) --group dev --extra tracing --group containers --extra train --extra pretrained -o requirements/containers.txt
 
 # Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
 $(VENV)/with-cpu: requirements/cpu.txt pyproject.toml

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,7 @@ from service.api.replica import Readiness, Replica
 from service.api.routes import batch, docs, explain, health, models, page, predict
 from service.api.service import Service
 from service.api.telemetry import Recorder, Telemetry
+from service.api.tracing import UNTRACED, make_tracing
 from service.api.upload import UploadLimits
 from service.engines import open_version
 from service.engines.engine import Engine
@@ -101,7 +103,10 @@ def create_app(
         decoders.close()
         batcher.close()
         joiner.shutdown(wait=False, cancel_futures=True)
+        if tracing is not None:
+            tracing.close()
 
+    tracing = make_tracing(os.environ)
     app = FastAPI(
         version=__version__,
         lifespan=lifespan,
@@ -109,7 +114,7 @@ def create_app(
         docs_url=None,  # ours works offline
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is enough
+        telemetry=tracing.config() if tracing else UNTRACED,
     )
     api_keys = read_keys(settings.api_keys, settings.api_keys_file)
     upload_limits = UploadLimits(settings.max_image_bytes, settings.body_timeout_s, admission.is_busy, joiner)
@@ -140,7 +145,7 @@ def create_app(
     problems.add_handlers(app)
     describe(app, live_model.model, _guard(app, settings, api_keys, protocols), protocols)
     app.add_middleware(page.PrefixRedirect)  # outside of the keys: a redirect tells nothing
-    app.add_middleware(Telemetry, recorder=recorder, protocols=protocols)  # added last: outermost
+    app.add_middleware(Telemetry, recorder=recorder, protocols=protocols, tracing=tracing)  # added last: outermost
     return app
 
 

@@ -34,6 +34,7 @@ class RequestRecord:
         explained: The row of an explained image. An explanation counts as no prediction.
         num_images: Images of a batch. None means that the request is no batch.
         has_plain_errors: Whether a problem is answered in the form of other clients' protocols.
+        traceparent: The request's span, if it has one, in the form of W3C Trace Context.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class RequestRecord:
     explained: Classified | None = None
     num_images: int | None = None
     has_plain_errors: bool = False
+    traceparent: str | None = None
 
     @property
     def rows(self) -> list[Classified]:
@@ -54,12 +56,8 @@ class RequestRecord:
         timings = [row.timings for row in self.rows]
         if not timings:
             return {}
-        durations_s = {
-            "decode": max(timing.decode_s for timing in timings),
-            "queue": max(timing.queue_s for timing in timings),
-            "infer": max(timing.infer_s for timing in timings),
-        }
-        return {stage: round(duration_s * 1000, 2) for stage, duration_s in durations_s.items()}
+        longest_s = {stage: max(timing.stages_s[stage] for timing in timings) for stage in timings[0].stages_s}
+        return {stage: round(duration_s * 1000, 2) for stage, duration_s in longest_s.items()}
 
     @property
     def batch_fields(self) -> dict[str, int]:

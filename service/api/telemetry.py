@@ -9,6 +9,7 @@ from service.api.metrics import Metrics
 from service.api.problems import error_response
 from service.api.protocols.protocol import Protocols
 from service.api.record import RequestRecord, take_request_id
+from service.api.tracing import Tracing, find_traceparent
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MAX_PATH_LENGTH = 200
@@ -59,9 +60,8 @@ class Recorder:
                 status=status,
                 duration_ms=round(duration_s * 1000, 2),
                 **({"model_version": record.rows[0].version.version} if record.rows else {}),
-                **(
-                    {} if record.num_images is None else {"images": record.num_images, "problems": len(record.problems)}
-                ),
+                **({"traceparent": record.traceparent} if record.traceparent else {}),
+                **record.batch_fields,
                 **{f"{stage}_ms": duration for stage, duration in record.durations_ms.items()},
             )
 
@@ -73,8 +73,9 @@ class Telemetry:
     is the path without it.
     """
 
-    def __init__(self, app: ASGIApp, *, recorder: Recorder, protocols: Protocols) -> None:
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, protocols: Protocols, tracing: Tracing | None) -> None:
         self._app = app
+        self._tracing = tracing
         self._protocols = protocols
         self._recorder = recorder
 
@@ -92,6 +93,8 @@ class Telemetry:
         record = RequestRecord(take_request_id(scope["headers"]))
         record.has_plain_errors = self._protocols.has_path(scope["path"])
         scope.setdefault("state", {})["record"] = record
+        if self._tracing is not None:
+            record.traceparent = find_traceparent()
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -103,6 +106,8 @@ class Telemetry:
                 headers.append((b"x-request-id", record.request_id.encode()))
                 headers.extend(header for header in SECURITY_HEADERS if header[0] not in names)
                 message["headers"] = headers
+                if self._tracing is not None:
+                    self._tracing.describe(record, method, _find_template(scope))
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)

@@ -112,11 +112,10 @@ class Explainer:
                         rows, infer_s = await self._score(list_images(square), version, deadline)
             except TimeoutError:
                 raise DeadlineExceeded(_TOO_LATE) from None
-            wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - infer_s)
+            ended_at = time.perf_counter()
+            timings = Timings(decode_s, max(0.0, ended_at - arrived_at - decode_s - infer_s), infer_s, ended_at)
         whole = rows[0]
-        classified = Classified(
-            version, whole.probabilities, Timings(decode_s, wait_s, infer_s), whole.energy, whole.distance
-        )
+        classified = Classified(version, whole.probabilities, timings, whole.energy, whole.distance)
         if class_index is None:
             class_index = int(whole.probabilities.argmax())
         return Explained(

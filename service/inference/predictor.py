@@ -22,11 +22,20 @@ _SMALL_PIXELS = 1_000_000
 
 @dataclass(frozen=True)
 class Timings:
-    """Stages of one image, in seconds. `queue_s` is the wait for a thread, and for the images ahead of it."""
+    """Stages of one image, in seconds. `queue_s` is the wait for a thread, and for the images ahead of it.
+
+    `ended_at` is the end of the last stage, on the clock of `time.perf_counter`.
+    """
 
     decode_s: float
     queue_s: float
     infer_s: float
+    ended_at: float
+
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """The stages by name."""
+        return {"decode": self.decode_s, "queue": self.queue_s, "infer": self.infer_s}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +103,9 @@ class Predictor:
                     row, decode_s = await work
             except TimeoutError:
                 raise DeadlineExceeded("The deadline passed before the answer was there. Allow more time.") from None
-            wait_s = max(0.0, time.perf_counter() - arrived_at - decode_s - row.infer_s)
-            timings = Timings(decode_s, wait_s, row.infer_s)
+            ended_at = time.perf_counter()
+            wait_s = max(0.0, ended_at - arrived_at - decode_s - row.infer_s)
+            timings = Timings(decode_s, wait_s, row.infer_s, ended_at)
             return Classified(version, row.probabilities, timings, row.energy, row.distance)
 
     async def _score(

@@ -31,7 +31,7 @@ def lines_of(metrics: Metrics) -> list[str]:
 
 def test_each_stage_has_its_own_time() -> None:
     metrics = Metrics()
-    metrics.observe_prediction(Score("roses", 0.75), Timings(decode_s=1.0, queue_s=2.0, infer_s=4.0))
+    metrics.observe_prediction(Score("roses", 0.75), Timings(decode_s=1.0, queue_s=2.0, infer_s=4.0, ended_at=9.0))
     lines = lines_of(metrics)
     assert 'flowers_stage_duration_seconds_sum{stage="decode"} 1.0' in lines
     assert 'flowers_stage_duration_seconds_sum{stage="queue"} 2.0' in lines

@@ -56,7 +56,7 @@ def test_stages_are_in_milliseconds() -> None:
     record = RequestRecord("an-id")
     assert record.durations_ms == {}
     version = fake_version(FakeEngine())
-    classified = Classified(version, np.zeros(5, np.float32), Timings(0.0012345, 0.5, 2.0))
+    classified = Classified(version, np.zeros(5, np.float32), Timings(0.0012345, 0.5, 2.0, 9.0))
     record.predictions.append(Prediction(classified, Score("daisy", 0.9)))
     assert record.durations_ms == {"decode": 1.23, "queue": 500.0, "infer": 2000.0}
 
@@ -64,7 +64,7 @@ def test_stages_are_in_milliseconds() -> None:
 def test_a_batch_has_its_longest_stages_and_its_numbers() -> None:
     record, version = RequestRecord("an-id", problems=["invalid-image"], num_images=3), fake_version(FakeEngine())
     assert record.server_timing() == {}
-    for timings in (Timings(0.001, 0.5, 0.002), Timings(0.004, 0.25, 0.001)):
+    for timings in (Timings(0.001, 0.5, 0.002, 9.0), Timings(0.004, 0.25, 0.001, 9.0)):
         record.predictions.append(Prediction(Classified(version, np.zeros(5, np.float32), timings), Score("daisy", 1)))
     assert record.server_timing() == {"Server-Timing": "decode;dur=4.0, queue;dur=500.0, infer;dur=2.0"}
     assert record.batch_fields == {"images": 3, "problems": 1}

@@ -207,6 +207,8 @@ async def test_nothing_follows_half_an_answer() -> None:
         sent.append(message["type"])
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    recorder = Recorder(Metrics(), access_log=False)
+    telemetry = Telemetry(app, recorder=recorder, protocols=Protocols(), tracing=None)
     with pytest.raises(ZeroDivisionError):
-        await Telemetry(app, recorder=Recorder(Metrics(), access_log=False), protocols=Protocols())(scope, Mock(), send)
+        await telemetry(scope, Mock(), send)
     assert sent == ["http.response.start"]

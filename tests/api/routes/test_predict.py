@@ -265,7 +265,7 @@ async def test_server_timing_tells_waiting_from_computing(
     async with running(store, loader) as service:
         version = service.service.predictor.require()
         classified = Classified(
-            version, np.full(5, 0.2, np.float32), Timings(decode_s=0.001, queue_s=0.02, infer_s=0.3)
+            version, np.full(5, 0.2, np.float32), Timings(decode_s=0.001, queue_s=0.02, infer_s=0.3, ended_at=9.0)
         )
         monkeypatch.setattr(service.service.predictor, "classify", AsyncMock(return_value=classified))
         with capture_logs() as events:
