@@ -41,8 +41,6 @@ class Tracing:
     def describe(self, record: RequestRecord, method: str, route: str) -> None:
         """Name the span of the request by its route, and add the stages of each image. The answer has not begun."""
         span = trace.get_current_span()
-        if not span.is_recording():
-            return
         span.update_name(f"{method} {route}")
         span.set_attribute("http.route", route)
         span.set_attribute("flowers.request_id", record.request_id)
