@@ -78,8 +78,9 @@ site: $(VENV)/docs   ## check the built site
 browser: $(VENV)/browser   ## test the page in Chromium
 	$(BIN)/pytest -m browser tests/browser
 
-screenshots: $(VENV)/browser   ## take the screenshots of the page with Chromium
+screenshots: $(VENV)/browser   ## take the screenshots of the page with Chromium, and of the commands
 	$(BIN)/python -m docs.screenshots
+	$(BIN)/python -m docs.terminal
 
 lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build --extra tracing -o requirements/cpu.txt

@@ -34,9 +34,9 @@ ARROWS = {
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
     "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
-        "errors", "files", "libraries", "settings", "machine", "imaging", "data", "networks", "store", "engines",
-        "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers", "http_client", "installation",
-        "ranking", "client",
+        "errors", "files", "libraries", "setting_sources", "settings", "machine", "imaging", "data", "networks",
+        "store", "engines", "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers",
+        "http_client", "installation", "ranking", "client",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""

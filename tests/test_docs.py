@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from service.api.problems import PROBLEMS
-from service.cli.main import VERBS
+from service.cli.help import VERBS
 from service.setting_sources import ENVIRONMENT_PREFIX
 from service.settings import PROGRAMS
 
@@ -51,7 +51,7 @@ def test_every_setting_is_documented(setting: str) -> None:
     assert f"`{ENVIRONMENT_PREFIX}{setting.upper()}`" in TEXT
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
 def test_every_command_is_documented(verb: str) -> None:
     assert re.search(rf"`flowers {verb}\b", (DOCS / "reference" / "commands.md").read_text(encoding="utf-8"))
 

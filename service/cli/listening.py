@@ -1,10 +1,13 @@
 """The socket that a service listens on."""
 
 import errno
+import os
 import socket
+import sys
 
 from service.errors import FlowersError
 
+_STANDARD_ERROR = 2
 _BACKLOG = 2048  # connections that the kernel queues before they are accepted
 
 
@@ -28,6 +31,15 @@ def listen(host: str, port: int) -> socket.socket:
         else:
             reason = f"Port {port} of {host} cannot be opened ({error.strerror}). Choose others with --host, --port."
         raise FlowersError(reason) from error
+
+
+def greet(listener: socket.socket, log_format: str) -> None:
+    """Tell a person at a terminal where the service is, unless the log is for programs."""
+    if log_format == "json" or not os.isatty(_STANDARD_ERROR):
+        return
+    url = url_of(listener).replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    print(f"The page is at {url}/.", file=sys.stderr)
+    print(f"The paths are at {url}/docs. Ctrl-C ends the service.", file=sys.stderr)
 
 
 def url_of(listener: socket.socket) -> str:

@@ -9,12 +9,12 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from service import __version__
+from service.cli.help import VERBS, HelpFormatter, describe_usage
 from service.cli.terminal import complain, describe_error, open_console, open_standard_streams
 from service.errors import FlowersError, UsageError
 from service.installation import install_command
 from service.settings import check_environment, describe_invalid_settings
 
-VERBS = ("train", "evaluate", "predict", "serve", "models", "bench", "doctor")
 _OF_TRAINING = ("keras", "tensorflow", "onnx", "tf2onnx", "matplotlib")
 # A full disk is no bug. Every other OSError in `main` is one, and keeps its traceback.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,10 +25,14 @@ app = App(
     help="Train a flower classifier on a folder of photographs, and serve it over HTTP.",
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # cyclopts would end the process in silence
+    help_format="plaintext",
+    help_formatter=HelpFormatter(),
 )
-for verb in VERBS:
+for place, verb in enumerate(VERBS):
     # A string is imported when its verb is asked for: `flowers models list` never pays for TensorFlow or FastAPI.
-    app.command(f"service.cli.{verb}:{verb}", name=verb)
+    texts = {} if verb.name == "models" else {"usage": describe_usage(verb.name)}  # that app describes itself
+    app.command(f"service.cli.{verb.name}:{verb.name}", name=verb.name, sort_key=place, **texts)
+app.register_install_completion_command(help="Install the completion of your shell.")
 
 
 @app.command(name="--version")

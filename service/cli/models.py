@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.help import describe_usage
 from service.cli.terminal import as_text, complain, print_json, print_result, printable
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
@@ -19,7 +20,9 @@ from service.store.metadata import Metadata, read_metadata
 from service.store.verify import verify_version
 from service.store.versions import FoundVersion, StoredVersion
 
-models = App(name="models", version_flags=[], help="The store: list, show, verify, use, take and remove versions.")
+models = App(
+    name="models", version_flags=[], help="Look after the versions in the store.", usage=describe_usage("models")
+)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from service.api.page import find_samples
+from service.api.page import SAMPLES, find_samples
 from service.cli.headers import HeaderLines, check_headers, split_headers
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
@@ -130,16 +130,27 @@ def _predict_remotely(
 
 
 def _print_table(rows: Sequence[Row]) -> None:
-    table = Table("file", "label", "probability", "then")
+    table = Table(Column("file", overflow="fold"), "label", "probability", "then")
     for row in rows:
+        name = Text(_printable(_shorten(row.path)))
         if row.error:
-            table.add_row(Text(_printable(row.path)), "", "", Text(f"error: {row.error}"))
+            table.add_row(name, "", "", Text(f"error: {row.error}"))
             continue
         best, *others = row.scores
-        then = ", ".join(f"{score.label} {score.probability:.1%}" for score in others)
+        then = f"{others[0].label} {others[0].probability:.1%}" if others else ""
         doubt = "" if row.confident else f", {row.reason or 'not confident'}"
-        table.add_row(*map(Text, (_printable(row.path), best.label, f"{best.probability:.1%}{doubt}", then)))
+        table.add_row(name, *map(Text, (best.label, f"{best.probability:.1%}{doubt}", then)))
+    if not any(table.columns[-1].cells):
+        table.columns.pop()
     print_result(table)
+
+
+def _shorten(path: Path) -> Path:
+    """Return the path from the samples or from the current folder, if it lies there."""
+    for folder in (SAMPLES, Path.cwd()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder)
+    return path
 
 
 def _print_json(rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from service.api.metrics import share_metrics
 from service.api.refusals import Refusals
 from service.api.service import Service
 from service.cli.leaving import is_thread_at_work, leave, on_end_signals
-from service.cli.listening import url_of
+from service.cli.listening import greet, url_of
 from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter, configure_logging
 from service.settings import ServeSettings
@@ -96,6 +96,7 @@ class _Alone:
         )
         self._acceptor.start()
         log.info("service listening", url=url_of(self._listener))
+        greet(self._listener, self._settings.log_format)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._draining is not None:

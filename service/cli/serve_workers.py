@@ -9,7 +9,7 @@ from typing import NoReturn
 import structlog
 
 from service.cli.leaving import leave, on_end_signals
-from service.cli.listening import listen, url_of
+from service.cli.listening import greet, listen, url_of
 from service.errors import EngineFailed
 from service.logs import LogWriter, configure_logging, takes_console
 from service.machine import bounded_queue_bytes, count_cores, memory_left
@@ -65,6 +65,7 @@ class _Replica:
         board: Board,
     ) -> None:
         self._listener = listener
+        self._log_format = settings.log_format
         self._num_workers = len(workers)
         plan = Plan(
             settings.max_connections,
@@ -83,6 +84,7 @@ class _Replica:
 
     def _log_address(self) -> None:
         log.info("service listening", url=url_of(self._listener), workers=self._num_workers)
+        greet(self._listener, self._log_format)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.supervisor.is_draining:

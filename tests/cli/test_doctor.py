@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from support.exporting import build_tiny_network
 
-from service.cli.doctor import describe_cpu, describe_memory, find_environment_problems, find_packages
+from service.cli.doctor import (
+    describe_cpu,
+    describe_memory,
+    describe_training,
+    find_environment_problems,
+    find_packages,
+)
 from service.cli.main import main
 from service.engines.found import Machine
+from service.installation import install_command
 from service.settings import ServeSettings
 from service.store.manage import pin_version
 from service.store.publish import publish_version
@@ -239,3 +246,9 @@ def test_a_network_that_answers_with_no_numbers_is_found(store: Path, capsys: Ca
     _, found = examine("--model-store", str(store), "--engine", "savedmodel", capsys=capsys)
     assert found["serves"]["version"] == 2
     assert "no table of finite numbers" in sentences(found, fatal=False)[0]
+
+
+def test_what_is_missing_to_train_has_a_command() -> None:
+    assert describe_training() == {"ready": True}
+    lacks = describe_training(lambda name: None if name in ("keras", "onnx") else name)
+    assert lacks == {"ready": False, "missing": ["keras", "onnx"], "remedy": install_command()}

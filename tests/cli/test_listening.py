@@ -1,12 +1,13 @@
 """The socket that a service listens on."""
 
 import errno
+import os
 import socket
 from contextlib import ExitStack
 
 import pytest
 
-from service.cli.listening import listen, url_of
+from service.cli.listening import greet, listen, url_of
 from service.errors import FlowersError
 
 
@@ -63,3 +64,28 @@ def test_the_address_in_the_log_has_its_port(host: str, written: str) -> None:
         pytest.skip("this machine has no IPv6")
     with listen(host, 0) as listener:
         assert url_of(listener) == f"http://{written}:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("host", "shown", "log_format", "is_terminal"),
+    [
+        ("127.0.0.1", "127.0.0.1", "auto", True),
+        ("0.0.0.0", "127.0.0.1", "console", True),
+        ("127.0.0.1", None, "json", True),
+        ("127.0.0.1", None, "auto", False),
+    ],
+)
+def test_a_person_reads_where_the_service_is(
+    host: str,
+    shown: str | None,
+    log_format: str,
+    is_terminal: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: is_terminal)
+    with listen(host, 0) as listener:
+        greet(listener, log_format)
+        url = f"http://{shown}:{listener.getsockname()[1]}"
+    lines = [f"The page is at {url}/.", f"The paths are at {url}/docs. Ctrl-C ends the service."]
+    assert capsys.readouterr().err.splitlines() == (lines if shown else [])

@@ -11,7 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 from service import __version__
-from service.cli.main import VERBS, main
+from service.cli.help import VERBS
+from service.cli.main import main
 
 NOWHERE = ["--host", "192.0.2.1"]  # no machine's (RFC 5737): a `serve` that ought to be refused ends all the same
 OF_A_MODEL = (
@@ -24,7 +25,7 @@ OF_A_MODEL = (
 def test_python_m_service_is_flowers_and_lists_every_verb() -> None:
     process = subprocess.run([sys.executable, "-m", "service", "--help"], capture_output=True, text=True, check=True)
     for verb in VERBS:
-        assert f" {verb} " in process.stdout
+        assert re.search(rf"│ {verb.name} +{verb.word} +│", process.stdout)
 
 
 @pytest.mark.parametrize(

@@ -282,3 +282,12 @@ def test_the_table_marks_answers_that_are_not_confident(tmp_path: Path, capsys: 
     lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg" in line]
     wanted = ("90.0% ", "90.0%, unlike-training", "90.0%, not confident")
     assert [mark in line for mark, line in zip(wanted, lines, strict=True)] == [True] * 3
+
+
+def test_the_samples_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["predict", "--sample", "--top-k", "1", "--model-store", str(REPOSITORY / "model_store")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "│ daisy.jpg " in lines[3]
+    assert "then" not in lines[1]
+    assert max(map(len, lines)) < 80

@@ -14,6 +14,8 @@ MEDIA_TYPES = {
 """Suffix of a file of the page -> its media type. No other file is sent."""
 
 _FOLDER = Path(__file__).resolve().parent
+SAMPLES = _FOLDER / "samples"
+"""Folder of the sample photographs."""
 
 
 def read_files() -> dict[str, bytes]:
@@ -24,4 +26,4 @@ def read_files() -> dict[str, bytes]:
 
 def find_samples() -> list[Path]:
     """List the sample photographs, one a class, in the order of the classes."""
-    return sorted((_FOLDER / "samples").glob("*.jpg"))
+    return sorted(SAMPLES.glob("*.jpg"))
