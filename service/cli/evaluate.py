@@ -39,6 +39,7 @@ def evaluate(
     mistakes: Path | None = None,
     copy_mistakes: Path | None = None,
     none_of_these: Path | None = None,
+    label_errors: Path | None = None,
     settings: EngineSettings | None = None,
 ) -> int:
     """Measure accuracy, confusions and calibration of a version on a folder of class folders.
@@ -56,9 +57,11 @@ def evaluate(
         mistakes: File for a CSV of the wrong answers, most confident first.
         copy_mistakes: New or empty folder for copies of the photographs with wrong answers, by truth and answer.
         none_of_these: Folder of images that show none of the classes. The share of unsure answers is measured.
+        label_errors: File for a CSV of the photographs, the most suspect label first. The version does not judge them.
+            A last layer on pretrained features does, by a cross-validation.
     """
     settings = settings or EngineSettings()
-    others = _check_places(folder, report, mistakes, copy_mistakes, none_of_these)
+    others = _check_places(folder, report, mistakes, copy_mistakes, none_of_these, label_errors)
     photographs = read_folder(folder, may_lack_classes=True)
     wish = settings.wish
     if check and wish.precision == "auto":  # the metadata states the accuracy in float32, to the photograph
@@ -80,6 +83,10 @@ def evaluate(
         if report is not None:
             _write_report(report, title, note, headline, opened, settings.limits)
     done = _keep_mistakes(result, mistakes, copy_mistakes)
+    if label_errors is not None:
+        from service.cli.suspects import list_label_errors  # needs what training needs
+
+        done.append(list_label_errors(photographs, label_errors, settings.limits))
     differences = find_differences(stated, result.evaluation) if stated else ()
     if as_json:
         print_json(_document(opened, part, result, stated, differences, measured), indent=2)
@@ -101,12 +108,17 @@ def evaluate(
 
 
 def _check_places(
-    folder: Path, report: Path | None, mistakes: Path | None, copy_mistakes: Path | None, none_of_these: Path | None
+    folder: Path,
+    report: Path | None,
+    mistakes: Path | None,
+    copy_mistakes: Path | None,
+    none_of_these: Path | None,
+    label_errors: Path | None,
 ) -> list[Path]:
     """Refuse places that cannot be written or read, before anything is measured. Return the images of none of these."""
     if report is not None and find_spec("matplotlib") is None:
         raise SettingsError(f"--report draws with matplotlib, which is not installed. Run `{install_command()}`.")
-    for flag, path in (("--report", report), ("--mistakes", mistakes)):
+    for flag, path in (("--report", report), ("--mistakes", mistakes), ("--label-errors", label_errors)):
         if path is not None and not _is_writable(path):
             raise SettingsError(f"{flag} is {str(path)!r}. Name a file, in a folder that exists and can be written to.")
     if copy_mistakes is not None:

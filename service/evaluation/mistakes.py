@@ -61,13 +61,13 @@ def write_mistakes(file: Path, answers: Answers, class_names: Sequence[str]) -> 
     """
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)  # its line ends are \r\n, so that it quotes both in a text
-    writer.writerow([_harmless(text) for text in ("path", "truth", "answer", "probability", *class_names)])
+    writer.writerow([harmless(text) for text in ("path", "truth", "answer", "probability", *class_names)])
     places = find_mistakes(answers)
     for place in places:
         truth, answer = _name_labels(answers, place, class_names)
         # The shortest decimals that are these float32.
         probabilities = [float(str(value)) for value in answers.probabilities[place]]
-        texts = [_harmless(text) for text in (str(answers.paths[place]), truth, answer)]
+        texts = [harmless(text) for text in (str(answers.paths[place]), truth, answer)]
         writer.writerow([*texts, max(probabilities), *probabilities])
     try:
         # A folder's name need not be UTF-8.
@@ -119,7 +119,8 @@ def _name_labels(answers: Answers, place: int, class_names: Sequence[str]) -> tu
     return class_names[answers.class_indices[place]], class_names[answers.probabilities[place].argmax()]
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return a text for a cell. One that a spreadsheet could run gets an apostrophe before it."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

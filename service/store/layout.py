@@ -16,6 +16,7 @@ METADATA_FILE = "assets.extra/metadata.json"
 SPLIT_FILE = "assets.extra/split.json"
 SHA256SUMS_FILE = "assets.extra/SHA256SUMS"
 BACKBONE_LICENCE_FILE = "assets.extra/BACKBONE_LICENCE.txt"
+MODEL_CARD_FILE = "assets.extra/README.md"
 PINNED_FILE = "PINNED"
 HIGHEST_FILE = ".highest"  # the highest version that was ever removed. Its number is not given again
 Precision = Literal["float32", "int8"]

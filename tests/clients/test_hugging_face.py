@@ -11,6 +11,10 @@ import pytest
 from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
 
+from service.store.layout import METADATA_FILE
+from service.store.metadata import read_metadata
+from service.training.export.model_card import write_card
+
 pytestmark = pytest.mark.clients
 
 PHOTO = encode(draw_photograph(3, seed=300))
@@ -27,6 +31,19 @@ def python() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def test_the_hub_reads_the_card_of_a_version(python: str, tmp_path: Path) -> None:
+    newest = max((REPOSITORY / "model_store" / "flowers").glob("[0-9]*"), key=lambda path: int(path.name))
+    metadata = read_metadata(newest / METADATA_FILE)
+    card = tmp_path / "README.md"
+    card.write_text(write_card(metadata), encoding="utf-8")
+    program = "import sys; from huggingface_hub import ModelCard; data = ModelCard.load(sys.argv[1]).data;"
+    program += "print(data.pipeline_tag, [(r.metric_type, r.metric_value) for r in data.eval_results])"
+    process = subprocess.run([python, "-c", program, str(card)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("image-classification [")
+    assert str(("accuracy", metadata.stated_accuracy)) in process.stdout
 
 
 def test_hugging_face_s_client_classifies_unchanged(service: Any, python: str, tmp_path: Path) -> None:

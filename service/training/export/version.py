@@ -18,10 +18,11 @@ from service.evaluation.metrics import evaluate
 from service.evaluation.score import Answers, score_photographs
 from service.files import digest_bytes
 from service.networks.backbones import describe_source
-from service.store.layout import BACKBONE_LICENCE_FILE, DISTANCE, METADATA_FILE, SPLIT_FILE
+from service.store.layout import BACKBONE_LICENCE_FILE, DISTANCE, METADATA_FILE, MODEL_CARD_FILE, SPLIT_FILE
 from service.store.metadata import BackboneSource, Metadata, Network, Preprocessing
 from service.training.calibrate import energies, softmax
 from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models
+from service.training.export.model_card import write_card
 from service.training.export.saved_model import check_saved_model, export_saved_model
 from service.training.fit import predict
 from service.training.trained_network import TrainedNetwork, on_pixels
@@ -86,6 +87,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     (folder / SPLIT_FILE).parent.mkdir(exist_ok=True)
     (folder / SPLIT_FILE).write_text(split_list, encoding="utf-8")
     (folder / METADATA_FILE).write_text(metadata.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / MODEL_CARD_FILE).write_text(write_card(metadata), encoding="utf-8")
     return FolderEvaluation(test, answers, ())
 
 
