@@ -22,13 +22,18 @@ router = APIRouter(tags=["documentation"])
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 
 
-@router.get("/openapi.json", include_in_schema=False)
+@router.get(
+    "/openapi.json",
+    summary="This document",
+    response_class=JSONResponse,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **problems.document()},
+)
 async def openapi(request: Request) -> JSONResponse:
     """Describe every path, for programs and for the page below."""
     return JSONResponse(request.app.openapi())
 
 
-@router.get("/docs", include_in_schema=False)
+@router.get("/docs", summary="Swagger UI", response_class=HTMLResponse, responses=problems.document())
 async def docs(request: Request) -> HTMLResponse:
     """Show Swagger UI. Its addresses are relative, so it works behind a proxy's prefix, too."""
     folder = "../" if request.scope.get("raw_path", b"").endswith(b"/") else ""
@@ -44,15 +49,23 @@ async def docs(request: Request) -> HTMLResponse:
     return page
 
 
-@router.get("/docs/{asset}", include_in_schema=False)
-async def docs_asset(asset: str) -> Response:
+@router.get(
+    "/docs/{asset}",
+    summary="A file of Swagger UI",
+    response_class=Response,
+    responses={
+        200: {"content": {media_type: {"schema": {"type": "string"}} for media_type in _ASSETS.values()}},
+        **problems.document(problems.NOT_FOUND),
+    },
+)
+async def docs_asset(asset: Annotated[str, Path(json_schema_extra={"enum": sorted(_ASSETS)})]) -> Response:
     """Send a file of Swagger UI. A package brings it."""
     if asset not in _ASSETS:
         raise HTTPException(404)
     return Response(_read_asset(asset), media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
 
 
-@router.get("/problems/{name}", summary="What a kind of problem means", responses=problems.document())
+@router.get("/problems/{name}", summary="What a kind of problem means", responses=problems.document(problems.NOT_FOUND))
 async def problem(
     request: Request, name: Annotated[str, Path(json_schema_extra={"enum": sorted(problems.PROBLEMS)})]
 ) -> ProblemDetails:
