@@ -84,6 +84,7 @@ def make_requests(model: str, version: int) -> list[Asking]:
     asked += [_post("/predict/batch", _form(files), form_type)]
     asked += [_post("/explain", files[1], "image/jpeg"), _post("/explain?label=roses", form, form_type)]
     asked += [_post(path, files[0], "application/octet-stream") for path in ("/invocations", "/hugging-face")]
+    asked += [_post_json("/explain", {"image": text})]
     document = {"image": text, "top_k": 3}
     asked += [_post_json(path, document) for path in ("/predict", "/invocations")]
     asked += [_post_json("/hugging-face", {"inputs": text, "parameters": {"top_k": 3, "function_to_apply": "softmax"}})]
