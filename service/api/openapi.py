@@ -39,7 +39,7 @@ _EXPLANATION_HEADERS = {
     explain.LABEL_HEADER: {"schema": {"type": "string"}, "description": "The label, percent-encoded UTF-8."},
     explain.PROBABILITY_HEADER: {"schema": {"type": "number"}, "description": "Its probability for the whole image."},
 }
-_HEAT_MAP = {"schema": {"type": "string", "contentMediaType": "image/png"}}
+_HEAT_MAP = {"schema": {"type": "string", "format": "binary"}}
 _documented_explanation = APIRouter(tags=["predict"])
 
 
