@@ -3,9 +3,10 @@
 import base64
 import hashlib
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -28,9 +29,9 @@ _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/cs
     response_class=JSONResponse,
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **problems.document()},
 )
-async def openapi(request: Request) -> JSONResponse:
+async def openapi(request: Request) -> Response:
     """Describe every path, for programs and for the page below."""
-    return JSONResponse(request.app.openapi())
+    return Response(_write(request.app.openapi), media_type="application/json")
 
 
 @router.get("/docs", summary="Swagger UI", response_class=HTMLResponse, responses=problems.document())
@@ -73,6 +74,11 @@ async def problem(
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
     return problems.PROBLEMS[name].write(record_of(request.scope).request_id)
+
+
+@lru_cache(maxsize=1)  # writing it takes milliseconds of the event loop
+def _write(describe: Callable[[], dict[str, Any]]) -> bytes:
+    return bytes(JSONResponse(describe()).body)
 
 
 @cache  # one copy for all clients
