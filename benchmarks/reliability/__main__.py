@@ -1,13 +1,13 @@
 """One experiment, with its promises beside the measured figures.
 
-    python -m benchmarks.reliability EXPERIMENT [--times 3] [--quick]
+    python -m benchmarks.reliability EXPERIMENT [--times 3] [--scale 6] [--quick]
 
-EXPERIMENT is one of reload, versions, overload, rollout, soak, neighbours, explanations and client.
+EXPERIMENT is one of reload, versions, overload, rollout, soak, neighbours, explanations, client and fuzz.
 
 It needs Linux and a machine that does nothing else. `rollout` needs HAProxy, which is Debian's package `haproxy`. The
 exit code is 1 when a promise was not kept. Of several times each promise has its median. The results go to
 `benchmarks/results/reliability-NAME.json`, or with `--engine savedmodel` to `reliability-NAME-savedmodel.json`.
-`--quick` is for trying the scripts, and keeps none.
+`--quick` is for trying the scripts, and keeps none. `--scale` makes an experiment longer.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks.machine import RESULTS, describe_machine
-from benchmarks.reliability import client, explanations, neighbours, overload, reload, rollout, soak, versions
+from benchmarks.reliability import client, explanations, fuzz, neighbours, overload, reload, rollout, soak, versions
 from benchmarks.reliability.replica import Result
 
 EXPERIMENTS = {
@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "neighbours": neighbours.measure,
     "explanations": explanations.measure,
     "client": client.measure,
+    "fuzz": fuzz.measure,
 }
 
 
@@ -46,10 +47,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--times", type=int, default=1, choices=(1, 3, 5), help="how often")
+    parser.add_argument("--scale", type=float, default=1.0, help="length, as a multiple of the usual one")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time or of the requests")
     parser.add_argument("--engine", default="auto", help="as of `flowers serve`")
     arguments = parser.parse_args()
-    scale = 0.1 if arguments.quick else 1.0
+    scale = 0.1 if arguments.quick else arguments.scale
     results = [EXPERIMENTS[arguments.name](scale, arguments.engine) for _ in range(arguments.times)]
     result = results[0] if len(results) == 1 else median_of(results)
     for promise in result.promises:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.problems import document as document_problems
 from service.api.problems import error_response
 from service.api.protocols.protocol import Protocols
 from service.errors import SettingsError, Unauthorized
@@ -65,7 +66,7 @@ def read_keys(inline: SecretStr | None, file: Path | None) -> ApiKeys | None:
 
 
 def document_keys(document: dict[str, Any], open_paths: frozenset[str], protocols: Protocols) -> None:
-    """Document the header of the key for every path but `open_paths` and the probes of `protocols`."""
+    """Document the key and its refusal for every path but `open_paths` and the probes of `protocols`."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -74,6 +75,8 @@ def document_keys(document: dict[str, Any], open_paths: frozenset[str], protocol
         for method, operation in operations.items():
             is_free = is_open(path, open_paths) or protocols.is_probe(method.upper(), path)
             operation["security"] = [] if is_free else [{"bearer": []}, {"header": []}]
+            if not is_free:
+                operation["responses"]["401"] = document_problems(Unauthorized, is_plain=protocols.has_path(path))[401]
 
 
 class Guard:

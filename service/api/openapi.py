@@ -1,18 +1,19 @@
-"""OpenAPI document: the plain route, the served model, the address and the keys."""
+"""OpenAPI document: the plain routes, the served model, the address and the keys."""
 
 from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Query
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
 
 from service.api import problems
 from service.api.access import document_keys
-from service.api.multipart import FIELD
-from service.api.parameters import TOP_K, TimeoutMs, TopK
-from service.api.protocols.documents import IMAGE_DOCUMENT, document_protocols
+from service.api.operations import TIMING, complete
+from service.api.parameters import TimeoutMs, TopK
+from service.api.protocols.documents import document_protocols
 from service.api.protocols.protocol import Protocols
+from service.api.request_bodies import BATCH, EXPLANATION, PREDICTION
 from service.api.routes import batch, explain
 from service.api.routes.predict import PATH
 from service.api.schemas import BatchBody, ExplanationBody, PredictionBody
@@ -26,56 +27,19 @@ Every answer has an `X-Request-ID`. Every problem is answered as `application/pr
 the kind for programs. Its `detail` tells people what to do.
 """
 _HERE = {"url": ".", "description": "This service, behind any prefix of a proxy."}
-_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-_FIELDS = {
-    FIELD: {"type": "string", "format": "binary", "description": "The image."},
-    TOP_K: {
-        **TypeAdapter(TopK).json_schema(),
-        "description": "Number of scores, instead of the parameter of that name.",
-    },
-}
-_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "A JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image. Its content decides, not its name.",
-    "content": {
-        "multipart/form-data": {"schema": {"type": "object", "required": [FIELD], "properties": _FIELDS}},
-        "image/*": _BINARY,
-        "application/octet-stream": _BINARY,
-        "application/json": {"schema": IMAGE_DOCUMENT},
-    },
-}
-_BATCH = {
-    "required": True,
-    "description": "A form with an image in each field `file`.",
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {
-                    **_FIELDS,
-                    FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-                },
-            }
-        }
-    },
-}
-_TopKQuery = Annotated[TopK | None, Query(description="Number of scores. The default is all classes.")]
+_TopKQuery = Annotated[TopK | SkipJsonSchema[None], Query(description="Number of scores. The default is all classes.")]
 _TimeoutHeader = Annotated[
-    TimeoutMs | None,
+    TimeoutMs | SkipJsonSchema[None],
     Header(description="The client's timeout in milliseconds, upload included. The server has a limit of its own."),
 ]
-_TIMING = {"Server-Timing": {"schema": {"type": "string", "examples": ["decode;dur=3.1, infer;dur=9.8"]}}}
 _documented = APIRouter(tags=["predict"])
 
-_EXPLAINED_FORM = {"schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _FIELDS[FIELD]}}}
-_EXPLAINED_BODY = {**_BODY, "content": {**_BODY["content"], "multipart/form-data": _EXPLAINED_FORM}}
 _EXPLANATION_HEADERS = {
-    **_TIMING,
+    **TIMING,
     explain.LABEL_HEADER: {"schema": {"type": "string"}, "description": "The label, percent-encoded UTF-8."},
     explain.PROBABILITY_HEADER: {"schema": {"type": "number"}, "description": "Its probability for the whole image."},
 }
-_HEAT_MAP = {"schema": {"type": "string", "contentMediaType": "image/png"}}
+_HEAT_MAP = {"schema": {"type": "string", "format": "binary"}}
 _documented_explanation = APIRouter(tags=["predict"])
 
 
@@ -103,9 +67,10 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None, protoc
         )
         for body in (PredictionBody, BatchBody, *([ExplanationBody] if explanation.routes else [])):
             document["components"]["schemas"][body.__name__]["example"]["model"]["name"] = model
-        document_protocols(document, protocols)
+        document_protocols(document, model, protocols)
         if open_paths is not None:
             document_keys(document, open_paths, protocols)
+        complete(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -115,8 +80,8 @@ def describe(app: FastAPI, model: str, open_paths: frozenset[str] | None, protoc
     PATH,
     summary="Classify one image",
     response_model=PredictionBody,
-    responses={200: {"headers": _TIMING}, **problems.document(*problems.PREDICTION_ERRORS)},
-    openapi_extra={"requestBody": _BODY},
+    responses={200: {"headers": TIMING}, **problems.document(*problems.PREDICTION_ERRORS)},
+    openapi_extra={"requestBody": PREDICTION},
 )
 def predict(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader = None) -> None:
     """Send the image as form field `file`, or as the whole body (`image/*`, `application/octet-stream`), or in JSON.
@@ -131,8 +96,8 @@ def predict(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader = Non
     batch.PATH,
     summary="Classify many images",
     response_model=BatchBody,
-    responses={200: {"headers": _TIMING}, **problems.document(*problems.PREDICTION_ERRORS)},
-    openapi_extra={"requestBody": _BATCH},
+    responses={200: {"headers": TIMING}, **problems.document(*problems.PREDICTION_ERRORS)},
+    openapi_extra={"requestBody": BATCH},
 )
 def predict_batch(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader = None) -> None:
     """Send each image as a form field `file`. There is a result for each, in the order of the form.
@@ -152,10 +117,12 @@ def predict_batch(top_k: _TopKQuery = None, x_request_timeout_ms: _TimeoutHeader
         200: {"content": {"image/png": _HEAT_MAP}, "headers": _EXPLANATION_HEADERS},
         **problems.document(*problems.PREDICTION_ERRORS),
     },
-    openapi_extra={"requestBody": _EXPLAINED_BODY},
+    openapi_extra={"requestBody": EXPLANATION},
 )
 def explain_image(
-    label: Annotated[str | None, Query(description="Class to explain. The default is the most probable one.")] = None,
+    label: Annotated[
+        str | SkipJsonSchema[None], Query(description="Class to explain. The default is the most probable one.")
+    ] = None,
     x_request_timeout_ms: _TimeoutHeader = None,
 ) -> None:
     """Send the image as for `/predict`. The answer is a PNG, or JSON where `Accept` prefers it.

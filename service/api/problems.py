@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from service import errors
 from service.api.record import record_of
-from service.api.schemas import PlaceProblem, ProblemDetails
+from service.api.schemas import ErrorBody, PlaceProblem, ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -112,6 +112,12 @@ _OF_ALL = (*_OF_PREDICTIONS, NOT_FOUND, METHOD_NOT_ALLOWED, HEAD_TOO_LARGE, INTE
 _BY_KIND: dict[type[Exception], Problem] = {problem.kind: problem for problem in _OF_ALL if problem.kind}
 _BY_KIND |= dict.fromkeys((errors.ModelNotFound, errors.VersionNotFound), NOT_FOUND)
 
+_ERRORS_OF_WIRE = (errors.MalformedRequest, errors.BodyTooSlow, errors.HeadTooLarge, errors.OutOfMemory)
+_HEADERS = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "The scheme of the key."}},
+    405: {"Allow": {"schema": {"type": "string"}, "description": "Methods of the path."}},
+}
+
 PREDICTION_ERRORS = tuple(problem.kind for problem in _OF_PREDICTIONS if problem.kind)
 """Errors that a prediction can meet."""
 
@@ -168,30 +174,42 @@ def describe(request_id: str, error: Exception) -> Occurrence:
     return Occurrence(INTERNAL_ERROR, detail)
 
 
-def document(*exceptions: type[Exception]) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route for OpenAPI: these problems and the 500, by status, with examples."""
-    problems = dict.fromkeys([*(_BY_KIND[exception] for exception in exceptions), INTERNAL_ERROR])
+def document(*kinds: type[Exception] | Problem, is_plain: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route for OpenAPI: these problems and those of every route, by status, with examples.
+
+    Args:
+        kinds: Errors of the route itself, or their problems.
+        is_plain: Whether it answers as clients of other protocols read it. A head that cannot be read is a problem in
+            our form there, too.
+    """
+    found = [kind if isinstance(kind, Problem) else _BY_KIND[kind] for kind in (*kinds, *_ERRORS_OF_WIRE)]
+    problems = dict.fromkeys([*found, METHOD_NOT_ALLOWED, INTERNAL_ERROR])
     responses: dict[int | str, dict[str, Any]] = {}
     for status in sorted({problem.status for problem in problems}):
-        responses[status] = _document([problem for problem in problems if problem.status == status])
-    responses["default"] = _document([METHOD_NOT_ALLOWED, HEAD_TOO_LARGE]) | {"description": "Any other problem"}
+        of_status = [problem for problem in problems if problem.status == status]
+        responses[status] = _document(of_status, is_plain=is_plain)
     return responses
 
 
-def _document(problems: list[Problem]) -> dict[str, Any]:
-    response: dict[str, Any] = {
-        "description": "; ".join(problem.title for problem in problems),
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"},
-                "examples": {kind.name: {"value": kind.write(_EXAMPLE_ID).model_dump()} for kind in problems},
-            }
-        },
-    }
+def _document(problems: list[Problem], *, is_plain: bool) -> dict[str, Any]:
+    own = {problem.name: {"value": problem.write(_EXAMPLE_ID).model_dump()} for problem in problems}
+    content = {MEDIA_TYPE: {"schema": _refer(ProblemDetails), "examples": own}}
+    if is_plain:
+        plain = {name: {"value": {"error": example["value"]["detail"]}} for name, example in own.items()}
+        of_wire = {problem.name: own[problem.name] for problem in problems if problem.kind in _ERRORS_OF_WIRE}
+        content = {"application/json": {"schema": _refer(ErrorBody), "examples": plain}}
+        if of_wire:
+            content[MEDIA_TYPE] = {"schema": _refer(ProblemDetails), "examples": of_wire}
+    response: dict[str, Any] = {"description": "; ".join(problem.title for problem in problems), "content": content}
+    headers = _HEADERS.get(problems[0].status, {})
     if any(problem.retry_after_s for problem in problems):
         schema = {"type": "integer", "description": "Seconds to wait before sending it again."}
-        response["headers"] = {"Retry-After": {"schema": schema}}
-    return response
+        headers = {"Retry-After": {"schema": schema}}
+    return {**response, "headers": headers} if headers else response
+
+
+def _refer(body: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{body.__name__}"}
 
 
 def _respond(scope: Scope, problem: Problem, detail: str, headers: dict[str, str] | None = None) -> Response:

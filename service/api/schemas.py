@@ -124,6 +124,12 @@ class ProblemDetails(PlaceProblem):
     request_id: str
 
 
+class ErrorBody(_Body):
+    """The reason of a refusal, as clients of other protocols read it."""
+
+    error: str = Field(description="What happened, what was expected, and what to do.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageScores(_Scores):
     """The answer for one image of a batch."""

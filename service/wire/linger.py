@@ -19,7 +19,9 @@ def linger_s(*, is_draining: bool) -> float:
 
 
 class Linger:
-    """ASGI layer that closes a connection some seconds after an answer before the end of a long body.
+    """ASGI layer that closes a connection some seconds after an answer before the end of its body.
+
+    It does so after a long body, and where the client wants the connection closed.
 
     After closing at once, the kernel resets the connection while the client still writes, and the answer is lost. A
     client could write for ever to a connection that stays open. While the service drains, every answer closes its
@@ -45,6 +47,7 @@ class Linger:
         announced_bytes = int(headers.get(b"content-length", b"0"))
         is_complete = not is_chunked and not announced_bytes
         waits_to_continue = not is_complete and b"expect" in headers and scope["http_version"] == "1.1"
+        is_last = b"close" in headers.get(b"connection", b"").lower() or scope["http_version"] == "1.0"
         is_closing = False
 
         async def receive_watched() -> Message:
@@ -59,7 +62,7 @@ class Linger:
             if message["type"] == "http.response.start":
                 is_long = is_chunked or announced_bytes > SKIPPED_BYTES
                 is_too_slow = message["status"] == 408
-                is_unread = is_long and not is_complete
+                is_unread = not is_complete and (is_long or is_last)
                 is_closing = self._is_draining() or is_too_slow or is_unread or waits_to_continue
                 if is_closing:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
+from support.programs import require_environment
 
 from service.store.layout import METADATA_FILE
 from service.store.metadata import read_metadata
@@ -21,39 +22,34 @@ PHOTO = encode(draw_photograph(3, seed=300))
 PROGRAM = Path(__file__).with_name("hugging_face") / "ask.py"
 
 
-@pytest.fixture
-def python() -> str:
-    """The interpreter of the client's environment. `.ci/clients` makes it."""
-    path = os.environ.get("FLOWERS_TEST_HUGGING_FACE", "")
-    if not path:
-        reason = "no environment with huggingface_hub: .ci/clients makes one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
-def test_the_hub_reads_the_card_of_a_version(python: str, tmp_path: Path) -> None:
+def test_the_hub_reads_the_card_of_a_version(tmp_path: Path) -> None:
     newest = max((REPOSITORY / "model_store" / "flowers").glob("[0-9]*"), key=lambda path: int(path.name))
     metadata = read_metadata(newest / METADATA_FILE)
     card = tmp_path / "README.md"
     card.write_text(write_card(metadata), encoding="utf-8")
     program = "import sys; from huggingface_hub import ModelCard; data = ModelCard.load(sys.argv[1]).data;"
     program += "print(data.pipeline_tag, [(r.metric_type, r.metric_value) for r in data.eval_results])"
+    python = require_environment("hugging_face")
     process = subprocess.run([python, "-c", program, str(card)], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("image-classification [")
     assert str(("accuracy", metadata.stated_accuracy)) in process.stdout
 
 
-def test_hugging_face_s_client_classifies_unchanged(service: Any, python: str, tmp_path: Path) -> None:
+def test_hugging_face_s_client_classifies_unchanged(service: Any, tmp_path: Path) -> None:
     photograph = tmp_path / "photo.jpg"
     photograph.write_bytes(PHOTO)
     headers = {"X-API-Key": service.key} if service.key else {}
     scores = httpx.post(f"{service.url}/predict", content=PHOTO, headers=headers).json()["predictions"]
     expected = [{"label": score["label"], "score": score["probability"]} for score in scores]
 
-    command = [python, str(PROGRAM), f"{service.url}/hugging-face", str(photograph), service.key]
+    command = [
+        require_environment("hugging_face"),
+        str(PROGRAM),
+        f"{service.url}/hugging-face",
+        str(photograph),
+        service.key,
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "PYTHONPATH": ""}
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
     assert process.returncode == 0, process.stderr

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from support.drawing import draw_photograph, encode
+from support.programs import require_environment
 
 from service.imaging.decode import decode_image
 from service.imaging.resize import resize
@@ -31,19 +32,8 @@ def scores(service: Any) -> dict[str, float]:
     return {name: by_label[name] for name in card["class_names"]}
 
 
-def find_python(client: str) -> str:
-    """The interpreter of the client's environment. `.ci/clients` makes it."""
-    path = os.environ.get(f"FLOWERS_TEST_{client.upper()}", "")
-    if not path:
-        reason = f"no environment of {client}: .ci/clients makes one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
 def run(client: str, *arguments: str) -> Any:
-    command = [find_python(client), *arguments]
+    command = [require_environment(client), *arguments]
     environment = {**os.environ, "PYTHONPATH": ""}
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert process.returncode == 0, process.stderr

@@ -23,6 +23,17 @@ def require(tool: str, package: str) -> str:
     return path
 
 
+def require_environment(client: str) -> str:
+    """The path of a client's environment, which `.ci/clients` makes. Without it the test is skipped aloud."""
+    path = os.environ.get(f"FLOWERS_TEST_{client.upper()}", "")
+    if not path:
+        reason = f"no environment of {client}: .ci/clients makes one"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
 def find_free_port() -> int:
     """A port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -71,6 +71,13 @@ async def test_a_small_rest_of_a_body_costs_no_connection(service: Running) -> N
     assert (b"connection", b"close") not in events[0][1]["headers"]
 
 
+async def test_a_client_that_closes_gets_its_early_answer(service: Running) -> None:
+    headers = {**JPEG, "Content-Length": "100001", "Connection": "Close"}
+    events = await call(service, headers, [bytes(50_000), bytes(50_001)])
+    assert [name for name, _ in events] == ["start", "body", "read", "read", "body"]
+    assert [more for name, more in events if name == "body"] == [True, False]
+
+
 async def test_an_answer_to_a_whole_body_keeps_the_connection(service: Running) -> None:
     headers = {**JPEG, "Content-Length": str(len(PHOTO))}
     events = await call(service, headers, [PHOTO])

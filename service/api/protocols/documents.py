@@ -1,103 +1,143 @@
 """OpenAPI document of the protocols' routes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
+from starlette.routing import Route
 
+from service import errors
 from service.api import problems
+from service.api.operations import TIMING
+from service.api.parameters import TIMEOUT_HEADER, TOP_K, TimeoutMs, TopK
 from service.api.protocols import hugging_face, sagemaker
 from service.api.protocols.protocol import Protocols
-from service.api.protocols.tensor_documents import describe_tensors, is_tensor_path
-from service.api.schemas import LabelScore, PredictionBody, VertexBody
+from service.api.protocols.tensor_documents import describe_answer, describe_tensors, is_tensor_path
+from service.api.request_bodies import (
+    BASE64,
+    EXAMPLE_IMAGE,
+    PREDICTION,
+    TOP_K_IN_JSON,
+    describe_image,
+    describe_object,
+)
+from service.api.schemas import ErrorBody, LabelScore, PredictionBody, VertexBody
 
 _REFERENCE = "#/components/schemas/{model}"
-_BASE64 = {"type": "string", "description": "The image file in base64, or a data URL of it. No other URL is fetched."}
-_TOP_K = {"type": "integer", "minimum": 1, "description": "Number of scores. The default is all classes."}
-_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-IMAGE_DOCUMENT = {
-    "type": "object",
-    "required": ["image"],
+_JSON = "application/json"
+_PARAMETERS = {
+    "type": ["object", "null"],
     "additionalProperties": False,
-    "properties": {"image": _BASE64, "top_k": _TOP_K},
-    "example": {"image": "/9j/4AAQSkZJRg...", "top_k": 3},
+    "properties": {TOP_K: TOP_K_IN_JSON, "function_to_apply": {"enum": ["softmax", None]}},
 }
-"""Schema of a body in JSON on `/predict`."""
-_INPUTS = {
-    "type": "object",
-    "required": ["inputs"],
-    "additionalProperties": False,
-    "properties": {
-        "inputs": _BASE64,
-        "parameters": {"type": "object", "properties": {"top_k": _TOP_K, "function_to_apply": {"enum": ["softmax"]}}},
+_INPUTS = describe_object(
+    "inputs", {"inputs": EXAMPLE_IMAGE, "parameters": {TOP_K: 3}}, inputs=BASE64, parameters=_PARAMETERS
+)
+_INSTANCES = describe_object(
+    "instances",
+    {"instances": [{"b64": EXAMPLE_IMAGE}], "parameters": {TOP_K: 3}},
+    instances={
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "type": "object",
+            "required": ["b64"],
+            "additionalProperties": False,
+            "properties": {"b64": BASE64},
+        },
     },
-    "example": {"inputs": "/9j/4AAQSkZJRg...", "parameters": {"top_k": 3}},
-}
-_INSTANCES = {
+    parameters={**_PARAMETERS, "properties": {TOP_K: TOP_K_IN_JSON}},
+)
+_PROBE = {
     "type": "object",
-    "required": ["instances"],
-    "additionalProperties": False,
-    "properties": {
-        "instances": {"type": "array", "minItems": 1, "items": {"type": "object", "properties": {"b64": _BASE64}}},
-        "parameters": {"type": "object", "properties": {"top_k": _TOP_K}},
-    },
-    "example": {"instances": [{"b64": "/9j/4AAQSkZJRg..."}], "parameters": {"top_k": 3}},
+    "required": ["status"],
+    "properties": {"status": {"const": "ready"}},
+    "example": {"status": "ready"},
 }
-_PROBE = {"type": "object", "properties": {"status": {"type": "string"}}, "example": {"status": "ready"}}
+_QUERY = {
+    "name": TOP_K,
+    "in": "query",
+    "required": False,
+    "schema": TypeAdapter(TopK).json_schema(),
+    "description": "Number of scores. The default is all classes.",
+}
+_TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": TypeAdapter(TimeoutMs).json_schema(),
+    "description": "The client's timeout in milliseconds, upload included. The server has a limit of its own.",
+}
 
 
-def document_protocols(document: dict[str, Any], protocols: Protocols) -> None:
-    """Add the routes of protocols to an OpenAPI document. A path that it describes already is left as it is."""
+def document_protocols(document: dict[str, Any], model: str, protocols: Protocols) -> None:
+    """Add the routes of protocols to an OpenAPI document.
+
+    Args:
+        document: An operation that it describes already takes the instances of Vertex AI, too.
+        model: Name of the model that is served, for examples.
+        protocols: Those that are switched on.
+    """
     schemas = document["components"]["schemas"]
-    for body in (LabelScore, VertexBody):
+    for body in (ErrorBody, LabelScore, VertexBody):
         schema = TypeAdapter(body).json_schema(ref_template=_REFERENCE)
         schemas.update(schema.pop("$defs", {}))
         schemas[body.__name__] = schema
     for route in protocols.routes:
-        if route.path not in document["paths"] and route.include_in_schema:
-            method = "post" if "POST" in (route.methods or ()) else "get"
-            document["paths"][route.path] = {method: _describe(route.path, method)}
+        if not route.include_in_schema:
+            continue
+        method = "post" if "POST" in (route.methods or ()) else "get"
+        operations = document["paths"].setdefault(route.path, {})
+        if method in operations:
+            _add_instances(operations[method])
+        else:
+            operations[method] = _describe(route, method, model, is_plain=protocols.has_path(route.path))
 
 
-def _describe(path: str, method: str) -> dict[str, Any]:
-    statuses = sorted({str(problems.find(kind).status) for kind in problems.PREDICTION_ERRORS} | {"500"})
-    if is_tensor_path(path):
-        return describe_tensors(path, method, _ERROR, statuses)
-    if method == "get":
-        return {
-            "tags": ["protocols"],
-            "summary": "Probe of SageMaker" if path == sagemaker.PING else "Probe of Vertex AI",
-            "responses": {"200": _answer(_PROBE), "503": _ERROR},
-        }
-    forms: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-        hugging_face.PATH: (_INPUTS, {"type": "array", "items": _refer(LabelScore)}, "Hugging Face's InferenceClient"),
-        sagemaker.INVOCATIONS: (IMAGE_DOCUMENT, _refer(PredictionBody), "Predictions for SageMaker"),
+def _describe(route: Route, method: str, model: str, *, is_plain: bool) -> dict[str, Any]:
+    """Describe one operation with every refusal that it can answer."""
+    refusals: Sequence[type[Exception]] = (errors.NotReady, errors.Draining)
+    if is_tensor_path(route.path):
+        operation, refusals = describe_tensors(route.path, method, model)
+    elif method == "get":
+        summary = "Probe of SageMaker" if route.path == sagemaker.PING else "Probe of Vertex AI"
+        operation = {"summary": summary, "responses": {"200": describe_answer(_PROBE)}}
+    else:
+        operation, refusals = _describe_prediction(route.path), problems.PREDICTION_ERRORS
+    if method == "post":
+        operation["parameters"] = [*operation.get("parameters", []), _TIMEOUT]
+        operation["responses"]["200"]["headers"] = TIMING | operation["responses"]["200"].get("headers", {})
+    for status, response in problems.document(*refusals, is_plain=is_plain).items():
+        operation["responses"][str(status)] = response
+    return {"tags": ["protocols"], **operation}
+
+
+def _describe_prediction(path: str) -> dict[str, Any]:
+    forms: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        hugging_face.PATH: (
+            "Hugging Face's InferenceClient",
+            describe_image(_INPUTS),
+            {"type": "array", "items": _refer(LabelScore), "example": [{"label": "roses", "score": 0.941}]},
+        ),
+        sagemaker.INVOCATIONS: ("Predictions for SageMaker", PREDICTION, _refer(PredictionBody)),
     }
-    request, answer, summary = forms.get(path, (_INSTANCES, _refer(VertexBody), "Predictions for Vertex AI"))
-    content: dict[str, Any] = {"application/json": {"schema": request}}
-    if request is not _INSTANCES:
-        content |= {"image/*": _BINARY, "application/octet-stream": _BINARY}
-    return {
-        "tags": ["protocols"],
-        "summary": summary,
-        "requestBody": {"required": True, "content": content},
-        "responses": {"200": _answer(answer)} | dict.fromkeys(statuses, _ERROR),
-    }
+    of_vertex = {"required": True, "content": {_JSON: {"schema": _INSTANCES}}}
+    summary, body, answer = forms.get(path, ("Predictions for Vertex AI", of_vertex, _refer(VertexBody)))
+    responses = {"200": describe_answer(answer)}
+    return {"summary": summary, "requestBody": body, "parameters": [_QUERY], "responses": responses}
+
+
+def _add_instances(operation: dict[str, Any]) -> None:
+    """Let an operation of one image take the instances of Vertex AI, too. Their errors have the protocol's form."""
+    body, responses = operation["requestBody"], operation["responses"]
+    content = body["content"] | {_JSON: {"schema": {"anyOf": [body["content"][_JSON]["schema"], _INSTANCES]}}}
+    operation["requestBody"] = {**body, "content": content}
+    answer = responses["200"]["content"][_JSON]
+    responses["200"]["content"][_JSON] = {"schema": {"anyOf": [answer["schema"], _refer(VertexBody)]}}
+    for status, response in problems.document(*problems.PREDICTION_ERRORS, is_plain=True).items():
+        known = responses[str(status)]
+        responses[str(status)] = {**known, "content": response["content"] | known["content"]}
 
 
 def _refer(body: type) -> dict[str, str]:
     return {"$ref": _REFERENCE.format(model=body.__name__)}
-
-
-def _answer(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": "Successful answer", "content": {"application/json": {"schema": schema}}}
-
-
-_ERROR = {
-    "description": "A problem, in the form of the protocol",
-    "content": {
-        "application/json": {
-            "schema": {"type": "object", "properties": {"error": {"type": "string"}}},
-            "example": {"error": "What happened, what was expected, and what to do."},
-        }
-    },
-}

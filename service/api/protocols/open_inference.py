@@ -42,7 +42,8 @@ PATH = "/v2"
 _MODEL, _HEALTH = f"{PATH}/models/{{{NAME}}}", f"{PATH}/health"
 _OF_VERSION = f"{_MODEL}/versions/{{{VERSION}}}"
 _OUTPUT = "probabilities"
-_LENGTH_HEADER = "Inference-Header-Content-Length"
+LENGTH_HEADER = "Inference-Header-Content-Length"
+"""Header with the length of the JSON, where binary data follow it."""
 _MAX_ID_BYTES = 1024
 _MAX_BLANKS = 1024  # behind the JSON
 _EXTENSIONS = ["classification", "binary_tensor_data"]
@@ -159,16 +160,16 @@ def make_protocol(limits: TensorLimits) -> Protocol:
 
 def _read_header_length(request: Request, body: bytes) -> int:
     """Return how many bytes of the body are JSON. Raises `MalformedRequest`."""
-    text = request.headers.get(_LENGTH_HEADER)
+    text = request.headers.get(LENGTH_HEADER)
     if text is None:
         if not body[-_MAX_BLANKS:].rstrip().endswith(b"}"):
             raise MalformedRequest(
-                f"The body does not end as a JSON object. Where binary data follow, give the header {_LENGTH_HEADER}."
+                f"The body does not end as a JSON object. Where binary data follow, give the header {LENGTH_HEADER}."
             )
         return len(body)
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:12]) <= len(body)):
         raise MalformedRequest(
-            f"{_LENGTH_HEADER} is {text[:20]!r}, and the body has {len(body)} bytes. Let a client library write it."
+            f"{LENGTH_HEADER} is {text[:20]!r}, and the body has {len(body)} bytes. Let a client library write it."
         )
     return int(text[:12])
 
@@ -240,7 +241,7 @@ def _answer(ranked: Sequence[Ranked], wish: Wish, headers: dict[str, str]) -> Re
     if not wish.is_binary:
         return JSONResponse(body, headers=headers)
     header = json.dumps(body).encode()
-    headers |= {_LENGTH_HEADER: str(len(header))}
+    headers |= {LENGTH_HEADER: str(len(header))}
     return Response(header + binary, media_type="application/octet-stream", headers=headers)
 
 

@@ -1,64 +1,46 @@
 """OpenAPI document of the Open Inference Protocol and of TensorFlow Serving's REST."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from service import errors
+from service.api import problems
 from service.api.protocols import open_inference, tensorflow_serving
 from service.api.protocols.served_model import NAME, VERSION
+from service.api.protocols.tensor_schemas import (
+    INFER,
+    INFERRED,
+    LIVE,
+    METADATA,
+    MODEL_METADATA,
+    MODEL_READY,
+    PREDICT,
+    PREDICTED,
+    READY,
+    SERVER_METADATA,
+    STATUS,
+)
+from service.api.request_bodies import BINARY
 
-_PARAMETERS = {
-    NAME: {"schema": {"type": "string"}, "description": "Name of the served model."},
-    VERSION: {"schema": {"type": "string"}, "description": "Number of the live version. Another one is 404."},
+_READINESS = (errors.NotReady, errors.Draining)
+_OF_MODEL = (errors.ModelNotFound, errors.VersionNotFound)
+_NUM_JSON_BYTES = {
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "Length of the JSON in bytes, where binary data follow it.",
 }
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": {"type": "string"},
-        "datatype": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer"}},
-        "parameters": {"type": "object"},
-        "data": {"type": "array", "items": {}},
-    },
+_LENGTH = {"name": open_inference.LENGTH_HEADER, "in": "header", "required": False, **_NUM_JSON_BYTES}
+_FORMS: dict[str, tuple[str, dict[str, Any], Sequence[type[Exception]]]] = {
+    "v2": ("server", SERVER_METADATA, ()),
+    "v2/live": ("live", LIVE, ()),
+    "v2/ready": ("ready", READY, _READINESS),
+    "v2/model": ("model", MODEL_METADATA, (*_OF_MODEL, errors.NotReady)),
+    "v2/model/ready": ("model ready", MODEL_READY, (*_OF_MODEL, *_READINESS)),
+    "v2/model/infer": ("infer", INFERRED, (*_OF_MODEL, *problems.PREDICTION_ERRORS)),
+    "v1/model": ("model", STATUS, (*_OF_MODEL, *_READINESS)),
+    "v1/model/metadata": ("metadata", METADATA, (*_OF_MODEL, errors.NotReady)),
+    "v1/model/predict": ("predict", PREDICTED, (*_OF_MODEL, *problems.PREDICTION_ERRORS)),
 }
-_INFER = {
-    "type": "object",
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": _TENSOR},
-        "outputs": {"type": "array", "items": {"type": "object"}},
-        "parameters": {"type": "object"},
-    },
-    "example": {
-        "id": "7",
-        "inputs": [{"name": "encoded", "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQSkZJRg..."]}],
-        "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
-    },
-}
-_INFERRED = {
-    "type": "object",
-    "example": {
-        "model_name": "flowers",
-        "model_version": "3",
-        "outputs": [
-            {
-                "name": "probabilities",
-                "datatype": "BYTES",
-                "shape": [1, 2],
-                "data": ["0.941000:2:roses", "0.051000:4:tulips"],
-            }
-        ],
-        "id": "7",
-    },
-}
-_PREDICT = {
-    "type": "object",
-    "properties": {"instances": {"type": "array", "items": {}}, "inputs": {}, "signature_name": {"type": "string"}},
-    "example": {"instances": [{"b64": "/9j/4AAQSkZJRg..."}]},
-}
-_PREDICTED = {"type": "object", "example": {"predictions": [[0.002, 0.003, 0.941, 0.003, 0.051]]}}
-_OBJECT = {"type": "object"}
 
 
 def is_tensor_path(path: str) -> bool:
@@ -66,36 +48,51 @@ def is_tensor_path(path: str) -> bool:
     return path.startswith((f"{open_inference.PATH}/", f"{tensorflow_serving.PATH}/")) or path == open_inference.PATH
 
 
-def describe_tensors(path: str, method: str, error: dict[str, Any], statuses: list[str]) -> dict[str, Any]:
-    """Describe a route.
+def describe_tensors(path: str, method: str, model: str) -> tuple[dict[str, Any], Sequence[type[Exception]]]:
+    """Describe a route, and return the errors that it can meet.
 
     Args:
         path: Its template.
         method: Its method in lower case.
-        error: Response of every problem.
-        statuses: Those of a prediction.
+        model: Name of the model that is served.
     """
     is_open_inference = path.startswith(open_inference.PATH)
     protocol = "Open Inference Protocol" if is_open_inference else "TensorFlow Serving"
-    operation: dict[str, Any] = {"tags": ["protocols"], "summary": f"{protocol}: {_name(path)}"}
-    if names := re.findall(r"{(\w+)}", path):
-        operation["parameters"] = [{"name": name, "in": "path", "required": True} | _PARAMETERS[name] for name in names]
-    if method == "get":
-        operation["responses"] = {"200": _answer(_OBJECT), "404": error, "503": error}
-        return operation
-    request, answer = (_INFER, _INFERRED) if is_open_inference else (_PREDICT, _PREDICTED)
-    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
-    if is_open_inference:
-        binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-        operation["requestBody"]["content"]["application/octet-stream"] = binary
-    operation["responses"] = {"200": _answer(answer)} | dict.fromkeys(sorted({*statuses, "404"}), error)
-    return operation
+    form = re.sub(r"/models/{\w+}(/versions/{\w+})?", "/model", path).replace(":", "/").replace("/health", "")
+    name, answer, refusals = _FORMS[form.lstrip("/")]
+    of_version = " of a version" if f"{{{VERSION}}}" in path else ""
+    operation: dict[str, Any] = {
+        "summary": f"{protocol}: {name}{of_version}",
+        "parameters": [_describe_parameter(name, model) for name in re.findall(r"{(\w+)}", path)],
+        "responses": {"200": describe_answer(answer)},
+    }
+    if method == "post":
+        content = {"application/json": {"schema": INFER if is_open_inference else PREDICT}}
+        operation["requestBody"] = {"required": True, "content": content}
+        if is_open_inference:
+            content["application/octet-stream"] = BINARY
+            operation["requestBody"]["description"] = "JSON, or JSON with binary data behind it."
+            operation["parameters"].append(_LENGTH)
+            answered = operation["responses"]["200"]
+            answered["content"]["application/octet-stream"] = BINARY
+            answered["headers"] = {open_inference.LENGTH_HEADER: _NUM_JSON_BYTES}
+    return operation, refusals
 
 
-def _name(path: str) -> str:
-    last = re.split(r"[/:]", path)[-1]
-    return {"v2": "server", "live": "live", "ready": "ready"}.get(last, "model" if last.endswith("}") else last)
-
-
-def _answer(schema: dict[str, Any]) -> dict[str, Any]:
+def describe_answer(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the response of an answer in JSON."""
     return {"description": "Successful answer", "content": {"application/json": {"schema": schema}}}
+
+
+def _describe_parameter(name: str, model: str) -> dict[str, Any]:
+    example, description = {
+        NAME: (model, "Name of the served model. Another one is 404."),
+        VERSION: ("1", "Number of the live version. Another one is 404."),
+    }[name]
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "examples": [example]},
+        "description": description,
+    }

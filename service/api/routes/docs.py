@@ -3,9 +3,10 @@
 import base64
 import hashlib
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -22,13 +23,18 @@ router = APIRouter(tags=["documentation"])
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 
 
-@router.get("/openapi.json", include_in_schema=False)
-async def openapi(request: Request) -> JSONResponse:
+@router.get(
+    "/openapi.json",
+    summary="This document",
+    response_class=JSONResponse,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **problems.document()},
+)
+async def openapi(request: Request) -> Response:
     """Describe every path, for programs and for the page below."""
-    return JSONResponse(request.app.openapi())
+    return Response(_write(request.app.openapi), media_type="application/json")
 
 
-@router.get("/docs", include_in_schema=False)
+@router.get("/docs", summary="Swagger UI", response_class=HTMLResponse, responses=problems.document())
 async def docs(request: Request) -> HTMLResponse:
     """Show Swagger UI. Its addresses are relative, so it works behind a proxy's prefix, too."""
     folder = "../" if request.scope.get("raw_path", b"").endswith(b"/") else ""
@@ -44,15 +50,23 @@ async def docs(request: Request) -> HTMLResponse:
     return page
 
 
-@router.get("/docs/{asset}", include_in_schema=False)
-async def docs_asset(asset: str) -> Response:
+@router.get(
+    "/docs/{asset}",
+    summary="A file of Swagger UI",
+    response_class=Response,
+    responses={
+        200: {"content": {media_type: {"schema": {"type": "string"}} for media_type in _ASSETS.values()}},
+        **problems.document(problems.NOT_FOUND),
+    },
+)
+async def docs_asset(asset: Annotated[str, Path(json_schema_extra={"enum": sorted(_ASSETS)})]) -> Response:
     """Send a file of Swagger UI. A package brings it."""
     if asset not in _ASSETS:
         raise HTTPException(404)
     return Response(_read_asset(asset), media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
 
 
-@router.get("/problems/{name}", summary="What a kind of problem means", responses=problems.document())
+@router.get("/problems/{name}", summary="What a kind of problem means", responses=problems.document(problems.NOT_FOUND))
 async def problem(
     request: Request, name: Annotated[str, Path(json_schema_extra={"enum": sorted(problems.PROBLEMS)})]
 ) -> ProblemDetails:
@@ -60,6 +74,11 @@ async def problem(
     if name not in problems.PROBLEMS:
         raise HTTPException(404)
     return problems.PROBLEMS[name].write(record_of(request.scope).request_id)
+
+
+@lru_cache(maxsize=1)  # writing it takes milliseconds of the event loop
+def _write(describe: Callable[[], dict[str, Any]]) -> bytes:
+    return bytes(JSONResponse(describe()).body)
 
 
 @cache  # one copy for all clients

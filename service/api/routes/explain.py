@@ -11,12 +11,16 @@ from starlette.routing import Route
 
 from service.api.accept import prefers
 from service.api.classification import read_until, unless_hung_up
+from service.api.json_bodies import MEDIA_TYPE, JsonValue, read_json
+from service.api.json_fields import take_object
 from service.api.parameters import read_explanation_parameters
 from service.api.record import RequestRecord, record_of
+from service.api.routes.predict import IMAGE, take_file
 from service.api.schemas import ExplanationBody, ModelVersion
-from service.api.service import service_of
-from service.api.upload import read_image
+from service.api.service import Service, service_of
+from service.api.upload import read_image, read_media_type
 from service.imaging.heat_map import draw_heat_map
+from service.inference.admission import Ticket
 from service.inference.occlusion import Explained
 
 PATH = "/explain"
@@ -33,12 +37,12 @@ async def explain(request: Request) -> Response:
     gives_up_at = None if parameters.timeout_s is None else clock() + parameters.timeout_s
     with service.admission.request() as ticket:
         service.explainer.check(parameters.label)
-        upload = await read_until(gives_up_at, read_image(request, ticket, service.upload_limits))
+        image = await read_until(gives_up_at, _read_file(request, ticket, service))
         deadline = clock() + service.explain_timeout_s
         if gives_up_at is not None:
             deadline = min(deadline, gives_up_at)
-        work = service.explainer.explain(upload.image, parameters.label, deadline)
-        del upload  # the explainer lets go of it as soon as it is decoded
+        work = service.explainer.explain(image, parameters.label, deadline)
+        del image  # the explainer lets go of it as soon as it is decoded
         explained = await unless_hung_up(request, work)
         record.explained = explained.classified
         label = explained.classified.version.metadata.class_names[explained.class_index]
@@ -54,8 +58,22 @@ async def explain(request: Request) -> Response:
             body = _to_json(_describe(record, explained, label, probability))
             return Response(body, media_type="application/json", headers=headers)
         draw = asyncio.get_running_loop().run_in_executor
-        image = await draw(service.upload_limits.joiner, draw_heat_map, explained.square, explained.drops)
-        return Response(image, media_type="image/png", headers=headers)
+        heat_map = await draw(service.upload_limits.joiner, draw_heat_map, explained.square, explained.drops)
+        return Response(heat_map, media_type="image/png", headers=headers)
+
+
+async def _read_file(request: Request, ticket: Ticket, service: Service) -> bytes:
+    """Read the image of a body of any kind. Errors are those of `read_image` and `read_json`."""
+    limits = service.upload_limits
+
+    def translate(document: JsonValue) -> bytes:
+        fields = take_object(document, "the body", (IMAGE,))
+        return take_file(limits, fields)
+
+    kind, _ = read_media_type(request)
+    if kind == MEDIA_TYPE:
+        return await read_json(request, ticket, limits, translate, service.max_json_bytes)
+    return (await read_image(request, ticket, limits)).image
 
 
 def _describe(record: RequestRecord, explained: Explained, label: str, probability: float) -> ExplanationBody:

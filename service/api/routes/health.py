@@ -15,7 +15,7 @@ from service.api.service import Service, service_of
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/livez", summary="Is the process alive")
+@router.get("/livez", summary="Is the process alive", responses=problems.document())
 async def livez() -> Probe:
     """True while the event loop answers. It never asks the model. If it fails, restart the process."""
     return Probe(status="alive")
@@ -58,7 +58,7 @@ def require_ready(service: Service) -> None:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}, **problems.document()},
 )
 async def metrics(request: Request) -> Response:
     """Return the counters of the replica since its start, in Prometheus' text format."""

@@ -5,14 +5,16 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import PurePosixPath
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api import problems
 from service.api.page import INDEX, MEDIA_TYPES, read_files
 
 router = APIRouter(tags=["page"])
@@ -25,10 +27,39 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PREFIX_HEADER = "X-Forwarded-Prefix"
+_PREFIX_PARAMETER = {
+    "name": _PREFIX_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The prefix that a proxy has stripped. Links begin with it.",
+}
+_KNOWN_PARAMETER = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "ETags that the client has. One of them makes the answer 304.",
+}
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")  # of nothing else are an address and a file's link made
 
 
-@router.get("/", include_in_schema=False)
+def _describe(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Return the responses of a file for OpenAPI."""
+    headers = {"ETag": {"schema": {"type": "string"}}, "Cache-Control": {"schema": {"type": "string"}}}
+    text = {"type": "string"}
+    content = {kind: {"schema": {} if kind == "application/json" else text} for kind in sorted(media_types)}
+    whole = {"description": "The file.", "content": content, "headers": headers}
+    return {200: whole, 304: {"description": "The client has it.", "headers": headers}, **problems.document()}
+
+
+@router.get(
+    "/",
+    summary="The page for people",
+    response_class=Response,
+    responses=_describe("text/html"),
+    openapi_extra={"parameters": [_PREFIX_PARAMETER, _KNOWN_PARAMETER]},
+)
 async def page(request: Request) -> Response:
     """Send the page. Its links begin with the prefix that a proxy tells."""
     prefix = _find_prefix(request.headers)
@@ -36,8 +67,14 @@ async def page(request: Request) -> Response:
     return _send(request, INDEX, content)
 
 
-@router.get("/page/{name:path}", include_in_schema=False)
-async def page_file(request: Request, name: str) -> Response:
+@router.get(
+    "/page/{name:path}",
+    summary="A file of the page",
+    response_class=Response,
+    responses={**_describe(*MEDIA_TYPES.values()), **problems.document(problems.NOT_FOUND)},
+    openapi_extra={"parameters": [_KNOWN_PARAMETER]},
+)
+async def page_file(request: Request, name: Annotated[str, Path(examples=["page.js"])]) -> Response:
     """Send a file of the page."""
     if name not in _files() or name == INDEX:
         raise HTTPException(404)

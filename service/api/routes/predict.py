@@ -20,7 +20,8 @@ from service.errors import MissingImage
 from service.inference.admission import Ticket
 
 PATH = "/predict"
-_IMAGE = "image"
+IMAGE = "image"
+"""Key of the image in JSON."""
 _to_json = TypeAdapter(PredictionBody).dump_json
 
 
@@ -47,11 +48,16 @@ def take_image(limits: UploadLimits, document: JsonValue) -> Asked:
 
     Raises `MissingImage` where there is no image. Further errors are those of `take_object` and `decode_image`.
     """
-    fields = take_object(document, "the body", (_IMAGE, TOP_K))
-    if _IMAGE not in fields:
-        raise MissingImage(f"The JSON has no field {_IMAGE!r}. Send the image file in base64 there.")
+    fields = take_object(document, "the body", (IMAGE, TOP_K))
     top_k = read_top_k(fields)
-    return Asked([decode_image(fields[_IMAGE], _IMAGE, limits.max_image_bytes)], top_k)
+    return Asked([take_file(limits, fields)], top_k)
+
+
+def take_file(limits: UploadLimits, fields: dict[str, JsonValue]) -> bytes:
+    """Return the image file of a document. Raises `MissingImage` and as `decode_image`."""
+    if IMAGE not in fields:
+        raise MissingImage(f"The JSON has no field {IMAGE!r}. Send the image file in base64 there.")
+    return decode_image(fields[IMAGE], IMAGE, limits.max_image_bytes)
 
 
 def answer_one(record: RequestRecord, ranked: Ranked) -> Response:

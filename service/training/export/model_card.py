@@ -31,9 +31,9 @@ This folder is a version of a model store. `flowers serve --model {model}` answe
 
 ## Limits
 
-The model knows these classes and no other. A photograph of something else gets one of them. Such an answer should not be
-confident, but it may be. The figures hold for photographs like those of the training. Measure it on photographs of your
-own with `flowers evaluate`.
+The model knows these classes and no other. A photograph of something else gets one of them. Such an answer should not
+be confident, but it may be. The figures hold for photographs like those of the training. Measure it on photographs of
+your own with `flowers evaluate`.
 """
 
 

@@ -1,6 +1,7 @@
 """`POST /explain`: its answers, its limits, its end. The engine is fake, so that a test commands its calls."""
 
 import asyncio
+import base64
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,6 +66,14 @@ async def test_json_has_the_promised_form(service: Running) -> None:
     assert response.headers["x-request-id"] == "r-1"
     stages = [stage.split(";dur=") for stage in response.headers["server-timing"].split(", ")]
     assert [name for name, _ in stages] == ["decode", "queue", "infer"]
+
+
+async def test_an_image_in_json_is_explained_alike(service: Running) -> None:
+    document = {"image": base64.b64encode(PHOTO).decode()}
+    response = await service.client.post("/explain", json=document, headers=JSON)
+    assert response.json()["grid"] == (await explain(service, headers=JSON)).json()["grid"]
+    refused = await service.client.post("/explain", json={**document, "top_k": 1})
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/invalid-parameter")
 
 
 async def test_the_default_is_the_square_as_png(service: Running) -> None:
@@ -267,8 +276,10 @@ async def test_the_document_has_both_forms_and_headers(service: Running) -> None
     operation = document["paths"]["/explain"]["post"]
     answer = operation["responses"]["200"]
     assert answer["content"].keys() == {"application/json", "image/png"}
-    assert answer["headers"].keys() == {"Server-Timing", "X-Flowers-Label", "X-Flowers-Probability"}
+    own = {"Server-Timing", "X-Flowers-Label", "X-Flowers-Probability"}
+    assert answer["headers"].keys() == own | {"X-Request-ID"}
     predict = document["paths"]["/predict"]["post"]
     assert operation["responses"].keys() == predict["responses"].keys()
-    assert {parameter["name"] for parameter in operation["parameters"]} == {"label", "x-request-timeout-ms"}
+    parameters = {parameter["name"] for parameter in operation["parameters"]}
+    assert parameters == {"label", "x-request-timeout-ms", "X-Request-ID"}
     assert operation["requestBody"]["content"].keys() == predict["requestBody"]["content"].keys()
