@@ -14,7 +14,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --custom-compile-command "make lock" pyproject.toml
 
 .PHONY: serve train install-training check test coverage quiet fuzz lint format types containers gpu-image clients \
-  long docs site browser screenshots lock clean help
+  long docs site browser screenshots dashboard lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -81,6 +81,9 @@ browser: $(VENV)/browser   ## test the page in Chromium
 screenshots: $(VENV)/browser   ## take the screenshots of the page with Chromium, and of the commands
 	$(BIN)/python -m docs.screenshots
 	$(BIN)/python -m docs.terminal
+
+dashboard: $(VENV)/dev   ## draw the dashboard from the answers of a Prometheus
+	$(BIN)/python -m docs.draw_dashboard
 
 lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build --extra tracing -o requirements/cpu.txt

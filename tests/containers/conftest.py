@@ -31,14 +31,17 @@ class Compose:
 
     folder: Path
     port: int
+    override: Path | None = None
 
     def __call__(self, *arguments: str) -> str:
-        files = ("--project-directory", str(self.folder), "-f", str(REPOSITORY / "docker-compose.yml"))
+        files = ["--project-directory", str(self.folder), "-f", str(REPOSITORY / "docker-compose.yml")]
+        if self.override is not None:
+            files += ["-f", str(self.override)]
         environment = {**os.environ, "FLOWERS_PORT": str(self.port)}
         return run("docker", "compose", "-p", f"flowers-test-{self.port}", *files, *arguments, env=environment)
 
     def container(self, service: str) -> str:
-        return self("--profile", "cpu", "ps", "-aq", service).strip()
+        return self("--profile", "cpu", "--profile", "monitoring", "ps", "-aq", service).strip()
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,15 @@ def compose(cpu_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The compose file beside a copy of the model store, with a free port."""
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(REPOSITORY / "model_store", folder / "model_store")
+    for room in ("prometheus", "grafana"):
+        shutil.copytree(REPOSITORY / "docker" / room, folder / "docker" / room)
     folder.chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     compose = Compose(folder, port)
     yield compose
-    compose("--profile", "cpu", "--profile", "train", "down", "--volumes", "--timeout", "0")
+    profiles = [flag for name in ("cpu", "train", "monitoring") for flag in ("--profile", name)]
+    compose(*profiles, "down", "--volumes", "--timeout", "0")
 
 
 @pytest.fixture

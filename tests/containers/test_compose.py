@@ -64,9 +64,9 @@ def test_every_service_is_shut_in_with_time_to_drain(engine: None, name: str) ->
     assert store["read_only"]
 
 
-@pytest.mark.parametrize("name", ["flowers", "cpu", "train", "train-gpu"])
+@pytest.mark.parametrize("name", ["flowers", "cpu", "train", "train-gpu", "prometheus", "grafana"])
 def test_every_service_has_limits_of_memory_processes_and_logs(engine: None, name: str) -> None:
-    service = configured("cpu", "train")[name]
+    service = configured("cpu", "train", "monitoring")[name]
     assert int(service["deploy"]["resources"]["limits"]["memory"]) > 0
     assert service["pids_limit"] == 2048
     options = service["logging"]["options"]

@@ -1,5 +1,6 @@
 """The compose file, without a container engine."""
 
+import re
 from typing import Any
 
 import pytest
@@ -31,8 +32,9 @@ def test_no_process_in_a_container_gains_rights(service: dict[str, Any]) -> None
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_a_missing_model_store_is_an_error(service: dict[str, Any]) -> None:
-    (mount,) = [volume for volume in service["volumes"] if isinstance(volume, dict)]
+@pytest.mark.parametrize("name", ["flowers", "cpu", "train", "train-gpu"])
+def test_a_missing_model_store_is_an_error(name: str) -> None:
+    (mount,) = [volume for volume in SERVICES[name]["volumes"] if isinstance(volume, dict)]
     assert (mount["source"], mount["bind"]) == ("./model_store", {"create_host_path": False})
 
 
@@ -100,3 +102,73 @@ def test_a_training_becomes_the_owner_and_keeps_its_runs(name: str, device: str)
     assert volumes.keys() == {"cache", "runs"}
     for name, path in volumes.items():
         assert f"FLOWERS_{name.upper()}={path}" in dockerfile.split()
+
+
+@pytest.fixture(params=["prometheus", "grafana"])
+def monitoring(request: pytest.FixtureRequest) -> dict[str, Any]:
+    service = SERVICES[request.param]
+    assert isinstance(service, dict)
+    assert service["profiles"] == ["monitoring"]
+    return service
+
+
+def test_only_this_machine_reaches_the_monitoring() -> None:
+    assert SERVICES["prometheus"]["ports"] == ["${PROMETHEUS_ADDRESS:-127.0.0.1}:${PROMETHEUS_PORT:-9090}:9090"]
+    assert SERVICES["grafana"]["ports"] == ["${GRAFANA_ADDRESS:-127.0.0.1}:${GRAFANA_PORT:-3000}:3000"]
+
+
+def test_images_of_others_have_a_fixed_version(monitoring: dict[str, Any]) -> None:
+    assert re.fullmatch(r"(prom/prometheus:v|grafana/grafana:)\d+\.\d+\.\d+", monitoring["image"])
+
+
+def test_the_monitoring_reads_files_that_exist(monitoring: dict[str, Any]) -> None:
+    mounts = [volume for volume in monitoring["volumes"] if isinstance(volume, dict)]
+    sources = [mount["source"] for mount in mounts if not mount["source"].startswith("$")]
+    assert sources
+    assert all((REPOSITORY / source).exists() for source in sources)
+    assert all(mount["read_only"] and mount["bind"] == {"create_host_path": False} for mount in mounts)
+
+
+def test_one_name_leads_to_the_service_that_runs() -> None:
+    config = (REPOSITORY / "docker" / "prometheus" / "compose.yml").read_text(encoding="utf-8")
+    (scraping,) = yaml.safe_load(config)["scrape_configs"]
+    assert scraping["static_configs"] == [{"targets": ["flowers:8000"]}]
+    assert SERVICES["cpu"]["networks"] == {"default": {"aliases": ["flowers"]}}
+
+
+def test_the_key_of_prometheus_is_a_file_or_empty() -> None:
+    config = (REPOSITORY / "docker" / "prometheus" / "compose.yml").read_text(encoding="utf-8")
+    (scraping,) = yaml.safe_load(config)["scrape_configs"]
+    targets = {
+        volume["target"]: volume["source"] for volume in SERVICES["prometheus"]["volumes"] if isinstance(volume, dict)
+    }
+    assert targets[scraping["authorization"]["credentials_file"]] == "${PROMETHEUS_KEY_FILE:-/dev/null}"
+
+
+def test_prometheus_keeps_what_its_alerts_need_and_not_everything() -> None:
+    flags = dict(flag.removeprefix("--").split("=") for flag in SERVICES["prometheus"]["command"])
+    alerts = (REPOSITORY / "docker" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"offset (\w+)", alerts)) == {"1w"}
+    assert int(flags["storage.tsdb.retention.time"].removesuffix("d")) > 8
+    assert flags["storage.tsdb.retention.size"].endswith("GB")
+    assert f"prometheus:{flags['storage.tsdb.path']}" in SERVICES["prometheus"]["volumes"]
+
+
+def test_grafana_has_no_account_to_log_in_with() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert (environment["GF_AUTH_ANONYMOUS_ENABLED"], environment["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert not [name for name in environment if "PASSWORD" in name]
+
+
+def test_grafana_asks_its_vendor_for_nothing() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    off = ("ANALYTICS_REPORTING", "ANALYTICS_CHECK_FOR_UPDATES", "ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+           "ANALYTICS_FEEDBACK_LINKS", "NEWS_NEWS_FEED", "SNAPSHOTS_EXTERNAL", "PLUGINS_PREINSTALL_AUTO_UPDATE",
+           "PLUGINS_PLUGIN_ADMIN")  # fmt: skip
+    found = {name.removeprefix("GF_").removesuffix("_ENABLED"): value for name, value in environment.items()}
+    assert [name for name in off if found[name] != "false"] == []
+    disabled = ("PLUGINS_PREINSTALL_DISABLED", "PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED", "SECURITY_DISABLE_GRAVATAR")
+    assert [name for name in disabled if found[name] != "true"] == []
