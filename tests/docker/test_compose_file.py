@@ -76,9 +76,11 @@ def test_the_service_starts_again_and_has_time_to_drain(serving: dict[str, Any])
 
 def test_every_setting_of_the_shell_reaches_the_service(serving: dict[str, Any]) -> None:
     fixed = {"model_store", "host", "port"}  # by the image and its mounts
-    assert set(serving["environment"]) == {
+    passed = set(serving["environment"])
+    assert {name for name in passed if name.startswith("FLOWERS_")} == {
         f"FLOWERS_{setting.upper()}" for setting in ServeSettings.model_fields if setting not in fixed
     }
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in passed
 
 
 def test_without_a_profile_the_gpu_serves() -> None:
