@@ -1,4 +1,4 @@
-"""`flowers models`: list, show, verify, pin, take and remove versions."""
+"""`flowers models`: list, show, verify, pin, take, remove, pack and pull versions."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from service.cli.archives import pack, pull
 from service.cli.model_tables import list_take_commands, to_card, to_list
 from service.cli.terminal import complain, print_json, print_result, printable
 from service.cli.version_number import read_number
@@ -23,6 +24,8 @@ models = App(
     name="models", version_flags=[], help="The store: list, show, verify, use, take, remove, pack and pull versions."
 )
 
+models.command(pack)
+models.command(pull)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
