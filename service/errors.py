@@ -210,6 +210,10 @@ class WeightsError(FlowersError):
     """A file of pretrained weights is missing, unreadable, or not the expected one."""
 
 
+class ExportError(FlowersError):
+    """The exported file does not answer as the SavedModel does. Nothing was written."""
+
+
 class TrainingError(FlowersError):
     """A training could not go on."""
 
