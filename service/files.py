@@ -22,7 +22,22 @@ _PIECE_BYTES = 256 * 1024
 _NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
 
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+)
 """Suffixes, in lower case, of the files that are taken from a folder of images."""
 
 

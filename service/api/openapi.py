@@ -34,7 +34,7 @@ _FIELDS = {
 }
 _BODY: dict[str, Any] = {
     "required": True,
-    "description": "A JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image. Its content decides, not its name.",
+    "description": "A JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or perhaps HEIC image. Its content decides, not its name.",
     "content": {
         "multipart/form-data": {"schema": {"type": "object", "required": [FIELD], "properties": _FIELDS}},
         "image/*": _BINARY,

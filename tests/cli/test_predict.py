@@ -18,6 +18,7 @@ import uvicorn
 from conftest import REPOSITORY
 from PIL import Image, ImageFile
 from support.drawing import CLASS_NAMES, draw_photograph, encode
+from support.heic import HEIC, needs_library
 from support.predictions import prediction
 from support.scripted_server import scripted_server
 
@@ -282,3 +283,11 @@ def test_the_table_marks_answers_that_are_not_confident(tmp_path: Path, capsys: 
     lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg" in line]
     wanted = ("90.0% ", "90.0%, unlike-training", "90.0%, not confident")
     assert [mark in line for mark, line in zip(wanted, lines, strict=True)] == [True] * 3
+
+
+@needs_library
+def test_heic_photographs_of_a_folder_are_scored(photographs: Path, capsys: Capture) -> None:
+    (photographs / "phone.HEIC").write_bytes(HEIC["rgb"])
+    exit_code, rows = predict_json(photographs, capsys=capsys)
+    assert (exit_code, len(rows)) == (0, 6)
+    assert [row["error"] for row in rows if row["file"].endswith("phone.HEIC")] == [None]
