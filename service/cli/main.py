@@ -14,7 +14,7 @@ from service.errors import FlowersError, UsageError
 from service.installation import install_command
 from service.settings import check_environment, describe_invalid_settings
 
-VERBS = ("train", "evaluate", "predict", "export", "serve", "models", "bench", "doctor")
+VERBS = ("train", "runs", "evaluate", "predict", "export", "serve", "models", "bench", "doctor")
 _OF_TRAINING = ("keras", "tensorflow", "onnx", "tf2onnx", "matplotlib")
 # A full disk is no bug. Every other OSError in `main` is one, and keeps its traceback.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
