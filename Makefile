@@ -86,10 +86,10 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build --extra train --extra pretrained -o requirements/train.txt
 	$(COMPILE) --group build --extra gpu --extra pretrained -o requirements/gpu.txt
 	$(COMPILE) --group build --extra gpu-serve -o requirements/gpu-serve.txt
-	$(COMPILE) --group dev --extra train --extra pretrained --extra heic -o requirements/dev.txt
-	$(COMPILE) --group dev --group docs --extra train --extra pretrained --extra heic -o requirements/docs.txt
-	$(COMPILE) --group dev --group browser --extra train --extra pretrained --extra heic -o requirements/browser.txt
-	$(COMPILE) --group dev --group containers --extra train --extra pretrained --extra heic -o requirements/containers.txt
+	$(COMPILE) --group dev --extra train --extra pretrained --extra heic --extra tensorboard -o requirements/dev.txt
+	$(COMPILE) --group dev --group docs --extra train --extra pretrained --extra heic --extra tensorboard -o requirements/docs.txt
+	$(COMPILE) --group dev --group browser --extra train --extra pretrained --extra heic --extra tensorboard -o requirements/browser.txt
+	$(COMPILE) --group dev --group containers --extra train --extra pretrained --extra heic --extra tensorboard -o requirements/containers.txt
 
 # Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
 $(VENV)/with-cpu: requirements/cpu.txt pyproject.toml
