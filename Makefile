@@ -90,10 +90,10 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build --extra tracing --extra train --extra pretrained -o requirements/train.txt
 	$(COMPILE) --group build --extra tracing --extra gpu --extra pretrained -o requirements/gpu.txt
 	$(COMPILE) --group build --extra tracing --extra gpu-serve -o requirements/gpu-serve.txt
-	$(COMPILE) --group dev --extra tracing --extra train --extra pretrained -o requirements/dev.txt
-	$(COMPILE) --group dev --extra tracing --group docs --extra train --extra pretrained -o requirements/docs.txt
-	$(COMPILE) --group dev --extra tracing --group browser --extra train --extra pretrained -o requirements/browser.txt
-	$(COMPILE) --group dev --extra tracing --group containers --extra train --extra pretrained -o requirements/containers.txt
+	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --extra train --extra pretrained -o requirements/dev.txt
+	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group docs --extra train --extra pretrained -o requirements/docs.txt
+	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group browser --extra train --extra pretrained -o requirements/browser.txt
+	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group containers --extra train --extra pretrained -o requirements/containers.txt
 
 # Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
 $(VENV)/with-cpu: requirements/cpu.txt pyproject.toml

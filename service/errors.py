@@ -141,6 +141,10 @@ class PublishError(StoreError):
     """The version could not be written. Nothing of it is visible."""
 
 
+class ArchiveError(StoreError):
+    """The archive is not the expected one, or holds no version. Nothing of it was kept."""
+
+
 class WorkerEnded(FlowersError):
     """A worker ended before it answered its supervisor."""
 
@@ -199,11 +203,15 @@ class RefusedByService(ClientError):
 
 
 class DownloadError(FlowersError):
-    """The data set could not be downloaded, or is not the expected one."""
+    """A download failed, or is not the expected one."""
 
 
 class WeightsError(FlowersError):
     """A file of pretrained weights is missing, unreadable, or not the expected one."""
+
+
+class ExportError(FlowersError):
+    """The exported file does not answer as the SavedModel does. Nothing was written."""
 
 
 class TrainingError(FlowersError):

@@ -8,9 +8,12 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 # Windows lacks some of these flags, and pipes among files as well.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -19,7 +22,22 @@ _PIECE_BYTES = 256 * 1024
 _NOT_REGULAR = frozenset({errno.ENXIO, errno.ELOOP})  # of a socket, of a link
 
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+)
 """Suffixes, in lower case, of the files that are taken from a folder of images."""
 
 
@@ -83,14 +101,21 @@ def read_regular(path: Path | str, max_bytes: int, *, follow_links: bool = True)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place, bring it to the disk and rename it. Raises `OSError`.
+    """Write a file as `written_whole` does. Raises `OSError`."""
+    with written_whole(path) as file:
+        file.write(data)
 
-    A reader, or a crash, meets the old file or the new one.
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file beside its place. After the block it is brought to the disk and renamed. Raises `OSError`.
+
+    A reader, or a crash, meets the old file or the new one. After an exception nothing is left.
     """
     beside = path.with_name(f".writing-{secrets.token_hex(8)}")
     try:
         with beside.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

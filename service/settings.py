@@ -188,11 +188,17 @@ class ServeSettings(PlatformSettings, EngineSettings):
 
 
 @Parameter(name="*")
-class TrainSettings(Settings):
+class RunsSettings(Settings):
+    """`flowers runs` and `flowers train`: the folder of trainings."""
+
+    runs: Path = Field(Path("runs"), description="Folder of run folders with checkpoints, history, curves and reports.")
+
+
+@Parameter(name="*")
+class TrainSettings(RunsSettings):
     """`flowers train`: the data, the recipe, the device."""
 
     model_store: ModelStore = Path("model_store")
-    runs: Path = Field(Path("runs"), description="Folder of run folders with checkpoints, history, curves and reports.")
     cache: Path = Field(Path("~/.cache/flowers"), description="Folder of fetched data and of files of libraries.")
     recipe: str | None = Field(
         None,
@@ -235,7 +241,14 @@ def check_keys_variable(settings: ServeSettings) -> None:
         )
 
 
-PROGRAMS: tuple[type[Settings], ...] = (StoreSettings, EngineSettings, ClientSettings, ServeSettings, TrainSettings)
+PROGRAMS: tuple[type[Settings], ...] = (
+    StoreSettings,
+    EngineSettings,
+    ClientSettings,
+    ServeSettings,
+    RunsSettings,
+    TrainSettings,
+)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

@@ -42,13 +42,19 @@ ARROWS = {
 """room -> the rooms whose modules it may import, its own apart."""
 
 KNOWN_BY = {
-    "tensorflow": {"training/export/saved_model.py", "engines/savedmodel.py"},
+    "tensorflow": {"training/export/saved_model.py", "training/export/portable.py", "engines/savedmodel.py"},
     "jax": {"training/fit_on_device.py"},
-    "onnxruntime": {"training/export/int8.py", "training/export/onnx_graph.py", "engines/onnx_runtime.py"},
-    "onnx": {"training/export/int8.py", "training/export/light_model.py", "training/export/onnx_graph.py"},
+    "onnxruntime": {
+        "training/export/int8.py", "training/export/onnx_graph.py", "training/export/portable.py",
+        "engines/onnx_runtime.py",
+    },
+    "onnx": {
+        "training/export/int8.py", "training/export/light_model.py", "training/export/onnx_graph.py",
+        "training/export/portable.py",
+    },
     "uvicorn": {"wire/head_guard.py", "wire/server.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
-}
+}  # fmt: skip
 """library -> the only modules that may import it: what serves must not bring what trains. The app knows no server."""
 
 KEPT_QUIET = {"onnxruntime", "tensorflow", "keras", "matplotlib"}

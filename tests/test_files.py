@@ -18,6 +18,7 @@ from service.files import (
     read_regular,
     stamp_file,
     write_whole,
+    written_whole,
 )
 
 
@@ -125,3 +126,14 @@ def test_files_and_folders_are_brought_to_the_disk(tmp_path: Path, monkeypatch: 
     assert synced == [tmp_path / "x", tmp_path]
     with pytest.raises(FileNotFoundError):
         bring_to_disk(tmp_path / "y")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    broken = Mock(fileno=Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "x") as file:
+        file.write(broken.fileno())
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    with written_whole(tmp_path / "x") as file:
+        file.write(b"new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]

@@ -34,7 +34,7 @@ _TOP_K_FIELD = {
     **TypeAdapter(TopK).json_schema(),
     "description": "Number of scores, instead of the parameter of that name.",
 }
-_KINDS = "A JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image. Its content decides, not its name."
+_KINDS = "A JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or perhaps HEIC image. Its content decides, not its name."
 
 
 def describe_form(**fields: Any) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from service.data.folder import read_folder
 from service.data.parts import PARTS
 from service.engines.open_version import ServedVersion, open_stored
 from service.errors import InvalidParameter, SettingsError
+from service.evaluation.copies import check_copies_folder
 from service.evaluation.folder import FolderEvaluation, evaluate_folder, find_differences
-from service.evaluation.mistakes import check_copies_folder, copy_photographs, write_mistakes
+from service.evaluation.mistakes import copy_photographs, write_mistakes
 from service.evaluation.none_of_these import NoneOfThese, describe_none_of_these, measure_none_of_these
 from service.evaluation.seen import describe_seen
 from service.evaluation.text_report import render_evaluation
@@ -122,7 +123,7 @@ def _check_places(
         if path is not None and not _is_writable(path):
             raise SettingsError(f"{flag} is {str(path)!r}. Name a file, in a folder that exists and can be written to.")
     if copy_mistakes is not None:
-        check_copies_folder(copy_mistakes, folder)
+        check_copies_folder(copy_mistakes, folder, "--copy-mistakes")
     if none_of_these is None:
         return []
     if not none_of_these.is_dir():

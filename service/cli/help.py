@@ -59,6 +59,11 @@ VERBS = (
         "bench", "Load a running service, and measure it.", "[OPTIONS] URL",
         ("flowers bench http://localhost:8000", "flowers bench http://localhost:8000 --image photos/"),
     ),
+    Verb(
+        "export", "Write a version as one file for other programs.", "[OPTIONS]",
+        ("flowers export --to onnx", "flowers export --to litert --version 8 --output flowers.tflite"),
+    ),
+    Verb("runs", "List the trainings.", "[OPTIONS]", ("flowers runs", "flowers runs --json")),
     Verb("doctor", "Find what is missing here.", "[OPTIONS]", ("flowers doctor", "flowers doctor --json")),
 )  # fmt: skip
 """The verbs, the most used first."""

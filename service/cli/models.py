@@ -1,28 +1,32 @@
-"""`flowers models`: list, show, verify, pin, take and remove versions."""
+"""`flowers models`: list, show, verify, pin, take, remove, pack and pull versions."""
 
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.table import Table
-from rich.text import Text
 
+from service.cli.archives import pack, pull
 from service.cli.help import describe_usage
-from service.cli.terminal import as_text, complain, print_json, print_result, printable
-from service.errors import InvalidVersion, StoreError, UsageError
+from service.cli.model_tables import list_take_commands, to_card, to_list
+from service.cli.terminal import complain, print_json, print_result, printable
+from service.cli.version_number import read_number
+from service.errors import InvalidVersion, StoreError
 from service.settings import StoreSettings
 from service.store import versions
 from service.store.candidates import take_candidate
-from service.store.layout import METADATA_FILE, parse_version, version_command
+from service.store.layout import METADATA_FILE, version_command
 from service.store.manage import pin_version, remove_version, unpin
-from service.store.metadata import Metadata, read_metadata
+from service.store.metadata import read_metadata
 from service.store.verify import verify_version
 from service.store.versions import FoundVersion, StoredVersion
 
 models = App(
     name="models", version_flags=[], help="Look after the versions in the store.", usage=describe_usage("models")
 )
+
+models.command(pack)
+models.command(pull)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
@@ -45,8 +49,8 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
     if as_json:
         print_json(rows, indent=2)
     elif rows:
-        print_result(_list_table(rows))
-        for command in _list_take_commands(rows):
+        print_result(to_list(rows))
+        for command in list_take_commands(rows):
             print(f"No service serves a candidate. Take one with `{command}`.")
     return 0
 
@@ -57,15 +61,18 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
 
     Args:
         version: Its number. Without it, the version that is served.
-        as_json: Print its metadata.json instead of a table.
+        as_json: Print its metadata.json, which says more.
     """
     settings = settings or StoreSettings()
-    stored = versions.find_version(settings.model_store, settings.model, None if version is None else _number(version))
+    stored = versions.find_version(
+        settings.model_store, settings.model, None if version is None else read_number(version)
+    )
     metadata = verify_version(stored.folder).metadata
     if as_json:
         print_json(metadata.model_dump(mode="json"), indent=2)
     else:
-        print_result(_show_table(stored, metadata))
+        is_newest = stored in versions.list_stored(settings.model_store, settings.model)[-1:]
+        print_result(to_card(stored, metadata, is_newest=is_newest))
     return 0
 
 
@@ -79,7 +86,7 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
     """
     settings = settings or StoreSettings()
     store, model = settings.model_store, settings.model
-    chosen = _list_all(store, model) if version is None else [versions.find_version(store, model, _number(version))]
+    chosen = _list_all(store, model) if version is None else [versions.find_version(store, model, read_number(version))]
     rows = [{"model": model, "version": stored.version, "problem": _find_problem(stored)} for stored in chosen]
     if as_json:
         print_json(rows, indent=2)
@@ -107,7 +114,7 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
         newest = "newest version that is sound" if served.damaged else "newest version"
         done = f"{model} serves its {newest}, {number}." if number else f"{model} is unpinned. It has no sound version."
     else:
-        number = _number(version)
+        number = read_number(version)
         verify_version(versions.resolve_version(store, model, number).folder)
         pin_version(store, model, number)
         done = f"{model} serves version {number} until `flowers models use latest`."
@@ -124,7 +131,7 @@ def take(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJ
         as_json: Print a JSON object instead of sentences.
     """
     settings = settings or StoreSettings()
-    number, store, model = _number(version), settings.model_store, settings.model
+    number, store, model = read_number(version), settings.model_store, settings.model
     take_candidate(store, model, number)
     served = _find_served_or_complain(store, model).stored
     live_version = served.version if served else None
@@ -158,18 +165,11 @@ def remove(
         as_json: Print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
-    number, model = _number(version), settings.model
+    number, model = read_number(version), settings.model
     remove_version(settings.model_store, model, number, force=force)
     done = f"Version {number} of {model} is removed."
     print(json.dumps({"model": model, "version": number, "is_removed": True}) if as_json else done)
     return 0
-
-
-def _number(text: str) -> int:
-    number = parse_version(text)
-    if number is None:
-        raise UsageError(f"{text!r} is no version. Give its number, as `flowers models list` shows it.")
-    return number
 
 
 def _find_problem(stored: StoredVersion) -> str | None:
@@ -241,33 +241,3 @@ def _row(stored: StoredVersion, served: FoundVersion) -> dict[str, Any]:
         "size_bytes": sum(path.stat().st_size for path in stored.folder.rglob("*") if path.is_file()),
         "problem": problem,
     }
-
-
-def _list_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("model", "version", "state", "created", "network", "accuracy", "size")
-    for row in rows:
-        state = "" if row["state"] == "version" else row["state"]
-        if state == "damaged":
-            kinds = {"pinned": row["is_pinned"], "candidate": row["is_candidate"], "damaged": True}
-            state = ", ".join(word for word, holds in kinds.items() if holds)
-        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%} on {row['part']}"
-        created = "cannot be read" if row["created"] is None else row["created"][:16].replace("T", " ")
-        size = f"{row['size_bytes'] / 1e6:.1f} MB"
-        network = Text(row["network"] or "")
-        table.add_row(row["model"], str(row["version"]), state, created, network, accuracy, size)
-    return table
-
-
-def _list_take_commands(rows: list[dict[str, Any]]) -> list[str]:
-    """List the command that takes the newest sound candidate of each model."""
-    newest = {row["model"]: row["version"] for row in rows if row["state"] == "candidate"}
-    return [version_command("take", model, version) for model, version in newest.items()]
-
-
-def _show_table(stored: StoredVersion, metadata: Metadata) -> Table:
-    table = Table(show_header=False)
-    state = " (candidate)" if stored.is_candidate else " (pinned)" if stored.pinned else ""
-    table.add_row("folder", Text(f"{stored.folder}{state}"))
-    for name, value in metadata.model_dump(mode="json").items():
-        table.add_row(name.replace("_", " "), Text(as_text(value, is_compact=True)))
-    return table

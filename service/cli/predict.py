@@ -18,6 +18,7 @@ from service.cli.headers import HeaderLines, check_headers, split_headers
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
 from service.errors import ClientError, ServiceUnreachable, UsageError
+from service.evaluation.copies import check_copies_folder, sort_photographs
 from service.evaluation.score import score_each
 from service.files import IMAGE_SUFFIXES, list_visible
 from service.ranking import Score, check_top_k, rank
@@ -44,6 +45,7 @@ def predict(
     url: str | None = None,
     header: HeaderLines = (),
     top_k: int | None = None,
+    sort_into: Path | None = None,
     output_format: Annotated[Literal["table", "json", "csv"], Parameter(name="--format")] = "table",
     settings: EngineSettings | None = None,
     client_settings: ClientSettings | None = None,
@@ -56,6 +58,7 @@ def predict(
         url: Address of a running service, such as http://localhost:8000. Without it, a model in the store is used.
         header: Line to send with each request to --url, such as "X-API-Key: ...".
         top_k: Number of classes to print. Without it, all classes.
+        sort_into: New or empty folder for copies of the photographs, in a folder for each label.
         output_format: Format of the output.
     """
     settings = settings or EngineSettings()
@@ -64,6 +67,9 @@ def predict(
     check_headers(header)
     if sample and paths:
         raise UsageError("--sample scores the samples of this program alone. Leave out the files, or --sample.")
+    if sort_into is not None:
+        for path in paths or find_samples():
+            check_copies_folder(sort_into, path, "--sort-into")
     files = find_samples() if sample else find_files(paths)
     rows = []
     if url is None:
@@ -75,6 +81,10 @@ def predict(
             rows.append(row)
             progress(len(rows), len(files))
     {"table": _print_table, "json": _print_json, "csv": _print_csv}[output_format](rows)
+    if sort_into is not None:
+        labels = [(row.path, row.scores[0].label) for row in rows if row.scores]
+        sort_photographs(sort_into, labels)
+        complain(f"{len(labels)} of {len(rows)} photographs are copied to {sort_into}, by their labels.")
     return 1 if any(row.error for row in rows) else 0
 
 

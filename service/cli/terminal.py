@@ -171,7 +171,7 @@ def as_text(value: Any, *, is_compact: bool = False) -> str:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show a bar on stderr, if that is a terminal. The function that moves it takes (done, total)."""
     with make_progress(open_console(sys.stderr)) as progress:
         task = progress.add_task(printable(title), total=None, figures="")

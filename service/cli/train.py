@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from cyclopts import Parameter
 
 from service.cli.terminal import captured_messages, open_console, open_messages
 from service.cli.training_progress import ProgressObserver, print_trained, to_json
-from service.errors import InvalidParameter, TrainingError
+from service.errors import InvalidParameter, SettingsError, TrainingError
 from service.libraries import keep_files_in, limit_tensorflow_log
 from service.settings import TrainSettings
 from service.store.layout import check_model_name
@@ -47,6 +48,9 @@ def train(
             "decides."
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool, Parameter(help="Write the figures of each epoch for TensorBoard into the run folder.", negative="")
+    ] = False,
     json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False,
 ) -> int:
     """Train on FOLDER and publish a new version. Without FOLDER, fetch flower_photos and train `flowers`.
@@ -61,6 +65,11 @@ def train(
     keep_files_in(settings.cache)
     if name:
         check_model_name(name)
+    if tensorboard and find_spec("tensorboard") is None:
+        raise SettingsError(
+            "--tensorboard writes with the library tensorboard, which is not installed. Run "
+            f"`{shlex.quote(sys.executable)} -m pip install tensorboard`, or leave out the flag."
+        )
     from service.data.folder import read_folder
     from service.training.choose import choose_recipe
     from service.training.recipe import find_recipe
@@ -80,7 +89,7 @@ def train(
         check_model_name(model)
     except InvalidParameter as error:
         raise error if name else InvalidParameter(f"{error} Name it with --name.") from None
-    with open_messages() as messages, _observing(open_console(messages)) as observer:
+    with open_messages() as messages, _observing(open_console(messages), tensorboard=tensorboard) as observer:
         with captured_messages():
             from service.training.keras_settings import can_export, reset_keras_settings
             from service.training.train import list_devices
@@ -111,9 +120,14 @@ def train(
 
 
 @contextmanager
-def _observing(console: "Console") -> Iterator[ProgressObserver]:
+def _observing(console: "Console", *, tensorboard: bool) -> Iterator[ProgressObserver]:
     """Show the progress. Ctrl-C before the training becomes a message."""
-    with ProgressObserver(console) as observer:
+    kind = ProgressObserver
+    if tensorboard:
+        from service.cli.tensorboard import TensorBoardObserver  # here, as its library may be missing
+
+        kind = TensorBoardObserver
+    with kind(console) as observer:
         try:
             yield observer
         except KeyboardInterrupt:
@@ -152,6 +166,7 @@ def _train(
             now = time.monotonic()
             budget = Budget((minutes - (now - began) / 60) / (len(devices) - number), now)
         with open_run(settings.runs, run_name, model=model, store=store, device=device, again=again) as run:
+            observer.began(run.folder)
             try:
                 result = train(dataset, recipe, run, observer, why=why, budget=budget, take=take)
             except KeyboardInterrupt:

@@ -2,27 +2,20 @@
 
 import csv
 import io
-import os
-import shutil
-import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from service.data.names import can_be_shown
 from service.errors import SettingsError
+from service.evaluation.copies import copy_file, name_folders
 from service.evaluation.score import Answers
-from service.files import open_regular
 
 NUM_WORST = 3
 """Number of the most confident mistakes that are shown at the end of a training."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may run a cell that begins so
-_MAX_NAME_BYTES = 200  # of a folder. File systems stop at 255
 
 
 @dataclass(frozen=True)
@@ -79,35 +72,19 @@ def write_mistakes(file: Path, answers: Answers, class_names: Sequence[str]) -> 
     return len(places)
 
 
-def check_copies_folder(folder: Path, measured: Path) -> None:
-    """Refuse a folder for copies unless it is empty, or can be made. It must not lie in the folder that is measured.
-
-    Raises `SettingsError`.
-    """
-    if folder.resolve().is_relative_to(measured.resolve()):
-        raise SettingsError(f"--copy-mistakes is {folder}, in the folder to measure. Name a folder outside {measured}.")
-    is_free = False
-    with suppress(OSError):
-        is_free = not any(folder.iterdir()) if folder.is_dir() else not os.path.lexists(folder)
-    if not is_free or not os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK):
-        raise SettingsError(
-            f"--copy-mistakes is {str(folder)!r}. Name a new or an empty folder, where files can be written."
-        )
-
-
 def copy_photographs(folder: Path, answers: Answers, class_names: Sequence[str]) -> int:
     """Copy the photographs with wrong answers to `<truth>/<answer>/<file name>` in a folder. Return their number.
 
     No file is replaced. A second one of a name gets a number. A class name that cannot be a folder's is changed. Raises
     `SettingsError` for a folder that `check_copies_folder` refuses, and if a file cannot be copied.
     """
-    places, folder_names = find_mistakes(answers), _name_folders(class_names)
+    places, folder_names = find_mistakes(answers), name_folders(class_names)
     try:
         folder.mkdir(exist_ok=True)
         for place in places:
             truth, answer = (folder_names[label] for label in _name_labels(answers, place, class_names))
             (folder / truth / answer).mkdir(parents=True, exist_ok=True)
-            _copy(answers.paths[place], folder / truth / answer)
+            copy_file(answers.paths[place], folder / truth / answer)
     except OSError as error:
         raise SettingsError(
             f"The mistakes cannot be copied to {folder} ({error.strerror}, {error.filename}). Name another folder."
@@ -122,40 +99,3 @@ def _name_labels(answers: Answers, place: int, class_names: Sequence[str]) -> tu
 def harmless(text: str) -> str:
     """Return a text for a cell. One that a spreadsheet could run gets an apostrophe before it."""
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _name_folders(class_names: Sequence[str]) -> dict[str, str]:
-    """Name a folder for each class. No two have one name, even where letter case does not count."""
-    folder_names: dict[str, str] = {}
-    taken: set[str] = set()
-    for label in class_names:
-        plain = "".join(char if can_be_shown(char) and char not in '/\\:*?"<>|' else "_" for char in label)
-        plain = plain.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").rstrip(". ")
-        plain = plain if plain and not plain.startswith(".") else f"_{plain}"
-        name = next(name for name in _number(plain) if _fold(name) not in taken)
-        taken.add(_fold(name))
-        folder_names[label] = name
-    return folder_names
-
-
-def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _number(name: str) -> Iterator[str]:
-    yield name
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name is no path
-    yield from (f"{stem}-{number}{suffix}" for number in count(2))
-
-
-def _copy(source: Path, folder: Path) -> None:
-    """Copy a file into a folder, under the first free name."""
-    with open_regular(source) as original:
-        for name in _number(source.name):
-            try:
-                copy = (folder / name).open("xb")
-            except FileExistsError:
-                continue
-            with copy:
-                shutil.copyfileobj(original, copy)
-            return

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, TiffTags, WebPImagePlugin
 
 from service.errors import InvalidImage, is_out_of_memory
+from service.imaging import heif
 from service.imaging.colour import check_levels, flatten
 from service.imaging.inspection import Inspection, check_pixels, foreign_errors_blamed, inspect
 from service.imaging.jpeg import ENOUGH, MAX_JPEG_PIXELS
@@ -48,7 +49,7 @@ def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Decoded:
     in any thread. docs/reference/images.md lists formats and refusals.
 
     Args:
-        data: A whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF or AVIF. The content decides.
+        data: A whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC. The content decides.
         limits: Bytes of the file and pixels of the image.
 
     Returns:
@@ -62,12 +63,15 @@ def decode_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Decoded:
         return _decode(data, inspection)
 
 
-def decode_square(data: bytes, rule: ResizeRule, inspected: Inspection | ImageLimits = _DEFAULT_LIMITS) -> Pixels:
+def decode_square(
+    data: bytes, rule: ResizeRule, inspected: Inspection | ImageLimits = _DEFAULT_LIMITS, *, may_crash: bool = False
+) -> Pixels:
     """Decode a file, and resize it to the square that the network takes.
 
     Args:
         data, rule: As of `decode_image` and `resize`.
         inspected: The inspection of `data`, or limits, within which it is inspected here.
+        may_crash: Whether a library may crash this process. Else HEIC is decoded in a new one.
 
     Returns:
         `resize(decode_image(data), rule)`, bit for bit: uint8, shape (image_size, image_size, 3), RGB, read-only.
@@ -75,7 +79,7 @@ def decode_square(data: bytes, rule: ResizeRule, inspected: Inspection | ImageLi
     """
     inspection = inspect(data, inspected) if isinstance(inspected, ImageLimits) else inspected
     with _errors_blamed(data, inspection):
-        return resize(_decode(data, inspection), rule)
+        return resize(_decode(data, inspection, may_crash=may_crash), rule)
 
 
 def _errors_blamed(data: bytes, inspection: Inspection) -> AbstractContextManager[None]:
@@ -83,9 +87,13 @@ def _errors_blamed(data: bytes, inspection: Inspection) -> AbstractContextManage
     return foreign_errors_blamed(inspection.format, lambda: not can_allocate(num_bytes))
 
 
-def _decode(data: bytes, inspection: Inspection) -> Decoded:
+def _decode(data: bytes, inspection: Inspection, *, may_crash: bool = False) -> Decoded:
     image_format = inspection.format
     _prepare_pillow(inspection.limits)
+    if image_format == heif.FORMAT:
+        if not may_crash:
+            return _decode_apart(data, inspection)
+        heif.load_heif()
     # Pillow would refuse a whole image over a broken note, and answer half of one at an early end mark.
     prepared = without_broken_notes(data) if image_format == "PNG" else data
     if inspection.jpeg:
@@ -109,6 +117,13 @@ def _decode(data: bytes, inspection: Inspection) -> Decoded:
     profile, flat = image.info.get("icc_profile"), flatten(image)
     upright_image = flat if upright is None else flat.transpose(upright)
     return Decoded(upright_image, profile if isinstance(profile, bytes) else None)  # TIFF may hold text or numbers
+
+
+def _decode_apart(data: bytes, inspection: Inspection) -> Decoded:
+    num_pixels, image = heif.decode_apart(data, inspection.limits.max_image_pixels)
+    _check_size(num_pixels, inspection)
+    assert image is not None  # `_check_size` refuses larger ones
+    return Decoded(flatten(image), image.info.get("icc_profile"))
 
 
 def _check_size(num_pixels: int, inspection: Inspection) -> None:
@@ -148,7 +163,7 @@ def _orientation(image: Image.Image) -> int:
 
     TIFF always gives 1. Pillow turns it while loading, and takes the note away.
     """
-    if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+    if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:  # HEIF has None
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))

@@ -5,6 +5,7 @@ import struct
 from PIL import features
 
 from service.errors import UnsupportedImageFormat
+from service.imaging import heif
 
 _ACCEPTED = (
     (b"\xff\xd8\xff", "JPEG"),  # also MPO: a JPEG with more JPEGs behind it
@@ -41,12 +42,11 @@ _REFUSED_TEXT = (
     (b"{", "JSON"),
     (b"data:", "a data: address"),
 )
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _REMEDY = "Send the image itself, as JPEG, PNG or WebP"
 
 
 def detect_format(data: bytes) -> str:
-    """Return the accepted format that 512 bytes of `data` begin like: JPEG, PNG, GIF, TIFF, BMP, WEBP or AVIF.
+    """Return the accepted format that 512 bytes of `data` begin like: JPEG, PNG, GIF, TIFF, BMP, WEBP, AVIF or HEIF.
 
     Raises:
         UnsupportedImageFormat: It begins like no accepted format. The message says what it seems to be.
@@ -62,6 +62,10 @@ def detect_format(data: bytes) -> str:
         if features.check("avif"):
             return "AVIF"
         raise UnsupportedImageFormat(f"The file is AVIF. This installation cannot read it. {_REMEDY}.")
+    if _brands(data) & heif.BRANDS:
+        if heif.can_read_heif():
+            return heif.FORMAT
+        raise UnsupportedImageFormat(f"The file is a HEIC photograph. This installation cannot read it. {_REMEDY}.")
     seeming = _describe(data)
     raise UnsupportedImageFormat(f"The file is not an image that is read here. {seeming}. {_REMEDY}.")
 
@@ -80,8 +84,8 @@ def _describe(data: bytes) -> str:
     for magic, name in _REFUSED:
         if data.startswith(magic):
             return f"It seems to be {name}"
-    if brands := _brands(data):
-        return f"It seems to be {'a HEIC photograph' if brands & _HEIF_BRANDS else 'a video'}"
+    if _brands(data):
+        return "It seems to be a video"
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, name in _REFUSED_TEXT:
         if start[: len(magic)].lower() == magic:

@@ -19,7 +19,9 @@ _BMP_BITS = frozenset({1, 4, 8, 16, 24, 32})
 
 
 def announced_pixels(data: bytes, image_format: str) -> int:
-    """Return width x height of the first frame of any format but JPEG. 0 means that only the decoder can tell (AVIF).
+    """Return width x height of the first frame of any format but JPEG.
+
+    0 means that only the decoder can tell (AVIF, HEIF).
 
     Raises:
         InvalidImage: The file stops before its image does, or its structure is broken or out of proportion.

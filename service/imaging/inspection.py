@@ -29,9 +29,9 @@ class Inspection:
     """A file that may be decoded.
 
     Attributes:
-        format: JPEG, PNG, GIF, TIFF, BMP, WEBP or AVIF, as Pillow calls it.
-        num_pixels: Width x height that is decoded. 0 where only the decoder can tell (AVIF). A JPEG that keeps its
-            coefficients counts as the pixels whose memory they take, if those are more.
+        format: JPEG, PNG, GIF, TIFF, BMP, WEBP, AVIF or HEIF, as Pillow calls it.
+        num_pixels: Width x height that is decoded. 0 where only the decoder can tell (AVIF, HEIF). A JPEG that keeps
+            its coefficients counts as the pixels whose memory they take, if those are more.
         is_memory_bounded: Whether the pixels bound the memory that the decoder takes.
         limits: The file obeys them.
         jpeg: What the segments of a JPEG say. None for other formats.
@@ -117,7 +117,9 @@ def foreign_errors_blamed(image_format: str, is_starved: Callable[[], bool] = la
 def _is_memory_bounded(data: bytes, image_format: str) -> bool:
     """Return whether the pixels bound the memory that a decoder takes.
 
-    AVIF may hold images of another size than its container names. A TIFF has room for a dozen lists, which Python goes
-    through. Lossless WebP may have Huffman tables for each 4 x 4 pixels, of hundreds of bytes a pixel.
+    AVIF and HEIF may hold images of another size than the container names. A TIFF has room for a dozen lists, which
+    Python goes through. Lossless WebP may have Huffman tables for each 4 x 4 pixels, of hundreds of bytes a pixel.
     """
-    return not (image_format in ("AVIF", "TIFF") or (image_format == "WEBP" and (b"VP8L" in data or b"ALPH" in data)))
+    return not (
+        image_format in ("AVIF", "HEIF", "TIFF") or (image_format == "WEBP" and (b"VP8L" in data or b"ALPH" in data))
+    )

@@ -202,7 +202,7 @@ def _decode(data: bytes, inspection: Inspection, rule: ResizeRule, *, has_memory
     An image that wants more memory than the process has is at fault. Without `has_memory` no failure is the image's.
     """
     try:
-        return 0, decode_square(data, rule, inspection).tobytes()
+        return 0, decode_square(data, rule, inspection, may_crash=True).tobytes()
     except (ImageError, OutOfMemory, MemoryError) as raised:
         error: Exception = raised
     if not has_memory and isinstance(error, InvalidImage | OutOfMemory | MemoryError):

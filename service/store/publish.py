@@ -24,7 +24,7 @@ from service.store.layout import (
     check_model_name,
     model_folder,
 )
-from service.store.verify import check_draft, list_files
+from service.store.verify import check_draft, list_files, write_sums
 from service.store.versions import next_version
 
 _LEFTOVER_AGE_S = 24 * 3600
@@ -45,8 +45,10 @@ class Draft:
 
 
 @contextmanager
-def publish_version(store: Path, model: str) -> Iterator[Draft]:
+def publish_version(store: Path, model: str, *, least_version: int = 1) -> Iterator[Draft]:
     """Publish what the `with` block writes into `draft.folder` as the next version of `model`.
+
+    Its number is at least `least_version`.
 
     At the end of the block SHA256SUMS is written. The draft is verified, brought to the disk and renamed to its number.
     With `draft.is_candidate` it becomes a candidate. Versions and candidates share one counter. After an exception
@@ -66,7 +68,7 @@ def publish_version(store: Path, model: str) -> Iterator[Draft]:
         _complete(draft.folder)
         if draft.is_candidate:
             candidates_folder(store, model)  # raises for a link
-        _place(draft, folder)
+        _place(draft, folder, least_version)
     except InvalidVersion as error:
         raise PublishError(f"The new version of {model} would not be valid. {error}") from error
     except OSError as error:
@@ -116,18 +118,17 @@ def _clear_leftovers(folder: Path) -> None:
 def _complete(draft: Path) -> None:
     """Write SHA256SUMS, verify the draft, and bring it to the disk."""
     (draft / SHA256SUMS_FILE).parent.mkdir(exist_ok=True)
-    files = sorted(set(list_files(draft)) - {SHA256SUMS_FILE})
-    lines = [f"{digest_file(draft / file)}  {file}\n" for file in files]
-    (draft / SHA256SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    digests = {file: digest_file(draft / file) for file in set(list_files(draft)) - {SHA256SUMS_FILE}}
+    (draft / SHA256SUMS_FILE).write_bytes(write_sums(digests))
     check_draft(draft)
     for path in (draft, *draft.rglob("*")):
         bring_to_disk(path)
 
 
-def _place(draft: Draft, folder: Path) -> None:
+def _place(draft: Draft, folder: Path, least_version: int) -> None:
     """Rename the draft to the next free number, and bring the new names to the disk."""
     home = folder / CANDIDATES_FOLDER if draft.is_candidate else folder
-    version = _reserve_number(draft, folder, above=0)
+    version = _reserve_number(draft, folder, above=least_version - 1)
     while True:
         try:
             home.mkdir(exist_ok=True)

@@ -13,8 +13,8 @@ from service.store.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 
 # As `sha256sum` writes it, names that it would have to escape left out.
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<file>[^\x00-\x1f\\\ud800-\udfff]+)")
-_MAX_SHA256SUMS_BYTES = 1024 * 1024
 
+MAX_SHA256SUMS_BYTES = 1024 * 1024  # limit of `SHA256SUMS`
 MAX_VERSION_BYTES = 8 * 1024**3  # limit of the sum of a version's files. Some ten seconds read them
 
 
@@ -138,16 +138,26 @@ def list_files(folder: Path) -> Iterator[str]:
             file = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise InvalidVersion(f"{file!r} is a link or a special file.")
-            if not _LINE.fullmatch(f"{'0' * 64}  {file}"):
+            if not can_be_listed(file):
                 raise InvalidVersion(f"{file!r} has a character in its name that {SHA256SUMS_FILE} cannot hold.")
             if name in file_names:
                 yield file
 
 
+def can_be_listed(file: str) -> bool:
+    """Return whether SHA256SUMS can hold this name. It has no control character and no backslash."""
+    return _LINE.fullmatch(f"{'0' * 64}  {file}") is not None
+
+
+def write_sums(digests: Mapping[str, str]) -> bytes:
+    """Return the content of SHA256SUMS for digests by file, sorted by file."""
+    return "".join(f"{digests[file]}  {file}\n" for file in sorted(digests)).encode()
+
+
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
     if SHA256SUMS_FILE not in files:
         raise InvalidVersion(f"{SHA256SUMS_FILE} is missing.")
-    text = read_regular(folder / SHA256SUMS_FILE, _MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
+    text = read_regular(folder / SHA256SUMS_FILE, MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
     listed: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = _LINE.fullmatch(line)

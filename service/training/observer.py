@@ -1,5 +1,6 @@
 """Observer of a training, such as a progress bar."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a progress bar is there before Keras is
@@ -20,6 +21,9 @@ class Observer:
 
     def checked(self, check: "DataCheck", split: "Split") -> None:
         """Take note of the data before anything is trained."""
+
+    def began(self, folder: Path) -> None:
+        """Take note of the run folder."""
 
     def planned(self, plan: "Plan") -> None:
         """Take note of the plan. `stage`, `progress`, `step` and `epoch` then say where the training stands in it."""

@@ -68,6 +68,11 @@ class Plan:
         self._measured: dict[str, tuple[float, float | None]] = {}  # of a name: measured and planned pace
 
     @property
+    def place(self) -> int:
+        """Number of steps before the one at work."""
+        return self._at
+
+    @property
     def step(self) -> Step:
         """The step at work."""
         return self.steps[self._at]

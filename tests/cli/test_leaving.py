@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import REPOSITORY
 
-from service.cli.leaving import on_end_signals
+from service.cli.leaving import interrupted_by_sigterm, on_end_signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -88,3 +88,10 @@ def test_leaving_waits_for_no_thread_but_the_log() -> None:
 def test_leaving_without_a_reader_still_ends() -> None:
     program = "import os, sys; os.close(1); from service.cli.leaving import leave; leave(3)"
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 3
+
+
+def test_sigterm_interrupts_a_block_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

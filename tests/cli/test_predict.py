@@ -18,6 +18,7 @@ import uvicorn
 from conftest import REPOSITORY
 from PIL import Image, ImageFile
 from support.drawing import CLASS_NAMES, draw_photograph, encode
+from support.heic import HEIC, needs_library
 from support.predictions import prediction
 from support.scripted_server import scripted_server
 
@@ -291,3 +292,33 @@ def test_the_samples_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatc
     assert "│ daisy.jpg " in lines[3]
     assert "then" not in lines[1]
     assert max(map(len, lines)) < 80
+
+
+@needs_library
+def test_heic_photographs_of_a_folder_are_scored(photographs: Path, capsys: Capture) -> None:
+    (photographs / "phone.HEIC").write_bytes(HEIC["rgb"])
+    exit_code, rows = predict_json(photographs, capsys=capsys)
+    assert (exit_code, len(rows)) == (0, 6)
+    assert [row["error"] for row in rows if row["file"].endswith("phone.HEIC")] == [None]
+
+
+def test_photographs_are_sorted_by_their_labels(photographs: Path, tmp_path: Path, capsys: Capture) -> None:
+    (photographs / "broken.jpg").write_bytes(b"no image")
+    target = tmp_path / "sorted"
+    exit_code = main(["predict", str(photographs), "--sort-into", str(target), "--format", "json"])
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    assert exit_code == 1
+    assert f"5 of 6 photographs are copied to {target}, by their labels." in err
+    copies = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    assert copies == sorted(f"{row['label']}/{Path(row['file']).name}" for row in rows if row["label"])
+    assert copies == sorted(f"{label}/{label}.jpg" for label in CLASS_NAMES)
+
+
+def test_a_folder_that_cannot_take_copies_is_refused_first(photographs: Path, capsys: Capture) -> None:
+    for target in (photographs, photographs / "sorted"):
+        assert main(["predict", str(photographs), "--sort-into", str(target)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"--sort-into is {target}, among the originals." in err
+    assert not (photographs / "sorted").exists()

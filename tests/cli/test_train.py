@@ -78,8 +78,13 @@ HEIC = struct.pack(">I4s4sI4s", 24, b"ftyp", b"heic", 0, b"mif1") + b"\0" * 500
 
 
 def test_unreadable_photographs_are_named_before_and_in_the_error(
-    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path: Path,
+    places: tuple[str, ...],
+    drawn_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
     shutil.copytree(drawn_folder / "roses", tmp_path / "photos" / "roses")
     (tmp_path / "photos" / "tulips").mkdir()
     for number in range(3):
@@ -91,8 +96,13 @@ def test_unreadable_photographs_are_named_before_and_in_the_error(
 
 
 def test_an_error_of_the_split_names_lost_photographs(
-    tmp_path: Path, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path: Path,
+    places: tuple[str, ...],
+    drawn_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
     shutil.copytree(drawn_folder, tmp_path / "photos")
     for path in sorted((tmp_path / "photos" / "tulips").iterdir())[1:]:
         path.write_bytes(HEIC)

@@ -10,7 +10,6 @@ import pytest
 from service.errors import SettingsError
 from service.evaluation.mistakes import (
     Mistake,
-    check_copies_folder,
     copy_photographs,
     find_mistakes,
     list_worst,
@@ -112,23 +111,6 @@ def test_odd_class_names_stay_inside_and_apart(names: tuple[str, str], tmp_path:
     assert len({unicodedata.normalize("NFC", name).casefold() for name in first}) == 3
     assert not any(name.startswith(".") or len(name.encode()) > 255 or not name.isprintable() for name in first)
     assert len(_files(tmp_path)) == 4, "nothing lies elsewhere"
-
-
-def test_only_a_new_or_empty_folder_takes_copies(tmp_path: Path) -> None:
-    measured = tmp_path / "photos"
-    (measured / "x").mkdir(parents=True)
-    (tmp_path / "empty").mkdir()
-    (link := tmp_path / "link").symlink_to(tmp_path / "nothing")
-    _write(tmp_path, "full/1.jpg", "file")
-    for folder in (tmp_path / "new", tmp_path / "empty"):
-        check_copies_folder(folder, measured)
-    for folder in (tmp_path / "full", tmp_path / "file", tmp_path / "a" / "b", tmp_path / "file" / "b", link):
-        with pytest.raises(SettingsError, match="Name a new or an empty folder"):
-            check_copies_folder(folder, measured)
-    for folder in (measured, measured / "wrong", tmp_path / "empty" / ".." / "photos" / "x"):
-        with pytest.raises(SettingsError, match="Name a folder outside"):
-            check_copies_folder(folder, measured)
-    assert not (tmp_path / "new").exists(), "nothing is made before the measurement"
 
 
 def test_a_photograph_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Squares and refusals stay as they were recorded, bit for bit."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +25,12 @@ MOST_PIXELS = 4_000_000
 def processes() -> Iterator[DecodeProcesses]:
     with closing(DecodeProcesses()) as processes:
         yield processes
+
+
+@pytest.fixture(autouse=True)
+def has_no_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outcomes are recorded without the optional library."""
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
 
 
 def square_or_refusal(data: bytes, processes: DecodeProcesses, limits: ImageLimits | None = None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from support.drawing import draw_photograph, encode, profile_with_red_and_green_exchanged
+from support.heic import CRASHES, HEIC, needs_library
 from support.hostile_files import fax, larger_inside, webp_of_tables
 from support.icc import cmyk_profile, matrix_profile
 from support.memory import memory_bytes
@@ -86,6 +87,21 @@ def test_its_pixels_are_those_of_this_process(process: DecodeProcess, image_form
     np.testing.assert_array_equal(answer, decode_square(data, RULE))
     assert isinstance(answer, np.ndarray)
     assert not answer.flags.writeable
+
+
+@needs_library
+@pytest.mark.parametrize("name", HEIC)
+def test_heic_is_decoded_in_the_process(process: DecodeProcess, name: str) -> None:
+    np.testing.assert_array_equal(ask(process, HEIC[name]), decode_square(HEIC[name], RULE))
+    broken = ask(process, HEIC[name][:-1])
+    assert isinstance(broken, InvalidImage)
+
+
+@needs_library
+def test_a_heic_that_crashes_its_process_leaves_the_service() -> None:
+    with started() as process, pytest.raises(DecoderEnded) as ended:
+        ask(process, CRASHES)
+    assert not ended.value.is_starved
 
 
 @pytest.mark.parametrize(("mode", "profile"), [("RGB", matrix_profile(2.2)), ("CMYK", cmyk_profile())])
@@ -205,14 +221,14 @@ def test_a_sound_image_without_memory_is_not_at_fault(image_format: str) -> None
 
 def test_a_crash_without_memory_blames_no_image() -> None:
     """Some libraries do not check that they got the memory that they asked for."""
-    crash = "import os, resource; d.decode_square = lambda *_: os.abort()"
+    crash = "import os, resource; d.decode_square = lambda *_, **__: os.abort()"
     start = [*POOR[:2], POOR[2].replace("import resource", crash)]
     with started(start) as process, pytest.raises(DecoderEnded) as ended:
         ask(process, encode(PHOTO.resize((1000, 1000)), "AVIF"))
     assert ended.value.is_starved
 
 
-FAIL = "def fail(*_): raise MemoryError\n"
+FAIL = "def fail(*_, **__): raise MemoryError\n"
 
 
 def test_a_decoder_without_memory_blames_no_image() -> None:
@@ -310,7 +326,7 @@ def test_an_idle_process_ends_with_its_service(tmp_path: Path, number: signal.Si
 
 def test_a_hung_process_ends_after_a_killed_service(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    hang = f"import time; d.decode_square = lambda *_: (d.Path({str(begun)!r}).touch(), time.sleep(600))"
+    hang = f"import time; d.decode_square = lambda *_, **__: (d.Path({str(begun)!r}).touch(), time.sleep(600))"
     with service(tmp_path, *changed(hang)) as (running, decoder):
         wait_until(begun.exists)
         running.kill()

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 from support.drawing import CLASS_NAMES, draw_photograph, encode
 from support.exporting import export_tiny_version
 from support.fakes import FakeEngine, Loader
+from support.heic import HEIC, needs_library
 from support.running import Running, running
 from support.versions import publish_example
 
@@ -285,3 +287,17 @@ async def test_confident_follows_the_version_s_threshold(tmp_path: Path) -> None
             answer = await predict(service, PHOTOS[0])
         assert 0.2 < answer["probability"] < 0.99
         assert answer["confident"] is is_confident
+
+
+@needs_library
+async def test_heic_is_scored_as_its_pixels_are(service: Running) -> None:
+    pixels = Image.fromarray(decode_image(HEIC["turned"]).pixels)
+    answer, expected = await predict(service, HEIC["turned"]), await predict(service, encode(pixels, "PNG"))
+    np.testing.assert_allclose(probabilities_of(answer), probabilities_of(expected), atol=1e-6)
+
+
+async def test_heic_without_its_library_is_unsupported(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    response = await service.client.post("/predict", content=HEIC["rgb"], headers={"Content-Type": "image/heic"})
+    assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-image-format")
+    assert "a HEIC photograph. This installation cannot read it. Send the image itself, as JPEG" in response.text
