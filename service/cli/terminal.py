@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
@@ -69,8 +71,15 @@ def printable(text: str) -> str:
 
 
 def complain(message: str) -> None:
-    """Print a message of this program on standard error."""
-    print(f"flowers: {printable(message)}", file=sys.stderr)
+    """Print a message of this program on standard error. A terminal gets it in lines of its width, broken at spaces."""
+    text = f"flowers: {printable(message)}"
+    if sys.stderr.isatty():
+        width = max(_NARROW, shutil.get_terminal_size().columns)
+        lines = (
+            textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False) for line in text.split("\n")
+        )
+        text = "\n".join("\n".join(line) for line in lines)
+    print(text, file=sys.stderr)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.main import main
-from service.cli.terminal import captured_messages, describe_error, make_progress, print_result, printable
+from service.cli.terminal import captured_messages, complain, describe_error, make_progress, print_result, printable
 from service.errors import InvalidVersion
 
 ESCAPES = "\x1b[31mred\x9b\x07\u202e"
@@ -87,3 +88,17 @@ def test_a_bar_without_an_end_shows_elapsed_time() -> None:
     assert "?" not in shown.replace("\x1b[?25", "")
     assert "-:--" not in shown
     assert shown.endswith("\x1b[2K"), "it leaves no trace"
+
+
+def test_a_message_breaks_at_spaces_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "There is no training in /a/folder/with-a-long-name. Begin one with `flowers train`, or name another."
+    complain(message)
+    assert capsys.readouterr().err == f"flowers: {message}\n", "a program gets one line"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    complain(message)
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert " ".join(lines) == f"flowers: {message}"
