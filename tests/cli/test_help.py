@@ -1,23 +1,26 @@
 """Help texts: a stranger at a terminal of 80 columns."""
 
-import os
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from service.cli.help import GROUPS, VERBS, describe_usage
+from service.cli.help import GROUPS, VERBS, Verb, describe_usage
+from service.cli.main import main
 from service.settings import PROGRAMS
 
 
-def read_help(*words: str, home: Path | None = None) -> str:
-    environment = {**os.environ, "COLUMNS": "80", **({"HOME": str(home), "SHELL": "/bin/bash"} if home else {})}
-    process = subprocess.run(
-        [sys.executable, "-m", "service", *words], capture_output=True, text=True, check=True, env=environment
-    )
-    return process.stdout
+@pytest.fixture
+def read_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def read(*words: str) -> str:
+        assert main(list(words)) == 0
+        return capsys.readouterr().out
+
+    return read
 
 
 def test_every_setting_is_in_one_group() -> None:
@@ -26,14 +29,13 @@ def test_every_setting_is_in_one_group() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_help_has_examples_and_fits_80_columns(verb: object) -> None:
-    name = str(getattr(verb, "name", ""))
-    text = read_help(name, "--help")
-    assert text.startswith(f"Usage: {describe_usage(name)}\n")
+def test_help_has_examples_and_fits_80_columns(verb: Verb, read_help: Callable[..., str]) -> None:
+    text = read_help(verb.name, "--help")
+    assert text.startswith(f"Usage: {describe_usage(verb.name)}\n")
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_settings_stand_in_groups_with_their_variables() -> None:
+def test_settings_stand_in_groups_with_their_variables(read_help: Callable[..., str]) -> None:
     text = read_help("serve", "--help")
     titles = re.findall(r"╭─ ([\w ]+) ─", text)
     assert titles[0] == "Parameters" or set(titles) <= GROUPS.keys()
@@ -42,13 +44,17 @@ def test_settings_stand_in_groups_with_their_variables() -> None:
     assert "Usage: flowers train [OPTIONS] [FOLDER]" in read_help("train", "--help")
 
 
-def test_the_verbs_stand_in_the_order_of_use() -> None:
+def test_the_verbs_stand_in_the_order_of_use(read_help: Callable[..., str]) -> None:
     listed = re.findall(r"│ (\w+) +(.+?) +│", read_help("--help"))
     assert listed == [(verb.name, verb.word) for verb in VERBS]
 
 
-def test_the_shell_completes_verbs_and_flags(tmp_path: Path) -> None:
-    read_help("--install-completion", home=tmp_path)
+def test_the_shell_completes_verbs_and_flags(
+    tmp_path: Path, read_help: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    read_help("--install-completion")
     (script,) = tmp_path.glob(".local/share/bash-completion/completions/flowers")
     assert str(script) in (tmp_path / ".bashrc").read_text()
     lines = f"""
