@@ -94,7 +94,7 @@ def scraped(tiny_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             yield Scraped(client, instance)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_no_panel_is_empty_after_some_traffic(scraped: Scraped, panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
@@ -102,7 +102,7 @@ def test_no_panel_is_empty_after_some_traffic(scraped: Scraped, panel: dict[str,
         assert [value for one in series for _, value in one.points if math.isfinite(value)], target["expr"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_panels_show_what_the_client_has_sent(scraped: Scraped) -> None:
     def shown(title: str) -> list[list[float]]:
         (panel,) = [panel for panel in PANELS if panel["title"] == title]
@@ -117,7 +117,7 @@ def test_panels_show_what_the_client_has_sent(scraped: Scraped) -> None:
     assert shown("Mean probability")[1][-1] == pytest.approx(0.9 * 0.9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_variable_finds_every_replica(scraped: Scraped) -> None:
     query = VARIABLES["instance"]["query"]["query"]
     metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", query).groups()  # type: ignore[union-attr]
@@ -125,7 +125,7 @@ def test_the_variable_finds_every_replica(scraped: Scraped) -> None:
     assert answer["data"] == [scraped.instance]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_drawing_shows_what_prometheus_answers(scraped: Scraped) -> None:
     texts = [text for text in ElementTree.fromstring(draw_dashboard(DASHBOARD, scraped.ask)).itertext() if text.strip()]
     assert {panel["title"] for panel in PANELS} <= set(texts)

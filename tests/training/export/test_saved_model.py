@@ -144,6 +144,7 @@ def test_a_difference_above_the_tolerance_is_refused(exported: Path, squares: Pi
         check_saved_model(exported, squares, other)
 
 
+@pytest.mark.long
 def test_another_energy_is_found_in_scores(exported: Path, squares: Pixels, expected: Scores) -> None:
     assert expected.energy is not None
     other = replace(expected, energy=expected.energy * np.float32(1.002))
@@ -184,6 +185,7 @@ def test_changed_weights_are_found_and_the_difference_is_said(copy: Path, square
         check_saved_model(copy, squares, expected)
 
 
+@pytest.mark.long
 def test_a_difference_in_one_image_is_found(exported: Path, squares: Pixels, expected: Scores) -> None:
     other = replace(expected, probabilities=expected.probabilities.copy())
     other.probabilities[-1] = other.probabilities[-1][::-1]
@@ -200,6 +202,7 @@ def test_damaged_files_are_one_sentence_with_a_note(copy: Path, squares: Pixels,
     assert any("Traceback" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.long
 def test_weights_that_are_no_numbers_are_found(copy: Path, squares: Pixels, expected: Scores) -> None:
     broken = build_tiny_network()
     broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])

@@ -49,6 +49,7 @@ def test_int8_is_fitted_to_the_whole_training_part(
     assert (given["scale"], given["offset"]) == (1 / 100, -0.75)
 
 
+@pytest.mark.long
 def test_int8_is_fitted_to_at_most_512_photographs(
     dataset: Dataset, trained: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
