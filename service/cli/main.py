@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _OF_TRAINING:
             raise
-        return _fail(f"Training needs {error.name}, which is not installed. Run `{install_command()}`.", exit_code=1)
+        what = f"This command needs {error.name}, which is not installed."
+        return _fail(f"{what} Run `{install_command()}`.", exit_code=1)
     except BrokenPipeError:  # the reader has enough, as `head` does
         _drop_output()
         return 1

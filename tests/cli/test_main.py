@@ -178,7 +178,7 @@ def test_training_without_its_libraries_names_the_command(library: str, drawn_fo
         [sys.executable, "-c", program, str(drawn_folder)], capture_output=True, text=True, check=False
     )
     assert process.returncode == 1
-    assert f"Training needs {library}" in process.stderr
+    assert f"This command needs {library}" in process.stderr
     assert re.search(r"Run `make .*install-training`", process.stderr)
     assert "Traceback" not in process.stderr
 
