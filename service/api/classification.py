@@ -18,7 +18,7 @@ from service.inference.predictor import Classified
 from service.ranking import Ranking, check_top_k, rank
 
 T = TypeVar("T")
-_AT_A_TIME = 8  # images of one request in the queue, so that its neighbours do not wait for all of them
+_AT_A_TIME = 4  # images of one request in the queue, so that its neighbours do not wait for all of them
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ async def test_images_of_a_request_share_micro_batches(service: Running, loader:
     engine: FakeEngine = loader.engines[1]
     engine.hold()
     asking = asyncio.create_task(service.client.post("/squares"))
-    while service.service.admission.num_images < 8 or not engine.batches:
+    while service.service.admission.num_images < 4 or not engine.batches:
         await asyncio.sleep(0.001)
-    assert service.service.admission.num_images == 8, "so many of a request wait at a time"
+    assert service.service.admission.num_images == 4, "so many of a request wait at a time"
     engine.release()
     assert len((await asking).json()) == 20
     assert len(engine.batches) < 10
