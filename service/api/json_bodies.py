@@ -115,7 +115,8 @@ def parse_json(body: bytes, max_structure_bytes: int = MAX_STRUCTURE_BYTES, *, l
     `lifts_arrays` is for documents with tensors. A long array of numbers is a `NumberArray` there, and is not parsed.
 
     Raises:
-        MalformedRequest: It is no JSON, has more than 16 levels, or repeats a key. Or a number is not finite.
+        MalformedRequest: It is no JSON, has more than 16 levels, or repeats a key. Or a number is not finite, or a
+            short string has half of a surrogate pair.
         ImageBytesTooLarge: Without what is not parsed it is longer than `max_structure_bytes`.
 
     Source: RFC 8259. It lets a parser set limits (section 9), and asks for unique keys (section 4).
@@ -190,8 +191,9 @@ class _Structure:
         """Return the document."""
         lifted = iter(self._lifted)
         try:
+            text = b"".join(self._pieces).decode()
             value: JsonValue = json.loads(
-                b"".join(self._pieces).decode(),
+                text,
                 object_pairs_hook=_make_object,
                 parse_constant=lambda _: next(lifted),  # the parser meets the places in their order
                 parse_float=_parse_float,
@@ -202,6 +204,8 @@ class _Structure:
             raise malformed(error.msg) from None
         except ValueError:  # of int()
             raise malformed("A number has thousands of digits") from None
+        if "\\u" in text:
+            _check_texts(value)
         return value
 
     def _add(self, piece: bytes) -> None:
@@ -214,6 +218,26 @@ class _Structure:
             raise errors.ImageBytesTooLarge(
                 f"The JSON has more than {self._max_bytes} bytes beside its images. Send the images alone."
             )
+
+
+def check_text(text: str) -> str:
+    """Return a text that UTF-8 can write, as an answer may. Raises `MalformedRequest` for half of a surrogate pair."""
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise malformed("A string has half of a surrogate pair")
+    return text
+
+
+def _check_texts(value: JsonValue) -> None:
+    """Check each short string of a document, and each key."""
+    if isinstance(value, str):
+        check_text(value)
+    elif isinstance(value, list):
+        for one in value:
+            _check_texts(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            check_text(key)
+            _check_texts(one)
 
 
 def malformed(reason: str) -> errors.MalformedRequest:

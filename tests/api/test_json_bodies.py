@@ -80,6 +80,7 @@ def test_only_long_values_stay_in_the_body() -> None:
         *(b'{"a": 1, "a": 2}', b'{"a": {"b": 1, "\\u0062": 1}}', b"[" * 17 + b"]" * 17, b"[" * 50_000),
         *(b'["\xff"]', '["ä"]'.encode("utf-16"), b'\xef\xbb\xbf{"a": 1}', b'["a\nb"]', b'["\\x"]', b'{"a" "b"}'),
         b'[NaN, "%b"]' % LONG.encode(),
+        *(b'"\\ud800"', b'{"\\udfff": 1}', b'{"a": ["\\ud83c"]}', b'["\\udf3b\\ud83c"]'),
     ],
 )  # fmt: skip
 def test_what_is_no_json_is_malformed(body: bytes) -> None:
@@ -204,3 +205,7 @@ async def test_a_refused_body_is_gone_without_a_collection(num_bytes: int) -> No
 
 def test_a_body_has_room_for_base64_and_64_kib() -> None:
     assert max_body_bytes(20 * 1024 * 1024) == 27_962_028 + 64 * 1024
+
+
+def test_whole_surrogate_pairs_are_a_character() -> None:
+    assert parse_json(b'{"\\ud83c\\udf3b": ["\\\\ud800"]}') == {"\U0001f33b": ["\\ud800"]}

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from service import __version__
 from service.api.classification import Asked, Ranked, classify_request
-from service.api.json_bodies import JsonValue, LongText, parse_json, read_body
+from service.api.json_bodies import JsonValue, LongText, check_text, parse_json, read_body
 from service.api.protocols.protocol import Protocol
 from service.api.protocols.served_model import (
     NAME,
@@ -204,7 +204,7 @@ def _read_id(fields: dict[str, JsonValue]) -> str | None:
     value = fields.get("id")
     if isinstance(value, LongText) and value.end - value.start <= _MAX_ID_BYTES:
         try:
-            value = json.loads(value.body[value.start - 1 : value.end + 1])
+            value = check_text(json.loads(value.body[value.start - 1 : value.end + 1]))
         except ValueError:
             raise MalformedRequest("id is no string of JSON. Let a library write it.") from None
     if value is None or isinstance(value, str):

@@ -279,6 +279,13 @@ async def test_json_without_numbers_is_malformed(service: Running) -> None:
         assert (response.status_code, list(response.json())) == (400, ["error"])
 
 
+async def test_an_id_that_no_answer_can_hold_is_malformed(service: Running) -> None:
+    for request_id in ("\ud800", "x" * 100 + "\udfff"):
+        response = await service.client.post(INFER, content=json.dumps({"inputs": [GOOD], "id": request_id}))
+        assert response.status_code == 400
+        assert "half of a surrogate pair" in response.json()["error"]
+
+
 async def test_binary_lengths_must_agree(service: Running) -> None:
     pixels, shape = PIXELS.tobytes(), list(PIXELS.shape)
     floats = np.full(shape, 255.4, "<f4").tobytes()
