@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from service import errors
 from service.api.parameters import join_top_k, read_parameters
 from service.api.record import Prediction, record_of
+from service.api.schemas import ImageScores, LabelProbability
 from service.api.service import Service, service_of
 from service.imaging.pixels import Pixels
 from service.inference.admission import Ticket
@@ -79,6 +80,19 @@ def rank_row(classified: Classified, top_k: int | None) -> Ranking:
         classified.probabilities, version.metadata.class_names, top_k, version.confident_rule,
         energy=classified.energy, distance=classified.distance,
     )  # fmt: skip
+
+
+def write_scores(ranking: Ranking, version: int | None = None) -> ImageScores:
+    """Return the answer for one image of several. `version` is the one that scored it, where that has to be said."""
+    best = ranking.scores[0]
+    return ImageScores(
+        label=best.label,
+        probability=best.probability,
+        confident=ranking.confident,
+        reason=ranking.reason,
+        predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
+        version=version,
+    )
 
 
 async def read_until(gives_up_at: float | None, reading: Awaitable[T]) -> T:

@@ -1,12 +1,12 @@
 """The dashboard against the types of `@grafana/schema`, by TypeScript's own compiler."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from support.programs import require_environment
 
 pytestmark = pytest.mark.clients
 
@@ -16,13 +16,7 @@ DASHBOARD = (REPOSITORY / "docker" / "grafana" / "flowers.json").read_text(encod
 @pytest.fixture(scope="module")
 def packages() -> Path:
     """The folder with the packages of `tests/clients/grafana`. `.ci/clients` makes it."""
-    path = os.environ.get("FLOWERS_TEST_GRAFANA", "")
-    if not path:
-        reason = "no folder with @grafana/schema: .ci/clients makes one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return Path(path)
+    return Path(require_environment("grafana"))
 
 
 def compile_dashboard(packages: Path, dashboard: str) -> list[str]:

@@ -8,18 +8,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+
+def skip_aloud(reason: str) -> NoReturn:
+    """Skip the test with the reason. Where CI=true the test fails."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def require(tool: str, package: str) -> str:
     """The path of a program. Without it the test is skipped aloud, and fails where CI=true."""
     path = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin")
     if path is None:
-        reason = f"no {tool} here: install the package {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_aloud(f"no {tool} here: install the package {package}")
     return path
 
 
@@ -27,10 +32,7 @@ def require_environment(client: str) -> str:
     """The path of a client's environment, which `.ci/clients` makes. Without it the test is skipped aloud."""
     path = os.environ.get(f"FLOWERS_TEST_{client.upper()}", "")
     if not path:
-        reason = f"no environment of {client}: .ci/clients makes one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_aloud(f"no environment of {client}: .ci/clients makes one")
     return path
 
 

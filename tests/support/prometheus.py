@@ -1,6 +1,5 @@
 """A real Prometheus with the shipped files, and its own tool."""
 
-import os
 import shutil
 import subprocess
 import time
@@ -9,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 from conftest import REPOSITORY
-from support.programs import find_free_port
+from support.programs import find_free_port, skip_aloud
 
 SHIPPED = REPOSITORY / "docker" / "prometheus"
 KEY = "a-key-for-the-prometheus-of-a-test"
@@ -20,10 +18,7 @@ KEY = "a-key-for-the-prometheus-of-a-test"
 def require_prometheus() -> None:
     """Skipped aloud where Debian's package is not installed; a failure where CI=true."""
     if not (shutil.which("prometheus") and shutil.which("promtool")):
-        reason = "no prometheus and promtool here: apt-get install prometheus"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_aloud("no prometheus and promtool here: apt-get install prometheus")
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> str:

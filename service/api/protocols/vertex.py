@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.base64_images import decode_image
-from service.api.classification import Asked, Ranked, classify_request
+from service.api.classification import Asked, Ranked, classify_request, write_scores
 from service.api.json_bodies import MEDIA_TYPE, JsonValue, max_body_bytes, read_json
 from service.api.json_fields import read_top_k, take_object
 from service.api.parameters import TOP_K
@@ -21,7 +21,7 @@ from service.api.protocols.protocol import Protocol, find_route
 from service.api.record import RequestRecord, record_of
 from service.api.routes.health import answer_probe
 from service.api.routes.predict import answer_one, predict, read_asked, take_image
-from service.api.schemas import ImageScores, LabelProbability, VertexBody
+from service.api.schemas import VertexBody
 from service.api.service import service_of
 from service.api.upload import UploadLimits, read_media_type
 from service.errors import ImageBytesTooLarge, MissingImage, TooManyImages, UnsupportedMediaType
@@ -91,7 +91,7 @@ class Vertex:
         return Asked(self._decode(fields.get(_INSTANCES)), top_k)
 
     def _answer(self, record: RequestRecord, ranked: Sequence[Ranked]) -> Response:
-        body = VertexBody([_write(one) for one in ranked], self.model_id or None)
+        body = VertexBody([write_scores(one.ranking) for one in ranked], self.model_id or None)
         return Response(_to_json(body), media_type="application/json", headers=record.server_timing())
 
     def _decode(self, instances: JsonValue) -> list[bytes | Pixels]:
@@ -134,15 +134,3 @@ def make_protocol(vertex: Vertex, health_route: str, predict_route: str, taken: 
     elif known is not None and known.endpoint is predict:
         routes.append(Route(predict_route, vertex.predict_any, methods=["POST"]))
     return Protocol(routes, frozenset(paths - {route.path for route in taken}), frozenset({health_route}))
-
-
-def _write(ranked: Ranked) -> ImageScores:
-    ranking = ranked.ranking
-    best = ranking.scores[0]
-    return ImageScores(
-        label=best.label,
-        probability=best.probability,
-        confident=ranking.confident,
-        reason=ranking.reason,
-        predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
-    )

@@ -10,18 +10,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.batch_upload import BatchUpload, Part
-from service.api.classification import rank_row, unless_hung_up
+from service.api.classification import rank_row, unless_hung_up, write_scores
 from service.api.parameters import join_top_k, read_parameters
 from service.api.problems import Occurrence, describe
 from service.api.record import Prediction, RequestRecord, record_of
-from service.api.schemas import BatchBody, ImageProblem, ImageScores, LabelProbability, ModelVersion
+from service.api.schemas import BatchBody, ImageProblem, ImageScores, ModelVersion
 from service.api.service import Service, service_of
 from service.engines.open_version import ServedVersion
 from service.errors import DeadlineExceeded
 from service.inference.admission import Ticket
 from service.inference.predictor import Classified
 from service.inference.share import Share
-from service.ranking import Ranking, check_top_k
+from service.ranking import check_top_k
 
 PATH = "/predict/batch"
 _to_json = TypeAdapter(BatchBody).dump_json
@@ -109,24 +109,12 @@ async def _answer(
             continue
         ranking = rank_row(outcome, top_k)
         predictions.append(Prediction(outcome, ranking.scores[0]))
-        results.append(_write(ranking, None if outcome.version is live else outcome.version.version))
+        results.append(write_scores(ranking, None if outcome.version is live else outcome.version.version))
         await asyncio.sleep(0)  # a row may have thousands of classes
     record.num_images, record.predictions = len(outcomes), predictions
     record.problems = [outcome.problem.name for outcome in outcomes if isinstance(outcome, Occurrence)]
     body = BatchBody(request_id=record.request_id, model=ModelVersion(live.model, live.version), results=results)
     return Response(_to_json(body), media_type="application/json", headers=record.server_timing())
-
-
-def _write(ranking: Ranking, version: int | None) -> ImageScores:
-    best = ranking.scores[0]
-    return ImageScores(
-        label=best.label,
-        probability=best.probability,
-        confident=ranking.confident,
-        reason=ranking.reason,
-        predictions=[LabelProbability(score.label, score.probability) for score in ranking.scores],
-        version=version,
-    )
 
 
 routes = [Route(PATH, predict_batch, methods=["POST"])]
