@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.data.outliers import NONE_OF_THESE
 from service.data.views import Batch
 
 Float32 = NDArray[np.float32]
@@ -15,7 +16,10 @@ Float32 = NDArray[np.float32]
 class LabelTargets:
     """Targets from labels, int64 (number of photographs,). A mixed view has both labels by their shares.
 
-    The share `smoothing` of a target is spread over all classes.
+    The share `smoothing` of a target is spread over all classes. The target of a photograph that is `NONE_OF_THESE` is
+    spread over all of them. If there is one, the share of a view that shows a class is the target "known".
+
+    Source: Hendrycks et al. (2019), "Deep Anomaly Detection with Outlier Exposure".
     """
 
     class_indices: NDArray[np.int64]
@@ -23,12 +27,22 @@ class LabelTargets:
     smoothing: float = 0.0
     num_features, feature_weight, accuracy = 0, 0.0, None
 
+    @property
+    def has_known(self) -> bool:
+        """Whether there is a target "known"."""
+        return bool((self.class_indices == NONE_OF_THESE).any())
+
     def of(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """Return the targets of each output, float32 (N, width), for a batch of N views."""
-        one_hot, smoothing = np.eye(self.num_classes, dtype=np.float32), np.float32(self.smoothing)
-        own, other = (one_hot[self.class_indices[shown]] for shown in (batch.photographs, batch.others))
-        share = batch.shares[:, None]
-        return {"logits": (share * own + (1 - share) * other) * (1 - smoothing) + smoothing / self.num_classes}
+        number, smoothing = self.num_classes, np.float32(self.smoothing)
+        rows = np.vstack([np.eye(number, dtype=np.float32), np.full((1, number), 1 / number, np.float32)])
+        classes = [self.class_indices[shown] for shown in (batch.photographs, batch.others)]
+        (own, other), share = (rows[indices] for indices in classes), batch.shares[:, None]
+        targets = {"logits": (share * own + (1 - share) * other) * (1 - smoothing) + smoothing / number}
+        if self.has_known:
+            own, other = ((indices != NONE_OF_THESE).astype(np.float32)[:, None] for indices in classes)
+            targets["known"] = share * own + (1 - share) * other
+        return targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +52,20 @@ class TeacherTargets:
     `answers` are probabilities, float32 (num_views, number of photographs, num_classes). `features` are float16
     (num_views, number of photographs, num_features), with a variance of 1 in sum, or None. `accuracy` is the teacher's
     on held-out photographs, or None. `feature_weight` is that of the features' squared error beside the cross-entropy.
+    `known` is the teacher's probability that a view shows one of the classes, float32 (num_views, number of
+    photographs), or None for a teacher that has seen nothing else.
     """
 
     answers: Float32
     features: NDArray[np.float16] | None
     accuracy: float | None
     feature_weight: float = 1.0
+    known: Float32 | None = None
+
+    @property
+    def has_known(self) -> bool:
+        """Whether there is a target "known"."""
+        return self.known is not None
 
     @property
     def num_features(self) -> int:
@@ -55,8 +77,10 @@ class TeacherTargets:
         targets: dict[str, NDArray[Any]] = {"logits": self.answers[batch.views, batch.photographs]}
         if self.features is not None:
             targets["features"] = self.features[batch.views, batch.photographs].astype(np.float32)
+        if self.known is not None:
+            targets["known"] = self.known[batch.views, batch.photographs, None]
         return targets
 
 
 Targets = LabelTargets | TeacherTargets
-"""Targets of the outputs `logits` and, if `num_features` is not 0, `features`."""
+"""Targets of the output `logits`, of `features` if `num_features` is not 0, and of `known` with `has_known`."""

@@ -2,6 +2,7 @@ import numpy as np
 from support.fitting import RECIPE, SEED, drawn_pixels
 
 from service.data.batches import epoch_batches
+from service.data.outliers import NONE_OF_THESE
 from service.data.views import Views
 from service.imaging.limits import ResizeRule
 from service.training.augment import training_view
@@ -40,3 +41,24 @@ def test_a_teachers_targets_belong_to_the_batchs_views() -> None:
                 np.testing.assert_array_equal(told[:, 1], batch.photographs)
     assert targets.num_features == 4
     assert TeacherTargets(answers, None, None).num_features == 0
+
+
+def test_a_photograph_of_none_is_spread_and_not_known() -> None:
+    class_indices = drawn_pixels(0, 2).class_indices.copy()
+    class_indices[3:] = NONE_OF_THESE
+    targets = LabelTargets(class_indices, 5)
+    (batch,) = epoch_batches(drawn_views(), batch_size=10, epoch=0)
+    told = targets.of(batch)
+    own, other = class_indices[batch.photographs] >= 0, class_indices[batch.others] >= 0
+    np.testing.assert_allclose(told["known"][:, 0], batch.shares * own + (1 - batch.shares) * other, atol=1e-6)
+    np.testing.assert_allclose(told["logits"].sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(told["logits"][~own & ~other], 0.2, atol=1e-6)
+    assert targets.has_known
+    assert not LabelTargets(drawn_pixels(0, 2).class_indices, 5).has_known
+
+
+def test_a_teacher_tells_what_is_known_of_each_view() -> None:
+    known = np.arange(30, dtype=np.float32).reshape(3, 10)
+    targets = TeacherTargets(np.zeros((3, 10, 5), np.float32), None, None, known=known)
+    (batch,) = epoch_batches(drawn_views(3), batch_size=10, epoch=1)
+    np.testing.assert_array_equal(targets.of(batch)["known"][:, 0], known[batch.views, batch.photographs])
