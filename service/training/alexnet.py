@@ -153,7 +153,7 @@ def fit_alexnet(
             some = np.arange(min(_NUM_MEASURED, len(views)))
             shown = views.batch(some, np.zeros_like(some)).images
             unfold_batch_norm(begin, network, shown.astype(np.float32) * recipe.scale + recipe.offset)
-        if targets.has_known:
+        if targets.is_known is not None:
             learning = keras.Model(learning.input, add_known(learning.output))
         parts = (learning, views, targets, recipe.schedule, run.checkpoint, observer, validation)
         fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=recipe.num_folds == 0)

@@ -120,7 +120,7 @@ class _Loop:
         if num_features := targets.num_features:
             losses["features"] = keras.losses.MeanSquaredError()
             weights["features"] = targets.feature_weight * num_features  # the mean over features becomes their sum
-        if targets.has_known:
+        if targets.is_known is not None:
             losses["known"], weights["known"] = keras.losses.BinaryCrossentropy(from_logits=True), KNOWN_WEIGHT
         network.compile(self._optimizer, losses, weights, metrics={"logits": ["accuracy"]})
         self._optimizer.build(network.trainable_variables)

@@ -34,7 +34,7 @@ def go_on(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observer)
     calibration = calibrate(answer(fitted.network, recipe, test), test.class_indices, "test")
     values = {
         **recipe_values(recipe), "seed": dataset.seed, "device": run.began_on, "epochs_done": len(fitted.history),
-        "outliers": len(dataset.outliers), "held_out_sources": list(recipe.held_out_sources),
+        "teacher_accuracy": None, "outliers": len(dataset.outliers), "held_out_sources": list(recipe.held_out_sources),
     }  # fmt: skip
     return TrainedNetwork(
         fitted.network, recipe.scale, recipe.offset, calibration, test, values, fitted.history, fitted.interrupted,

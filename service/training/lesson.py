@@ -37,37 +37,32 @@ class Lesson:
     """Answers of the first views so far.
 
     Each of `answers` is float32 (number of photographs, num_classes). Each of `features` is float16 (number of
-    photographs, number of components), and the list stays empty without components. Each of `known` is float32 (number
-    of photographs,), and the list stays empty without photographs that are `NONE_OF_THESE`. `accuracy` is the teacher's
-    on held-out photographs, or None. Answers, known and accuracy are shares in [0, 1].
+    photographs, number of components), and the list stays empty without components. `accuracy` is the teacher's on
+    held-out photographs, or None. Answers and accuracy are shares in [0, 1].
     """
 
     accuracy: float | None = None
     components: Components | None = None
     answers: list[Float32] = field(default_factory=list)
     features: list[NDArray[np.float16]] = field(default_factory=list)
-    known: list[Float32] = field(default_factory=list)
 
     def targets(self, feature_weight: float) -> TeacherTargets:
         """Return the targets of all views."""
         features = np.stack(self.features) if self.features else None
-        known = np.stack(self.known) if self.known else None
-        return TeacherTargets(np.stack(self.answers), features, self.accuracy, feature_weight, known)
+        return TeacherTargets(np.stack(self.answers), features, self.accuracy, feature_weight)
 
 
 @dataclass(frozen=True)
 class LessonFiles:
     """Files of a teacher beside `whole`, the file of all answers.
 
-    `shape` is (num_views, number of photographs, num_classes). With `has_features` the features are kept, too, and with
-    `has_known` the shares that are known. Every method raises `TrainingError` for a file that cannot be written or
-    read, or is of another training.
+    `shape` is (num_views, number of photographs, num_classes). With `has_features` the features are kept, too. Every
+    method raises `TrainingError` for a file that cannot be written or read, or is of another training.
     """
 
     whole: Path
     shape: tuple[int, int, int]
     has_features: bool
-    has_known: bool = False
 
     @property
     def teacher(self) -> Path:
@@ -83,14 +78,14 @@ class LessonFiles:
         is_sound = answers.shape == self.shape and answers.dtype == np.float32 and features.dtype == np.float16
         if not is_sound or (features.size and (features.ndim != 3 or features.shape[:2] != self.shape[:2])):
             raise unfit_file(self.whole)
-        known, accuracy = self._read_known(self.whole, arrays, self.shape[:2]), _read_accuracy(self.whole, arrays)
-        return TeacherTargets(answers, features if features.size else None, accuracy, feature_weight, known)
+        accuracy = _read_accuracy(self.whole, arrays)
+        return TeacherTargets(answers, features if features.size else None, accuracy, feature_weight)
 
     def save_whole(self, targets: TeacherTargets) -> None:
         """Write the answers to all views, and remove the files of the views and the teacher's checkpoint."""
         _write(self.whole, {
             "answers": targets.answers, "features": _or_empty(targets.features),
-            "accuracy": _as_array(targets.accuracy), **_named("known", targets.known),
+            "accuracy": _as_array(targets.accuracy),
         })  # fmt: skip
         self.remove_parts()
 
@@ -117,8 +112,6 @@ class LessonFiles:
                 lesson.components = self._read_components(path, arrays) if self.has_features else None
             lesson.answers.append(answers)
             lesson.features += [features] if self.has_features else []
-            known = self._read_known(path, arrays, self.shape[1:2])
-            lesson.known += [] if known is None else [known]
         return lesson
 
     def save_view(self, lesson: Lesson) -> None:
@@ -126,7 +119,6 @@ class LessonFiles:
         number = len(lesson.answers) - 1
         features = lesson.features[number] if lesson.features else None
         arrays: dict[str, NDArray[Any]] = {"answers": lesson.answers[number], "features": _or_empty(features)}
-        arrays |= _named("known", lesson.known[number] if lesson.known else None)
         if number == 0:
             arrays["accuracy"] = _as_array(lesson.accuracy)
             if lesson.components is not None:
@@ -135,14 +127,6 @@ class LessonFiles:
 
     def _views(self) -> list[Path]:
         return [self.whole.with_name(f"{self.whole.stem}-{number:02d}.npz") for number in range(self.shape[0])]
-
-    def _read_known(self, path: Path, arrays: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> Float32 | None:
-        known = arrays.get("known")
-        if (known is not None) != self.has_known:
-            raise unfit_file(path)
-        if known is not None and (known.shape != shape or known.dtype != np.float32):
-            raise unfit_file(path)
-        return known
 
     def _read_components(self, path: Path, arrays: dict[str, NDArray[Any]]) -> Components:
         mean, basis = (arrays.get(name, np.empty(0)) for name in ("mean", "basis"))
@@ -154,10 +138,6 @@ class LessonFiles:
 
 def _or_empty(features: NDArray[np.float16] | None) -> NDArray[np.float16]:
     return np.empty(0, np.float16) if features is None else features
-
-
-def _named(name: str, values: Float32 | None) -> dict[str, NDArray[Any]]:
-    return {} if values is None else {name: values}
 
 
 def _as_array(accuracy: float | None) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,14 +14,13 @@ from service.data.views import Batch, Views
 from service.imaging.limits import ResizeRule
 from service.networks.backbones import Backbone, load_backbone
 from service.training.augment import unmixed_view
-from service.training.calibrate import energies, softmax
+from service.training.calibrate import softmax
 from service.training.fit import fit, predict
 from service.training.lesson import Components, Lesson, LessonFiles
 from service.training.observer import Observer
 from service.training.recipe import Augmentation, Teaching
 from service.training.schedule import TeacherSchedule
 from service.training.targets import Float32, LabelTargets, TeacherTargets
-from service.training.trained_network import add_known
 
 TEACHER_BATCH_SIZE = 32
 NUM_FEATURES = 256
@@ -63,8 +63,7 @@ def teach(
         WeightsError: The weights are not installed, or are not the known ones.
     """
     labels = LabelTargets(photographs.class_indices, num_classes)
-    shape = views.num_views, len(views), num_classes
-    files = LessonFiles(cache, shape, teaching.feature_weight > 0, labels.has_known)
+    files = LessonFiles(cache, (views.num_views, len(views), num_classes), teaching.feature_weight > 0)
     targets = files.load_whole(teaching.feature_weight)
     if targets is not None:
         files.remove_parts()  # of a training that was killed between the two
@@ -75,12 +74,13 @@ def teach(
             backbone = load(teaching.teacher)
             keras.utils.set_random_seed(views.seed)
             own_views = Views(photographs.images, unmixed_view(augmentation, rule), views.seed)
-            teacher = _train(backbone, teaching, own_views, labels, files.teacher, observer)
+            of_classes = replace(labels, learns_known=False)
+            teacher = _train(backbone, teaching, own_views, of_classes, files.teacher, observer)
             _answer(teacher, teaching, views, validation, lesson, files, observer)
         targets = lesson.targets(teaching.feature_weight)
         files.save_whole(targets)
     observer.taught(teaching.teacher, targets.accuracy)
-    return targets
+    return replace(targets, is_known=labels.is_known)
 
 
 def principal_features(features: Float32, number: int) -> Components:
@@ -136,8 +136,6 @@ def _train(
 ) -> keras.Model:
     """Return the trained teacher, a model from uint8 (N, height, width, 3) to `features` and `logits`."""
     learner, teacher = build_teacher(backbone, teaching, labels.num_classes)
-    if labels.has_known:
-        learner = keras.Model(learner.input, add_known(learner.output))
     learning = _Learning(observer, teaching.teacher, teaching.epochs)
     schedule = make_teacher_schedule(teaching, len(views))
     if fit(learner, views, labels, schedule, checkpoint, learning).interrupted:
@@ -172,8 +170,6 @@ def _answer(
             observer.progress(f"{teaching.teacher} answers", done, views.num_views * len(views))
         features, logits = (np.concatenate([part[name] for part in parts]) for name in ("features", "logits"))
         lesson.answers.append(softmax(logits, teaching.temperature).astype(np.float32))
-        if files.has_known:
-            lesson.known.append(np.asarray(1 / (1 + np.exp(energies(logits))), np.float32))
         if teaching.feature_weight > 0:
             lesson.components = lesson.components or principal_features(features, NUM_FEATURES)
             lesson.features.append(lesson.components(features).astype(np.float16))

@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.fitting import RECIPE
@@ -20,6 +21,11 @@ TAUGHT = replace(
 PACES = Paces(0.01, teacher_learns=0.02, teacher_answers=0.005, network_learns=0.002)
 
 
+def num_views(num_photographs: int) -> int:
+    """Views in an epoch, which is at least 1,024."""
+    return num_photographs * -(-1024 // num_photographs)
+
+
 def seconds_of(dataset: Dataset, recipe: AlexNetRecipe, run: Run) -> float:
     return sum((step.seconds or 0) * step.num_units for step in list_steps(dataset, recipe, run, PACES))
 
@@ -33,6 +39,16 @@ def test_the_steps_are_those_of_the_training(dataset: Dataset, run: Run) -> None
     assert names == [decoding, *first, *second, ("exporting and evaluating", 1, "")]
     folded = list_steps(dataset, replace(RECIPE, num_folds=2), run, PACES)
     assert [step.note for step in folded[1:-1]] == [f"network {number} of 3" for number in (1, 2, 3)]
+
+
+def test_a_training_that_goes_on_has_one_network(dataset: Dataset, run: Run) -> None:
+    going_on = replace(TAUGHT, begin_with=1, refit=False)
+    with_outliers = replace(dataset, outliers=(Path("cars/1.jpg"),) * 200)
+    few, many = (list_steps(one, going_on, run, PACES)[-2].seconds for one in (dataset, with_outliers))
+    assert [step.name for step in list_steps(dataset, going_on, run, PACES)][1:-1] == [
+        "mean_color learns", "mean_color answers", "network learns",
+    ]  # fmt: skip
+    assert (few, many) == (pytest.approx(0.002 * num_views(50)), pytest.approx(0.002 * num_views(50 + 200)))
 
 
 def test_kept_work_is_done_in_the_plan(dataset: Dataset, run: Run) -> None:

@@ -189,8 +189,7 @@ def test_logits_are_those_of_the_network_behind_its_normalisation() -> None:
 
 def test_the_energy_learns_what_is_known() -> None:
     is_known = np.arange(10) % 5 > 1  # three of the five classes
-    known = np.tile(is_known.astype(np.float32), (2, 1))
-    targets = TeacherTargets(np.full((2, 10, 5), 0.2, np.float32), None, None, known=known)
+    targets = TeacherTargets(np.full((2, 10, 5), 0.2, np.float32), None, None, is_known=is_known)
     network = learning_network()
     learning = keras.Model(network.input, add_known(network.output))
     schedule = replace(SCHEDULE, epochs=12, learning_rate=0.05, cosine=False, average_decay=0.0)

@@ -11,8 +11,8 @@ from service.training.lesson import Components, Lesson, LessonFiles
 NUM_VIEWS, NUM_PHOTOGRAPHS, NUM_CLASSES, WIDTH = 3, 4, 2, 5
 
 
-def files_in(folder: Path, *, has_features: bool = True, has_known: bool = False) -> LessonFiles:
-    return LessonFiles(folder / "lesson.npz", (NUM_VIEWS, NUM_PHOTOGRAPHS, NUM_CLASSES), has_features, has_known)
+def files_in(folder: Path, *, has_features: bool = True) -> LessonFiles:
+    return LessonFiles(folder / "lesson.npz", (NUM_VIEWS, NUM_PHOTOGRAPHS, NUM_CLASSES), has_features)
 
 
 def answer(files: LessonFiles, num_views: int) -> Lesson:
@@ -25,22 +25,8 @@ def answer(files: LessonFiles, num_views: int) -> Lesson:
         lesson.answers.append(random.random((NUM_PHOTOGRAPHS, NUM_CLASSES), np.float32))
         if files.has_features:
             lesson.features.append(random.random((NUM_PHOTOGRAPHS, WIDTH)).astype(np.float16))
-        if files.has_known:
-            lesson.known.append(random.random(NUM_PHOTOGRAPHS, np.float32))
         files.save_view(lesson)
     return lesson
-
-
-def test_what_is_known_is_kept_to_the_bit(tmp_path: Path) -> None:
-    files = files_in(tmp_path, has_known=True)
-    lesson = answer(files, 3)
-    np.testing.assert_array_equal(files.load_views().known, lesson.known)
-    files.save_whole(lesson.targets(1.0))
-    loaded = files.load_whole(1.0)
-    assert loaded is not None
-    np.testing.assert_array_equal(loaded.known, lesson.known)
-    with pytest.raises(TrainingError, match="is damaged, or no file of this training"):
-        files_in(tmp_path).load_whole(1.0)
 
 
 @pytest.mark.parametrize("has_features", [True, False])

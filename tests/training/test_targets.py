@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 from support.fitting import RECIPE, SEED, drawn_pixels
 
@@ -53,12 +55,7 @@ def test_a_photograph_of_none_is_spread_and_not_known() -> None:
     np.testing.assert_allclose(told["known"][:, 0], batch.shares * own + (1 - batch.shares) * other, atol=1e-6)
     np.testing.assert_allclose(told["logits"].sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(told["logits"][~own & ~other], 0.2, atol=1e-6)
-    assert targets.has_known
-    assert not LabelTargets(drawn_pixels(0, 2).class_indices, 5).has_known
-
-
-def test_a_teacher_tells_what_is_known_of_each_view() -> None:
-    known = np.arange(30, dtype=np.float32).reshape(3, 10)
-    targets = TeacherTargets(np.zeros((3, 10, 5), np.float32), None, None, known=known)
-    (batch,) = epoch_batches(drawn_views(3), batch_size=10, epoch=1)
-    np.testing.assert_array_equal(targets.of(batch)["known"][:, 0], known[batch.views, batch.photographs])
+    of_teacher = TeacherTargets(np.zeros((1, 10, 5), np.float32), None, None, is_known=targets.is_known)
+    np.testing.assert_array_equal(of_teacher.of(replace(batch, views=0 * batch.views))["known"], told["known"])
+    assert set(replace(targets, learns_known=False).of(batch)) == {"logits"}
+    assert LabelTargets(drawn_pixels(0, 2).class_indices, 5).is_known is None

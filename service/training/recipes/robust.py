@@ -13,11 +13,11 @@ assert DEFAULT.teaching is not None
 RECIPE = replace(
     DEFAULT,
     name="robust",
-    schedule=replace(DEFAULT.schedule, epochs=240, warmup_epochs=3, learning_rate=7e-4, swa_learning_rate=3e-4),
+    schedule=replace(DEFAULT.schedule, epochs=50, warmup_epochs=3, learning_rate=7e-4, swa_learning_rate=3e-4),
     augmentation=replace(
         DEFAULT.augmentation, min_area=0.15, turned=0.4, grey=0.15, bordered=0.08, degraded=0.4, unmixed=0.35
     ),
-    teaching=replace(DEFAULT.teaching, num_views=12, epochs=4),
+    teaching=replace(DEFAULT.teaching, num_views=6, epochs=3),
     refit=False,
     most_of_source=141,
     held_out_sources=("animals", "clothes"),
