@@ -18,7 +18,8 @@ from service.training.run import Run
 TAUGHT = replace(
     RECIPE, schedule=replace(RECIPE.schedule, epochs=100), teaching=Teaching("mean_color", num_views=16), refit=True
 )  # fmt: skip
-PACES = Paces(0.01, teacher_learns=0.02, teacher_answers=0.005, network_learns=0.002)
+NETWORK_LEARNS = 0.002
+PACES = Paces(0.01, teacher_learns=0.02, teacher_answers=0.005, network_learns=NETWORK_LEARNS)
 
 
 def num_views(num_photographs: int) -> int:
@@ -48,7 +49,8 @@ def test_a_training_that_goes_on_has_one_network(dataset: Dataset, run: Run) -> 
     assert [step.name for step in list_steps(dataset, going_on, run, PACES)][1:-1] == [
         "mean_color learns", "mean_color answers", "network learns",
     ]  # fmt: skip
-    assert (few, many) == (pytest.approx(0.002 * num_views(50)), pytest.approx(0.002 * num_views(50 + 200)))
+    assert few == pytest.approx(NETWORK_LEARNS * num_views(50))
+    assert many == pytest.approx(NETWORK_LEARNS * num_views(50 + 200))
 
 
 def test_kept_work_is_done_in_the_plan(dataset: Dataset, run: Run) -> None:
