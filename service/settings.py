@@ -228,6 +228,14 @@ class TrainSettings(RunsSettings):
         description="Teacher: none, efficientnet_lite0, 1 or 2, or a network of keras.applications. "
         "The default is the recipe's.",
     )
+    begin_with: int | None = Field(
+        None, ge=1, description="Version whose AlexNet goes on learning. The default begins with random weights."
+    )
+    outliers: Path | None = Field(
+        None,
+        description="Folder of images without any of the classes, a subfolder for each source. An AlexNet learns to "
+        "doubt them. The default is none.",
+    )
     max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes
     max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
 

@@ -23,7 +23,10 @@ GROUPS = {
         "hugging_face", "open_inference", "tensorflow_serving", "sagemaker", "vertex",
         "vertex_health_route", "vertex_predict_route", "vertex_deployed_model_id",
     ),
-    "Training": ("recipe", "network", "teacher", "epochs", "minutes", "batch_size", "seed", "runs", "cache"),
+    "Training": (
+        "recipe", "network", "teacher", "begin_with", "outliers", "epochs", "minutes", "batch_size", "seed", "runs",
+        "cache",
+    ),
 }  # fmt: skip
 """Settings by their subject. Every setting is in one group."""
 

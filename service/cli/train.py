@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,8 +82,9 @@ def train(
     )  # fmt: skip
     recipe = find_recipe(
         choice.recipe, network=settings.network, epochs=settings.epochs, batch_size=settings.batch_size,
-        teacher=settings.teacher,
+        teacher=settings.teacher, begin_with=settings.begin_with,
     )  # fmt: skip
+    outliers = _list_outliers(recipe, settings.outliers)
     _prepare_libraries(recipe)
     model = name or (folder.resolve().name if folder else recipe.model_name or "flowers")
     try:
@@ -110,8 +112,9 @@ def train(
             listed = read_folder(fetch(FLOWER_PHOTOS, settings.cache, observer.fetching))
         used = devices if recipe.every_device else devices[:1]
         results = _train(
-            listed, model, recipe, used, settings, observer, again=again, began=began, why=choice.why, take=take
-        )
+            listed, model, recipe, used, settings, observer, outliers, again=again, began=began, why=choice.why,
+            take=take,
+        )  # fmt: skip
     if json:
         print(to_json(results))
     elif results:
@@ -138,7 +141,7 @@ def _observing(console: "Console", *, tensorboard: bool) -> Iterator[ProgressObs
 
 def _train(
     listed: "Folder", model: str, recipe: "Recipe", devices: list[str], settings: TrainSettings,
-    observer: ProgressObserver, *, again: bool, began: float, why: str, take: bool | None,
+    observer: ProgressObserver, outliers: tuple[Path, ...], *, again: bool, began: float, why: str, take: bool | None,
 ) -> "list[Trained]":  # fmt: skip
     """Check the photographs, and train on each device. Return the versions that were published.
 
@@ -156,6 +159,7 @@ def _train(
     check_can_publish(settings.model_store, model)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     dataset = open_dataset(listed, settings.seed, limits, checking=observer.checking, found=observer.found)
+    dataset = replace(dataset, outliers=outliers)
     observer.checked(dataset.check, dataset.split)
     results: list[Trained] = []
     store, minutes = settings.model_store, settings.minutes
@@ -177,6 +181,19 @@ def _train(
                 break
         results += [result] if result else []
     return results
+
+
+def _list_outliers(recipe: "Recipe", folder: Path | None) -> tuple[Path, ...]:
+    """List the outliers that a recipe takes from a folder. None means no folder."""
+    from service.data.outliers import list_outliers
+    from service.training.recipe import AlexNetRecipe
+
+    if folder is None:
+        return ()
+    if not isinstance(recipe, AlexNetRecipe):
+        raise SettingsError(f"--outliers is for an AlexNet. Leave it out, or take another recipe than {recipe.name}.")
+    sources = list_outliers(folder, without=recipe.held_out_sources, most=recipe.most_of_source)
+    return tuple(path for paths in sources.values() for path in paths)
 
 
 def _prepare_libraries(recipe: "Recipe") -> None:

@@ -36,6 +36,11 @@ class LabelledPixels:
         """Return all of them `times` over. The repeats have views of their own."""
         return LabelledPixels(list(self.images) * times, np.tile(self.class_indices, times))
 
+    def with_others(self, others: "LabelledPixels") -> "LabelledPixels":
+        """Return all of them, then the others."""
+        class_indices = np.concatenate([self.class_indices, others.class_indices])
+        return LabelledPixels([*self.images, *others.images], class_indices)
+
 
 def load_full_images(
     photographs: Sequence[CheckedPhotograph], class_names: Sequence[str], rule: ResizeRule, limits: ImageLimits

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from service.data.check import DataCheck, check_folder
 from service.data.folder import Folder
 from service.data.given_split import take_given_split
 from service.data.losses import describe_losses, refuse_lost_classes
+from service.data.outliers import load_outliers
 from service.data.parts import Part
 from service.data.split import Split, split_photographs
 from service.errors import DatasetError
@@ -22,13 +24,15 @@ RULE = ResizeRule()
 class Dataset:
     """A checked and split folder.
 
-    `rule` makes squares of the photographs. `limits` bound each. Pixels are decoded once and kept.
+    `rule` makes squares of the photographs. `limits` bound each. Pixels are decoded once and kept. `outliers` are files
+    of images that show none of the classes. They are in no part.
     """
 
     check: DataCheck
     split: Split
     limits: ImageLimits = field(default_factory=ImageLimits)
     rule: ResizeRule = RULE
+    outliers: tuple[Path, ...] = ()
     _full_images: dict[Part, LabelledPixels] = field(default_factory=dict, repr=False)
     _squares: dict[Part, LabelledPixels] = field(default_factory=dict, repr=False)
 
@@ -56,6 +60,12 @@ class Dataset:
         if part not in self._squares:
             self._squares[part] = self._load(load_squares, part)
         return self._squares[part]
+
+    def with_outliers(self, photographs: LabelledPixels) -> LabelledPixels:
+        """Return photographs for training, then the outliers. Raises as `load_outliers`."""
+        if not self.outliers:
+            return photographs
+        return photographs.with_others(load_outliers(self.outliers, self.rule, self.limits))
 
     def sample_squares(self, part: Part, number: int) -> LabelledPixels:
         """Return at most `number` photographs of a part, evenly chosen, as `squares` does."""

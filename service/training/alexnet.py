@@ -14,7 +14,7 @@ from service.training.augment import training_view
 from service.training.calibrate import calibrate
 from service.training.checkpoint import Epoch
 from service.training.fit import fit, predict
-from service.training.fold import fold_batch_norm
+from service.training.fold import fold_batch_norm, unfold_batch_norm
 from service.training.kept import describe_kept
 from service.training.keras_settings import compute_precision, fastest_precision
 from service.training.lesson import LESSON_FILE
@@ -23,11 +23,13 @@ from service.training.recipe import AlexNetRecipe, recipe_values
 from service.training.run import Run
 from service.training.targets import Float32, LabelTargets, Targets
 from service.training.teach import teach
-from service.training.trained_network import TrainedNetwork, on_pixels
+from service.training.trained_network import TrainedNetwork, add_known, on_pixels
 from service.training.view_makers import make_views
 
 MIN_EPOCH = 1024
 """Least number of views in an epoch. A smaller folder is repeated."""
+
+_NUM_MEASURED = 512  # views, for the statistics of a network that goes on
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,17 +120,21 @@ def fit_alexnet(
     observer: Observer,
     photographs: LabelledPixels,
     validation: LabelledPixels | None,
+    begin: keras.Model | None = None,
 ) -> FittedAlexNet:
-    """Train one network on full images, after its teacher if the recipe has one.
+    """Train one network on full images and the dataset's outliers, after its teacher if the recipe has one.
 
     A checkpoint and a teacher's answers in the run folder are taken up. `validation` are squares to measure on, or
-    None. A network of a cross-validation keeps its last weights, any other its best. Raises as `train`.
+    None. A network of a cross-validation keeps its last weights, any other its best. `begin` is a network without batch
+    normalisation whose weights are the first ones. None means random weights. Raises as `train`.
     """
     run.make()
+    photographs = dataset.with_outliers(photographs)
     photographs = photographs.repeated(-(-MIN_EPOCH // len(photographs.images)))
     num_classes, teaching = len(dataset.class_names), recipe.teaching
     view, num_views = training_view(recipe.augmentation, dataset.rule), teaching.num_views if teaching else 0
-    is_on_device = learns_on_device(recipe) and not run.checkpoint.exists()  # `fit` takes it up on any machine
+    # `fit` takes a checkpoint up on any machine, and it alone knows outliers.
+    is_on_device = learns_on_device(recipe) and not run.checkpoint.exists() and not dataset.outliers
     targets: Targets = LabelTargets(photographs.class_indices, num_classes, recipe.label_smoothing)
     with keras.device(f"{run.device}:0"):
         if is_on_device:
@@ -143,6 +149,12 @@ def fit_alexnet(
         keras.utils.set_random_seed(dataset.seed)
         is_bfloat16 = is_on_device and run.device == "gpu"
         network, learning = build_learning(recipe, num_classes, targets.num_features, is_bfloat16=is_bfloat16)
+        if begin is not None:
+            some = np.arange(min(_NUM_MEASURED, len(views)))
+            shown = views.batch(some, np.zeros_like(some)).images
+            unfold_batch_norm(begin, network, shown.astype(np.float32) * recipe.scale + recipe.offset)
+        if targets.is_known is not None:
+            learning = keras.Model(learning.input, add_known(learning.output))
         parts = (learning, views, targets, recipe.schedule, run.checkpoint, observer, validation)
         fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=recipe.num_folds == 0)
     # On the CPU, as the check of the export computes. A GPU in TensorFloat-32 differs by 1e-3.

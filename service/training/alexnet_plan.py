@@ -130,15 +130,18 @@ def _list_of_network(network: _Network, recipe: AlexNetRecipe, paces: Paces, kep
 def _list_networks(dataset: Dataset, recipe: AlexNetRecipe, run: Run) -> Iterator[_Network]:
     num_train, num_validation = (len(dataset.split.photographs[part]) for part in ("train", "validation"))
     known, num_folds = num_train + num_validation, recipe.num_folds
+    if recipe.begin_with is not None:
+        yield _Network(run, known + len(dataset.outliers))
+        return
     if num_folds:
         yield _Network(run.sub("whole"), known, f"network 1 of {num_folds + 1}")
         for fold in range(num_folds):
             in_others = max(1, known - known // num_folds)
             yield _Network(run.sub(f"fold-{fold}"), in_others, f"network {fold + 2} of {num_folds + 1}")
         return
-    yield _Network(run, num_train, "first network" if recipe.refit else "")
+    yield _Network(run, num_train + len(dataset.outliers), "first network" if recipe.refit else "")
     if recipe.refit:
-        yield _Network(run.sub("refit"), known, "second network")
+        yield _Network(run.sub("refit"), known + len(dataset.outliers), "second network")
 
 
 def _measure(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observer, *, is_budgeted: bool) -> Paces:

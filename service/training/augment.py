@@ -1,4 +1,4 @@
-"""Augmentation of photographs with crops, mirror images, colour and mixtures of two."""
+"""Augmentation of photographs with crops, mirror images, colour, distortions and mixtures of two."""
 
 import math
 from dataclasses import replace
@@ -11,6 +11,7 @@ from service.data.views import MakeView, Photographs, View
 from service.imaging.limits import ResizeRule
 from service.imaging.pixels import Pixels
 from service.imaging.resize import resize
+from service.training.distort import add_border, degrade, make_grey, turn
 from service.training.recipe import Augmentation
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the grey that saturation is measured from
@@ -53,7 +54,20 @@ def augment_view(image: Pixels, augmentation: Augmentation, rule: ResizeRule, ra
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augmentation.color > 0:
         view = _jitter_color(view, augmentation.color, random)
-    return np.asarray(view)
+    return np.asarray(_distort(view, augmentation, random))
+
+
+def _distort(view: Image.Image, augmentation: Augmentation, random: np.random.Generator) -> Image.Image:
+    def is_due(share: float) -> bool:
+        return share > 0 and random.random() < share  # an unused one draws nothing, so that older views stay
+
+    if is_due(augmentation.turned):
+        view = turn(view, random)
+    if is_due(augmentation.grey):
+        view = make_grey(view)
+    if is_due(augmentation.bordered):
+        view = add_border(view, random)
+    return degrade(view, random) if is_due(augmentation.degraded) else view
 
 
 def _random_crop(

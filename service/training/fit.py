@@ -30,6 +30,9 @@ from service.training.observer import Observer
 from service.training.schedule import Schedule, add_to_mean
 from service.training.targets import Float32, Targets
 
+KNOWN_WEIGHT = 0.5
+"""Weight of the cross-entropy of "known" beside that of the classes."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -117,6 +120,8 @@ class _Loop:
         if num_features := targets.num_features:
             losses["features"] = keras.losses.MeanSquaredError()
             weights["features"] = targets.feature_weight * num_features  # the mean over features becomes their sum
+        if targets.is_known is not None:
+            losses["known"], weights["known"] = keras.losses.BinaryCrossentropy(from_logits=True), KNOWN_WEIGHT
         network.compile(self._optimizer, losses, weights, metrics={"logits": ["accuracy"]})
         self._optimizer.build(network.trainable_variables)
         self._mean: Variables = []  # of the weights that the last epochs ended with

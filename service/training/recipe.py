@@ -17,6 +17,8 @@ class Augmentation:
     the crop's largest ratio of sides. `color` is the largest relative change of brightness, contrast and saturation.
     `mixup` is the alpha of the Beta distribution that two views are blended with. 0 means no blend. `unmixed` is the
     share of views that are left alone. `cutmix` is the share of the others that get a rectangle instead of a blend.
+    Shares of views are `turned` by a quarter or more, `grey`, `bordered` by a plain ground, or `degraded` by one of
+    blur, noise, a small size and JPEG.
     """
 
     flip: bool = True
@@ -26,6 +28,10 @@ class Augmentation:
     mixup: float = 0.0
     cutmix: float = 0.0
     unmixed: float = 0.0
+    turned: float = 0.0
+    grey: float = 0.0
+    bordered: float = 0.0
+    degraded: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,10 @@ class AlexNetRecipe:
     published with the first one's calibration. With `num_folds` the network learns from both parts at once. Its
     calibration comes from as many networks of a cross-validation. `model_name` is the model's default name.
     `every_device` trains once on each device.
+
+    `begin_with` is the version whose network goes on learning, from both parts. None begins with random weights. Of the
+    outliers, at most `most_of_source` are taken from a source, and none from `held_out_sources`. Those are for a
+    measurement. 0 means all.
     """
 
     name: str
@@ -76,6 +86,9 @@ class AlexNetRecipe:
     num_folds: int = 0
     model_name: str | None = None
     every_device: bool = False
+    begin_with: int | None = None
+    most_of_source: int = 0
+    held_out_sources: tuple[str, ...] = ()
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -142,12 +155,13 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     teaching = asdict(recipe.teaching or Teaching("none"))
     teaching |= {f"teacher_{name}": teaching[name] for name in ("epochs", "tuned", "temperature")}
     values = teaching | asdict(recipe) | asdict(recipe.schedule)
-    return {name: values[name] for name in _ORDER}
+    begun = {} if recipe.begin_with is None else {"begin_with": recipe.begin_with}
+    return {name: values[name] for name in _ORDER} | begun
 
 
 def find_recipe(
     name: str, *, network: str | None = None, epochs: int | None = None, batch_size: int | None = None,
-    teacher: str | None = None,
+    teacher: str | None = None, begin_with: int | None = None,
 ) -> Recipe:  # fmt: skip
     """Return the RECIPE of the module `service.training.recipes.<name>`. Other values, if given, replace its own.
 
@@ -160,6 +174,8 @@ def find_recipe(
     recipe: Recipe = importlib.import_module(f"service.training.recipes.{name}").RECIPE
     assert isinstance(recipe, Recipe)
     _check_network(recipe, network, teacher)
+    if isinstance(recipe, TransferRecipe) and begin_with is not None:
+        raise SettingsError(f"--begin-with is for an AlexNet. Leave it out, or take a recipe other than {recipe.name}.")
     schedule = recipe.schedule
     if isinstance(recipe, TransferRecipe) and epochs == 0:
         recipe, epochs = replace(recipe, tuned=0.0), None
@@ -171,6 +187,8 @@ def find_recipe(
     teaching = recipe.teaching
     if teacher is not None:
         teaching = None if teacher == "none" else replace(teaching or Teaching(teacher), teacher=teacher)
+    if begin_with is not None:
+        recipe = replace(recipe, begin_with=begin_with, refit=False, num_folds=0)
     return replace(recipe, teaching=teaching)
 
 

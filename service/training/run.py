@@ -114,6 +114,7 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str, minutes:
     names += sorted(f"{one.part}/{one.pixels_digest}" for one in check.photographs if one.part)
     place = device if recipe.every_device else None
     values = [model, recipe_values(recipe), recipe.num_folds, dataset.seed, place, check.digest, *names]
+    values += [f"{path.parent.name}/{path.name}" for path in dataset.outliers]
     values += [] if minutes is None else [{"minutes": minutes}]
     return f"{model}-{digest_bytes(json.dumps(values, sort_keys=True).encode())[:8]}"
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -49,7 +50,7 @@ def teach(
         teaching: Name, epochs, temperature and features.
         augmentation: Changes of the teacher's own views, which are not mixed.
         num_classes: Width of the last layer.
-        photographs: Full images of the training photographs.
+        photographs: Full images of the training photographs. Some may be `NONE_OF_THESE`.
         views: Numbered views of the same photographs. Their seed is the teacher's, too.
         validation: Squares to measure the teacher on, or None.
         rule: Size of a view.
@@ -61,6 +62,7 @@ def teach(
         TrainingError: `cache` or a file beside it cannot be written or read, or is of another training.
         WeightsError: The weights are not installed, or are not the known ones.
     """
+    labels = LabelTargets(photographs.class_indices, num_classes)
     files = LessonFiles(cache, (views.num_views, len(views), num_classes), teaching.feature_weight > 0)
     targets = files.load_whole(teaching.feature_weight)
     if targets is not None:
@@ -72,13 +74,13 @@ def teach(
             backbone = load(teaching.teacher)
             keras.utils.set_random_seed(views.seed)
             own_views = Views(photographs.images, unmixed_view(augmentation, rule), views.seed)
-            labels = LabelTargets(photographs.class_indices, num_classes)
-            teacher = _train(backbone, teaching, own_views, labels, files.teacher, observer)
+            of_classes = replace(labels, learns_known=False)
+            teacher = _train(backbone, teaching, own_views, of_classes, files.teacher, observer)
             _answer(teacher, teaching, views, validation, lesson, files, observer)
         targets = lesson.targets(teaching.feature_weight)
         files.save_whole(targets)
     observer.taught(teaching.teacher, targets.accuracy)
-    return targets
+    return replace(targets, is_known=labels.is_known)
 
 
 def principal_features(features: Float32, number: int) -> Components:

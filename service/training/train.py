@@ -18,6 +18,7 @@ from service.training.alexnet_plan import plan_alexnet
 from service.training.checkpoint import Epoch, seconds_per_epoch
 from service.training.cross_validation import cross_validate
 from service.training.gate import Verdict, judge
+from service.training.go_on import go_on
 from service.training.keras_settings import can_export, has_gpu
 from service.training.observer import Observer
 from service.training.plan import Budget
@@ -105,6 +106,8 @@ def train(
     observer.planned(plan)
     run.describe(recipe, dataset)
     match recipe:
+        case AlexNetRecipe(begin_with=int()):
+            trained = go_on(dataset, recipe, run, observer)
         case AlexNetRecipe(num_folds=0):
             trained = train_alexnet(dataset, recipe, run, observer)
         case AlexNetRecipe():

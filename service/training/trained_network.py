@@ -63,6 +63,16 @@ def score_outputs(outputs: Any, temperature: float) -> dict[str, Any]:
     return scores
 
 
+def add_known(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the output "known", (N, 1), to "logits", (N, num_classes): the logit that a view shows one of the classes.
+
+    It is the negative energy. So no network gets a class or a weight more.
+
+    Source: Liu et al. (2020), "Energy-based Out-of-distribution Detection", section 3.2.
+    """
+    return {**outputs, "known": keras.ops.logsumexp(outputs["logits"], axis=-1, keepdims=True)}
+
+
 def on_pixels(
     network: keras.Model, scale: float, offset: float, hidden_layer: str = "", num_features: int = 0
 ) -> keras.Model:

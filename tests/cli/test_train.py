@@ -139,6 +139,21 @@ def test_an_unknown_teacher_is_refused_before_the_check(
     assert capsys.readouterr().err.startswith("flowers: There is no teacher 'foo'")  # and no bar before it
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--recipe", "transfer", "--outliers", "."), "--outliers is for an AlexNet"),
+        (("--recipe", "transfer", "--begin-with", "1"), "--begin-with is for an AlexNet"),
+        (("--recipe", "robust", "--outliers", "nowhere"), "There is no folder nowhere"),
+    ],
+)
+def test_outliers_and_begin_with_are_checked_first(
+    given: tuple[str, ...], said: str, places: tuple[str, ...], drawn_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    assert main(["train", str(drawn_folder), *places, *ANY, *given]) == 2
+    assert_one_sentence(capsys.readouterr().err, said)
+
+
 def test_an_unfit_name_is_refused_before_the_reading(
     tmp_path: Path, places: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

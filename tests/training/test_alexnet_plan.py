@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.fitting import RECIPE
@@ -17,7 +18,13 @@ from service.training.run import Run
 TAUGHT = replace(
     RECIPE, schedule=replace(RECIPE.schedule, epochs=100), teaching=Teaching("mean_color", num_views=16), refit=True
 )  # fmt: skip
-PACES = Paces(0.01, teacher_learns=0.02, teacher_answers=0.005, network_learns=0.002)
+NETWORK_LEARNS = 0.002
+PACES = Paces(0.01, teacher_learns=0.02, teacher_answers=0.005, network_learns=NETWORK_LEARNS)
+
+
+def num_views(num_photographs: int) -> int:
+    """Views in an epoch, which is at least 1,024."""
+    return num_photographs * -(-1024 // num_photographs)
 
 
 def seconds_of(dataset: Dataset, recipe: AlexNetRecipe, run: Run) -> float:
@@ -33,6 +40,17 @@ def test_the_steps_are_those_of_the_training(dataset: Dataset, run: Run) -> None
     assert names == [decoding, *first, *second, ("exporting and evaluating", 1, "")]
     folded = list_steps(dataset, replace(RECIPE, num_folds=2), run, PACES)
     assert [step.note for step in folded[1:-1]] == [f"network {number} of 3" for number in (1, 2, 3)]
+
+
+def test_a_training_that_goes_on_has_one_network(dataset: Dataset, run: Run) -> None:
+    going_on = replace(TAUGHT, begin_with=1, refit=False)
+    with_outliers = replace(dataset, outliers=(Path("cars/1.jpg"),) * 200)
+    few, many = (list_steps(one, going_on, run, PACES)[-2].seconds for one in (dataset, with_outliers))
+    assert [step.name for step in list_steps(dataset, going_on, run, PACES)][1:-1] == [
+        "mean_color learns", "mean_color answers", "network learns",
+    ]  # fmt: skip
+    assert few == pytest.approx(NETWORK_LEARNS * num_views(50))
+    assert many == pytest.approx(NETWORK_LEARNS * num_views(50 + 200))
 
 
 def test_kept_work_is_done_in_the_plan(dataset: Dataset, run: Run) -> None:

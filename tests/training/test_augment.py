@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -130,3 +131,21 @@ def test_the_teachers_view_is_the_same_but_unmixed() -> None:
     own = (mixed.pixels == alone.pixels).all(axis=2).mean()
     assert own == pytest.approx(mixed.share, abs=0.05)
     assert mixed.share < 1
+
+
+DISTORTED: dict[str, Callable[[float], Augmentation]] = {
+    "turned": lambda share: Augmentation(flip=False, turned=share),
+    "grey": lambda share: Augmentation(flip=False, grey=share),
+    "bordered": lambda share: Augmentation(flip=False, bordered=share),
+    "degraded": lambda share: Augmentation(flip=False, degraded=share),
+}
+
+
+@pytest.mark.parametrize("name", DISTORTED)
+def test_a_distortion_is_as_frequent_as_its_share(name: str) -> None:
+    straight = resize(PHOTOGRAPH, RULE)
+    for share, expected in ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0)):
+        distorted = DISTORTED[name](share)
+        views = [augment_view(PHOTOGRAPH, distorted, RULE, np.random.default_rng(seed)) for seed in range(30)]
+        changed = np.mean([not np.array_equal(view, straight) for view in views])
+        assert changed == pytest.approx(expected, abs=0.25 if share == 0.5 else 0)

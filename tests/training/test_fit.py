@@ -15,7 +15,7 @@ from service.training.checkpoint import Checkpoint, Epoch, Variables, load_check
 from service.training.fit import predict, validate
 from service.training.observer import Observer
 from service.training.targets import TeacherTargets
-from service.training.trained_network import on_pixels
+from service.training.trained_network import add_known, on_pixels
 
 TESTS = Path(__file__).parents[1]
 FITTING = TESTS / "support" / "fitting.py"
@@ -185,3 +185,15 @@ def test_logits_are_those_of_the_network_behind_its_normalisation() -> None:
     assert accuracy == (expected.argmax(axis=1) == squares.class_indices).mean()
     chosen = np.exp(expected)[np.arange(70), squares.class_indices] / np.exp(expected).sum(axis=1)
     assert loss == pytest.approx(-np.log(chosen).mean(), abs=1e-4)
+
+
+def test_the_energy_learns_what_is_known() -> None:
+    is_known = np.arange(10) % 5 > 1  # three of the five classes
+    targets = TeacherTargets(np.full((2, 10, 5), 0.2, np.float32), None, None, is_known=is_known)
+    network = learning_network()
+    learning = keras.Model(network.input, add_known(network.output))
+    schedule = replace(SCHEDULE, epochs=12, learning_rate=0.05, cosine=False, average_decay=0.0)
+    fit_small(learning, None, schedule, targets=targets, is_validated=False)
+    images = np.asarray(drawn_pixels(0, 2).images)
+    told = np.asarray(learning(images, training=True)["known"])[:, 0]  # the statistics lag behind so few steps
+    assert told[is_known].mean() > told[~is_known].mean() + 0.5

@@ -12,6 +12,7 @@ DOCUMENTED = {
     "default": {"network": "alexnet_v2", "epochs": 320, "batch_size": 64, "teacher": "efficientnet_lite2",
                 "num_views": 16, "teacher_epochs": 6, "teacher_tuned": 0.5, "refit": True, "scale": 1 / 127.5},
     "patient": {"network": "alexnet_v2", "epochs": 2000, "num_views": 36, "refit": True},
+    "robust": {"network": "alexnet_v2", "epochs": 50, "num_views": 6, "teacher_epochs": 3, "refit": False},
     "transfer": {
         "network": "efficientnet_lite0", "tuned_network": "efficientnet_lite2", "epochs": 6, "tuned": 0.5,
         "min_validation": 50,
@@ -28,7 +29,7 @@ def test_a_recipe_has_the_documented_values(name: str) -> None:
 def test_only_the_patient_recipe_cross_validates() -> None:
     recipes = {name: find_recipe(name) for name in DOCUMENTED}
     folds = {name: recipe.num_folds for name, recipe in recipes.items() if isinstance(recipe, AlexNetRecipe)}
-    assert folds == {"article": 0, "default": 0, "patient": 4}
+    assert folds == {"article": 0, "default": 0, "patient": 4, "robust": 0}
 
 
 def test_the_values_have_the_order_of_the_metadata() -> None:
@@ -49,8 +50,17 @@ def test_given_values_replace_those_of_the_recipe() -> None:
     assert find_recipe("article", teacher="efficientnet_lite0").backbones == ("efficientnet_lite0",)
 
 
+def test_a_training_that_goes_on_is_of_one_network() -> None:
+    recipe = find_recipe("patient", begin_with=8)
+    assert isinstance(recipe, AlexNetRecipe)
+    assert (recipe.begin_with, recipe.num_folds, recipe.refit) == (8, 0, False)
+    assert recipe_values(recipe)["begin_with"] == 8
+    with pytest.raises(SettingsError, match="--begin-with is for an AlexNet"):
+        find_recipe("transfer", begin_with=8)
+
+
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match="article, default, patient, transfer"):
+    with pytest.raises(SettingsError, match="article, default, patient, robust, transfer"):
         find_recipe("quick")
 
 

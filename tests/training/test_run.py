@@ -103,6 +103,8 @@ def test_the_name_depends_on_all_that_shapes_the_result(drawn_folder: Path, tmp_
         name_run("garden", recipe, replace(dataset, split=replace(dataset.split, seed=3)), "cpu"),
         name_run("garden", recipe, open_dataset(read_folder(more), 2, ImageLimits()), "cpu"),
         name_run("garden", replace(recipe, num_folds=4), dataset, "cpu"),
+        name_run("garden", replace(recipe, begin_with=1), dataset, "cpu"),
+        name_run("garden", recipe, replace(dataset, outliers=(Path("cars/1.jpg"),)), "cpu"),
         name_run("garden", recipe, dataset, "cpu", 10.0),
         name_run("garden", recipe, dataset, "cpu", 20.0),
     ]

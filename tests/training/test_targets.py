@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 from support.fitting import RECIPE, SEED, drawn_pixels
 
 from service.data.batches import epoch_batches
+from service.data.outliers import NONE_OF_THESE
 from service.data.views import Views
 from service.imaging.limits import ResizeRule
 from service.training.augment import training_view
@@ -40,3 +43,19 @@ def test_a_teachers_targets_belong_to_the_batchs_views() -> None:
                 np.testing.assert_array_equal(told[:, 1], batch.photographs)
     assert targets.num_features == 4
     assert TeacherTargets(answers, None, None).num_features == 0
+
+
+def test_a_photograph_of_none_is_spread_and_not_known() -> None:
+    class_indices = drawn_pixels(0, 2).class_indices.copy()
+    class_indices[3:] = NONE_OF_THESE
+    targets = LabelTargets(class_indices, 5)
+    (batch,) = epoch_batches(drawn_views(), batch_size=10, epoch=0)
+    told = targets.of(batch)
+    own, other = class_indices[batch.photographs] >= 0, class_indices[batch.others] >= 0
+    np.testing.assert_allclose(told["known"][:, 0], batch.shares * own + (1 - batch.shares) * other, atol=1e-6)
+    np.testing.assert_allclose(told["logits"].sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(told["logits"][~own & ~other], 0.2, atol=1e-6)
+    of_teacher = TeacherTargets(np.zeros((1, 10, 5), np.float32), None, None, is_known=targets.is_known)
+    np.testing.assert_array_equal(of_teacher.of(replace(batch, views=0 * batch.views))["known"], told["known"])
+    assert set(replace(targets, learns_known=False).of(batch)) == {"logits"}
+    assert LabelTargets(drawn_pixels(0, 2).class_indices, 5).is_known is None

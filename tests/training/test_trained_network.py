@@ -1,8 +1,10 @@
+import keras
 import numpy as np
 import pytest
 from support.fitting import drawn_pixels, tiny_network
 
-from service.training.trained_network import on_pixels
+from service.training.calibrate import energies
+from service.training.trained_network import add_known, on_pixels
 
 IMAGES = np.asarray(drawn_pixels(0, 1).images)
 
@@ -24,3 +26,11 @@ def test_the_features_are_foretold_by_the_hidden_layer() -> None:
     kernel, bias = model.layers[-1].get_weights()
     assert (kernel.shape, bias.shape) == ((16, 3), (3,))
     assert not kernel.any()
+
+
+def test_known_is_the_negative_energy_without_a_weight() -> None:
+    model = on_pixels(tiny_network(5), 1 / 255, 0.0)
+    knowing = keras.Model(model.input, add_known(model.output))
+    outputs = knowing.predict_on_batch(IMAGES)
+    np.testing.assert_allclose(outputs["known"][:, 0], -energies(np.asarray(outputs["logits"])), atol=1e-5)
+    assert knowing.count_params() == model.count_params()

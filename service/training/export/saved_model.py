@@ -75,6 +75,21 @@ def export_saved_model(network: Any, folder: Path, *, scale: float, offset: floa
         raise PublishError(f"the SavedModel could not be written to {folder}: {error}") from error
 
 
+def read_saved_weights(folder: Path) -> list[NDArray[np.float32]]:
+    """Return the weights that `export_saved_model` wrote, in the order of the network's own.
+
+    Raises `PublishError` for a SavedModel of another program.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        names = [name for name in reader.get_variable_to_shape_map() if name.startswith("weights/")]
+        return [reader.get_tensor(name) for name in sorted(names, key=lambda name: int(name.split("/")[1]))]
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise PublishError(
+            f"The weights of {folder} cannot be read ({error}). Begin with a version that this program wrote."
+        ) from error
+
+
 def check_saved_model(folder: Path, images: Pixels, expected: Scores) -> None:
     """Load `folder` in a fresh process, as a stranger would, and compare both signatures at three batch sizes.
 

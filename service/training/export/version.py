@@ -60,6 +60,8 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     engine.close()
     test = evaluate(answers.probabilities, truth, class_names)
     calibrated = evaluate(calibration.probabilities, calibration.class_indices, class_names)
+    metrics = [stated_metrics(calibrated, calibration.part)] if calibration.part != "test" else []
+    metrics.append(stated_metrics(test, "test"))
     split_list = split_to_json(dataset.split)
     metadata = Metadata(
         model=model,
@@ -74,7 +76,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         recipe=dict(trained.recipe_values),
         data_digest=dataset.check.digest,
         split_digest=digest_bytes(split_list.encode()),
-        metrics=[stated_metrics(calibrated, calibration.part), stated_metrics(test, "test")],
+        metrics=metrics,
         cpu_models=cpu_models,
         temperature=calibration.temperature,
         confidence_threshold=calibration.confidence_threshold,

@@ -22,7 +22,12 @@ from support.exporting import (
 from service.engines.engine import Scores
 from service.errors import PublishError
 from service.imaging.pixels import Pixels
-from service.training.export.saved_model import check_saved_model, compare_answers, export_saved_model
+from service.training.export.saved_model import (
+    check_saved_model,
+    compare_answers,
+    export_saved_model,
+    read_saved_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(exported: Path, tmp_path: Path) -> Path:
     return shutil.copytree(exported, tmp_path / "1")
+
+
+def test_the_weights_are_read_again_in_order(exported: Path, tmp_path: Path) -> None:
+    for own, found in zip(trained_tiny_network().get_weights(), read_saved_weights(exported), strict=True):
+        np.testing.assert_array_equal(found, own)
+    with pytest.raises(PublishError, match="Begin with a version that this program wrote"):
+        read_saved_weights(tmp_path)
 
 
 def test_a_stranger_loads_the_version_with_plain_tensorflow(exported: Path, squares: Pixels, expected: Scores) -> None:

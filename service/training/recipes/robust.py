@@ -1,0 +1,24 @@
+"""AlexNet v2 that goes on from a version, with turned, grey and degraded views, and images of none of the classes.
+
+    flowers train --recipe robust --begin-with 8 --outliers not_flowers/
+
+The outliers' folder has a subfolder for each source. `animals` and `clothes` are left out, for a measurement.
+"""
+
+from dataclasses import replace
+
+from service.training.recipes.default import RECIPE as DEFAULT
+
+assert DEFAULT.teaching is not None
+RECIPE = replace(
+    DEFAULT,
+    name="robust",
+    schedule=replace(DEFAULT.schedule, epochs=50, warmup_epochs=3, learning_rate=7e-4, swa_learning_rate=3e-4),
+    augmentation=replace(
+        DEFAULT.augmentation, min_area=0.15, turned=0.4, grey=0.15, bordered=0.08, degraded=0.4, unmixed=0.35
+    ),
+    teaching=replace(DEFAULT.teaching, num_views=6, epochs=3),
+    refit=False,
+    most_of_source=141,
+    held_out_sources=("animals", "clothes"),
+)
