@@ -50,7 +50,7 @@ class Way:
     def __init__(self, url: httpx.URL) -> None:
         self.proxy_variable: str | None = None
         self._proxy: httpx.Proxy | None = None
-        if not _is_this_machine(url.host):
+        if not is_this_machine(url.host):
             self._find_proxy(url)
         is_encrypted = url.scheme == "https" or self._proxy is not None
         # Without any certificate authority nothing encrypted is trusted, and no file is read.
@@ -93,7 +93,8 @@ class Way:
             )
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Return whether a host is a name or an address of this machine, as far as it can be told without a look-up."""
     name = host.rstrip(".").lower()
     if name in _LOCAL_NAMES or name.endswith(".localhost"):
         return True

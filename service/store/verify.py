@@ -13,8 +13,8 @@ from service.store.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 
 # As `sha256sum` writes it, names that it would have to escape left out.
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<file>[^\x00-\x1f\\\ud800-\udfff]+)")
-_MAX_SHA256SUMS_BYTES = 1024 * 1024
 
+MAX_SHA256SUMS_BYTES = 1024 * 1024  # limit of `SHA256SUMS`
 MAX_VERSION_BYTES = 8 * 1024**3  # limit of the sum of a version's files. Some ten seconds read them
 
 
@@ -147,7 +147,12 @@ def list_files(folder: Path) -> Iterator[str]:
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
     if SHA256SUMS_FILE not in files:
         raise InvalidVersion(f"{SHA256SUMS_FILE} is missing.")
-    text = read_regular(folder / SHA256SUMS_FILE, _MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
+    return read_sums(read_regular(folder / SHA256SUMS_FILE, MAX_SHA256SUMS_BYTES, follow_links=False))
+
+
+def read_sums(content: bytes) -> dict[str, str]:
+    """Return the digests by file that SHA256SUMS holds. Raises `InvalidVersion`. A name may be any path."""
+    text = content.decode("utf-8", "replace")
     listed: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = _LINE.fullmatch(line)
