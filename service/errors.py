@@ -141,6 +141,10 @@ class PublishError(StoreError):
     """The version could not be written. Nothing of it is visible."""
 
 
+class RemoteStoreError(StoreError):
+    """The remote store cannot be read, or does not answer as one. Another try may succeed."""
+
+
 class WorkerEnded(FlowersError):
     """A worker ended before it answered its supervisor."""
 

@@ -71,6 +71,7 @@ class StoreWatch:
     Attributes:
         in_use: Version that `take` has taken last.
         refused: Versions with the reason why they are not served, as a client may see it.
+        explain_missing: Gives the reason why the folder has no version, for clients. Without it the folder is local.
     """
 
     store: Path
@@ -80,6 +81,7 @@ class StoreWatch:
     on_thread: OnThread
     in_use: int | None = None
     refused: dict[int, str] = field(default_factory=dict)
+    explain_missing: Callable[[], str] | None = None
     num_taken: int = 0
     num_refused: int = 0
     _fingerprints: dict[int, str] = field(default_factory=dict)  # what a version's files were when it was last tried
@@ -139,6 +141,9 @@ class StoreWatch:
         )  # fmt: skip
 
     def _report_empty(self, error: StoreError) -> None:
+        if self.explain_missing is not None and isinstance(error, ModelNotFound):
+            self.report_waiting(self.explain_missing())
+            return
         if str(error) != self._empty_because:
             self._empty_because = str(error)
             log.warning("model missing", folder=str(self.store.absolute() / self.model), reason=str(error))

@@ -243,3 +243,11 @@ def test_a_surprise_stays_in_its_process() -> None:
     sent = Refusal(**json.loads(json.dumps(Refusal.of(ZeroDivisionError("a surprise")).to_dict())))
     assert (sent.surprise, sent.is_ours) == (None, False)
     assert "a surprise" in sent.reason
+
+
+async def test_a_cache_explains_its_missing_versions(watched: Watched) -> None:
+    watched.watch.explain_missing = lambda: "It is being pulled."
+    assert await watched.look() is None
+    assert watched.waiting == ["It is being pulled."]
+    publish_example(watched.store)
+    assert await watched.look() == 1
