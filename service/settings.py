@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PlainValidator, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from service.engines.wish import DeviceWish, EngineName, EngineWish, PrecisionWish
 from service.errors import SettingsError
 from service.imaging.limits import ImageLimits
 from service.platforms import ROUTE
+from service.remote_store.location import StoreUrl, parse_location
 from service.setting_sources import ENVIRONMENT_PREFIX, PlatformSettings, Settings
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
@@ -38,7 +39,15 @@ MaxImagePixels = Annotated[
 DeviceSetting = Annotated[
     DeviceWish, Field(description="Device. auto takes a GPU if there is one. gpu fails without one.")
 ]
-ModelStore = Annotated[Path, Field(description="Folder with one folder per model.")]
+ModelStore = Annotated[
+    Path | StoreUrl,
+    PlainValidator(parse_location),  # a `Path` would lose a slash of a URL
+    Field(description="Folder with one folder per model, or the URL of one: s3://, gs:// or https://."),
+]
+Cache = Annotated[
+    Path, Field(description="Folder of fetched data, of files of libraries, and of versions from a remote store.")
+]
+_CACHE = Path("~/.cache/flowers")
 
 
 @Parameter(name="*")
@@ -47,6 +56,21 @@ class StoreSettings(Settings):
 
     model_store: ModelStore = Path("model_store")
     model: str = Field("flowers", description="Model in the store. Its name has up to 64 letters, digits, `.-_`.")
+    cache: Cache = _CACHE
+    max_cache_bytes: int = Field(
+        16 * 1024**3,
+        ge=1024,
+        le=1024**5,
+        description="Limit of cached versions of a remote store, in bytes. Older ones are dropped. The live, the "
+        "pinned and the newest stay in any case.",
+    )
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder that is read: the store itself, or the cache of a remote store."""
+        if isinstance(self.model_store, StoreUrl):
+            return self.model_store.cache_folder(self.cache)
+        return self.model_store
 
     @field_validator("model")
     @classmethod
@@ -193,7 +217,7 @@ class TrainSettings(Settings):
 
     model_store: ModelStore = Path("model_store")
     runs: Path = Field(Path("runs"), description="Folder of run folders with checkpoints, history, curves and reports.")
-    cache: Path = Field(Path("~/.cache/flowers"), description="Folder of fetched data and of files of libraries.")
+    cache: Cache = _CACHE
     recipe: str | None = Field(
         None,
         description="Recipe in service/training/recipes. The default is transfer for a folder of your own classes, and "

@@ -10,7 +10,10 @@ from rich.text import Text
 from service.setting_sources import ENVIRONMENT_PREFIX
 
 GROUPS = {
-    "Model": ("model_store", "model", "device", "engine", "precision", "engine_threads", "gpu_memory_limit_mb"),
+    "Model": (
+        "model_store", "model", "device", "engine", "precision", "engine_threads", "gpu_memory_limit_mb", "cache",
+        "max_cache_bytes",
+    ),
     "Images": ("max_image_bytes", "max_image_pixels", "decode_threads"),
     "Client": ("api_key",),
     "Address": ("host", "port", "workers", "max_connections"),
@@ -23,7 +26,7 @@ GROUPS = {
         "hugging_face", "open_inference", "tensorflow_serving", "sagemaker", "vertex",
         "vertex_health_route", "vertex_predict_route", "vertex_deployed_model_id",
     ),
-    "Training": ("recipe", "network", "teacher", "epochs", "minutes", "batch_size", "seed", "runs", "cache"),
+    "Training": ("recipe", "network", "teacher", "epochs", "minutes", "batch_size", "seed", "runs"),
 }  # fmt: skip
 """Settings by their subject. Every setting is in one group."""
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.help import describe_usage
+from service.cli.remote import fetch_store, require_folder
 from service.cli.terminal import as_text, complain, print_json, print_result, printable
 from service.errors import InvalidVersion, StoreError, UsageError
 from service.settings import StoreSettings
@@ -35,11 +36,12 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
         as_json: Print a JSON list instead of a table.
     """
     settings = settings or StoreSettings()
-    names = [settings.model] if "model" in settings.model_fields_set else versions.list_models(settings.model_store)
-    rows = [row for name in names for row in _list_model(settings, name)]
+    store = fetch_store(settings)
+    names = [settings.model] if "model" in settings.model_fields_set else versions.list_models(store)
+    rows = [row for name in names for row in _list_model(store, name)]
     if not rows:
         complain(
-            f"There is no model in {settings.model_store.absolute()}. Train one with `flowers train`, or name another "
+            f"There is no model in {store.absolute()}. Train one with `flowers train`, or name another "
             "folder with --model-store."
         )
     if as_json:
@@ -60,7 +62,8 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
         as_json: Print its metadata.json instead of a table.
     """
     settings = settings or StoreSettings()
-    stored = versions.find_version(settings.model_store, settings.model, None if version is None else _number(version))
+    number = None if version is None else _number(version)
+    stored = versions.find_version(fetch_store(settings, number), settings.model, number)
     metadata = verify_version(stored.folder).metadata
     if as_json:
         print_json(metadata.model_dump(mode="json"), indent=2)
@@ -78,8 +81,9 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
         as_json: Print a JSON list instead of sentences.
     """
     settings = settings or StoreSettings()
-    store, model = settings.model_store, settings.model
-    chosen = _list_all(store, model) if version is None else [versions.find_version(store, model, _number(version))]
+    number = None if version is None else _number(version)
+    store, model = fetch_store(settings, number), settings.model
+    chosen = _list_all(store, model) if number is None else [versions.find_version(store, model, number)]
     rows = [{"model": model, "version": stored.version, "problem": _find_problem(stored)} for stored in chosen]
     if as_json:
         print_json(rows, indent=2)
@@ -99,7 +103,7 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
         as_json: Print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
-    store, model = settings.model_store, settings.model
+    store, model = require_folder(settings.model_store, "models use"), settings.model
     if version == "latest":
         unpin(store, model)
         served = _find_served(store, model)
@@ -124,7 +128,8 @@ def take(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJ
         as_json: Print a JSON object instead of sentences.
     """
     settings = settings or StoreSettings()
-    number, store, model = _number(version), settings.model_store, settings.model
+    number, model = _number(version), settings.model
+    store = require_folder(settings.model_store, "models take")
     take_candidate(store, model, number)
     served = _find_served_or_complain(store, model).stored
     live_version = served.version if served else None
@@ -159,7 +164,7 @@ def remove(
     """
     settings = settings or StoreSettings()
     number, model = _number(version), settings.model
-    remove_version(settings.model_store, model, number, force=force)
+    remove_version(require_folder(settings.model_store, "models remove"), model, number, force=force)
     done = f"Version {number} of {model} is removed."
     print(json.dumps({"model": model, "version": number, "is_removed": True}) if as_json else done)
     return 0
@@ -205,10 +210,10 @@ def _list_all(store: Path, model: str) -> list[StoredVersion]:
     return sorted(found, key=lambda stored: stored.version)
 
 
-def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
-    found = _list_all(settings.model_store, model)
+def _list_model(store: Path, model: str) -> list[dict[str, Any]]:
+    found = _list_all(store, model)
     has_versions = not all(stored.is_candidate for stored in found)
-    served = _find_served_or_complain(settings.model_store, model) if has_versions else FoundVersion(None)
+    served = _find_served_or_complain(store, model) if has_versions else FoundVersion(None)
     return [_row(stored, served) for stored in found]
 
 

@@ -23,6 +23,7 @@ import structlog
 from service import errors
 from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter
+from service.store.watch import StoreWatch
 from service.wire.acceptor import Acceptor
 from service.workers.balancer import Balancer
 from service.workers.board import FROZEN_AFTER_S, Board
@@ -131,6 +132,11 @@ class Supervisor:
     def is_draining(self) -> bool:
         """Whether `stop` was called."""
         return self._draining is not None
+
+    @property
+    def watch(self) -> StoreWatch:
+        """The watch of the store."""
+        return self._rollout.watch
 
     def fail(self, error: FlowersError) -> None:
         """End with this reason."""
