@@ -205,7 +205,8 @@ class Mirror:
         again_at = time.monotonic() + min(_MAX_RETRY_S, self.retry_s * 2 ** min(num_tries, 20))
         self._failures[version] = _Refused(sums, str(error), num_tries, again_at)
         if before is None or before.reason != str(error):
-            self.report("version not pulled", version=version, reason=str(error))
+            # SHA256SUMS comes last. Without it the version is being uploaded.
+            self.report("version not pulled" if sums else "version incomplete", version=version, reason=str(error))
 
     def _settle(self, model: RemoteModel, wanted: int | None, in_use: int | None) -> None:
         """Write the pin, and drop what is gone from the remote store or too much.
