@@ -1,5 +1,6 @@
 """Reader of a store in a bucket, by fsspec. The libraries find the credentials by their own usual means."""
 
+import logging
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from service.store.layout import PINNED_FILE, parse_version
 
 T = TypeVar("T")
 
+_LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3")
 _CONNECT_TIMEOUT_S = 10.0
 _PIECE_BYTES = 256 * 1024
 _BLOCK_BYTES = 8 * 1024 * 1024  # of one request
@@ -76,6 +78,8 @@ class BucketStore:
         """
         try:
             if self._system is None:
+                for library in _LIBRARIES:  # their warnings hold URLs and answers
+                    logging.getLogger(library).setLevel(logging.CRITICAL + 1)
                 self._system = fsspec.filesystem(
                     self._scheme, skip_instance_cache=True, use_listings_cache=False, **self._list_options()
                 )
@@ -96,4 +100,10 @@ class BucketStore:
         if self._scheme == "s3":
             timeouts = {"connect_timeout": _CONNECT_TIMEOUT_S, "read_timeout": self._timeout_s}
             return {"config_kwargs": {**timeouts, "retries": {"total_max_attempts": 2}}}
-        return {"timeout": self._timeout_s}
+        if self._scheme == "gs":
+            import aiohttp  # gcsfs brings it
+
+            return {
+                "requests_timeout": aiohttp.ClientTimeout(sock_connect=_CONNECT_TIMEOUT_S, sock_read=self._timeout_s)
+            }
+        return {}

@@ -1,5 +1,6 @@
 """The reader of buckets on fsspec's own file system in memory. `tests/clients` has it on moto's S3."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,12 @@ def test_versions_are_listed_without_candidates(store: Path, bucket: BucketStore
 
 def test_an_absent_model_has_no_versions(bucket: BucketStore) -> None:
     assert bucket.list_versions("flowers") == RemoteModel()
+
+
+def test_libraries_log_nothing(bucket: BucketStore) -> None:
+    bucket.list_versions("flowers")
+    for library in ("s3fs", "gcsfs", "botocore"):
+        assert not logging.getLogger(library).isEnabledFor(logging.CRITICAL)
 
 
 def test_a_file_is_read_whole(store: Path, bucket: BucketStore) -> None:
