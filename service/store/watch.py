@@ -15,6 +15,8 @@ from service.store.versions import StoredVersion, list_in_turn
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
+_FILLING_INTERVAL_S = 0.25  # between looks at an empty cache
+
 OnThread = Callable[..., Awaitable[Any]]
 """Caller of a function on a thread, since a store may lie on a slow drive."""
 
@@ -86,6 +88,11 @@ class StoreWatch:
     num_refused: int = 0
     _fingerprints: dict[int, str] = field(default_factory=dict)  # what a version's files were when it was last tried
     _empty_because: str = ""
+    _is_filling: bool = False
+
+    def pause_s(self, interval_s: float) -> float:
+        """Return the time to the next look, in seconds. It is short while a cache has no version yet."""
+        return min(interval_s, _FILLING_INTERVAL_S) if self._is_filling else interval_s
 
     async def look(self) -> None:
         """Search the store once. The first version in turn that is good and not in use is taken."""
@@ -94,7 +101,7 @@ class StoreWatch:
         except StoreError as error:
             self._report_empty(error)
             return
-        self._empty_because = ""
+        self._empty_because, self._is_filling = "", False
         for stored, fingerprint in wanted:
             is_current = stored.version == self.in_use
             is_settled = self._fingerprints.get(stored.version) == fingerprint
@@ -142,6 +149,7 @@ class StoreWatch:
 
     def _report_empty(self, error: StoreError) -> None:
         if self.explain_missing is not None and isinstance(error, ModelNotFound):
+            self._is_filling = self.in_use is None
             self.report_waiting(self.explain_missing())
             return
         if str(error) != self._empty_because:

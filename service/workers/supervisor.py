@@ -246,7 +246,7 @@ class Supervisor:
                 self._board.supervisor.is_started |= self._rollout.is_started
             except Exception:
                 log.exception("store scan failed")  # the watch must outlive any surprise
-            await asyncio.sleep(self._plan.reload_interval_s)
+            await asyncio.sleep(self.watch.pause_s(self._plan.reload_interval_s))
 
     # The end.
 

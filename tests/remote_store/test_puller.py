@@ -137,7 +137,7 @@ async def test_a_service_answers_from_a_remote_store(tmp_path: Path) -> None:
     (version,) = (store / "flowers").glob("[0-9]*")
     with served_store(store) as web:
         app = create_app(
-            ServeSettings(model_store=web.url, cache=tmp_path / "cache", reload_interval_s=0.1, device="cpu")
+            ServeSettings(model_store=web.url, cache=tmp_path / "cache", reload_interval_s=3600, device="cpu")
         )
         async with (
             app.router.lifespan_context(app),
