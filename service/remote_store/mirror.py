@@ -26,6 +26,10 @@ class PullStopped(Exception):
     """The process ends, and the pull with it."""
 
 
+class _Overtaken(Exception):
+    """The remote store has another pin or other versions than when the pull began."""
+
+
 @dataclass
 class _Refused:
     """Failed pulls of a version with this SHA256SUMS."""
@@ -45,6 +49,7 @@ class Mirror:
         cache: Cache of the model.
         model: Name of the model.
         max_bytes: Limit of the cached versions. Those that are needed may exceed it.
+        relook_s: Time between looks at the list of versions during a pull, in seconds. A change ends the pull.
         retry_s: Time before a corrupt version is pulled again, in seconds. It doubles with each try.
         is_stopping: Tells whether a pull shall end.
         report: Gets events for the log, each with its fields. The default does nothing.
@@ -57,9 +62,12 @@ class Mirror:
     cache: ModelCache
     model: str
     max_bytes: int
+    relook_s: float = 15.0
     retry_s: float = 5.0
     is_stopping: Callable[[], bool] = lambda: False
     report: Callable[..., None] = lambda *_, **__: None
+    _listed: RemoteModel | None = None  # None means that a pull does not depend on it
+    _relook_at: float = 0.0
     _failures: dict[int, _Refused] = field(default_factory=dict)
     _examined: dict[int, bytes] = field(default_factory=dict)  # SHA256SUMS of refused versions that are sound on disk
 
@@ -90,16 +98,24 @@ class Mirror:
                 self.cache.lease({*self.cache.leased, in_use})
             if not is_ours:
                 return None
-            model = self.reader.list_versions(self.model)
-            if not model.versions:
-                raise ModelNotFound(
-                    f"The remote store has no version of {self.model}. Publish one there, or name another model with "
-                    "--model."
-                )
-            turn = [model.pinned] if model.pinned else list(reversed(model.versions))
-            wanted = next((version for version in turn if self._obtain(version, refused)), None)
-            self._settle(model, wanted, in_use)
-            return model
+            while True:
+                try:
+                    return self._look(in_use, refused)
+                except _Overtaken:
+                    continue
+
+    def _look(self, in_use: int | None, refused: Collection[int]) -> RemoteModel:
+        self._listed = model = self.reader.list_versions(self.model)
+        self._relook_at = time.monotonic() + self.relook_s
+        if not model.versions:
+            raise ModelNotFound(
+                f"The remote store has no version of {self.model}. Publish one there, or name another model with "
+                "--model."
+            )
+        turn = [model.pinned] if model.pinned else list(reversed(model.versions))
+        wanted = next((version for version in turn if self._obtain(version, refused)), None)
+        self._settle(model, wanted, in_use)
+        return model
 
     def obtain(self, version: int) -> None:
         """Pull one version by its number, unless it is cached.
@@ -108,6 +124,7 @@ class Mirror:
         """
         with self.cache.locked() as is_ours:
             if is_ours:
+                self._listed = None
                 sums = self._read_remote_sums(version)
                 if self.cache.read_sums(version) != sums:
                     self._pull(version, sums)
@@ -189,6 +206,10 @@ class Mirror:
                     raise InvalidVersion(f"{file} has more than {max_bytes:,} bytes.")
                 if self.is_stopping():
                     raise PullStopped
+                if self._listed is not None and time.monotonic() >= self._relook_at:
+                    self._relook_at = time.monotonic() + self.relook_s
+                    if self.reader.list_versions(self.model) != self._listed:
+                        raise _Overtaken
                 if time.monotonic() > ends_at:
                     raise RemoteStoreError(
                         f"A version was not pulled within {_PULL_TIMEOUT_S:.0f} s. Name a faster store."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.processes import wait_until
 from support.versions import publish_example
-from support.web_store import WebStoreServer, corrupt, cut, fail, trickle, wait_for
+from support.web_store import Handler, WebStoreServer, corrupt, cut, fail, trickle, wait_for
 
 from service.errors import ModelNotFound, RemoteStoreError
 from service.remote_store.cache import ModelCache
@@ -228,6 +228,18 @@ def test_an_endless_file_ends_with_the_process(mirror: Mirror, web: WebStoreServ
     with pytest.raises(PullStopped):
         mirror.look()
     assert cached(mirror) == []
+
+
+def test_a_pin_overtakes_a_slow_pull(mirror: Mirror, web: WebStoreServer, tmp_path: Path) -> None:
+    def pin_and_trickle(handler: Handler, content: bytes) -> None:
+        pin_version(web.store, "flowers", 1)
+        web.index()
+        trickle(handler, content)
+
+    web.faults[VARIABLES] = pin_and_trickle
+    mirror.relook_s = 0.05
+    mirror.look()
+    assert (cached(mirror), pinned_version(tmp_path / "cache", "flowers")) == ([1], 1)
 
 
 def test_two_mirrors_pull_once(web: WebStoreServer, tmp_path: Path) -> None:
