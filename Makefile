@@ -90,6 +90,7 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group build --extra tracing --extra train --extra pretrained -o requirements/train.txt
 	$(COMPILE) --group build --extra tracing --extra gpu --extra pretrained -o requirements/gpu.txt
 	$(COMPILE) --group build --extra tracing --extra gpu-serve -o requirements/gpu-serve.txt
+	$(COMPILE) --group build --extra tracing --extra remote -o requirements/remote.txt
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --extra train --extra pretrained -o requirements/dev.txt
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group docs --extra train --extra pretrained -o requirements/docs.txt
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group browser --extra train --extra pretrained -o requirements/browser.txt

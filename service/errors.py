@@ -145,6 +145,10 @@ class ArchiveError(StoreError):
     """The archive is not the expected one, or holds no version. Nothing of it was kept."""
 
 
+class RemoteStoreError(StoreError):
+    """The remote store cannot be read, or does not answer as one. Another try may succeed."""
+
+
 class WorkerEnded(FlowersError):
     """A worker ended before it answered its supervisor."""
 

@@ -14,31 +14,20 @@ from cyclopts import Parameter
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from service.engines.wish import DeviceWish, EngineName, EngineWish, PrecisionWish
+from service.engines.wish import EngineName, EngineWish, PrecisionWish
 from service.errors import SettingsError
 from service.imaging.limits import ImageLimits
 from service.platforms import ROUTE
+from service.remote_store.location import StoreUrl
 from service.setting_sources import ENVIRONMENT_PREFIX, PlatformSettings, Settings
+from service.setting_types import Cache, DeviceSetting, MaxImageBytes, MaxImagePixels, ModelStore
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
 _LIMITS = ImageLimits()
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
 
-MaxImageBytes = Annotated[int, Field(ge=1024, le=1024**3, description="Limit of an image file, in bytes.")]
-MaxImagePixels = Annotated[
-    int,
-    Field(
-        ge=1024,
-        le=1_000_000_000,
-        description="Limit of decoded pixels, judged from the header. A large JPEG counts as its decoder shrinks it. "
-        "It may have 200 million pixels in the file.",
-    ),
-]
-DeviceSetting = Annotated[
-    DeviceWish, Field(description="Device. auto takes a GPU if there is one. gpu fails without one.")
-]
-ModelStore = Annotated[Path, Field(description="Folder with one folder per model.")]
+_CACHE = Path("~/.cache/flowers")
 
 
 @Parameter(name="*")
@@ -47,6 +36,21 @@ class StoreSettings(Settings):
 
     model_store: ModelStore = Path("model_store")
     model: str = Field("flowers", description="Model in the store. Its name has up to 64 letters, digits, `.-_`.")
+    cache: Cache = _CACHE
+    max_cache_bytes: int = Field(
+        16 * 1024**3,
+        ge=1024,
+        le=1024**5,
+        description="Limit of cached versions of a remote store, in bytes. Older ones are dropped. The live, the "
+        "pinned and the newest stay in any case.",
+    )
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder that is read: the store itself, or the cache of a remote store."""
+        if isinstance(self.model_store, StoreUrl):
+            return self.model_store.cache_folder(self.cache)
+        return self.model_store
 
     @field_validator("model")
     @classmethod
@@ -199,7 +203,7 @@ class TrainSettings(RunsSettings):
     """`flowers train`: the data, the recipe, the device."""
 
     model_store: ModelStore = Path("model_store")
-    cache: Path = Field(Path("~/.cache/flowers"), description="Folder of fetched data and of files of libraries.")
+    cache: Cache = _CACHE
     recipe: str | None = Field(
         None,
         description="Recipe in service/training/recipes. The default is transfer for a folder of your own classes, and "

@@ -19,11 +19,14 @@ ARROWS = {
     "http_client": {"errors"},
     "platforms": {"errors", "store"},
     "setting_sources": {"platforms"},
-    "settings": {"errors", "imaging", "engines", "store", "platforms", "setting_sources"},
+    "setting_types": {"engines", "remote_store"},
+    "settings": {"errors", "imaging", "engines", "store", "remote_store", "platforms", "setting_sources",
+ "setting_types"},
     "imaging": {"errors", "machine"},
     "data": {"errors", "files", "http_client", "imaging", "machine"},
     "networks": {"errors", "files", "installation"},
     "store": {"errors", "files"},
+    "remote_store": {"errors", "files", "http_client", "store"},
     "bench": {"errors", "http_client"},
     "client": {"errors", "files", "http_client", "ranking"},
     "wire": {"errors"},
@@ -32,11 +35,13 @@ ARROWS = {
     "evaluation": {"errors", "files", "imaging", "data", "engines", "ranking", "store", "machine"},
     "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
-    "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
+    "api": {
+        "wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store", "remote_store",
+    },
     "cli": {
         "errors", "files", "libraries", "setting_sources", "settings", "machine", "imaging", "data", "networks",
         "store", "engines", "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers",
-        "http_client", "installation", "ranking", "client",
+        "http_client", "installation", "ranking", "client", "remote_store",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""
@@ -53,6 +58,7 @@ KNOWN_BY = {
         "training/export/portable.py",
     },
     "uvicorn": {"wire/head_guard.py", "wire/server.py"},
+    "fsspec": {"remote_store/bucket.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
 }  # fmt: skip
 """library -> the only modules that may import it: what serves must not bring what trains. The app knows no server."""

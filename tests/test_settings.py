@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -171,3 +173,10 @@ def test_wrong_workers_get_both_kinds_of_value_named(workers: object, allowed: s
     sentence = describe_invalid_settings(raised.value)
     assert sentence.startswith(f"--workers (FLOWERS_WORKERS) is {workers!r}. Input should be 'auto'. Or: ")
     assert allowed in sentence
+
+
+def test_a_url_is_read_from_its_cache(tmp_path: Path) -> None:
+    settings = ServeSettings.model_validate({"model_store": "s3://garden/models", "cache": tmp_path})
+    assert str(settings.model_store) == "s3://garden/models"
+    assert settings.store_folder.parent == tmp_path / "stores"
+    assert ServeSettings(model_store=tmp_path).store_folder == tmp_path

@@ -40,6 +40,7 @@ from service.inference.threads import LANES, compute_threads
 from service.inference.usage import Alone, Shared
 from service.inference.watchdog import Watchdog
 from service.machine import bounded_queue_bytes, memory_left
+from service.remote_store.puller import make_puller
 from service.settings import ServeSettings
 from service.store.verify import VerifiedVersion
 
@@ -64,6 +65,14 @@ def create_app(
         num_dropped_lines: Gives the number of log lines dropped so far, for the metrics.
     """
     live_model = live_model or _make_live_model(settings, on_fatal, on_loaded, follows_store=replica is None)
+    puller = None
+    if replica is None:  # else the supervisor has one
+        puller = make_puller(
+            settings.model_store,
+            live_model.watch,
+            interval_s=settings.reload_interval_s,
+            max_bytes=settings.max_cache_bytes,
+        )
     shared: Shared = replica or Alone()
     metrics = Metrics(replica)
     recorder = Recorder(metrics, access_log=settings.access_log)
@@ -93,10 +102,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if puller is not None:
+            puller.start()
         live_model.start()  # in the background: the probes answer while the model loads
         watchdog.start()
         watching_lag = asyncio.create_task(metrics.watch_event_loop())
         yield
+        if puller is not None:
+            puller.stop()
         watching_lag.cancel()
         await watchdog.stop()
         await live_model.stop()
@@ -219,7 +232,7 @@ def _make_live_model(
         return engine
 
     return LiveModel(
-        settings.model_store,
+        settings.store_folder,
         settings.model,
         wish=settings.wish,
         load=load,

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from service.cli.leaving import interrupted_by_sigterm
+from service.cli.remote import fetch_store, require_folder
 from service.cli.terminal import print_json, printable, progress_bar
 from service.cli.version_number import read_number
 from service.errors import UsageError
@@ -36,7 +37,7 @@ def pack(
     settings = settings or StoreSettings()
     number, model = read_number(version), settings.model
     target = to or Path(f"{model}-{number}.tar.gz")
-    pack_version(find_version(settings.model_store, model, number), target)
+    pack_version(find_version(fetch_store(settings, number), model, number), target)
     sha256, num_bytes = digest_file(target), target.stat().st_size
     if as_json:
         document = {"model": model, "version": number, "file": str(target), "sha256": sha256, "size_bytes": num_bytes}
@@ -73,9 +74,10 @@ def pull(
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"{sha256[:80]!r} is no sha256. Give 64 hexadecimal digits, as `flowers models pack` prints.")
     model = settings.model if "model" in settings.model_fields_set else None
+    store = require_folder(settings.model_store, "models pull")
     with interrupted_by_sigterm(), tempfile.TemporaryFile() as archive, progress_bar("pulling bytes") as progress:
         copy_archive(source, archive, sha256.lower(), max_bytes=MAX_ARCHIVE_BYTES, progress=progress)
-        pulled = pull_version(settings.model_store, archive, model=model, take=take)
+        pulled = pull_version(store, archive, model=model, take=take)
     stored = pulled.stored
     if as_json:
         state = "candidate" if stored.is_candidate else "version"

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service import __version__
+from service.cli.remote import fetch_store
 from service.cli.terminal import as_text, describe_error, print_json, print_result
 from service.engines.choose import find_gpu_obstacle
 from service.engines.engine import EngineInfo
@@ -71,7 +72,7 @@ def doctor(
         "cpu": describe_cpu(),
         "memory": describe_memory(),
         "gpu": {"driver": machine.driver_gpus, "tensorflow": machine.tensorflow_gpus},
-        "store": describe_store(settings.model_store),
+        "store": describe_store(settings),
         "serves": {"model": settings.model, "version": trial.version},
         "engine": trial.engine.to_dict() if trial.engine else None,
         "training": describe_training(),
@@ -134,7 +135,8 @@ def try_to_serve(settings: ServeSettings) -> Trial:
     """Verify, load and run the first good version, in the order of `flowers serve`."""
     problems: list[Diagnosis] = []
     try:
-        for stored in list_in_turn(settings.model_store, settings.model):
+        store = fetch_store(settings, tell=lambda trouble: problems.append(Diagnosis(trouble)))
+        for stored in list_in_turn(store, settings.model):
             try:
                 opened = open_version(verify_version(stored.folder), settings.wish, max_batch_size=1)
             except (DeviceUnavailable, SettingsError):
@@ -159,13 +161,15 @@ def describe_training(find: Callable[[str], object] = find_spec) -> dict[str, An
     return {"ready": not missing, **({"missing": missing, "remedy": install_command()} if missing else {})}
 
 
-def describe_store(store: Path) -> dict[str, Any]:
+def describe_store(settings: ServeSettings) -> dict[str, Any]:
     """Return the folder of the store and its versions. The trial reports a store that cannot be read."""
+    store = settings.store_folder
     try:
         models = {model: [stored.version for stored in list_stored(store, model)] for model in list_models(store)}
     except StoreError:
         models = {}
-    return {"folder": str(store.absolute()), "models": models}
+    remote = {} if isinstance(settings.model_store, Path) else {"url": str(settings.model_store)}
+    return {**remote, "folder": str(store.absolute()), "models": models}
 
 
 def list_changed_settings(settings: ServeSettings) -> dict[str, str]:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from service.cli.predict import find_files
+from service.cli.remote import fetch_store
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.data.folder import read_folder
 from service.data.parts import PARTS
@@ -67,7 +68,7 @@ def evaluate(
     wish = settings.wish
     if check and wish.precision == "auto":  # the metadata states the accuracy in float32, to the photograph
         wish = replace(wish, precision="float32")
-    with closing(open_stored(settings.model_store, settings.model, wish, version)) as opened:
+    with closing(open_stored(fetch_store(settings, version), settings.model, wish, version)) as opened:
         stated = _find_stated(opened, part) if check else None
         with progress_bar(f"version {opened.version}") as progress:
             result = evaluate_folder(

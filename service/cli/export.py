@@ -10,6 +10,7 @@ from rich.text import Text
 
 from service.api.page import find_samples
 from service.cli.predict import find_files
+from service.cli.remote import fetch_store
 from service.cli.terminal import captured_messages, print_json, print_result
 from service.errors import UsageError
 from service.imaging.limits import ResizeRule
@@ -61,7 +62,7 @@ def export(
         as_json: Print a JSON object instead of sentences.
     """
     settings = settings or StoreSettings()
-    verified = verify_version(find_version(settings.model_store, settings.model, version).folder)
+    verified = verify_version(find_version(fetch_store(settings, version), settings.model, version).folder)
     target = output or Path(f"{settings.model}-{verified.folder.name}{_SUFFIXES[to]}")
     if target.exists():
         raise UsageError(f"{target} is there already. Remove it, or name another file with --output.")

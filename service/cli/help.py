@@ -10,7 +10,10 @@ from rich.text import Text
 from service.setting_sources import ENVIRONMENT_PREFIX
 
 GROUPS = {
-    "Model": ("model_store", "model", "device", "engine", "precision", "engine_threads", "gpu_memory_limit_mb"),
+    "Model": (
+        "model_store", "model", "device", "engine", "precision", "engine_threads", "gpu_memory_limit_mb", "cache",
+        "max_cache_bytes",
+    ),
     "Images": ("max_image_bytes", "max_image_pixels", "decode_threads"),
     "Client": ("api_key",),
     "Address": ("host", "port", "workers", "max_connections"),
@@ -25,7 +28,6 @@ GROUPS = {
     ),
     "Training": (
         "recipe", "network", "teacher", "begin_with", "outliers", "epochs", "minutes", "batch_size", "seed", "runs",
-        "cache",
     ),
 }  # fmt: skip
 """Settings by their subject. Every setting is in one group."""

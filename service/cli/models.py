@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from service.cli.archives import pack, pull
 from service.cli.help import describe_usage
 from service.cli.model_tables import list_take_commands, to_card, to_list
+from service.cli.remote import fetch_store, require_folder
 from service.cli.terminal import complain, print_json, print_result, printable
 from service.cli.version_number import read_number
 from service.errors import InvalidVersion, StoreError
@@ -39,11 +40,12 @@ def list_(*, settings: StoreSettings | None = None, as_json: AsJson = False) -> 
         as_json: Print a JSON list instead of a table.
     """
     settings = settings or StoreSettings()
-    names = [settings.model] if "model" in settings.model_fields_set else versions.list_models(settings.model_store)
-    rows = [row for name in names for row in _list_model(settings, name)]
+    store = fetch_store(settings)
+    names = [settings.model] if "model" in settings.model_fields_set else versions.list_models(store)
+    rows = [row for name in names for row in _list_model(store, name)]
     if not rows:
         complain(
-            f"There is no model in {settings.model_store.absolute()}. Train one with `flowers train`, or name another "
+            f"There is no model in {store.absolute()}. Train one with `flowers train`, or name another "
             "folder with --model-store."
         )
     if as_json:
@@ -64,14 +66,14 @@ def show(version: str | None = None, /, *, settings: StoreSettings | None = None
         as_json: Print its metadata.json, which says more.
     """
     settings = settings or StoreSettings()
-    stored = versions.find_version(
-        settings.model_store, settings.model, None if version is None else read_number(version)
-    )
+    number = None if version is None else read_number(version)
+    store = fetch_store(settings, number)
+    stored = versions.find_version(store, settings.model, number)
     metadata = verify_version(stored.folder).metadata
     if as_json:
         print_json(metadata.model_dump(mode="json"), indent=2)
     else:
-        is_newest = stored in versions.list_stored(settings.model_store, settings.model)[-1:]
+        is_newest = stored in versions.list_stored(store, settings.model)[-1:]
         print_result(to_card(stored, metadata, is_newest=is_newest))
     return 0
 
@@ -85,8 +87,9 @@ def verify(version: str | None = None, /, *, settings: StoreSettings | None = No
         as_json: Print a JSON list instead of sentences.
     """
     settings = settings or StoreSettings()
-    store, model = settings.model_store, settings.model
-    chosen = _list_all(store, model) if version is None else [versions.find_version(store, model, read_number(version))]
+    number = None if version is None else read_number(version)
+    store, model = fetch_store(settings, number), settings.model
+    chosen = _list_all(store, model) if number is None else [versions.find_version(store, model, number)]
     rows = [{"model": model, "version": stored.version, "problem": _find_problem(stored)} for stored in chosen]
     if as_json:
         print_json(rows, indent=2)
@@ -106,7 +109,7 @@ def use(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJs
         as_json: Print a JSON object instead of a sentence.
     """
     settings = settings or StoreSettings()
-    store, model = settings.model_store, settings.model
+    store, model = require_folder(settings.model_store, "models use"), settings.model
     if version == "latest":
         unpin(store, model)
         served = _find_served(store, model)
@@ -131,7 +134,8 @@ def take(version: str, /, *, settings: StoreSettings | None = None, as_json: AsJ
         as_json: Print a JSON object instead of sentences.
     """
     settings = settings or StoreSettings()
-    number, store, model = read_number(version), settings.model_store, settings.model
+    number, model = read_number(version), settings.model
+    store = require_folder(settings.model_store, "models take")
     take_candidate(store, model, number)
     served = _find_served_or_complain(store, model).stored
     live_version = served.version if served else None
@@ -166,7 +170,7 @@ def remove(
     """
     settings = settings or StoreSettings()
     number, model = read_number(version), settings.model
-    remove_version(settings.model_store, model, number, force=force)
+    remove_version(require_folder(settings.model_store, "models remove"), model, number, force=force)
     done = f"Version {number} of {model} is removed."
     print(json.dumps({"model": model, "version": number, "is_removed": True}) if as_json else done)
     return 0
@@ -205,10 +209,10 @@ def _list_all(store: Path, model: str) -> list[StoredVersion]:
     return sorted(found, key=lambda stored: stored.version)
 
 
-def _list_model(settings: StoreSettings, model: str) -> list[dict[str, Any]]:
-    found = _list_all(settings.model_store, model)
+def _list_model(store: Path, model: str) -> list[dict[str, Any]]:
+    found = _list_all(store, model)
     has_versions = not all(stored.is_candidate for stored in found)
-    served = _find_served_or_complain(settings.model_store, model) if has_versions else FoundVersion(None)
+    served = _find_served_or_complain(store, model) if has_versions else FoundVersion(None)
     return [_row(stored, served) for stored in found]
 
 

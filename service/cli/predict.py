@@ -15,6 +15,7 @@ from rich.text import Text
 
 from service.api.page import SAMPLES, find_samples
 from service.cli.headers import HeaderLines, check_headers, split_headers
+from service.cli.remote import fetch_store
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
 from service.errors import ClientError, ServiceUnreachable, UsageError
@@ -106,7 +107,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _predict_locally(files: Sequence[Path], top_k: int | None, settings: EngineSettings) -> Iterator[Row]:
-    with closing(open_stored(settings.model_store, settings.model, settings.wish)) as opened:
+    with closing(open_stored(fetch_store(settings), settings.model, settings.wish)) as opened:
         class_names = opened.metadata.class_names
         check_top_k(top_k, len(class_names), "--top-k")
         for scored in score_each(

@@ -9,6 +9,9 @@ from service.engines.found import gpu_memory_bytes
 from service.errors import SettingsError
 from service.logs import configure_logging
 from service.machine import count_cores, memory_left
+from service.remote_store.cache import check_platform
+from service.remote_store.location import StoreUrl
+from service.remote_store.reader import check_installed
 from service.settings import ServeSettings, check_keys_variable
 from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
@@ -24,6 +27,9 @@ def serve(*, settings: ServeSettings | None = None) -> int:
     """
     settings = settings or ServeSettings()
     check_keys_variable(settings)
+    if isinstance(settings.model_store, StoreUrl):
+        check_installed(settings.model_store)
+        check_platform()
     num_workers = _count_workers(settings)
     if num_workers > 1:
         from service.cli.serve_workers import serve_with_workers

@@ -13,6 +13,7 @@ from service.cli.listening import greet, listen, url_of
 from service.errors import EngineFailed
 from service.logs import LogWriter, configure_logging, takes_console
 from service.machine import bounded_queue_bytes, count_cores, memory_left
+from service.remote_store.puller import make_puller
 from service.settings import ServeSettings
 from service.workers.board import Board, replica_folder
 from service.workers.process import Program, WorkerProcess, fork_workers
@@ -69,17 +70,25 @@ class _Replica:
         self._num_workers = len(workers)
         plan = Plan(
             settings.max_connections,
-            settings.model_store,
+            settings.store_folder,
             settings.model,
             settings.reload_interval_s,
             settings.drain_delay_s,
             settings.drain_timeout_s,
         )
         self.supervisor = Supervisor(plan, board, program, workers, listener, log_writer, self._log_address)
+        self._puller = make_puller(
+            settings.model_store,
+            self.supervisor.watch,
+            interval_s=settings.reload_interval_s,
+            max_bytes=settings.max_cache_bytes,
+        )
         self.forced_by = 0
 
     async def run(self) -> None:
         on_end_signals(self._on_signal)
+        if self._puller is not None:
+            self._puller.start()  # the first workers have been forked
         await self.supervisor.run()
 
     def _log_address(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from service.cli.remote import require_folder
 from service.cli.terminal import captured_messages, open_console, open_messages
 from service.cli.training_progress import ProgressObserver, print_trained, to_json
 from service.errors import InvalidParameter, SettingsError, TrainingError
@@ -63,6 +64,7 @@ def train(
     """
     began = time.monotonic()
     settings = settings or TrainSettings()
+    require_folder(settings.model_store, "train")
     keep_files_in(settings.cache)
     if name:
         check_model_name(name)
@@ -156,13 +158,14 @@ def _train(
     from service.training.run import name_run, open_run
     from service.training.train import train
 
-    check_can_publish(settings.model_store, model)
+    store = require_folder(settings.model_store, "train")
+    check_can_publish(store, model)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     dataset = open_dataset(listed, settings.seed, limits, checking=observer.checking, found=observer.found)
     dataset = replace(dataset, outliers=outliers)
     observer.checked(dataset.check, dataset.split)
     results: list[Trained] = []
-    store, minutes = settings.model_store, settings.minutes
+    minutes = settings.minutes
     for number, device in enumerate(devices):
         run_name = name_run(model, recipe, dataset, device, minutes)
         budget = None

@@ -173,4 +173,4 @@ class LiveModel:
                 await (self.look() if self._follows_store else self.scan())
             except Exception:
                 log.exception("store scan failed")  # the scans must outlive any surprise
-            await asyncio.sleep(self._reload_interval_s)
+            await asyncio.sleep(self.watch.pause_s(self._reload_interval_s))

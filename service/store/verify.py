@@ -157,7 +157,12 @@ def write_sums(digests: Mapping[str, str]) -> bytes:
 def _read_sums(folder: Path, files: set[str]) -> dict[str, str]:
     if SHA256SUMS_FILE not in files:
         raise InvalidVersion(f"{SHA256SUMS_FILE} is missing.")
-    text = read_regular(folder / SHA256SUMS_FILE, MAX_SHA256SUMS_BYTES, follow_links=False).decode("utf-8", "replace")
+    return read_sums(read_regular(folder / SHA256SUMS_FILE, MAX_SHA256SUMS_BYTES, follow_links=False))
+
+
+def read_sums(content: bytes) -> dict[str, str]:
+    """Return the digests by file that SHA256SUMS holds. Raises `InvalidVersion`. A name may be any path."""
+    text = content.decode("utf-8", "replace")
     listed: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = _LINE.fullmatch(line)

@@ -15,6 +15,8 @@ from service.store.versions import StoredVersion, list_in_turn
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
+_FILLING_INTERVAL_S = 0.25  # between looks at an empty cache
+
 OnThread = Callable[..., Awaitable[Any]]
 """Caller of a function on a thread, since a store may lie on a slow drive."""
 
@@ -71,6 +73,7 @@ class StoreWatch:
     Attributes:
         in_use: Version that `take` has taken last.
         refused: Versions with the reason why they are not served, as a client may see it.
+        explain_missing: Gives the reason why the folder has no version, for clients. Without it the folder is local.
     """
 
     store: Path
@@ -80,10 +83,16 @@ class StoreWatch:
     on_thread: OnThread
     in_use: int | None = None
     refused: dict[int, str] = field(default_factory=dict)
+    explain_missing: Callable[[], str] | None = None
     num_taken: int = 0
     num_refused: int = 0
     _fingerprints: dict[int, str] = field(default_factory=dict)  # what a version's files were when it was last tried
     _empty_because: str = ""
+    _is_filling: bool = False
+
+    def pause_s(self, interval_s: float) -> float:
+        """Return the time to the next look, in seconds. It is short while a cache has no version yet."""
+        return min(interval_s, _FILLING_INTERVAL_S) if self._is_filling else interval_s
 
     async def look(self) -> None:
         """Search the store once. The first version in turn that is good and not in use is taken."""
@@ -92,7 +101,7 @@ class StoreWatch:
         except StoreError as error:
             self._report_empty(error)
             return
-        self._empty_because = ""
+        self._empty_because, self._is_filling = "", False
         for stored, fingerprint in wanted:
             is_current = stored.version == self.in_use
             is_settled = self._fingerprints.get(stored.version) == fingerprint
@@ -139,6 +148,10 @@ class StoreWatch:
         )  # fmt: skip
 
     def _report_empty(self, error: StoreError) -> None:
+        if self.explain_missing is not None and isinstance(error, ModelNotFound):
+            self._is_filling = self.in_use is None
+            self.report_waiting(self.explain_missing())
+            return
         if str(error) != self._empty_because:
             self._empty_because = str(error)
             log.warning("model missing", folder=str(self.store.absolute() / self.model), reason=str(error))

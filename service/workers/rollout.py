@@ -33,6 +33,9 @@ class Rollout:
         store, model: The folder to watch is `<store>/<model>`.
         threads: Where the store is read.
         list_workers: Gives the workers that have said hello. Frozen ones are among them.
+
+    Attributes:
+        watch: Watch of the store.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Rollout:
     ) -> None:
         self._threads = threads
         self._list_workers = list_workers
-        self._watch = StoreWatch(store, model, self._take, self._report_waiting, self._on_thread)
+        self.watch = StoreWatch(store, model, self._take, self._report_waiting, self._on_thread)
         self._current: StoredVersion | None = None
         self._waiting = "The model is being loaded."
         self._noted: dict[str, Any] = {}
@@ -57,7 +60,7 @@ class Rollout:
         """Search the store once, and roll out the version that is wanted."""
         for worker in tuple(self._without):
             await self.join(worker)
-        await self._watch.look()
+        await self.watch.look()
         await self._note(self._running())
 
     async def join(self, worker: WorkerProcess) -> None:
@@ -129,7 +132,7 @@ class Rollout:
         self._waiting = reason
 
     def _facts(self) -> dict[str, Any]:
-        watch = self._watch
+        watch = self.watch
         return {
             "refused": watch.refused,
             "num_taken": watch.num_taken,

@@ -23,6 +23,7 @@ import structlog
 from service import errors
 from service.errors import EngineFailed, FlowersError
 from service.logs import LogWriter
+from service.store.watch import StoreWatch
 from service.wire.acceptor import Acceptor
 from service.workers.balancer import Balancer
 from service.workers.board import FROZEN_AFTER_S, Board
@@ -132,6 +133,11 @@ class Supervisor:
         """Whether `stop` was called."""
         return self._draining is not None
 
+    @property
+    def watch(self) -> StoreWatch:
+        """The watch of the store."""
+        return self._rollout.watch
+
     def fail(self, error: FlowersError) -> None:
         """End with this reason."""
         self.failure = self.failure or error
@@ -240,7 +246,7 @@ class Supervisor:
                 self._board.supervisor.is_started |= self._rollout.is_started
             except Exception:
                 log.exception("store scan failed")  # the watch must outlive any surprise
-            await asyncio.sleep(self._plan.reload_interval_s)
+            await asyncio.sleep(self.watch.pause_s(self._plan.reload_interval_s))
 
     # The end.
 

@@ -75,7 +75,7 @@ def test_the_service_starts_again_and_has_time_to_drain(serving: dict[str, Any])
 
 
 def test_every_setting_of_the_shell_reaches_the_service(serving: dict[str, Any]) -> None:
-    fixed = {"model_store", "host", "port"}  # by the image and its mounts
+    fixed = {"model_store", "cache", "max_cache_bytes", "host", "port"}  # by the image and its mounts
     passed = set(serving["environment"])
     assert {name for name in passed if name.startswith("FLOWERS_")} == {
         f"FLOWERS_{setting.upper()}" for setting in ServeSettings.model_fields if setting not in fixed

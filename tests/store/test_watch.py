@@ -243,3 +243,21 @@ def test_a_surprise_stays_in_its_process() -> None:
     sent = Refusal(**json.loads(json.dumps(Refusal.of(ZeroDivisionError("a surprise")).to_dict())))
     assert (sent.surprise, sent.is_ours) == (None, False)
     assert "a surprise" in sent.reason
+
+
+async def test_a_cache_explains_its_missing_versions(watched: Watched) -> None:
+    watched.watch.explain_missing = lambda: "It is being pulled."
+    assert await watched.look() is None
+    assert watched.waiting == ["It is being pulled."]
+
+
+async def test_an_empty_cache_is_looked_at_often(watched: Watched) -> None:
+    assert await watched.look() is None
+    assert watched.watch.pause_s(5) == 5, "a folder is not filled by a puller"
+    watched.watch.explain_missing = lambda: "It is being pulled."
+    assert await watched.look() is None
+    assert watched.watch.pause_s(5) < 1
+    assert watched.watch.pause_s(0.1) == 0.1
+    publish_example(watched.store)
+    assert await watched.look() == 1
+    assert watched.watch.pause_s(5) == 5

@@ -16,12 +16,14 @@ class Served:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
+        self.lines: list[str] = []
         self.url = self.wait_for("service listening")["url"]
 
     def wait_for(self, event: str) -> dict[str, Any]:
         """Read the log up to this event; requests and what else it says are passed over."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
+            self.lines.append(line)
             if not line.startswith("{"):
                 continue  # what TensorFlow's own C++ writes while it starts, on some processors
             logged: dict[str, Any] = json.loads(line)
@@ -32,9 +34,9 @@ class Served:
 
 
 @contextmanager
-def served(store: Path, *flags: str) -> Iterator[Served]:
+def served(store: Path | str, *flags: str, python: str = sys.executable) -> Iterator[Served]:
     """The service on a free port, killed at the end of the block. It is one process unless `flags` name workers."""
-    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--log-format", "json"]
+    command = [python, "-m", "service", "serve", "--port", "0", "--log-format", "json"]
     if "--workers" not in flags:
         command += ["--workers", "1"]
     with subprocess.Popen(

@@ -1,0 +1,31 @@
+"""Settings that several programs share: their bounds and their sentences."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PlainValidator
+
+from service.engines.wish import DeviceWish
+from service.remote_store.location import StoreUrl, parse_location
+
+MaxImageBytes = Annotated[int, Field(ge=1024, le=1024**3, description="Limit of an image file, in bytes.")]
+MaxImagePixels = Annotated[
+    int,
+    Field(
+        ge=1024,
+        le=1_000_000_000,
+        description="Limit of decoded pixels, judged from the header. A large JPEG counts as its decoder shrinks it. "
+        "It may have 200 million pixels in the file.",
+    ),
+]
+DeviceSetting = Annotated[
+    DeviceWish, Field(description="Device. auto takes a GPU if there is one. gpu fails without one.")
+]
+ModelStore = Annotated[
+    Path | StoreUrl,
+    PlainValidator(parse_location),  # a `Path` would lose a slash of a URL
+    Field(description="Folder with one folder per model, or the URL of one: s3://, gs:// or https://."),
+]
+Cache = Annotated[
+    Path, Field(description="Folder of fetched data, of files of libraries, and of versions from a remote store.")
+]
