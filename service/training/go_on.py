@@ -30,6 +30,7 @@ def go_on(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: Observer)
     observer.stage(f"decoding {sum(map(len, dataset.split.photographs.values())):,} photographs")
     known, test = dataset.full_images("train", "validation"), dataset.squares("test")
     fitted = fit_alexnet(dataset, recipe, run, observer, known, None, begin)
+    blend_weights(fitted.network, begin, recipe.begun_share)
     observer.stage("calibrating")
     calibration = calibrate(answer(fitted.network, recipe, test), test.class_indices, "test")
     values = {
@@ -55,6 +56,18 @@ def load_network(dataset: Dataset, recipe: AlexNetRecipe, run: Run) -> keras.Mod
         network = NETWORKS[recipe.network](len(dataset.class_names))
         network.set_weights(read_saved_weights(opened.verified.folder))
     return network
+
+
+def blend_weights(network: keras.Model, begin: keras.Model, share: float) -> None:
+    """Set the weights to the mean of themselves and of those of `begin`, which has the share `share`.
+
+    The networks have the same layers, and `network` has learned from the weights of `begin`. The mean keeps much of
+    what each can do.
+
+    Source: Wortsman et al. (2022), "Robust fine-tuning of zero-shot models".
+    """
+    pairs = zip(network.get_weights(), begin.get_weights(), strict=True)
+    network.set_weights([(1 - share) * trained + share * begun for trained, begun in pairs])
 
 
 def _complain(opened: ServedVersion, dataset: Dataset, recipe: AlexNetRecipe) -> str:

@@ -66,7 +66,8 @@ class AlexNetRecipe:
     calibration comes from as many networks of a cross-validation. `model_name` is the model's default name.
     `every_device` trains once on each device.
 
-    `begin_with` is the version whose network goes on learning, from both parts. None begins with random weights. Of the
+    `begin_with` is the version whose network goes on learning, from both parts. None begins with random weights. The
+    published weights are the mean of its own, with the share `begun_share` in [0, 1], and of the trained ones. Of the
     outliers, at most `most_of_source` are taken from a source, and none from `held_out_sources`. Those are for a
     measurement. 0 means all.
     """
@@ -87,6 +88,7 @@ class AlexNetRecipe:
     model_name: str | None = None
     every_device: bool = False
     begin_with: int | None = None
+    begun_share: float = 0.0
     most_of_source: int = 0
     held_out_sources: tuple[str, ...] = ()
 
@@ -155,7 +157,7 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     teaching = asdict(recipe.teaching or Teaching("none"))
     teaching |= {f"teacher_{name}": teaching[name] for name in ("epochs", "tuned", "temperature")}
     values = teaching | asdict(recipe) | asdict(recipe.schedule)
-    begun = {} if recipe.begin_with is None else {"begin_with": recipe.begin_with}
+    begun = {} if recipe.begin_with is None else {"begin_with": recipe.begin_with, "begun_share": recipe.begun_share}
     return {name: values[name] for name in _ORDER} | begun
 
 

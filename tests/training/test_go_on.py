@@ -72,6 +72,22 @@ def test_a_training_at_rest_gives_the_versions_network(dataset: Dataset, run: Ru
     assert (trained.is_finished, trained.recipe_values["begin_with"]) == (True, 1)
 
 
+def test_the_version_has_its_share_of_the_weights(dataset: Dataset, run: Run) -> None:
+    publish(made_network(), run, dataset)
+    moving = replace(STILL, schedule=replace(STILL.schedule, learning_rate=0.01))
+    recipes = [replace(moving, begun_share=share) for share in (0.0, 0.25, 1.0)]
+
+    networks = [
+        go_on(dataset, recipe, replace(run, folder=run.folder / str(recipe.begun_share)), Observer()).network
+        for recipe in recipes
+    ]
+    trained, blended, begun = (network.get_weights() for network in networks)
+
+    assert not np.allclose(trained[0], begun[0], atol=1e-4)
+    for three in zip(trained, blended, begun, strict=True):
+        np.testing.assert_allclose(three[1], 0.75 * three[0] + 0.25 * three[2], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

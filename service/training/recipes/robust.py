@@ -19,6 +19,7 @@ RECIPE = replace(
     ),
     teaching=replace(DEFAULT.teaching, num_views=6, epochs=3),
     refit=False,
+    begun_share=0.5,
     most_of_source=141,
     held_out_sources=("animals", "clothes"),
 )
