@@ -177,3 +177,38 @@ def test_the_gpu_overlay_serves_on_one_gpu_or_ends() -> None:
 def test_an_overlay_takes_the_image_of_its_device(device: str) -> None:
     (image,) = read(f"overlays/{device}/kustomization.yaml")["images"]
     assert image["newTag"] == device
+
+
+@pytest.fixture
+def predictor() -> dict[str, Any]:
+    manifest = yaml.safe_load((REPOSITORY / "examples/kserve/inference-service.yaml").read_text(encoding="utf-8"))
+    predictor = manifest["spec"]["predictor"]
+    assert isinstance(predictor, dict)
+    return predictor
+
+
+def test_kserve_runs_the_container_of_the_deployment(predictor: dict[str, Any], container: dict[str, Any]) -> None:
+    (own,) = predictor["containers"]
+    (generator,) = read("base/kustomization.yaml")["configMapGenerator"]
+    settings = [f"{one['name']}={one['value']}" for one in own["env"] if one["name"].startswith("FLOWERS_")]
+    assert settings == generator["literals"]
+    (port,), (own_port,) = container["ports"], own["ports"]
+    assert own_port["containerPort"] == port["containerPort"]
+    for field, value in container.items():
+        if field.endswith("Probe"):
+            assert own[field] == {**value, "httpGet": {**value["httpGet"], "port": own_port["name"]}}
+        elif field in ("resources", "securityContext", "volumeMounts"):
+            assert own[field] == value
+
+
+def test_kserve_scales_and_rolls_like_the_deployment(
+    predictor: dict[str, Any], pod: dict[str, Any], autoscaler: dict[str, Any]
+) -> None:
+    shared = pod.keys() & predictor.keys() - {"containers"}
+    assert {"terminationGracePeriodSeconds", "enableServiceLinks", "securityContext", "volumes"} <= shared
+    assert {field: predictor[field] for field in shared} == {field: pod[field] for field in shared}
+    strategy = read("base/deployment.yaml")["spec"]["strategy"]
+    assert predictor["deploymentStrategy"]["rollingUpdate"] == strategy["rollingUpdate"]
+    target = autoscaler["metrics"][0]["resource"]["target"]["averageUtilization"]
+    bounds = (autoscaler["minReplicas"], autoscaler["maxReplicas"], "cpu", target)
+    assert tuple(predictor[field] for field in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")) == bounds
