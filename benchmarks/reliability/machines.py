@@ -77,13 +77,13 @@ def started(num_replicas: int, engine: str, *cores: Collection[int]) -> Iterator
 
 def measure(scale: float, engine: str) -> Result:
     """Disturb three replicas at half of their capacity. Then measure how the throughput grows with their number."""
-    result = Result()
+    result = Result(figures={"load_average_before": round(os.getloadavg()[0], 1)})
     with started(NUM_REPLICAS + 1, engine) as (folder, replicas):
         pods = Pods({f"pod{number}": pod for number, pod in enumerate(replicas)}, f"pod{NUM_REPLICAS}")
         pods.by_server[pods.spare].stop()
         with balancer(folder, pods.ports, PROBE) as running:
             rate = SHARE * capacity(running.url, 10 * scale)
-        result.figures = {"rate": round(rate, 1), "replicas": NUM_REPLICAS, "probe": vars(PROBE)}
+        result.figures |= {"rate": round(rate, 1), "replicas": NUM_REPLICAS, "probe": asdict(PROBE)}
         _roll_out(folder, pods, rate, scale, result)
         for name in ("leastconn", "random"):
             _freeze(folder, pods, rate, name, result)
@@ -189,13 +189,13 @@ def _slow_down(folder: Path, pods: Pods, rate: float, scale: float, result: Resu
 
 
 def _scale_up(scale: float, engine: str, result: Result) -> None:
-    """Measure one, two and four replicas of a fifth of a core each, and replicas of a core each."""
+    """Measure one, two and four replicas of a tenth of a core each, and replicas of a core each."""
     seconds = max(3.0, 8 * scale)
     with cores_apart() as cores, started(4, engine, *[cores] * 4) as (folder, pods):
         groups = [with_children(pod.process.pid) for pod in pods]
         with balancer(folder, [pod.port for pod in pods], PROBE) as running:
             result.figures["load of one core"] = _load_one(running, pods[0], seconds)
-            with slowed(groups, slot_s=0.010, num_slots=5):
+            with slowed(groups, slot_s=0.010, num_slots=10):
                 shared = _compare(running, (1, 2, 4), seconds)
     places = [{core} for core in sorted(os.sched_getaffinity(0))[:4]]
     with (
@@ -203,7 +203,7 @@ def _scale_up(scale: float, engine: str, result: Result) -> None:
         balancer(folder, [pod.port for pod in pods], PROBE) as running,
     ):
         owned = _compare(running, [number for number in (1, 2, 4) if number <= len(places)], seconds)
-    result.figures["a fifth of a core each"], result.figures["a core each"] = shared, owned
+    result.figures["a tenth of a core each"], result.figures["a core each"] = shared, owned
     for number in (2, 4):
         result.at_least(0.9, f"throughput of {number} to {number} times that of one", shared[number]["efficiency"])
 
