@@ -2,11 +2,11 @@
 
     python -m benchmarks.reliability EXPERIMENT [--times 3] [--scale 6] [--quick]
 
-EXPERIMENT is one of reload, versions, overload, rollout, soak, neighbours, explanations, client and fuzz.
+EXPERIMENT is one of reload, versions, overload, rollout, machines, soak, neighbours, explanations, client and fuzz.
 
-It needs Linux and a machine that does nothing else. `rollout` needs HAProxy, which is Debian's package `haproxy`. The
-exit code is 1 when a promise was not kept. Of several times each promise has its median. The results go to
-`benchmarks/results/reliability-NAME.json`, or with `--engine savedmodel` to `reliability-NAME-savedmodel.json`.
+It needs Linux and a machine that does nothing else. `rollout` and `machines` need HAProxy, which is Debian's package
+`haproxy`. The exit code is 1 when a promise was not kept. Of several times each promise has its median. The results go
+to `benchmarks/results/reliability-NAME.json`, or with `--engine savedmodel` to `reliability-NAME-savedmodel.json`.
 `--quick` is for trying the scripts, and keeps none. `--scale` makes an experiment longer.
 """
 
@@ -17,7 +17,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks.machine import RESULTS, describe_machine
-from benchmarks.reliability import client, explanations, fuzz, neighbours, overload, reload, rollout, soak, versions
+from benchmarks.reliability import (
+    client,
+    explanations,
+    fuzz,
+    machines,
+    neighbours,
+    overload,
+    reload,
+    rollout,
+    soak,
+    versions,
+)
 from benchmarks.reliability.replica import Result
 
 EXPERIMENTS = {
@@ -25,6 +36,7 @@ EXPERIMENTS = {
     "versions": versions.measure,
     "overload": overload.measure,
     "rollout": rollout.measure,
+    "machines": machines.measure,
     "soak": soak.measure,
     "neighbours": neighbours.measure,
     "explanations": explanations.measure,

@@ -244,6 +244,15 @@ def ask(url: str, load: Load, photograph: bytes | None = None) -> Summary:
     return summarise(load, run(load_target(target, [question(target, photograph or draw_flower())], load)))
 
 
+def ask_disturbed(url: str, rate: float, duration_s: float, disturb: Callable[[], None]) -> Summary:
+    """Load a service at a rate. After two seconds `disturb` runs beside it."""
+    disturbing = threading.Thread(target=disturb)
+    threading.Timer(2, disturbing.start).start()
+    summary = ask(url, Load(connections=256, rate=rate, duration_s=duration_s))
+    disturbing.join()
+    return summary
+
+
 def question(target: Target, photograph: bytes) -> Question:
     """Return a photograph and the check that its answers never change."""
     first: dict[str, float] = {}

@@ -1,18 +1,18 @@
 """Two replicas behind HAProxy. They are restarted in turn, then one is frozen and one killed."""
 
-import shutil
 import signal
-import socket
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from benchmarks.reliability.replica import Result, ask, capacity, replica, status_of, store_of_its_own, wait_for
-from service.bench.generator import Load
-from service.bench.summary import Summary
+from benchmarks.reliability.balancer import free_port, run_haproxy
+from benchmarks.reliability.replica import (
+    Result,
+    ask_disturbed,
+    capacity,
+    replica,
+    status_of,
+    store_of_its_own,
+    wait_for,
+)
 
 NUM_RESTARTS = 6
 NUM_REQUESTS = 10_000
@@ -41,34 +41,17 @@ backend replicas
 """
 
 
-@contextmanager
-def balancer(folder: Path, first: int, second: int) -> Iterator[str]:
-    """Start HAProxy in front of two ports, and return its URL."""
-    if not (program := shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")):
-        raise SystemExit("no haproxy here: apt-get install haproxy")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    file = folder / "haproxy.cfg"
-    file.write_text(CONFIGURATION.format(port=port, first=first, second=second), encoding="utf-8")
-    process = subprocess.Popen([program, "-q", "-f", str(file)])
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: status_of(f"{url}/readyz") == 200, "HAProxy answers")
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
 def measure(scale: float, engine: str) -> Result:
     """Restart, freeze and kill at 60 % of the capacity of both."""
-    result = Result()
+    result, port = Result(), free_port()
     with (
         store_of_its_own() as store,
         replica(store, "--engine", engine, "--drain-delay-s", "2") as first,
         replica(store, "--engine", engine, "--drain-delay-s", "2") as second,
-        balancer(store.parent, first.port, second.port) as url,
+        run_haproxy(store.parent, CONFIGURATION.format(port=port, first=first.port, second=second.port)),
     ):
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: status_of(f"{url}/readyz") == 200, "HAProxy answers")
         rate = SHARE * capacity(url, 10 * scale)
         num_restarts = max(2, round(NUM_RESTARTS * scale))
         exit_codes: list[int] = []
@@ -84,14 +67,14 @@ def measure(scale: float, engine: str) -> Result:
                 time.sleep(1)  # until HAProxy has seen it
 
         duration_s = max(NUM_REQUESTS * scale / rate * 1.05, num_restarts * 8)
-        rolled = _under_load(url, rate, duration_s, restart)
+        rolled = ask_disturbed(url, rate, duration_s, restart)
 
         def freeze() -> None:
             first.freeze(signal.SIGSTOP)
             time.sleep(5)
             first.freeze(signal.SIGCONT)
 
-        frozen = _under_load(url, rate, 20, freeze)
+        frozen = ask_disturbed(url, rate, 20, freeze)
 
         def kill() -> None:
             second.process.kill()
@@ -99,7 +82,7 @@ def measure(scale: float, engine: str) -> Result:
             time.sleep(3)
             second.start()
 
-        killed = _under_load(url, rate, 15, kill)
+        killed = ask_disturbed(url, rate, 15, kill)
         result.figures = {
             "rate": rate,
             "restarts": rolled.to_json(),
@@ -115,11 +98,3 @@ def measure(scale: float, engine: str) -> Result:
         result.at_most(0.6 * rate * 1.25, "requests lost with a frozen replica", frozen.num_errors)
         result.at_most(0.6 * rate * 0.25 + 16, "requests lost with a killed replica", killed.num_errors)
     return result
-
-
-def _under_load(url: str, rate: float, duration_s: float, disturb: Callable[[], None]) -> Summary:
-    disturbing = threading.Thread(target=disturb)
-    threading.Timer(2, disturbing.start).start()
-    summary = ask(url, Load(connections=256, rate=rate, duration_s=duration_s))
-    disturbing.join()
-    return summary

@@ -1,5 +1,6 @@
 """The manifests are valid, and the real container keeps the timings that they assume."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -38,18 +39,36 @@ def test_the_manifests_hold_to_the_strict_schema(overlay: str, tmp_path: Path) -
     run("kubernetes-validate", "--strict", str(rendered))
 
 
-def test_the_component_takes_the_store_from_a_volume(tmp_path: Path) -> None:
-    (tmp_path / "kustomization.yaml").write_text(
-        "resources: [overlays/cpu]\ncomponents: [components/store-volume]\n", encoding="utf-8"
-    )
+def render_with(folder: Path, overlay: str, *components: str) -> tuple[str, Path]:
+    """An overlay with components, as text and as a file."""
+    names = ", ".join(f"components/{name}" for name in components)
+    (folder / "kustomization.yaml").write_text(f"resources: [overlays/{overlay}]\ncomponents: [{names}]\n", "utf-8")
     for name in ("base", "overlays", "components"):
-        (tmp_path / name).symlink_to(KUBERNETES / name)
-    run("cp", "-rL", str(tmp_path), str(tmp_path) + "-real")
-    text = run("kubectl", "kustomize", f"{tmp_path}-real")
-    rendered = tmp_path / "rendered.yaml"
-    rendered.write_text(text)
+        shutil.copytree(KUBERNETES / name, folder / name)
+    text = run("kubectl", "kustomize", str(folder))
+    rendered = folder / "rendered.yaml"
+    rendered.write_text(text, encoding="utf-8")
+    return text, rendered
+
+
+def test_the_component_takes_the_store_from_a_volume(tmp_path: Path) -> None:
+    text, rendered = render_with(tmp_path, "cpu", "store-volume")
     run("kubernetes-validate", "--strict", str(rendered))
     assert "claimName: flowers-model-store" in text
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+@pytest.mark.parametrize("components", [("autoscaling",), ("autoscaling", "autoscaling-on-queue")])
+def test_the_autoscaler_alone_sets_the_number_of_pods(
+    overlay: str, components: tuple[str, ...], tmp_path: Path
+) -> None:
+    text, rendered = render_with(tmp_path, overlay, *components)
+    run("kubernetes-validate", "--strict", str(rendered))
+    resources = {resource["kind"]: resource for resource in yaml.safe_load_all(text)}
+    deployment, autoscaler = resources["Deployment"], resources["HorizontalPodAutoscaler"]["spec"]
+    assert "replicas" not in deployment["spec"]
+    assert autoscaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert len(autoscaler["metrics"]) == len(components)
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])

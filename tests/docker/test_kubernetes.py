@@ -6,6 +6,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
+from service.engines.open_version import open_stored
+from service.engines.wish import EngineWish
 from service.settings import ServeSettings
 from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
@@ -70,6 +72,40 @@ def test_the_service_leads_to_the_port_of_the_container(container: dict[str, Any
 def test_draining_a_node_moves_one_replica_at_a_time() -> None:
     num_replicas = read("base/deployment.yaml")["spec"]["replicas"]
     assert read("base/pod-disruption-budget.yaml")["spec"]["maxUnavailable"] == 1 < num_replicas
+
+
+@pytest.fixture
+def autoscaler() -> dict[str, Any]:
+    spec = read("components/autoscaling/horizontal-pod-autoscaler.yaml")["spec"]
+    assert isinstance(spec, dict)
+    return spec
+
+
+def test_the_autoscaler_leaves_a_pod_while_a_node_drains(autoscaler: dict[str, Any]) -> None:
+    moved = read("base/pod-disruption-budget.yaml")["spec"]["maxUnavailable"]
+    assert moved < autoscaler["minReplicas"] < autoscaler["maxReplicas"]
+
+
+def test_the_autoscaler_sees_busy_pods(autoscaler: dict[str, Any], container: dict[str, Any]) -> None:
+    (metric,) = autoscaler["metrics"]
+    assert metric["resource"]["name"] in container["resources"]["requests"]
+    assert metric["resource"]["target"]["averageUtilization"] < 90  # a busy pod stands at 100, and 10 % is tolerated
+
+
+def test_pods_drain_before_the_next_one_goes(autoscaler: dict[str, Any], pod: dict[str, Any]) -> None:
+    (policy,) = autoscaler["behavior"]["scaleDown"]["policies"]
+    assert (policy["type"], policy["value"]) == ("Pods", 1)
+    assert policy["periodSeconds"] > pod["terminationGracePeriodSeconds"]
+
+
+def test_overload_reaches_the_queue_that_adds_pods(container: dict[str, Any]) -> None:
+    (patch,) = read("components/autoscaling-on-queue/kustomization.yaml")["patches"]
+    (metric,) = (step["value"]["pods"] for step in yaml.safe_load(patch["patch"]))
+    cores = int(container["resources"]["limits"]["cpu"])
+    shipped = open_stored(REPOSITORY / "model_store", "flowers", EngineWish("onnxruntime", threads=cores))
+    shipped.close()
+    assert float(metric["target"]["averageValue"]) * 1.1 < shipped.engine.min_queue_size
+    assert f"`{metric['metric']['name']}`" in (REPOSITORY / "docs/reference/metrics.md").read_text(encoding="utf-8")
 
 
 def test_a_pod_has_a_worker_for_each_core(container: dict[str, Any]) -> None:
@@ -141,3 +177,38 @@ def test_the_gpu_overlay_serves_on_one_gpu_or_ends() -> None:
 def test_an_overlay_takes_the_image_of_its_device(device: str) -> None:
     (image,) = read(f"overlays/{device}/kustomization.yaml")["images"]
     assert image["newTag"] == device
+
+
+@pytest.fixture
+def predictor() -> dict[str, Any]:
+    manifest = yaml.safe_load((REPOSITORY / "examples/kserve/inference-service.yaml").read_text(encoding="utf-8"))
+    predictor = manifest["spec"]["predictor"]
+    assert isinstance(predictor, dict)
+    return predictor
+
+
+def test_kserve_runs_the_container_of_the_deployment(predictor: dict[str, Any], container: dict[str, Any]) -> None:
+    (own,) = predictor["containers"]
+    (generator,) = read("base/kustomization.yaml")["configMapGenerator"]
+    settings = [f"{one['name']}={one['value']}" for one in own["env"] if one["name"].startswith("FLOWERS_")]
+    assert settings == generator["literals"]
+    (port,), (own_port,) = container["ports"], own["ports"]
+    assert own_port["containerPort"] == port["containerPort"]
+    for field, value in container.items():
+        if field.endswith("Probe"):
+            assert own[field] == {**value, "httpGet": {**value["httpGet"], "port": own_port["name"]}}
+        elif field in ("resources", "securityContext", "volumeMounts"):
+            assert own[field] == value
+
+
+def test_kserve_scales_and_rolls_like_the_deployment(
+    predictor: dict[str, Any], pod: dict[str, Any], autoscaler: dict[str, Any]
+) -> None:
+    shared = pod.keys() & predictor.keys() - {"containers"}
+    assert {"terminationGracePeriodSeconds", "enableServiceLinks", "securityContext", "volumes"} <= shared
+    assert {field: predictor[field] for field in shared} == {field: pod[field] for field in shared}
+    strategy = read("base/deployment.yaml")["spec"]["strategy"]
+    assert predictor["deploymentStrategy"]["rollingUpdate"] == strategy["rollingUpdate"]
+    target = autoscaler["metrics"][0]["resource"]["target"]["averageUtilization"]
+    bounds = (autoscaler["minReplicas"], autoscaler["maxReplicas"], "cpu", target)
+    assert tuple(predictor[field] for field in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")) == bounds

@@ -1,6 +1,7 @@
 """KServe's own models read a manifest: `check_manifest.py MANIFEST`. It prints the fields that they do not know.
 
-The models of `kserve` hold those of `kubernetes`, which another generator has made.
+It also prints those that have a value of another type. The models of `kserve` hold those of `kubernetes`, which another
+generator has made.
 """
 
 import json
@@ -12,6 +13,8 @@ from typing import Any
 import kserve
 import kubernetes.client
 import yaml
+
+SCALARS: dict[str, type] = {"str": str, "int": int, "bool": bool}
 
 manifest: dict[str, Any] = yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))
 unknown: list[str] = []
@@ -28,10 +31,13 @@ def read(value: Any, kind: str, place: str) -> Any:
         known = {names[key]: part for key, part in value.items() if key in names}
         fields = {name: read(part, model.openapi_types[name], f"{place}.{name}") for name, part in known.items()}
         return model(**fields)
+    kind = re.sub(r"^K8sIo\w+?(?=V\d)", "", kind)  # KServe's generator writes some names in full
     if hasattr(kubernetes.client, kind):
         made = getattr(kubernetes.client, kind).from_dict(value)
         compare(value, made.model_dump(mode="json", by_alias=True), place)
         return made
+    if type(value) is not SCALARS.get(kind):
+        unknown.append(f"{place}: no {kind}")
     return value
 
 
