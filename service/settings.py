@@ -94,6 +94,23 @@ class ClientSettings(Settings):
 
 
 @Parameter(name="*")
+class RaySettings(Settings):
+    """`flowers predict --ray`: the cluster, and the files of scores."""
+
+    ray_address: str = Field(
+        "",
+        pattern=r"^(.+:[0-9]{1,5})?$",
+        description="Address of a Ray cluster, such as 10.0.0.1:6379. Without it, Ray starts on this machine.",
+    )
+    rows_per_file: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Number of photographs in a Parquet file, and in a task. Best is a multiple of 32, the batch.",
+    )
+
+
+@Parameter(name="*")
 class ServeSettings(PlatformSettings, EngineSettings):
     """`flowers serve`: the address, the queue, the timeouts, the access."""
 
@@ -245,6 +262,7 @@ PROGRAMS: tuple[type[Settings], ...] = (
     StoreSettings,
     EngineSettings,
     ClientSettings,
+    RaySettings,
     ServeSettings,
     RunsSettings,
     TrainSettings,

@@ -30,13 +30,14 @@ ARROWS = {
     "workers": {"errors", "machine", "store", "logs", "wire"},
     "engines": {"errors", "installation", "imaging", "ranking", "store", "machine"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "ranking", "store", "machine"},
+    "scoring": {"errors", "files", "machine", "imaging", "engines", "evaluation", "ranking", "store"},
     "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
     "api": {"wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store"},
     "cli": {
         "errors", "files", "libraries", "setting_sources", "settings", "machine", "imaging", "data", "networks",
         "store", "engines", "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers",
-        "http_client", "installation", "ranking", "client",
+        "http_client", "installation", "ranking", "client", "scoring",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""
@@ -53,6 +54,9 @@ KNOWN_BY = {
         "training/export/portable.py",
     },
     "uvicorn": {"wire/head_guard.py", "wire/server.py"},
+    "ray": {"scoring/ray.py"},
+    "fsspec": {"scoring/storage.py"},
+    "pyarrow": {"scoring/parts.py", "scoring/sources.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
 }  # fmt: skip
 """library -> the only modules that may import it: what serves must not bring what trains. The app knows no server."""
