@@ -165,6 +165,15 @@ def test_serving_asks_nobody_and_leaves_nothing(machine: OfflineMachine, tmp_pat
     assert machine.traces() == Traces(set(), set())
 
 
+@pytest.mark.ray
+def test_scoring_with_ray_asks_only_this_machine(machine: OfflineMachine, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    draw(tmp_path / "photos")
+    traces = machine.run("predict", "--ray", "--output", "scores", str(tmp_path / "photos"))
+    assert {address.rpartition(":")[0] for address in traces.asked} <= {"127.0.0.1"}
+    assert traces.left == {"scores/_manifest.json", "scores/part-000000.parquet"}
+
+
 @pytest.mark.quiet
 def test_training_asks_nobody_and_leaves_only_documented_files(machine: OfflineMachine, drawn_folder: Path) -> None:
     quick = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")
