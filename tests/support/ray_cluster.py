@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from conftest import REPOSITORY
-from support.programs import find_free_port
 
 from service.libraries import keep_ray_quiet
+
+_PLACE, _ATTEMPTS = {"node_ip_address": "127.0.0.1"}, 3
 
 
 class Nodes:
@@ -23,14 +24,14 @@ class Nodes:
         keep_ray_quiet("")  # before it is imported
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, **_place()}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        head = {"num_cpus": 0, "include_dashboard": False, **_PLACE}
+        self.cluster = _start(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.workers: list[Any] = []
         self.address = str(self.cluster.address)
 
     def add(self) -> None:
         """Start one more worker."""
-        self.workers.append(self.cluster.add_node(num_cpus=1, **_place()))
+        self.workers.append(_start(lambda: self.cluster.add_node(num_cpus=1, **_PLACE)))
 
     def kill_one(self) -> int:
         """SIGKILL a worker with all processes below it; their number. None of them can say a word."""
@@ -76,10 +77,12 @@ def wait_for_parts(output: Path, num_parts: int, process: "subprocess.Popen[str]
         time.sleep(0.02)
 
 
-def _place() -> dict[str, str | int]:
-    """Address and ports of a node. A node without given ports fails unless its agents choose some within 15 s."""
-    agents = ("runtime_env_agent_port", "dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
-    return {"node_ip_address": "127.0.0.1", **{agent: find_free_port() for agent in agents}}
+def _start(start: Callable[[], Any]) -> Any:
+    """What `start` returns. Ray gives the agents of a node 15 s, which a busy machine may not keep at once."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(Exception):
+            return start()
+    return start()
 
 
 def _find_below(pid: int) -> list[int]:
