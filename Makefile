@@ -14,7 +14,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --custom-compile-command "make lock" pyproject.toml
 
 .PHONY: serve train install-training check test coverage quiet fuzz lint format types containers gpu-image clients \
-  long docs site browser screenshots dashboard lock clean help
+  long docs site browser ray screenshots dashboard lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -78,6 +78,9 @@ site: $(VENV)/docs   ## check the built site
 browser: $(VENV)/browser   ## test the page in Chromium
 	$(BIN)/pytest -m browser tests/browser
 
+ray: $(VENV)/ray   ## score photographs on a Ray cluster of several nodes on this machine
+	$(BIN)/pytest -m ray tests/scoring tests/test_quiet.py
+
 screenshots: $(VENV)/browser   ## take the screenshots of the page with Chromium, and of the commands
 	$(BIN)/python -m docs.screenshots
 	$(BIN)/python -m docs.terminal
@@ -94,6 +97,7 @@ lock:            ## write the locked requirements anew with uv
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --extra train --extra pretrained -o requirements/dev.txt
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group docs --extra train --extra pretrained -o requirements/docs.txt
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group browser --extra train --extra pretrained -o requirements/browser.txt
+	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --extra ray --extra train --extra pretrained -o requirements/ray.txt
 	$(COMPILE) --group dev --extra tracing --extra heic --extra tensorboard --group containers --extra train --extra pretrained -o requirements/containers.txt
 
 # Each kind of environment has a stamp. A changed lock or project file renews it. The dev lock includes the train lock.
@@ -110,6 +114,9 @@ $(VENV)/containers: requirements/containers.txt | $(VENV)/dev
 	touch $@
 $(VENV)/browser: requirements/browser.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/browser.txt
+	touch $@
+$(VENV)/ray: requirements/ray.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/ray.txt
 	touch $@
 $(VENV)/docs: requirements/docs.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.txt

@@ -218,6 +218,10 @@ class ExportError(FlowersError):
     """The exported file does not answer as the SavedModel does. Nothing was written."""
 
 
+class ScoringError(FlowersError):
+    """The storage or the cluster failed before all photographs were scored. What is written is kept."""
+
+
 class TrainingError(FlowersError):
     """A training could not go on."""
 

@@ -4,28 +4,24 @@ A setting is a flag (`--max-queue-size`) and an environment variable (`FLOWERS_M
 Only `cli` and `api.app` read settings. Modules below receive plain values.
 """
 
-import difflib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
 from service.engines.wish import EngineName, EngineWish, PrecisionWish
-from service.errors import SettingsError
 from service.imaging.limits import ImageLimits
 from service.platforms import ROUTE
 from service.remote_store.location import StoreUrl
-from service.setting_sources import ENVIRONMENT_PREFIX, PlatformSettings, Settings
+from service.setting_sources import PlatformSettings, Settings
 from service.setting_types import Cache, DeviceSetting, MaxImageBytes, MaxImagePixels, ModelStore
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
 _LIMITS = ImageLimits()
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-_OF_DOCKER_COMPOSE = "FLOWERS_ADDRESS"
 
 _CACHE = Path("~/.cache/flowers")
 
@@ -94,6 +90,23 @@ class ClientSettings(Settings):
 
     api_key: SecretStr | None = Field(
         None, description="API key for the service of --url. A flag shows it in the process list."
+    )
+
+
+@Parameter(name="*")
+class RaySettings(Settings):
+    """`flowers predict --ray`: the cluster, and the files of scores."""
+
+    ray_address: str = Field(
+        "",
+        pattern=r"^(.+:[0-9]{1,5})?$",
+        description="Address of a Ray cluster, such as 10.0.0.1:6379. Without it, Ray starts on this machine.",
+    )
+    rows_per_file: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Number of photographs in a Parquet file, and in a task. Best is a multiple of 32, the batch.",
     )
 
 
@@ -244,42 +257,13 @@ class TrainSettings(RunsSettings):
     max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
 
 
-def check_keys_variable(settings: ServeSettings) -> None:
-    """Refuse to serve without keys where only the client's variable is set. Raises `SettingsError`."""
-    if settings.api_keys is None and settings.api_keys_file is None and ClientSettings().api_key is not None:
-        raise SettingsError(
-            "FLOWERS_API_KEY is set, which clients read, and the service has no keys. It would be open. Set "
-            "FLOWERS_API_KEYS, or unset FLOWERS_API_KEY."
-        )
-
-
 PROGRAMS: tuple[type[Settings], ...] = (
     StoreSettings,
     EngineSettings,
     ClientSettings,
+    RaySettings,
     ServeSettings,
     RunsSettings,
     TrainSettings,
 )
-
-
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Refuse `FLOWERS_` variables that no program knows. Raises `SettingsError` with the nearest known name."""
-    known = {f"{ENVIRONMENT_PREFIX}{field}".upper() for program in PROGRAMS for field in program.model_fields}
-    for name in sorted(environment):
-        read_as = name.upper()  # pydantic takes `flowers_port`, too
-        # docker-compose.yml reads the address from the shell. `flowers` may run in that shell, too.
-        is_foreign = read_as.startswith("FLOWERS_TEST_") or read_as == _OF_DOCKER_COMPOSE
-        if read_as.startswith(ENVIRONMENT_PREFIX) and read_as not in known and not is_foreign:
-            nearest = difflib.get_close_matches(read_as, known, n=1, cutoff=0)
-            raise SettingsError(f"{name} is no setting. The nearest is {nearest[0]}. Write that, or unset {name}.")
-
-
-def describe_invalid_settings(error: ValidationError) -> str:
-    """Return sentences for a value out of bounds, with flag and variable."""
-    errors = error.errors(include_url=False)
-    place = errors[0]["loc"][:1]
-    setting = str(place[0]) if place else "settings"
-    flag = "--" + setting.replace("_", "-")
-    allowed = ". Or: ".join(one["msg"] for one in errors if one["loc"][:1] == place)  # such as a word, or a number
-    return f"{flag} ({ENVIRONMENT_PREFIX}{setting.upper()}) is {errors[0].get('input')!r}. {allowed}."
+"""Settings of every program."""

@@ -20,6 +20,7 @@ ARROWS = {
     "platforms": {"errors", "store"},
     "setting_sources": {"platforms"},
     "setting_types": {"engines", "remote_store"},
+    "setting_checks": {"errors", "setting_sources", "settings"},
     "settings": {"errors", "imaging", "engines", "store", "remote_store", "platforms", "setting_sources",
  "setting_types"},
     "imaging": {"errors", "machine"},
@@ -33,15 +34,17 @@ ARROWS = {
     "workers": {"errors", "machine", "store", "logs", "wire"},
     "engines": {"errors", "installation", "imaging", "ranking", "store", "machine"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "ranking", "store", "machine"},
+    "scoring": {"errors", "files", "machine", "imaging", "engines", "evaluation", "ranking", "store"},
     "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
     "api": {
         "wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store", "remote_store",
     },
     "cli": {
-        "errors", "files", "libraries", "setting_sources", "settings", "machine", "imaging", "data", "networks",
+        "errors", "files", "libraries", "setting_checks", "setting_sources", "settings", "machine", "imaging", "data",
+        "networks",
         "store", "engines", "evaluation", "training", "inference", "api", "bench", "logs", "wire", "workers",
-        "http_client", "installation", "ranking", "client", "remote_store",
+        "http_client", "installation", "ranking", "client", "remote_store", "scoring",
     },
 }  # fmt: skip
 """room -> the rooms whose modules it may import, its own apart."""
@@ -58,7 +61,9 @@ KNOWN_BY = {
         "training/export/portable.py",
     },
     "uvicorn": {"wire/head_guard.py", "wire/server.py"},
-    "fsspec": {"remote_store/bucket.py"},
+    "ray": {"scoring/ray.py"},
+    "fsspec": {"remote_store/bucket.py", "scoring/storage.py"},
+    "pyarrow": {"scoring/parts.py", "scoring/sources.py"},
     "httptools": {"bench/connection.py", "wire/head_guard.py"},
 }  # fmt: skip
 """library -> the only modules that may import it: what serves must not bring what trains. The app knows no server."""
@@ -66,7 +71,7 @@ KNOWN_BY = {
 KEPT_QUIET = {"onnxruntime", "tensorflow", "keras", "matplotlib"}
 """libraries that connect or write files when they are imported, unless `service` was imported before"""
 
-READ_SETTINGS = {"cli", "api/app.py"}
+READ_SETTINGS = {"cli", "api/app.py", "setting_checks.py"}
 MODULES = sorted(path.relative_to(SERVICE).as_posix() for path in SERVICE.rglob("*.py"))
 REPOSITORY = SERVICE.parent
 CONFTEST = "tests/conftest.py"  # comes before each test

@@ -49,7 +49,9 @@ def test_a_library_reached_into_has_an_upper_bound(library: str) -> None:
     assert read_bounds()[library].specifier.contains(metadata.version(library)), "install what the locks say"
 
 
-@pytest.mark.parametrize("lock", ["cpu", "train", "gpu", "gpu-serve", "remote", "dev", "browser", "containers", "docs"])
+@pytest.mark.parametrize(
+    "lock", ["cpu", "train", "gpu", "gpu-serve", "remote", "dev", "browser", "containers", "docs", "ray"]
+)
 def test_the_locks_keep_to_the_bounds(lock: str) -> None:
     text = (REPOSITORY / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
     locked = re.findall(r"^([a-z0-9-]+)==([^ ;\\\\]+)", text, re.MULTILINE)

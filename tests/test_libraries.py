@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from service.libraries import keep_ray_quiet
+
 VARIABLES = ("ORT_DISABLE_TELEMETRY", "KERAS_HOME", "MPLCONFIGDIR")
 
 
@@ -35,6 +37,19 @@ def test_libraries_keep_their_files_in_the_cache_folder() -> None:
     moved = variables_after_import({"FLOWERS_CACHE": "/var/cache/flowers", "KERAS_HOME": "/home/ada/keras"})
     assert moved["MPLCONFIGDIR"] == "/var/cache/flowers/matplotlib"
     assert moved["KERAS_HOME"] == "/home/ada/keras", "the user's choice is left alone"
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"), [("", "0"), ("127.0.0.1:6379", "0"), ("localhost:6379", "0"), ("10.0.0.1:6379", None)]
+)
+def test_ray_stays_on_this_machine_and_reports_nothing(
+    monkeypatch: pytest.MonkeyPatch, address: str, loopback: str | None
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    keep_ray_quiet(address)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None) == loopback
 
 
 def test_the_cache_of_a_training_moves_their_files(tmp_path: Path) -> None:

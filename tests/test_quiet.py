@@ -165,6 +165,18 @@ def test_serving_asks_nobody_and_leaves_nothing(machine: OfflineMachine, tmp_pat
     assert machine.traces() == Traces(set(), set())
 
 
+@pytest.mark.ray
+def test_scoring_with_ray_asks_only_its_machine_and_cloud(machine: OfflineMachine, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    draw(tmp_path / "photos")
+    traces = machine.run("predict", "--ray", "--output", "scores", str(tmp_path / "photos"))
+    cloud = "169.254.169.254:80"  # Ray's head asks it, and a name server for that of Google, with statistics off, too
+    others = {address for address in traces.asked if "127.0.0.1:" not in address}
+    assert {address for address in others if not address.endswith((":53", "/nscd/socket"))} <= {cloud}
+    left = {path for path in traces.left if '"/proc/' not in path}
+    assert left == {"scores/_manifest.json", "scores/part-000000.parquet", "~/.ray/auth_token"}
+
+
 @pytest.mark.quiet
 def test_training_asks_nobody_and_leaves_only_documented_files(machine: OfflineMachine, drawn_folder: Path) -> None:
     quick = ("--epochs", "1", "--teacher", "none", "--batch-size", "32", "--seed", "2", "--device", "cpu")

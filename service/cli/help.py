@@ -16,6 +16,7 @@ GROUPS = {
     ),
     "Images": ("max_image_bytes", "max_image_pixels", "decode_threads"),
     "Client": ("api_key",),
+    "Ray": ("ray_address", "rows_per_file"),
     "Address": ("host", "port", "workers", "max_connections"),
     "Queue": ("max_batch_size", "max_queue_size", "max_queue_bytes", "max_batch_images", "max_batch_bytes"),
     "Time limits": ("request_timeout_s", "body_timeout_s", "drain_delay_s", "drain_timeout_s", "reload_interval_s"),

@@ -13,7 +13,7 @@ from service.cli.help import VERBS, HelpFormatter, describe_usage
 from service.cli.terminal import complain, describe_error, open_console, open_standard_streams
 from service.errors import FlowersError, UsageError
 from service.installation import install_command
-from service.settings import check_environment, describe_invalid_settings
+from service.setting_checks import check_environment, describe_invalid_settings
 
 _OF_TRAINING = ("keras", "tensorflow", "onnx", "tf2onnx", "matplotlib")
 # A full disk is no bug. Every other OSError in `main` is one, and keeps its traceback.

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from service.api.page import SAMPLES, find_samples
 from service.cli.headers import HeaderLines, check_headers, split_headers
+from service.cli.predict_ray import predict_with_ray
 from service.cli.remote import fetch_store
 from service.cli.terminal import complain, print_json, print_result, progress_bar
 from service.engines.open_version import open_stored
@@ -23,7 +24,7 @@ from service.evaluation.copies import check_copies_folder, sort_photographs
 from service.evaluation.score import score_each
 from service.files import IMAGE_SUFFIXES, list_visible
 from service.ranking import Score, check_top_k, rank
-from service.settings import ClientSettings, EngineSettings
+from service.settings import ClientSettings, EngineSettings, RaySettings
 
 
 @dataclass(frozen=True)
@@ -41,37 +42,52 @@ class Row:
 
 
 def predict(
-    *paths: Path,
+    *paths: str,
     sample: Annotated[bool, Parameter(negative="")] = False,
     url: str | None = None,
     header: HeaderLines = (),
     top_k: int | None = None,
     sort_into: Path | None = None,
+    ray: Annotated[bool, Parameter(negative="")] = False,
+    output: str | None = None,
     output_format: Annotated[Literal["table", "json", "csv"], Parameter(name="--format")] = "table",
     settings: EngineSettings | None = None,
     client_settings: ClientSettings | None = None,
+    ray_settings: RaySettings | None = None,
 ) -> int:
     """Score image files. A bad file spoils only its own row, and makes the exit code 1.
 
     Args:
-        paths: Image files, and folders of them. Files in their subfolders count, too.
+        paths: Image files, and folders of them. Files in their subfolders count, too. With --ray also patterns, URLs,
+            and CSV or Parquet files with a column `path`.
         sample: Score the sample photographs of this program, five flowers.
         url: Address of a running service, such as http://localhost:8000. Without it, a model in the store is used.
         header: Line to send with each request to --url, such as "X-API-Key: ...".
         top_k: Number of classes to print. Without it, all classes.
         sort_into: New or empty folder for copies of the photographs, in a folder for each label.
+        ray: Score on a Ray cluster, or on all cores, into Parquet files. The same command resumes.
+        output: Folder or URL for the Parquet files of --ray.
         output_format: Format of the output.
     """
     settings = settings or EngineSettings()
+    if ray:
+        if sample or url or header or sort_into or top_k:
+            raise UsageError(
+                "--ray scores files by a model in the store, with all classes. Leave out --sample, --url, --header, "
+                "--sort-into and --top-k."
+            )
+        return predict_with_ray(paths, output, output_format, settings, ray_settings or RaySettings())
+    if output is not None:
+        raise UsageError("--output is the folder of --ray. Give both, or neither.")
     if header and url is None:
         raise UsageError("A model in the store is asked without HTTP. Give --header with --url only.")
     check_headers(header)
     if sample and paths:
         raise UsageError("--sample scores the samples of this program alone. Leave out the files, or --sample.")
     if sort_into is not None:
-        for path in paths or find_samples():
+        for path in map(Path, paths) if paths else find_samples():
             check_copies_folder(sort_into, path, "--sort-into")
-    files = find_samples() if sample else find_files(paths)
+    files = find_samples() if sample else find_files([Path(path) for path in paths])
     rows = []
     if url is None:
         answers = _predict_locally(files, top_k, settings)

@@ -12,7 +12,8 @@ from service.machine import count_cores, memory_left
 from service.remote_store.cache import check_platform
 from service.remote_store.location import StoreUrl
 from service.remote_store.reader import check_installed
-from service.settings import ServeSettings, check_keys_variable
+from service.setting_checks import check_keys_variable
+from service.settings import ServeSettings
 from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()

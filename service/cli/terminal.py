@@ -180,9 +180,9 @@ def as_text(value: Any, *, is_compact: bool = False) -> str:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on stderr, if that is a terminal. The function that moves it takes (done, total)."""
-    with make_progress(open_console(sys.stderr)) as progress:
+def progress_bar(title: str, file: TextIO | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a bar on `file`, or on stderr, if that is a terminal. The function that moves it takes (done, total)."""
+    with make_progress(open_console(file or sys.stderr)) as progress:
         task = progress.add_task(printable(title), total=None, figures="")
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

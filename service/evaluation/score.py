@@ -57,18 +57,21 @@ def score_each(
     pixels_digests: Mapping[Path, str] = _NO_DIGESTS,
     is_learned: Callable[[Decoded], bool] | None = None,
     decode_threads: int = 0,
+    read: Callable[[Path], bytes] | None = None,
 ) -> Iterator[ScoredImage]:
     """Score photographs in order. A photograph that cannot be scored yields its error.
 
     The next batch is decoded while the engine runs one. Memory holds at most two batches of squares, and one full
     image per decoding thread. 0 threads means one more than cores. A photograph with one of `pixels_digests` is refused
-    unless it has that (`has_digest`). `is_learned` is asked about each decoded photograph, on a decoding thread. Raises
-    `EngineFailed`, or `OutOfMemory`. Then no photograph is at fault.
+    unless it has that (`has_digest`). `is_learned` is asked about each decoded photograph, on a decoding thread. `read`
+    returns the bytes of a path, there, too. None means `read_photograph`. Raises `EngineFailed`, `OutOfMemory`, and
+    what `read` raises besides an `ImageError`. Then no photograph is at fault.
     """
 
     def load(path: Path) -> tuple[Pixels, bool | None]:
         try:
-            image = decode_image(_read(path, limits), limits)
+            data = read(path) if read else read_photograph(path, limits)
+            image = decode_image(data, limits)
             if path in pixels_digests and not has_digest(image, pixels_digests[path]):
                 raise InvalidImage("The photograph has changed since the split was made. Put the original back.")
             return resize(image, rule), is_learned(image) if is_learned else None
@@ -100,7 +103,8 @@ def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, l
     return probabilities
 
 
-def _read(path: Path, limits: ImageLimits) -> bytes:
+def read_photograph(path: Path, limits: ImageLimits) -> bytes:
+    """Read a file, at most one byte more than `max_image_bytes`. Raises `InvalidImage` if it cannot be read."""
     try:
         return read_bounded(path, limits.max_image_bytes)
     except UnfitFile as error:

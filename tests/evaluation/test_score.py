@@ -91,6 +91,18 @@ def test_scores_that_are_given_up_decode_no_more(paths: list[Path], monkeypatch:
     assert len(decoded) < len(paths)
 
 
+def test_photographs_come_from_where_they_are_read(paths: list[Path]) -> None:
+    def read(path: Path) -> bytes:
+        if path.name == "1":
+            raise InvalidImage("It is not there.")
+        return paths[int(path.name)].read_bytes()
+
+    results = list(score_each(FakeEngine(), [Path("2"), Path("1"), Path("0")], RULE, LIMITS, read=read))
+    good = np.stack([row for result in results if (row := result.probabilities) is not None])
+    np.testing.assert_array_equal(good, score_photographs(FakeEngine(), [paths[2], paths[0]], RULE, LIMITS))
+    assert [str(result.error) for result in results] == ["None", "It is not there.", "None"]
+
+
 def test_no_photographs_have_no_rows() -> None:
     assert score_photographs(FakeEngine(), [], RULE, LIMITS).shape == (0, 5)
 
