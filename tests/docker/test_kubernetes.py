@@ -189,6 +189,7 @@ def test_the_pods_of_a_training_reach_only_each_other() -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert job["template"]["spec"]["enableServiceLinks"] is False
     own = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "flowers-train"}}}
+    assert policy["podSelector"] == own["podSelector"]
     assert [rule["from"] for rule in policy["ingress"]] == [[own]]
     peers, names = policy["egress"]
     assert peers["to"] == [own]
