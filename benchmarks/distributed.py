@@ -111,20 +111,25 @@ def read(checkpoint: Path) -> Any:
     return loaded
 
 
+def write(results: dict[str, Any]) -> None:
+    """Write what is measured so far, as the whole takes long."""
+    (RESULTS / "distributed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def compare(folder: Path, scratch: Path) -> dict[str, Any]:
     """Return the losses for each number of processes, and what a kill changes."""
     results: dict[str, Any] = {
-        "num_photographs": NUM_PHOTOGRAPHS, "epochs": NUM_EPOCHS, "batch_size": BATCH_SIZE, "processes": {},
+        "machine": describe_machine(), "num_photographs": NUM_PHOTOGRAPHS, "epochs": NUM_EPOCHS,
+        "batch_size": BATCH_SIZE, "processes": {},
     }  # fmt: skip
     for number in (1, 2, 3):
         checkpoint = scratch / f"{number}.npz"
         finish([str(folder), "--checkpoint", str(checkpoint)], number)
         rows = [asdict(row) for row in read(checkpoint).history]
         results["processes"][number] = {name: [row[name] for row in rows] for name in ("loss", "accuracy", "seconds")}
-        print(number, results["processes"][number], flush=True)
-    one = np.array(results["processes"][1]["loss"])
-    for found in results["processes"].values():
-        found["largest_difference"] = float(np.abs(np.array(found["loss"]) - one).max())
+        one, found = (np.array(results["processes"][count]["loss"]) for count in (1, number))
+        results["processes"][number]["largest_difference"] = float(np.abs(found - one).max())
+        write(results)
     whole, killed = ([str(folder), "--checkpoint", str(scratch / f"{name}.npz"), "--dropout", "0.2"]
                      for name in ("whole", "killed"))  # fmt: skip
     finish(whole, 2)
@@ -158,8 +163,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         results = compare(arguments.folder, Path(scratch))
-    results |= {"machine": describe_machine()}
-    (RESULTS / "distributed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write(results)
     print(json.dumps(results["killed"]))
 
 

@@ -61,7 +61,7 @@ def train(
     The same command goes on with a run that was interrupted. Ctrl-C ends a run early and publishes its best epoch.
     Before the first epoch it publishes nothing, and says what is kept. A finished training is not repeated without
     --again. The result goes live if its training was finished and it is not significantly worse than the live version.
-    Else it becomes a candidate.
+    Else it becomes a candidate. Processes that TF_CONFIG lists train an AlexNet together.
     """
     began = time.monotonic()
     settings = settings or TrainSettings()

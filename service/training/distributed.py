@@ -150,9 +150,10 @@ def open_cluster(
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except tf.errors.OpError as error:
+        why = str(error.message).partition("\n")[0].removesuffix(".")
         raise TrainingError(
-            f"Process {process} of {len(addresses)} got no connection: {error.message} Start all processes of "
-            f"TF_CONFIG within a few minutes, and leave port {addresses[process].rpartition(':')[2]} free."
+            f"Process {process} of {len(addresses)} got no connection. {why}. Start all processes of "
+            f"TF_CONFIG, and leave port {addresses[process].rpartition(':')[2]} free."
         ) from error
     return Cluster(process, len(addresses), strategy)
 
