@@ -50,7 +50,10 @@ ARROWS = {
 """room -> the rooms whose modules it may import, its own apart."""
 
 KNOWN_BY = {
-    "tensorflow": {"training/export/saved_model.py", "training/export/portable.py", "engines/savedmodel.py"},
+    "tensorflow": {
+        "training/distributed.py", "training/export/saved_model.py", "training/export/portable.py",
+        "engines/savedmodel.py",
+    },
     "jax": {"training/fit_on_device.py"},
     "onnxruntime": {
         "training/export/int8.py", "training/export/onnx_graph.py", "training/export/portable.py",

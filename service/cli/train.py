@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from service.data.folder import Folder
+    from service.training.distributed import Cluster
     from service.training.recipe import Recipe
     from service.training.train import Trained
 
@@ -60,7 +61,7 @@ def train(
     The same command goes on with a run that was interrupted. Ctrl-C ends a run early and publishes its best epoch.
     Before the first epoch it publishes nothing, and says what is kept. A finished training is not repeated without
     --again. The result goes live if its training was finished and it is not significantly worse than the live version.
-    Else it becomes a candidate.
+    Else it becomes a candidate. Processes that TF_CONFIG lists train an AlexNet together.
     """
     began = time.monotonic()
     settings = settings or TrainSettings()
@@ -95,10 +96,14 @@ def train(
         raise error if name else InvalidParameter(f"{error} Name it with --name.") from None
     with open_messages() as messages, _observing(open_console(messages), tensorboard=tensorboard) as observer:
         with captured_messages():
+            from service.training.distributed import open_cluster
             from service.training.keras_settings import can_export, reset_keras_settings
             from service.training.train import list_devices
 
             reset_keras_settings()
+            cluster = open_cluster(
+                os.environ.get("TF_CONFIG"), recipe, device=settings.device, is_budgeted=settings.minutes is not None
+            )
             if can_export():  # a library that is missing is missed now
                 import_module("service.training.export.version")
             devices = list_devices(settings.device)
@@ -112,10 +117,10 @@ def train(
             from service.data.fetch import FLOWER_PHOTOS, fetch
 
             listed = read_folder(fetch(FLOWER_PHOTOS, settings.cache, observer.fetching))
-        used = devices if recipe.every_device else devices[:1]
+        used = devices if recipe.every_device and cluster.num_processes == 1 else devices[:1]
         results = _train(
             listed, model, recipe, used, settings, observer, outliers, again=again, began=began, why=choice.why,
-            take=take,
+            take=take, cluster=cluster,
         )  # fmt: skip
     if json:
         print(to_json(results))
@@ -144,6 +149,7 @@ def _observing(console: "Console", *, tensorboard: bool) -> Iterator[ProgressObs
 def _train(
     listed: "Folder", model: str, recipe: "Recipe", devices: list[str], settings: TrainSettings,
     observer: ProgressObserver, outliers: tuple[Path, ...], *, again: bool, began: float, why: str, take: bool | None,
+    cluster: "Cluster",
 ) -> "list[Trained]":  # fmt: skip
     """Check the photographs, and train on each device. Return the versions that were published.
 
@@ -172,7 +178,9 @@ def _train(
         if minutes is not None:
             now = time.monotonic()
             budget = Budget((minutes - (now - began) / 60) / (len(devices) - number), now)
-        with open_run(settings.runs, run_name, model=model, store=store, device=device, again=again) as run:
+        with open_run(
+            settings.runs, run_name, model=model, store=store, device=device, again=again, cluster=cluster
+        ) as run:
             observer.began(run.folder)
             try:
                 result = train(dataset, recipe, run, observer, why=why, budget=budget, take=take)

@@ -94,16 +94,20 @@ def _decode_again(path: Path, limits: ImageLimits) -> Decoded:
     raise DatasetError(f"{path} has changed since it was checked. {why} Put it back, and give the command again.")
 
 
-def epoch_batches(views: Views, *, batch_size: int, epoch: int, workers: int = _NUM_WORKERS) -> Iterator[Batch]:
+def epoch_batches(
+    views: Views, *, batch_size: int, epoch: int, share: tuple[int, int] = (0, 1), workers: int = _NUM_WORKERS
+) -> Iterator[Batch]:
     """Yield the batches of epoch 0, 1, .. in random order, each photograph as one view.
 
     They depend on the seed of `views` and on `epoch` alone. The epochs take numbered views in turn. Without numbers
     each epoch has views of its own. A smaller last batch is left out. `workers` threads make batches ahead.
+    With the `share` (k, n), process k of n makes its equal share of each batch, and no other view.
     """
     num_photographs = len(views)
     order = np.random.default_rng((views.seed, epoch)).permutation(num_photographs)
     batch_size = min(batch_size, num_photographs)
-    batches = [order[start : start + batch_size] for start in range(0, num_photographs - batch_size + 1, batch_size)]
+    starts = range(0, num_photographs - batch_size + 1, batch_size)
+    batches = [order[start : start + batch_size][share[0] :: share[1]] for start in starts]
 
     def make(photographs: NDArray[np.int64]) -> Batch:
         # Neighbours in the folder are at different views: an epoch shows all of these, evenly.

@@ -156,7 +156,10 @@ def fit_alexnet(
         if targets.is_known is not None:
             learning = keras.Model(learning.input, add_known(learning.output))
         parts = (learning, views, targets, recipe.schedule, run.checkpoint, observer, validation)
-        fitted = fit_on_device.fit(*parts) if is_on_device else fit(*parts, keeps_best=recipe.num_folds == 0)
+        if is_on_device:
+            fitted = fit_on_device.fit(*parts)
+        else:
+            fitted = fit(*parts, keeps_best=recipe.num_folds == 0, cluster=run.cluster)
     # On the CPU, as the check of the export computes. A GPU in TensorFloat-32 differs by 1e-3.
     with keras.device("cpu:0"):
         plain = fold_batch_norm(network, NETWORKS[recipe.network](num_classes))

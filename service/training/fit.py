@@ -26,6 +26,7 @@ from service.training.checkpoint import (
     save_checkpoint,
     unfit_file,
 )
+from service.training.distributed import ALONE, Cluster
 from service.training.observer import Observer
 from service.training.schedule import Schedule, add_to_mean
 from service.training.targets import Float32, Targets
@@ -52,6 +53,7 @@ def fit(
     validation: LabelledPixels | None = None,
     *,
     keeps_best: bool = True,
+    cluster: Cluster = ALONE,
 ) -> Fitted:
     """Train a network, from its checkpoint if there is one.
 
@@ -68,12 +70,14 @@ def fit(
         validation: Squares to measure on, or None.
         keeps_best: Whether to keep the weights with the best validation accuracy, of equals with the lowest loss.
             Otherwise, or without validation, the last are kept.
+        cluster: Processes that train this network together. Each reads the checkpoint, and the chief writes it.
 
     Raises:
-        TrainingError: The loss is no longer a number, or a checkpoint cannot be written or read.
+        TrainingError: The loss is no longer a number, a checkpoint cannot be written or read, or another process ended.
+        SettingsError: The batches have no equal shares for the processes of the cluster.
         KeyboardInterrupt: Ctrl-C came before the end of the first epoch.
     """
-    loop = _Loop(network, views, targets, schedule)
+    loop = _Loop(network, views, targets, schedule, cluster)
     history: list[Epoch] = []
     best: Variables = []
     interrupted = False
@@ -84,13 +88,14 @@ def fit(
         is_done = saved.num_done == schedule.epochs
         left = "nothing of this network is left to do" if is_done else f"going on with epoch {saved.num_done + 1}"
         observer.say(f"{saved.num_done} of {schedule.epochs} epochs are in {checkpoint.parent} from before: {left}.")
+    loop.begin()
     try:
         for epoch in range(history[-1].epoch + 1 if history else 0, schedule.epochs):
             result, weights = loop.run_epoch(epoch, validation, observer)
             if validation is None or not keeps_best or not history or _rank(result) > max(map(_rank, history)):
                 best = weights
             history.append(result)
-            if checkpoint:
+            if checkpoint and cluster.is_chief:
                 save_checkpoint(checkpoint, Checkpoint(tuple(history), loop.state(), best))
             observer.epoch(result)
     except KeyboardInterrupt:
@@ -110,8 +115,11 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
 class _Loop:
     """Network, optimizer and mean of weights between two epochs."""
 
-    def __init__(self, network: keras.Model, views: Views, targets: Targets, schedule: Schedule) -> None:
+    def __init__(
+        self, network: keras.Model, views: Views, targets: Targets, schedule: Schedule, cluster: Cluster
+    ) -> None:
         self._network, self._views, self._targets, self._schedule = network, views, targets, schedule
+        self._cluster = cluster
         self._batch_size = min(schedule.batch_size, len(views))
         self._num_steps = len(views) // self._batch_size
         self._optimizer = schedule.make_optimizer()
@@ -124,6 +132,7 @@ class _Loop:
             losses["known"], weights["known"] = keras.losses.BinaryCrossentropy(from_logits=True), KNOWN_WEIGHT
         network.compile(self._optimizer, losses, weights, metrics={"logits": ["accuracy"]})
         self._optimizer.build(network.trainable_variables)
+        self._train_on = cluster.make_step(network, self._batch_size)
         self._mean: Variables = []  # of the weights that the last epochs ended with
 
     def resume(self, saved: Checkpoint, *, is_validated: bool) -> bool:
@@ -144,6 +153,16 @@ class _Loop:
     def state(self) -> Variables:
         return [*read_variables(self._variables()), *self._mean]
 
+    def begin(self) -> None:
+        """Check that all processes begin with the same state."""
+        state = b"".join(value.tobytes() for value in self.state())
+        self._cluster.require_same(
+            state,
+            "The processes begin with different weights or checkpoints. One run folder for all was expected. Give all "
+            "the same folder with --runs, and start them again.",
+        )
+        self._cluster.draw_apart(self._network)
+
     def _variables(self) -> list[keras.Variable]:
         # Model.variables includes the state of dropout's random streams.
         return [*self._network.variables, *self._optimizer.variables]
@@ -151,9 +170,11 @@ class _Loop:
     def run_epoch(self, epoch: int, validation: LabelledPixels | None, observer: Observer) -> tuple[Epoch, Variables]:
         begun = time.perf_counter()
         loss = accuracy = images_per_s = 0.0  # means over the epoch so far; every batch has the same size
-        for step, batch in enumerate(epoch_batches(self._views, batch_size=self._batch_size, epoch=epoch)):
+        share = self._cluster.process, self._cluster.num_processes
+        batches = epoch_batches(self._views, batch_size=self._batch_size, epoch=epoch, share=share)
+        for step, batch in enumerate(batches):
             self._optimizer.learning_rate = self._schedule.rate(epoch + step / self._num_steps)
-            results = self._network.train_on_batch(batch.images, self._targets.of(batch), return_dict=True)
+            results = self._train_on(batch.images, self._targets.of(batch))
             loss += (float(results.get("logits_loss", results["loss"])) - loss) / (step + 1)
             accuracy += (float(results.get("logits_accuracy", results.get("accuracy"))) - accuracy) / (step + 1)
             if not math.isfinite(loss):

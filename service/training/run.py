@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from service.evaluation.html_report import Section, render_page, to_section, to_
 from service.evaluation.mistakes import list_worst
 from service.files import digest_bytes
 from service.store.versions import list_candidates, list_stored
+from service.training.distributed import ALONE, Cluster
 from service.training.plots import draw_curves
 from service.training.recipe import Recipe, recipe_values
 from service.training.trained_network import TrainedNetwork
@@ -33,7 +34,8 @@ _LOCK_FILE, _PUBLISHED_FILE, _RECIPE_FILE = "lock", "published.json", "recipe.js
 class Run:
     """Run folder for a version of `model` in `store`.
 
-    `device` is "cpu" or "gpu". `published` is what the finished training published, or None.
+    `device` is "cpu" or "gpu". `published` is what the finished training published, or None. `cluster` are the
+    processes that train together. Its chief alone writes the folder.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Run:
     store: Path
     device: str
     published: dict[str, Any] | None = None
+    cluster: Cluster = ALONE
 
     @property
     def checkpoint(self) -> Path:
@@ -120,8 +123,10 @@ def name_run(model: str, recipe: Recipe, dataset: Dataset, device: str, minutes:
 
 
 @contextmanager
-def open_run(runs: Path, name: str, *, model: str, store: Path, device: str, again: bool = False) -> Iterator[Run]:
-    """Lock the run folder that a training goes on in, and unlock it at the end.
+def open_run(
+    runs: Path, name: str, *, model: str, store: Path, device: str, again: bool = False, cluster: Cluster = ALONE
+) -> Iterator[Run]:
+    """Lock the run folder that a training goes on in, and unlock it at the end. Of a cluster, the chief locks it.
 
     The first folder of this name without a finished training is taken. A second one is called `<name>-2`. Without one,
     the last finished training is returned, or a new folder made with `again`. A training whose version is no longer in
@@ -132,7 +137,7 @@ def open_run(runs: Path, name: str, *, model: str, store: Path, device: str, aga
     """
     number, last = 1, None
     while True:
-        run = Run(runs / (name if number == 1 else f"{name}-{number}"), model, store, device)
+        run = Run(runs / (name if number == 1 else f"{name}-{number}"), model, store, device, cluster=cluster)
         published = _read_published(run.folder)
         if published is not None and published.get("finished", True):
             last = replace(run, published=published) if _is_in(store, published) else last
@@ -141,7 +146,7 @@ def open_run(runs: Path, name: str, *, model: str, store: Path, device: str, aga
         if last is not None and not again and not run.folder.exists():
             yield last
             return
-        with _locked(run):
+        with _locked(run) if cluster.is_chief else nullcontext():
             if _read_published(run.folder) != published:
                 continue  # another training finished it meanwhile
             yield run

@@ -86,7 +86,8 @@ def train(
     does.
 
     An interrupted training is resumed from its run folder. A finished one is returned as it is. Return None where
-    TensorFlow is missing for the export. The networks then lie in the run folder.
+    TensorFlow is missing for the export. The networks then lie in the run folder. Return None in a process of a cluster
+    that is not its chief, too.
 
     Raises:
         SettingsError: Not even one epoch fits into the budget.
@@ -104,7 +105,13 @@ def train(
         case TransferRecipe():
             recipe, plan = plan_transfer(dataset, recipe, run, observer, why=why, budget=budget)
     observer.planned(plan)
-    run.describe(recipe, dataset)
+    run.cluster.require_same(
+        run.folder.name.encode(),
+        "The processes see different photographs, settings or run folders. The same ones were expected. Give all the "
+        "same command, with the same photographs and --runs, and start them again.",
+    )
+    if run.cluster.is_chief:
+        run.describe(recipe, dataset)
     match recipe:
         case AlexNetRecipe(begin_with=int()):
             trained = go_on(dataset, recipe, run, observer)
@@ -114,6 +121,9 @@ def train(
             trained = cross_validate(dataset, recipe, run, observer)
         case TransferRecipe():
             trained = train_transfer(dataset, recipe, run, observer)
+    if not run.cluster.is_chief:
+        observer.say("The training is done. The chief, process 0, publishes it.")
+        return None
     if not can_export():
         observer.say(
             f"The training is done, and its weights are in {run.folder}. The export needs TensorFlow, which is not at "

@@ -32,7 +32,7 @@ def container_of(overlay: str) -> dict[str, Any]:
     return container
 
 
-@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+@pytest.mark.parametrize("overlay", ["cpu", "gpu", "train"])
 def test_the_manifests_hold_to_the_strict_schema(overlay: str, tmp_path: Path) -> None:
     rendered = tmp_path / f"{overlay}.yaml"
     rendered.write_text(run("kubectl", "kustomize", str(KUBERNETES / "overlays" / overlay)))

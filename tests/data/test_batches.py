@@ -51,6 +51,17 @@ def test_an_epoch_depends_on_seed_and_number_alone(workers: int) -> None:
         np.testing.assert_array_equal(batch.photographs, same.photographs)
 
 
+def test_the_shares_of_all_processes_make_the_whole_batch() -> None:
+    views = Views(IMAGES, noisy_view, 1)
+    whole = list(epoch_batches(views, batch_size=4, epoch=1))
+    shares = [list(epoch_batches(views, batch_size=4, epoch=1, share=(process, 2))) for process in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [len(part.photographs) for part in parts] == [2, 2]
+        for process, part in enumerate(parts):
+            np.testing.assert_array_equal(part.photographs, batch.photographs[process::2])
+            np.testing.assert_array_equal(part.images, batch.images[process::2])
+
+
 def test_another_epoch_has_another_order_and_other_views() -> None:
     (first,), (second,) = (batches_of(noisy_view, batch_size=10, epoch=epoch) for epoch in (0, 1))
     assert not np.array_equal(first.photographs, second.photographs)

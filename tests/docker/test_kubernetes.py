@@ -1,5 +1,6 @@
 """The manifests' files, without kubectl: what the base and its component promise."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from conftest import REPOSITORY
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
 from service.settings import ServeSettings
+from service.training.recipe import AlexNetRecipe, find_recipe
 from service.workers.count import LIGHT_WORKER_BYTES, TENSORFLOW_WORKER_BYTES, count_workers
 
 KUBERNETES = REPOSITORY / "docker" / "kubernetes"
+RUNS_IN_IMAGE = "/var/lib/flowers/runs"
 
 
 def read(path: str) -> dict[str, Any]:
@@ -212,3 +215,53 @@ def test_kserve_scales_and_rolls_like_the_deployment(
     target = autoscaler["metrics"][0]["resource"]["target"]["averageUtilization"]
     bounds = (autoscaler["minReplicas"], autoscaler["maxReplicas"], "cpu", target)
     assert tuple(predictor[field] for field in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")) == bounds
+
+
+def test_each_pod_of_a_training_knows_all_the_others() -> None:
+    job, service = read("overlays/train/job.yaml"), read("overlays/train/service.yaml")
+    spec, (container,) = job["spec"], job["spec"]["template"]["spec"]["containers"]
+    assert spec["completionMode"] == "Indexed"
+    process, tf_config = container["env"]
+    assert process["valueFrom"]["fieldRef"]["fieldPath"].endswith("['batch.kubernetes.io/job-completion-index']")
+    name, place = job["metadata"]["name"], service["metadata"]["name"]
+    (port,) = {one["containerPort"] for one in container["ports"]} & {one["port"] for one in service["spec"]["ports"]}
+    for index in range(spec["completions"]):
+        config = json.loads(tf_config["value"].replace(f"$({process['name']})", str(index)))
+        assert config["task"] == {"type": "worker", "index": index}
+        assert config["cluster"] == {"worker": [f"{name}-{i}.{place}:{port}" for i in range(spec["parallelism"])]}
+    assert spec["parallelism"] == spec["completions"] > 1
+    assert spec["template"]["spec"]["subdomain"] == place
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+
+
+def test_a_training_in_many_pods_starts_lost_ones_again() -> None:
+    job = read("overlays/train/job.yaml")["spec"]
+    assert job["template"]["spec"]["restartPolicy"] == "OnFailure"
+    assert job["backoffLimit"] > 10
+    (container,) = job["template"]["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts[RUNS_IN_IMAGE] == mounts["/srv/model_store"] == mounts["/srv/photographs"] == "training"
+    assert f"FLOWERS_RUNS={RUNS_IN_IMAGE}" in (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_pods_of_a_training_share_one_recipe() -> None:
+    (container,) = read("overlays/train/job.yaml")["spec"]["template"]["spec"]["containers"]
+    verb, folder, *flags = container["args"]
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert (verb, folder) == ("train", "/srv/photographs")
+    recipe = find_recipe(given["--recipe"], teacher=given["--teacher"])
+    assert isinstance(recipe, AlexNetRecipe)
+    assert recipe.teaching is None
+
+
+def test_the_pods_of_a_training_reach_only_each_other() -> None:
+    job, policy = (read(f"overlays/train/{name}.yaml")["spec"] for name in ("job", "network-policy"))
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert job["template"]["spec"]["enableServiceLinks"] is False
+    own = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "flowers-train"}}}
+    assert policy["podSelector"] == own["podSelector"]
+    assert [rule["from"] for rule in policy["ingress"]] == [[own]]
+    peers, names = policy["egress"]
+    assert peers["to"] == [own]
+    assert {one["port"] for one in names["ports"]} == {53}

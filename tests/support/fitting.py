@@ -14,6 +14,7 @@ from service.imaging.resize import resize
 from service.networks.backbones import LITE_OFFSET, LITE_SCALE, Backbone
 from service.training.augment import training_view
 from service.training.checkpoint import Epoch
+from service.training.distributed import ALONE, Cluster
 from service.training.fit import Fitted, fit
 from service.training.observer import Observer
 from service.training.recipe import AlexNetRecipe, Augmentation, TransferRecipe
@@ -99,6 +100,7 @@ def fit_small(
     observer: Observer | None = None,
     is_validated: bool = True,
     keeps_best: bool = True,
+    cluster: Cluster = ALONE,
 ) -> Fitted:
     """Ten photographs to train on, five to validate."""
     train = drawn_pixels(0, 2)
@@ -108,7 +110,8 @@ def fit_small(
     validation = drawn_pixels(100, 1) if is_validated else None
     with keras.device("cpu:0"):
         return fit(
-            network, views, targets, schedule, checkpoint, observer or Observer(), validation, keeps_best=keeps_best
+            network, views, targets, schedule, checkpoint, observer or Observer(), validation, keeps_best=keeps_best,
+            cluster=cluster,
         )  # fmt: skip
 
 

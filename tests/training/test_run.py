@@ -15,6 +15,7 @@ from service.data.dataset import Dataset, open_dataset
 from service.data.folder import read_folder
 from service.errors import TrainingError
 from service.imaging.limits import ImageLimits
+from service.training.distributed import Cluster
 from service.training.recipe import AlexNetRecipe, find_recipe, recipe_values
 from service.training.run import Run, name_run, open_run
 
@@ -55,6 +56,19 @@ def test_a_second_training_is_refused_until_the_first_ends(tmp_path: Path) -> No
     with opened(tmp_path, "garden-1") as run:
         assert (run.folder, run.published) == (tmp_path / "garden-1", None)
         assert (run.folder / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_the_chief_alone_locks_the_folder_of_a_cluster(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with opened(tmp_path) as run, open_run(
+        tmp_path, "garden", model="garden", store=store, device="cpu", cluster=Cluster(1, 2)
+    ) as shared:  # fmt: skip
+        assert shared.folder == run.folder
+        with (
+            pytest.raises(TrainingError, match="at work"),
+            open_run(tmp_path, "garden", model="garden", store=store, device="cpu", cluster=Cluster(0, 2)),
+        ):
+            pass
 
 
 def test_a_finished_training_is_repeated_only_on_request(tmp_path: Path) -> None:

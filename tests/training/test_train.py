@@ -25,6 +25,7 @@ from service.store.metadata import read_metadata
 from service.store.versions import list_candidates, list_stored, list_versions
 from service.training import alexnet, cross_validation
 from service.training import train as train_module
+from service.training.distributed import Cluster
 from service.training.gate import Verdict
 from service.training.observer import Observer
 from service.training.recipe import AlexNetRecipe
@@ -92,6 +93,15 @@ def test_the_metadata_state_what_was_trained_and_measured(dataset: Dataset, draw
     assert published["test"]["accuracy"] == stated.accuracy
     assert published["finished"] is True
     assert (result.run / "split.json").read_bytes() == (folder / SPLIT_FILE).read_bytes()
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_chief_alone_writes_checkpoint_run_and_version(dataset: Dataset, tmp_path: Path) -> None:
+    recipe, listener = replace(SHIFTED, schedule=replace(SHIFTED.schedule, epochs=1, batch_size=16)), Listener()
+    run = Run(tmp_path / "run", "drawn", tmp_path / "store", "cpu", cluster=Cluster(1, 2))
+    assert train(dataset, recipe, run, listener) is None
+    assert listener.said == ["The training is done. The chief, process 0, publishes it."]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.slow
