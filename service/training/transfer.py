@@ -134,7 +134,7 @@ def learn_frozen(
         def progress(done: int, before: int = before) -> None:
             observer.progress(FEATURES_STEP, before + done, total)
 
-        features.append(extract_features(model, np.asarray(squares.images), run.folder / "features" / part, progress))
+        features.append(extract_features(model, squares.images, run.folder / "features" / part, progress))
         before += len(squares.images)
     observer.stage(LAST_LAYER_STEP)
     of_training = learn_last_layer(features[0], training.class_indices, num_classes)
@@ -163,7 +163,7 @@ def _with_last_layer(recipe: TransferRecipe, last: LastLayer) -> keras.Model:
 
 def _measure(tuned: Tuned, validation: LabelledPixels, frozen: Epoch, observer: Observer) -> Calibration | None:
     """Return the tuned network's calibration. None means that the frozen features do better."""
-    outputs = predict(on_pixels(tuned.network, LITE_SCALE, LITE_OFFSET), np.asarray(validation.images))
+    outputs = predict(on_pixels(tuned.network, LITE_SCALE, LITE_OFFSET), validation.images)
     loss, accuracy = measure_logits(outputs["logits"], validation.class_indices)
     assert frozen.validation_loss is not None
     pays = loss < frozen.validation_loss
