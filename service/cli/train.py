@@ -167,6 +167,8 @@ def _train(
     dataset = open_dataset(listed, settings.seed, limits, cache=cache, checking=observer.checking, found=observer.found)
     dataset = replace(dataset, outliers=outliers)
     observer.checked(dataset.check, dataset.split)
+    if dataset.is_larger_than_memory:
+        observer.say(f"The decoded photographs do not fit into memory. They are kept in {folder}.")
     results: list[Trained] = []
     minutes = settings.minutes
     for number, device in enumerate(devices):

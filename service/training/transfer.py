@@ -138,7 +138,8 @@ def learn_frozen(
         before += len(squares.images)
     observer.stage(LAST_LAYER_STEP)
     of_training = learn_last_layer(features[0], training.class_indices, num_classes)
-    both = np.concatenate(features, axis=1)
+    both, num_training = np.concatenate(features, axis=1), len(training.images)
+    features.clear()  # for 50,000 photographs they are half a gigabyte
     class_indices = np.concatenate([training.class_indices, validation.class_indices])
     of_both = learn_last_layer(both, class_indices, num_classes)
     folds = np.array(assign_folds(dataset, recipe.num_folds))
@@ -151,8 +152,8 @@ def learn_frozen(
         logits[asked], distances[asked] = of_fold.logits(both[0, asked]), of_fold.distances(both[0, asked])
     calibration = calibrate(logits, class_indices, "cross-validation", distances)
     seconds = time.perf_counter() - began
-    loss, accuracy = measure_logits(of_training.logits(features[0][0]), training.class_indices)
-    validated = measure_logits(of_training.logits(features[1][0]), validation.class_indices)
+    loss, accuracy = measure_logits(of_training.logits(both[0, :num_training]), training.class_indices)
+    validated = measure_logits(of_training.logits(both[0, num_training:]), validation.class_indices)
     epoch = Epoch(0, loss, accuracy, *validated, 0.0, seconds, total / seconds)
     return Frozen(of_training, of_both, calibration, epoch)
 
