@@ -58,22 +58,13 @@ class PixelCache:
         return num_bytes > free_bytes // 2
 
     def find(self, key: str, sizes: Sequence[Size]) -> StoredPixels | None:
-        """Return the photographs of a key, or None without a whole file. A file of another size is deleted."""
-        path = self._path(key)
-        if fcntl is None or not path.exists():
+        """Return the photographs of a key, or None without a whole file that can be read."""
+        if fcntl is None:
             return None
-        with self._changing():
-            file = path.open("rb")
-            _lock(file, fcntl.LOCK_SH)  # as long as the file is open
-            if not _is_at(file, path):  # another process has deleted it meanwhile
-                file.close()
-                return None
-            if os.fstat(file.fileno()).st_size != sum(map(record_bytes, sizes)):
-                file.close()
-                path.unlink(missing_ok=True)
-                return None
-            os.utime(path)
-        return StoredPixels(file, sizes)
+        try:
+            return self._open(key, sizes)
+        except OSError:
+            return None
 
     def write(
         self, key: str, sizes: Sequence[Size], pixels_from: Callable[[int], Iterator[Pixels]]
@@ -93,8 +84,8 @@ class PixelCache:
         """
         path = self._path(key)
         draft = path.with_suffix(_DRAFT)
-        while (found := self.find(key, sizes)) is None:
-            with self._changing():
+        with self._changing():
+            while (found := self._open(key, sizes)) is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with (self.folder / _LOCK_FILE).open("wb") as lock:
                     _lock(lock, fcntl.LOCK_EX)
@@ -103,6 +94,25 @@ class PixelCache:
                         draft.replace(path)
                         bring_to_disk(self.folder)
         return found
+
+    def _open(self, key: str, sizes: Sequence[Size]) -> StoredPixels | None:
+        """Open and lock a whole file. Delete one of another size. Raises `OSError`."""
+        path = self._path(key)
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return None
+        _lock(file, fcntl.LOCK_SH)  # as long as the file is open
+        if not _is_at(file, path):  # another process has deleted it meanwhile
+            file.close()
+            return None
+        if os.fstat(file.fileno()).st_size != sum(map(record_bytes, sizes)):
+            file.close()
+            path.unlink(missing_ok=True)
+            return None
+        with suppress(OSError):  # it is another user's
+            os.utime(path)
+        return StoredPixels(file, sizes)
 
     def _write(self, draft: Path, sizes: Sequence[Size], pixels_from: Callable[[int], Iterator[Pixels]]) -> None:
         with draft.open("a+b") as file:

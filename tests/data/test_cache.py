@@ -127,6 +127,14 @@ def test_a_folder_that_cannot_be_written_names_the_flag(tmp_path: Path) -> None:
         make_cache(tmp_path).write("a", SIZES, Source())
 
 
+def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
+    (tmp_path / "decoded").mkdir()
+    (tmp_path / "decoded" / "a.pixels").symlink_to("a.pixels")
+    assert make_cache(tmp_path).find("a", SIZES) is None  # there may be room in memory
+    with pytest.raises(TrainingError, match="cannot be kept in"):
+        make_cache(tmp_path).write("a", SIZES, Source())
+
+
 def test_the_longest_unused_file_makes_room(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, max_bytes=3 * FILE_BYTES)
     for day, key in enumerate(("a", "b", "c")):
