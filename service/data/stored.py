@@ -46,11 +46,12 @@ class StoredPixels(Sequence[Pixels]):
 
     Each photograph is read when it is asked for, into memory of its own. It is uint8 (height, width, 3), read-only. The
     page cache holds what fits, and the process holds nothing. Any thread may read. The file is open, and its lock held,
-    as long as this object lives. A damaged photograph raises `TrainingError`.
+    as long as this object lives. A photograph that is damaged when it is first read raises `TrainingError`.
     """
 
     def __init__(self, file: BufferedReader, sizes: Sequence[Size]) -> None:
         self._file, self._sizes = file, sizes
+        self._was_sound = bytearray(len(sizes))  # the checksum of a photograph takes a tenth of the time of a view
         weakref.finalize(self, file.close)
         self._offsets = list(accumulate(map(record_bytes, sizes), initial=0))
 
@@ -76,8 +77,9 @@ class StoredPixels(Sequence[Pixels]):
             record = os.pread(self._file.fileno(), size, offset)
         except OSError as error:
             raise TrainingError(f"{path} cannot be read ({error.strerror}). {_remedy(path)}") from error
-        if len(record) != size or not is_sound(record):
+        if len(record) != size or not (self._was_sound[place] or is_sound(record)):
             raise TrainingError(f"{path} is damaged at photograph {place + 1:,} of {len(self):,}. {_remedy(path)}")
+        self._was_sound[place] = True
         return np.frombuffer(record, np.uint8, size - _CHECKSUM_BYTES).reshape(*self._sizes[place], 3)
 
 
