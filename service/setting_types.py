@@ -27,5 +27,18 @@ ModelStore = Annotated[
     Field(description="Folder with one folder per model, or the URL of one: s3://, gs:// or https://."),
 ]
 Cache = Annotated[
-    Path, Field(description="Folder of fetched data, of files of libraries, and of versions from a remote store.")
+    Path,
+    Field(
+        description="Folder of fetched data, of files of libraries, of versions from a remote store, and of decoded "
+        "photographs that do not fit into memory."
+    ),
+]
+MaxDecodedBytes = Annotated[
+    int,
+    Field(
+        ge=1024,
+        le=1024**5,
+        description="Limit of decoded photographs in the cache, in bytes. Those that were unused for longest are "
+        "deleted first.",
+    ),
 ]

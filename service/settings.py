@@ -17,7 +17,7 @@ from service.imaging.limits import ImageLimits
 from service.platforms import ROUTE
 from service.remote_store.location import StoreUrl
 from service.setting_sources import PlatformSettings, Settings
-from service.setting_types import Cache, DeviceSetting, MaxImageBytes, MaxImagePixels, ModelStore
+from service.setting_types import Cache, DeviceSetting, MaxDecodedBytes, MaxImageBytes, MaxImagePixels, ModelStore
 from service.store.layout import MODEL_NAME, MODEL_NAME_RULE
 
 _LIMITS = ImageLimits()
@@ -255,6 +255,7 @@ class TrainSettings(RunsSettings):
     )
     max_image_bytes: MaxImageBytes = _LIMITS.max_image_bytes
     max_image_pixels: MaxImagePixels = _LIMITS.max_image_pixels
+    max_decoded_bytes: MaxDecodedBytes = 64 * 1024**3
 
 
 PROGRAMS: tuple[type[Settings], ...] = (

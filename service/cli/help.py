@@ -29,6 +29,7 @@ GROUPS = {
     ),
     "Training": (
         "recipe", "network", "teacher", "begin_with", "outliers", "epochs", "minutes", "batch_size", "seed", "runs",
+        "max_decoded_bytes",
     ),
 }  # fmt: skip
 """Settings by their subject. Every setting is in one group."""

@@ -156,6 +156,7 @@ def _train(
     Each device gets its share of the minutes that are left. Raises `TrainingError` if Ctrl-C came before there was
     anything to publish.
     """
+    from service.data.cache import PixelCache
     from service.data.dataset import open_dataset
     from service.imaging.limits import ImageLimits
     from service.store.publish import check_can_publish
@@ -167,9 +168,13 @@ def _train(
     store = require_folder(settings.model_store, "train")
     check_can_publish(store, model)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    dataset = open_dataset(listed, settings.seed, limits, checking=observer.checking, found=observer.found)
+    folder = Path(os.path.expanduser(settings.cache), "decoded")  # noqa: PTH111 - no error without a home folder
+    cache = PixelCache(folder, settings.max_decoded_bytes)
+    dataset = open_dataset(listed, settings.seed, limits, cache=cache, checking=observer.checking, found=observer.found)
     dataset = replace(dataset, outliers=outliers)
     observer.checked(dataset.check, dataset.split)
+    if dataset.is_larger_than_memory:
+        observer.say(f"The decoded photographs do not fit into memory. They are kept in {folder}.")
     results: list[Trained] = []
     minutes = settings.minutes
     for number, device in enumerate(devices):

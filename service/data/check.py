@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from service.data.folder import Folder, Photograph
 from service.data.names import join_names
 from service.data.near_duplicates import NEAR_DUPLICATE_BITS, NearDuplicates, find_near_duplicates, perceptual_hash
 from service.data.parts import PARTS, Part
-from service.files import UnfitFile, read_bounded
+from service.files import UnfitFile, digest_bytes, read_bounded
 from service.imaging.decode import decode_image
 from service.imaging.limits import ImageLimits
 from service.imaging.pixels import Decoded, Pixels
@@ -33,10 +33,15 @@ _KINDS: dict[type[errors.ImageError], str] = {
 
 @dataclass(frozen=True)
 class CheckedPhotograph(Photograph):
-    """Photograph that decodes, with the digest of `Decoded.pixels` and the hash of `near_duplicates`, 256 bits."""
+    """Photograph that decodes, with the digest of `Decoded.pixels` and the hash of `near_duplicates`, 256 bits.
+
+    `size` is the height and width as decoded, in pixels. `file_digest` is the hex sha256 of the file.
+    """
 
     pixels_digest: str
     perceptual_hash: int
+    size: tuple[int, int] = field(default=(0, 0), kw_only=True)
+    file_digest: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,8 @@ def list_digests(image: Decoded, *, may_be_srgb: bool = True) -> Iterator[str]:
 def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPhotograph | Finding:
     path, files = photograph.path, (photograph.file,)
     try:
-        image = decode_image(read_bounded(path, limits.max_image_bytes), limits)
+        data = read_bounded(path, limits.max_image_bytes)
+        image = decode_image(data, limits)
     except UnfitFile:
         what = "It is a folder. Move its photographs up." if path.is_dir() else "It is not a file. Remove it."
         return Finding("unreadable", files, what)
@@ -170,8 +176,10 @@ def _check_photograph(photograph: Photograph, limits: ImageLimits) -> CheckedPho
         return Finding(_KINDS.get(type(error), "broken-image"), files, str(error))
     pixels = image.pixels
     identity = pixels_digest(pixels), perceptual_hash(pixels)
-    names = photograph.folder_name, photograph.part_folder
-    return CheckedPhotograph(path, photograph.label, *identity, folder_name=names[0], part_folder=names[1])
+    return CheckedPhotograph(
+        path, photograph.label, *identity, folder_name=photograph.folder_name, part_folder=photograph.part_folder,
+        size=(pixels.shape[0], pixels.shape[1]), file_digest=digest_bytes(data),
+    )  # fmt: skip
 
 
 def _find_duplicates(photographs: Iterable[CheckedPhotograph]) -> tuple[list[Finding], set[CheckedPhotograph]]:

@@ -1,16 +1,14 @@
 """Views of photographs. A seed makes each again, and memory keeps them where it allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.data.stored import Photographs, is_stored
 from service.imaging.pixels import Pixels
 from service.machine import memory_left
-
-Photographs = Sequence[Pixels] | Pixels
-"""Decoded photographs, each uint8 (height, width, 3)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Views:
         self, photographs: Photographs, make: MakeView, seed: int, num_views: int = 0, free_bytes: int | None = None
     ) -> None:
         self._photographs, self._make, self.seed, self.num_views = photographs, make, seed, num_views
+        self.is_stored = is_stored(photographs)
         self.is_keeping = False
         if num_views == 0:
             return

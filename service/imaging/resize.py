@@ -42,12 +42,23 @@ def resize_shorter_side(image: Decoded | Pixels, shorter_side: int) -> Pixels:
     """
     decoded = _as_decoded(image)
     width, height = decoded.image.size
-    short = min(height, width)
-    kept_width, kept_height = min(width, short * _MAX_ASPECT_RATIO), min(height, short * _MAX_ASPECT_RATIO)
+    kept_width, kept_height = _kept_size(width, height)
     left, top = (width - kept_width) / 2, (height - kept_height) / 2
     box = (left, top, left + kept_width, top + kept_height)
-    size = (round(kept_width * shorter_side / short), round(kept_height * shorter_side / short))
-    return _scale(decoded, size, box)
+    scaled_height, scaled_width = scaled_size(height, width, shorter_side)
+    return _scale(decoded, (scaled_width, scaled_height), box)
+
+
+def scaled_size(height: int, width: int, shorter_side: int) -> tuple[int, int]:
+    """Return height and width that `resize_shorter_side` gives an image of this size, in pixels."""
+    kept_width, kept_height = _kept_size(width, height)
+    short = min(height, width)
+    return round(kept_height * shorter_side / short), round(kept_width * shorter_side / short)
+
+
+def _kept_size(width: int, height: int) -> tuple[int, int]:
+    longest = min(height, width) * _MAX_ASPECT_RATIO
+    return min(width, longest), min(height, longest)
 
 
 def _as_decoded(image: Decoded | Pixels) -> Decoded:

@@ -91,7 +91,7 @@ def train_alexnet(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: O
 
 def answer(network: keras.Model, recipe: AlexNetRecipe, squares: LabelledPixels) -> Float32:
     """Return the network's logits, float32 (N, num_classes), for N squares."""
-    return predict(on_pixels(network, recipe.scale, recipe.offset), np.asarray(squares.images))["logits"]
+    return predict(on_pixels(network, recipe.scale, recipe.offset), squares.images)["logits"]
 
 
 def learns_on_device(recipe: AlexNetRecipe) -> bool:

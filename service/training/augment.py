@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from service.data.views import MakeView, Photographs, View
+from service.data.stored import Photographs
+from service.data.views import MakeView, View
 from service.imaging.limits import ResizeRule
 from service.imaging.pixels import Pixels
 from service.imaging.resize import resize

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from service.data.batches import LabelledPixels, load_squares
+from service.data.batches import LabelledPixels
 from service.data.dataset import Dataset
 from service.errors import DatasetError
 from service.files import digest_bytes
@@ -46,9 +46,8 @@ def cross_validate(dataset: Dataset, recipe: AlexNetRecipe, run: Run, observer: 
     for fold in range(recipe.num_folds):
         in_fold, others = (np.flatnonzero((folds == fold) == is_in).tolist() for is_in in (True, False))
         photographs = [listed[place] for place in in_fold]
-        asked.append(load_squares(photographs, dataset.class_names, dataset.rule, dataset.limits))
-        learned = LabelledPixels([known.images[place] for place in others], known.class_indices[others])
-        fitted.append(learn(f"fold-{fold}", learned, asked[-1]))
+        asked.append(dataset.load("square", photographs))
+        fitted.append(learn(f"fold-{fold}", known.take(others), asked[-1]))
     logits = [answer(one.network, recipe, squares) for one, squares in zip(fitted, asked, strict=True)]
     class_indices = np.concatenate([squares.class_indices for squares in asked])
     values = {

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.data.batches import LabelledPixels, epoch_batches
+from service.data.stored import Photographs
 from service.data.views import Views
 from service.errors import TrainingError
-from service.imaging.pixels import Pixels
 from service.training.checkpoint import (
     Checkpoint,
     Epoch,
@@ -154,7 +154,12 @@ class _Loop:
         return [*read_variables(self._variables()), *self._mean]
 
     def begin(self) -> None:
-        """Check that all processes begin with the same state."""
+        """Check that all processes begin with the same state, and have one order of the photographs."""
+        self._cluster.require_same(
+            bytes([self._views.is_stored]),
+            "Some processes have room for the photographs in memory, and others keep them in files. Equal memory was "
+            "expected, as the order depends on it. Give each process the same limit, and start them again.",
+        )
         state = b"".join(value.tobytes() for value in self.state())
         self._cluster.require_same(
             state,
@@ -205,10 +210,13 @@ class _Loop:
             assign_variables(self._network.weights, own)
 
 
-def predict(network: keras.Model, images: Pixels, batch_size: int = 64) -> dict[str, Float32]:
-    """Return each output of the network, float32 (N, width) or (N,), for uint8 (N, height, width, 3)."""
+def predict(network: keras.Model, images: Photographs, batch_size: int = 64) -> dict[str, Float32]:
+    """Return each output of the network, float32 (N, width) or (N,), for N images of one size.
+
+    Memory holds one batch of them.
+    """
     starts = range(0, len(images), batch_size)
-    parts = [network.predict_on_batch(images[start : start + batch_size]) for start in starts]
+    parts = [network.predict_on_batch(np.asarray(images[start : start + batch_size])) for start in starts]
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
@@ -216,7 +224,7 @@ def validate(network: keras.Model, validation: LabelledPixels | None) -> tuple[f
     """Return the mean cross-entropy and the accuracy on squares, or twice None without any."""
     if validation is None:
         return None, None
-    return measure_logits(predict(network, np.asarray(validation.images))["logits"], validation.class_indices)
+    return measure_logits(predict(network, validation.images)["logits"], validation.class_indices)
 
 
 def measure_logits(logits: Float32, class_indices: NDArray[np.int64]) -> tuple[float, float]:

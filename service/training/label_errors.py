@@ -56,9 +56,8 @@ def find_suspects(
     """
     squares = load_squares(check.photographs, check.class_names, _RULE, limits)
     total = len(check.photographs)
-    features = extract_features(
-        features_model(NETWORK), np.asarray(squares.images), folder, lambda done: progress(done, total)
-    )
+    model = features_model(NETWORK)
+    features = extract_features(model, squares.images, folder, lambda done: progress(done, total))
     probabilities = cross_validate_layer(features, squares.class_indices, assign_folds(check), len(check.class_names))
     return rank_suspects(check.photographs, probabilities, squares.class_indices, check.class_names)
 

@@ -154,7 +154,7 @@ def _answer(
 ) -> None:
     """Let the teacher answer the views that the lesson lacks. Each view is kept once it is answered."""
     if not lesson.answers and validation is not None:
-        logits = predict(teacher, np.asarray(validation.images), TEACHER_BATCH_SIZE)["logits"]
+        logits = predict(teacher, validation.images, TEACHER_BATCH_SIZE)["logits"]
         lesson.accuracy = float((logits.argmax(axis=1) == validation.class_indices).mean())
     photographs = np.arange(len(views))
     some = [photographs[start : start + TEACHER_BATCH_SIZE] for start in range(0, len(photographs), TEACHER_BATCH_SIZE)]

@@ -18,8 +18,8 @@ class TrainedNetwork:
 
     `network` maps float32 (N, image_size, image_size, 3), `pixel * scale + offset`, to outputs as of `name_outputs`.
     AlexNet's batch normalisation is folded. `held_out` are squares that it has not learned. Networks for onnxruntime
-    are compared on them. `recipe_values` stand in the metadata. `is_finished` is false where the same command has more
-    to train. `backbone` names the pretrained network that it began as. It is empty without one.
+    are compared on some of them. `recipe_values` stand in the metadata. `is_finished` is false where the same command
+    has more to train. `backbone` names the pretrained network that it began as. It is empty without one.
     """
 
     network: keras.Model

@@ -134,11 +134,12 @@ def learn_frozen(
         def progress(done: int, before: int = before) -> None:
             observer.progress(FEATURES_STEP, before + done, total)
 
-        features.append(extract_features(model, np.asarray(squares.images), run.folder / "features" / part, progress))
+        features.append(extract_features(model, squares.images, run.folder / "features" / part, progress))
         before += len(squares.images)
     observer.stage(LAST_LAYER_STEP)
     of_training = learn_last_layer(features[0], training.class_indices, num_classes)
-    both = np.concatenate(features, axis=1)
+    both, num_training = np.concatenate(features, axis=1), len(training.images)
+    features.clear()  # for 50,000 photographs they are half a gigabyte
     class_indices = np.concatenate([training.class_indices, validation.class_indices])
     of_both = learn_last_layer(both, class_indices, num_classes)
     folds = np.array(assign_folds(dataset, recipe.num_folds))
@@ -151,8 +152,8 @@ def learn_frozen(
         logits[asked], distances[asked] = of_fold.logits(both[0, asked]), of_fold.distances(both[0, asked])
     calibration = calibrate(logits, class_indices, "cross-validation", distances)
     seconds = time.perf_counter() - began
-    loss, accuracy = measure_logits(of_training.logits(features[0][0]), training.class_indices)
-    validated = measure_logits(of_training.logits(features[1][0]), validation.class_indices)
+    loss, accuracy = measure_logits(of_training.logits(both[0, :num_training]), training.class_indices)
+    validated = measure_logits(of_training.logits(both[0, num_training:]), validation.class_indices)
     epoch = Epoch(0, loss, accuracy, *validated, 0.0, seconds, total / seconds)
     return Frozen(of_training, of_both, calibration, epoch)
 
@@ -163,7 +164,7 @@ def _with_last_layer(recipe: TransferRecipe, last: LastLayer) -> keras.Model:
 
 def _measure(tuned: Tuned, validation: LabelledPixels, frozen: Epoch, observer: Observer) -> Calibration | None:
     """Return the tuned network's calibration. None means that the frozen features do better."""
-    outputs = predict(on_pixels(tuned.network, LITE_SCALE, LITE_OFFSET), np.asarray(validation.images))
+    outputs = predict(on_pixels(tuned.network, LITE_SCALE, LITE_OFFSET), validation.images)
     loss, accuracy = measure_logits(outputs["logits"], validation.class_indices)
     assert frozen.validation_loss is not None
     pays = loss < frozen.validation_loss

@@ -75,7 +75,7 @@ def tune(
     observer.stage("measuring distances")
     squares = [dataset.squares(part) for part in parts]
     of_squares = keras.Model(images, {"features": features})
-    found = np.concatenate([predict(of_squares, np.asarray(part.images), _BATCH_SIZE)["features"] for part in squares])
+    found = np.concatenate([predict(of_squares, part.images, _BATCH_SIZE)["features"] for part in squares])
     centres = find_centres(found, np.concatenate([part.class_indices for part in squares]))
     kernel, bias = last.get_weights()
     network = transfer_network(backbone.model, kernel, bias, centres)

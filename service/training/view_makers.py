@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.data.views import Batch, MakeView, Photographs, Views
+from service.data.stored import Photographs
+from service.data.views import Batch, MakeView, Views
 from service.machine import count_cores
 
 

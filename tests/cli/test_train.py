@@ -16,6 +16,7 @@ import pytest
 from support.drawing import draw_folder
 
 from service.cli.main import main
+from service.data.cache import PixelCache
 from service.data.check import DataCheck, check_folder
 from service.data.dataset import Dataset
 from service.errors import DatasetError
@@ -168,6 +169,7 @@ class Asked:
     names: list[str] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    caches: list[PixelCache | None] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     budgets: list[Budget | None] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -191,6 +193,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
         asked.names.append(run.model)
         asked.recipes.append(recipe)
         asked.seeds.append(dataset.seed)
+        asked.caches.append(dataset.cache)
         asked.folders.append(dataset.check.photographs[0].path.parent.parent)
         evaluation = evaluate(np.eye(2, dtype=np.float32), np.arange(2), ["daisy", "roses"])
         epoch = Epoch(39, 1.0, 0.5, None, None, 1e-3, 2.0, 6.0)
@@ -309,6 +312,18 @@ def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], d
     assert (recipe.name, recipe.network, recipe.backbones) == ("patient", "alexnet_v1", ())
     assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (7, 9)
     assert asked.seeds == [2]
+
+
+@pytest.mark.parametrize(("memory_bytes", "is_told"), [(100, True), (10**15, False)])
+def test_photographs_larger_than_memory_go_to_the_cache(
+    memory_bytes: int, is_told: bool, asked: Asked, places: tuple[str, ...], drawn_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("service.data.cache.memory_left", lambda: memory_bytes)
+    assert main(["train", str(drawn_folder), *places, *PLAIN, "--max-decoded-bytes", "5000"]) == 0
+    folder = tmp_path / "cache" / "decoded"
+    assert asked.caches == [PixelCache(folder, 5000)]
+    assert (f"do not fit into memory. They are kept in {folder}." in capsys.readouterr().err) is is_told
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

@@ -8,9 +8,17 @@ import pytest
 from support.drawing import draw_photograph, encode
 from support.icc import cmyk_profile, matrix_profile
 
-from service.data.batches import LabelledPixels, epoch_batches, load_full_images, load_squares, made_ahead
+from service.data.batches import (
+    LabelledPixels,
+    epoch_batches,
+    load_full_images,
+    load_squares,
+    made_ahead,
+    order_by_blocks,
+)
 from service.data.check import CheckedPhotograph
-from service.data.views import Batch, MakeView, Photographs, View, Views
+from service.data.stored import Photographs, StoredPixels, to_record
+from service.data.views import Batch, MakeView, View, Views
 from service.errors import DatasetError, OutOfMemory
 from service.imaging.decode import decode_image, decode_square
 from service.imaging.limits import ImageLimits, ResizeRule
@@ -62,6 +70,36 @@ def test_the_shares_of_all_processes_make_the_whole_batch() -> None:
             np.testing.assert_array_equal(part.images, batch.images[process::2])
 
 
+def test_photographs_in_memory_have_an_unbounded_order() -> None:
+    (batch,) = epoch_batches(Views(IMAGES * 10, plain_view, 7), batch_size=100, epoch=2)
+    assert batch.photographs.tolist() == np.random.default_rng((7, 2)).permutation(100).tolist()
+
+
+def test_photographs_in_a_file_come_by_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "photographs"
+    path.write_bytes(b"".join(map(to_record, IMAGES)) * 10)
+    stored = StoredPixels(path.open("rb"), [(4, 4)] * 100)
+    (batch,) = epoch_batches(Views(stored, plain_view, 7), batch_size=100, epoch=2)
+    np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.photographs % NUM_PHOTOGRAPHS)
+    assert batch.photographs.tolist() == order_by_blocks(100, np.random.default_rng((7, 2))).tolist()
+
+
+@pytest.mark.parametrize("number", [1, 7, 100, 1003])
+def test_an_order_by_blocks_has_each_number_once(number: int) -> None:
+    order = order_by_blocks(number, np.random.default_rng(1), block=8, window=4)
+    assert sorted(order.tolist()) == list(range(number))
+
+
+def test_a_window_holds_whole_blocks_from_all_over() -> None:
+    first, second = (order_by_blocks(1024, np.random.default_rng(seed), block=8, window=4) for seed in (1, 2))
+    assert first.tolist() != second.tolist()
+    for window in np.split(first, 1024 // 32):
+        assert sorted(window.tolist()) != window.tolist()
+        blocks, counts = np.unique(window // 8, return_counts=True)
+        assert counts.tolist() == [8] * 4
+        assert np.ptp(blocks) > 4
+
+
 def test_another_epoch_has_another_order_and_other_views() -> None:
     (first,), (second,) = (batches_of(noisy_view, batch_size=10, epoch=epoch) for epoch in (0, 1))
     assert not np.array_equal(first.photographs, second.photographs)
@@ -83,6 +121,17 @@ def test_repeated_photographs_have_views_of_their_own() -> None:
     np.testing.assert_array_equal([image[0, 0, 0] for image in pixels.images], pixels.class_indices)
     (batch,) = epoch_batches(Views(pixels.images, noisy_view, 1), batch_size=30, epoch=0)
     assert len({batch.images[k].tobytes() for k in range(30)}) == 30
+
+
+def test_taken_and_sampled_photographs_keep_their_classes() -> None:
+    pixels = LabelledPixels(IMAGES, np.arange(NUM_PHOTOGRAPHS))
+    taken = pixels.take([7, 2, 2]).with_others(pixels.take([9]))
+    assert taken.class_indices.tolist() == [7, 2, 2, 9]
+    assert [image[0, 0, 0] for image in taken.images] == [7, 2, 2, 9]
+    for number, expected in ((10, 10), (5, 5), (4, 4), (3, 3)):
+        some = pixels.sample(number)
+        assert len(some.images) == expected
+        assert np.asarray(some.images)[:, 0, 0, 0].tolist() == some.class_indices.tolist()
 
 
 def test_fewer_photographs_than_a_batch_make_one_smaller_batch() -> None:

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.data.views import Photographs, View, Views
+from service.data.stored import Photographs
+from service.data.views import View, Views
 
 IMAGES = [np.full((4, 4, 3), index, np.uint8) for index in range(10)]
 ALL = np.arange(10)

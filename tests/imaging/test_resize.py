@@ -8,7 +8,7 @@ from support.drawing import draw_photograph
 
 from service.imaging.limits import ResizeRule
 from service.imaging.pixels import Pixels
-from service.imaging.resize import resize, resize_shorter_side
+from service.imaging.resize import resize, resize_shorter_side, scaled_size
 
 
 def photograph(width: int, height: int) -> Pixels:
@@ -117,6 +117,7 @@ def test_the_image_given_is_not_changed() -> None:
 )
 def test_the_training_cache_cuts_images_of_extreme_shape(size: tuple[int, int], expected: tuple[int, int]) -> None:
     resized = resize_shorter_side(slope(*size), 256)
+    assert scaled_size(size[1], size[0], 256) == resized.shape[:2]
     assert (resized.shape[1], resized.shape[0]) == expected
     assert resized.dtype == np.uint8
 

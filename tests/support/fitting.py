@@ -1,6 +1,7 @@
 """A small training that tests run here, or in another process that they kill: `python fitting.py CHECKPOINT`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 from support.drawing import CLASS_NAMES, draw_photograph
 
 from service.data.batches import LabelledPixels
+from service.data.cache import PixelCache
 from service.data.views import Views
 from service.imaging.limits import ResizeRule
 from service.imaging.resize import resize
@@ -101,9 +103,13 @@ def fit_small(
     is_validated: bool = True,
     keeps_best: bool = True,
     cluster: Cluster = ALONE,
+    cache: PixelCache | None = None,
 ) -> Fitted:
-    """Ten photographs to train on, five to validate."""
+    """Ten photographs to train on, in memory or in a cache, and five to validate."""
     train = drawn_pixels(0, 2)
+    if cache:
+        stored = cache.write("train", [(224, 224)] * len(train.images), lambda number: iter(train.images[number:]))
+        train = replace(train, images=stored)
     targets = targets or LabelTargets(train.class_indices, len(CLASS_NAMES))
     num_views = len(targets.answers) if not isinstance(targets, LabelTargets) else 0
     views = Views(train.images, training_view(RECIPE.augmentation, ResizeRule()), SEED, num_views)

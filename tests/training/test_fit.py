@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.fitting import SCHEDULE, drawn_pixels, fit_small, learning_network, tiny_network
 
+from service.data.cache import PixelCache
 from service.errors import TrainingError
 from service.training.checkpoint import Checkpoint, Epoch, Variables, load_checkpoint, save_checkpoint
 from service.training.fit import predict, validate
@@ -75,6 +76,18 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert [epoch.epoch for epoch in resumed.history] == [0, 1, 2]
     whole, killed = read(tmp_path / "whole.npz"), read(tmp_path / "killed.npz")
     assert_same([*killed.state, *killed.best], [*whole.state, *whole.best])
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_interrupted_training_from_disk_ends_the_same(tmp_path: Path) -> None:
+    cache = PixelCache(tmp_path / "decoded", 10**9)
+    schedule = replace(SCHEDULE, epochs=2)
+    fit_small(learning_network(), tmp_path / "whole.npz", schedule, cache=cache)
+    stopped = tmp_path / "stopped.npz"
+    assert fit_small(learning_network(), stopped, schedule, cache=cache, observer=Interrupter(1)).interrupted
+    fit_small(learning_network(), stopped, schedule, cache=cache)
+    whole, resumed = read(tmp_path / "whole.npz"), read(stopped)
+    assert_same([*resumed.state, *resumed.best], [*whole.state, *whole.best])
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

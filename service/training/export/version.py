@@ -27,6 +27,7 @@ from service.training.export.saved_model import check_saved_model, export_saved_
 from service.training.fit import predict
 from service.training.trained_network import TrainedNetwork, on_pixels
 
+_MOST_COMPARED = 2048  # held-out photographs that the networks are compared on; they lie in memory together
 _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
 
 
@@ -39,7 +40,8 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         PublishError: A file cannot be written, or does not answer as the trained network does.
     """
     network, class_names, rule, limits = trained.network, dataset.class_names, dataset.rule, dataset.limits
-    images, calibration = np.asarray(trained.held_out.images), trained.calibration
+    compared, calibration = trained.held_out.sample(_MOST_COMPARED), trained.calibration
+    images = np.asarray(compared.images)
     numbers = {"scale": trained.scale, "offset": trained.offset, "temperature": calibration.temperature}
     with keras.device("cpu:0"):  # as the check of the export computes: a GPU in TensorFloat-32 differs by 1e-3
         outputs = predict(on_pixels(network, trained.scale, trained.offset), images)
@@ -51,7 +53,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,
-        class_indices=trained.held_out.class_indices, expected=engine.run(images), is_pretrained=bool(trained.backbone),
+        class_indices=compared.class_indices, expected=engine.run(images), is_pretrained=bool(trained.backbone),
     )  # fmt: skip
     photographs = dataset.split.photographs["test"]
     paths = tuple(photograph.path for photograph in photographs)
