@@ -27,7 +27,7 @@ from service.training.export.saved_model import check_saved_model, export_saved_
 from service.training.fit import predict
 from service.training.trained_network import TrainedNetwork, on_pixels
 
-_MOST_COMPARED = 2048  # held-out photographs that the networks are compared on; they lie in memory together
+_MOST_COMPARED = 512  # held-out photographs that the networks are compared on, all in one batch
 _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
 
 
