@@ -136,11 +136,11 @@ def _print_summary(
         }
         print_json(document, indent=2)
     else:
-        resumed = f" {num_resumed:,} of them were scored before." if num_resumed else ""
+        resumed = f", of which {num_resumed:,} were scored before" if num_resumed else ""
         print_result(
             Text(
-                f"{output} has the scores of {num_photographs:,} photographs in {len(results):,} files, by version "
-                f"{manifest.version} of {manifest.model}.{resumed} {num_errors:,} photographs have an error."
+                f"{output} has the scores by version {manifest.version} of {manifest.model}. "
+                f"Photographs: {num_photographs:,}{resumed}. Errors: {num_errors:,}. Files: {len(results):,}."
             )
         )
     return 1 if num_errors else 0
