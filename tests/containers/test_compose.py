@@ -89,7 +89,7 @@ def test_the_health_check_asks_where_the_service_listens(cpu_image: str, flags: 
 
 @pytest.mark.parametrize("name", ["flowers", "cpu"])
 def test_settings_of_the_shell_reach_the_service(engine: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = {"model_store", "host", "port"}  # by the image and its mounts
+    fixed = {"model_store", "cache", "max_cache_bytes", "host", "port"}  # by the image and its mounts
     settings = [f"FLOWERS_{setting.upper()}" for setting in ServeSettings.model_fields if setting not in fixed]
     settings.append("OTEL_EXPORTER_OTLP_ENDPOINT")
     for setting in settings:
