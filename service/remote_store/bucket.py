@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from service.errors import InvalidVersion, RemoteStoreError
-from service.remote_store.location import StoreUrl
-from service.remote_store.reader import RemoteModel
+from service.remote_store.location import RemoteModel, StoreUrl
 from service.store.layout import PINNED_FILE, parse_version
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Locations of stores: a folder, or the URL of a remote store with the folder of its cache."""
+"""Locations of stores: a folder, or the URL of a remote store with the folder of its cache. What a model has there."""
 
 import hashlib
 import os
@@ -33,6 +33,14 @@ class StoreUrl:
         """Return the folder below `cache` that mirrors this store. It need not exist."""
         digest = hashlib.sha256(str(self).encode()).hexdigest()[:32]
         return Path(os.path.expanduser(cache)) / "stores" / digest  # noqa: PTH111 - no error without a home folder
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """Versions of a model in a remote store, oldest first, and the pinned one. Without versions it is not there."""
+
+    versions: tuple[int, ...] = ()
+    pinned: int | None = None
 
 
 def parse_location(location: object) -> Path | StoreUrl:

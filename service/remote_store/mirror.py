@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from service.errors import InvalidVersion, ModelNotFound, RemoteStoreError
 from service.files import digest_file
 from service.remote_store.cache import ModelCache, changing, size_of
-from service.remote_store.reader import RemoteModel, StoreReader
+from service.remote_store.location import RemoteModel
+from service.remote_store.reader import StoreReader
 from service.store.layout import SHA256SUMS_FILE
 from service.store.verify import MAX_SHA256SUMS_BYTES, MAX_VERSION_BYTES, check_draft, read_sums, verify_version
 

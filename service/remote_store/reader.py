@@ -1,25 +1,16 @@
-"""Readers of remote stores: what a model has there, and the bytes of its files."""
+"""Readers of remote stores, by the kind of their URL."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
 
 from service.errors import SettingsError
-from service.remote_store.location import StoreUrl
+from service.remote_store.location import RemoteModel, StoreUrl
 
 TIMEOUT_S = 30.0
 """Limit of the time without a byte, in seconds."""
 
 _NEEDED = {"s3": ("fsspec", "s3fs"), "gs": ("fsspec", "gcsfs")}
-
-
-@dataclass(frozen=True)
-class RemoteModel:
-    """Versions of a model in a remote store, oldest first, and the pinned one. Without versions it is not there."""
-
-    versions: tuple[int, ...] = ()
-    pinned: int | None = None
 
 
 class StoreReader(Protocol):

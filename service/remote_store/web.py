@@ -17,8 +17,7 @@ import httpx
 
 from service.errors import InvalidVersion, RemoteStoreError, SettingsError
 from service.http_client import Way
-from service.remote_store.location import StoreUrl
-from service.remote_store.reader import RemoteModel
+from service.remote_store.location import RemoteModel, StoreUrl
 from service.store.layout import parse_version
 
 INDEX_FILE = "index.json"

@@ -10,8 +10,7 @@ from support.versions import publish_example
 
 from service.errors import InvalidVersion, RemoteStoreError
 from service.remote_store.bucket import BucketStore
-from service.remote_store.location import StoreUrl
-from service.remote_store.reader import RemoteModel
+from service.remote_store.location import RemoteModel, StoreUrl
 from service.store.layout import SHA256SUMS_FILE
 from service.store.manage import pin_version
 

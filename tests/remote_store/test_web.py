@@ -8,7 +8,8 @@ from support.web_store import WebStoreServer, cut, fail, wait_for
 
 from service.cli.main import main
 from service.errors import InvalidVersion, RemoteStoreError
-from service.remote_store.reader import RemoteModel, open_reader
+from service.remote_store.location import RemoteModel
+from service.remote_store.reader import open_reader
 from service.store.manage import pin_version
 
 
