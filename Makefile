@@ -34,7 +34,7 @@ test: $(VENV)/dev   ## run every test that needs Python only, without the long o
 	$(BIN)/pytest
 
 coverage: $(VENV)/dev   ## run the quicker tests and fail if they cover less of service/ than before
-	$(BIN)/coverage run -m pytest -m "not (slow or long or containers or clients or quiet or site or browser)"
+	$(BIN)/coverage run -m pytest -m "not (slow or long or containers or clients or quiet or site or browser or ray)"
 	$(BIN)/coverage report
 
 quiet: $(VENV)/dev   ## check under strace that commands connect to nothing
