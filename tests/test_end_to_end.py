@@ -125,7 +125,7 @@ def test_the_saved_model_alone_gives_the_same_answer(photographs: Path) -> None:
     ("engine", "precision"),
     [
         pytest.param("savedmodel", "float32", marks=pytest.mark.long),
-        ("onnxruntime", "float32"),
+        pytest.param("onnxruntime", "float32", marks=pytest.mark.long),
         ("onnxruntime", "int8"),
     ],
 )

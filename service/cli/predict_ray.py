@@ -1,5 +1,6 @@
 """`flowers predict --ray`: scores of many photographs, by the actors of a Ray cluster, as Parquet files."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -23,6 +24,7 @@ from service.store.verify import VerifiedVersion, verify_version
 from service.store.versions import find_version
 
 _LIBRARIES = ("ray", "pyarrow", "fsspec")
+_PACKAGES = ("ray[data]", "pyarrow", "fsspec")
 
 
 def predict_with_ray(
@@ -41,9 +43,10 @@ def predict_with_ray(
     if output_format == "csv":
         raise UsageError("--ray writes Parquet files and prints a summary. Leave out --format csv.")
     if missing := [library for library in _LIBRARIES if find_spec(library) is None]:
+        packages = " ".join(map(shlex.quote, _PACKAGES))
         raise UsageError(
-            f"--ray needs the library {missing[0]}, which is not installed. Run `pip install 'flowers-service[ray]'`, "
-            "or leave out the flag."
+            f"--ray needs the library {missing[0]}, which is not installed. "
+            f"Run `{shlex.quote(sys.executable)} -m pip install {packages}`, or leave out the flag."
         )
     settings.wish.check()
     output = make_absolute(output)

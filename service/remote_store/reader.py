@@ -1,5 +1,7 @@
 """Readers of remote stores, by the kind of their URL."""
 
+import shlex
+import sys
 from collections.abc import Callable, Generator
 from importlib.util import find_spec
 from typing import Protocol
@@ -30,8 +32,8 @@ def check_installed(url: StoreUrl, find: Callable[[str], object] = find_spec) ->
     missing = [package for package in _NEEDED.get(url.scheme, ()) if not find(package)]
     if missing:
         raise SettingsError(
-            f"A store behind {url.scheme}:// needs {' and '.join(missing)}, which are not installed. Install the extra "
-            "`remote` with `pip install 'flowers-service[remote]'`."
+            f"A store behind {url.scheme}:// needs {' and '.join(missing)}, which are not installed. Run "
+            f"`{shlex.quote(sys.executable)} -m pip install {' '.join(missing)}`."
         )
 
 

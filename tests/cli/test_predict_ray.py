@@ -46,5 +46,7 @@ def test_asking_wrongly_is_one_sentence(place: Path, arguments: list[str], said:
 def test_a_missing_library_is_named(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("service.cli.predict_ray.find_spec", lambda name: None if name == "ray" else name)
     assert main(["predict", "photo.jpg", "--ray", "--output", "scores"]) == 2
-    assert "needs the library ray, which is not installed. Run `pip install 'flowers-" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "needs the library ray, which is not installed." in message
+    assert "-m pip install 'ray[data]' pyarrow fsspec`" in message
     assert [path.name for path in place.iterdir()] == ["photo.jpg"]

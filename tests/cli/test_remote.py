@@ -129,4 +129,4 @@ def test_a_missing_package_ends_the_service_at_once(capsys: Capture, monkeypatch
     monkeypatch.setattr("service.remote_store.reader.check_installed.__defaults__", (lambda _: None,))
     exit_code, _, err = run("serve", "--model-store", "s3://garden/models", "--port", "0", capsys=capsys)
     assert exit_code == 2
-    assert "flowers-service[remote]" in err
+    assert "-m pip install fsspec s3fs" in err

@@ -18,7 +18,9 @@ DAISY = 985  # ImageNet's class
 
 
 @pytest.mark.photographs
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", pytest.param("efficientnet_lite1", marks=pytest.mark.long), "efficientnet_lite2"]
+)
 def test_the_pretrained_network_calls_a_daisy_a_daisy(name: str, photographs: Path) -> None:
     try:
         backbone = load_backbone(name)
@@ -75,7 +77,7 @@ def test_a_teacher_without_its_package_says_what_to_install(monkeypatch: pytest.
             look_up("efficientnet_lite2")
 
 
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0"])
+@pytest.mark.parametrize("name", ["MobileNetV3Small", pytest.param("EfficientNetV2B0", marks=pytest.mark.long)])
 def test_networks_of_keras_applications_come_with_their_own_preprocessing(name: str) -> None:
     backbone = load_backbone(name, weights=None)
     images: Pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)

@@ -15,7 +15,7 @@ def test_https_needs_no_further_package() -> None:
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
 def test_a_bucket_without_its_package_names_the_extra(scheme: str, package: str) -> None:
-    with pytest.raises(SettingsError, match=rf"{package}.*flowers-service\[remote\]"):
+    with pytest.raises(SettingsError, match=f"needs {package}.*-m pip install {package}`"):
         check_installed(StoreUrl(scheme, "garden", ""), find=lambda name: name == "fsspec")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from service.engines.engine import EngineInfo, Scores
+from service.engines.engine import Engine, EngineInfo, Scores, join_scores
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.imaging.pixels import Pixels
 from service.store.layout import CPU_MODEL_FILES, DISTANCE, ENERGY, Precision
@@ -20,6 +20,7 @@ from service.training.export.onnx_graph import float32_model
 NUM_CALIBRATION = 512
 """Number of training photographs that show the range of every activation."""
 
+_PIECE = 64  # images
 _FLOAT32_DIFFERENCE, _FLOAT32_COLUMN_DIFFERENCE = 1e-4, 1e-3  # of a probability, of an energy or a distance
 _INT8_COLUMN_DIFFERENCE_P99 = 0.5  # of an energy or a distance, in standard deviations over the photographs
 
@@ -78,7 +79,7 @@ def export_cpu_models(
         choice = EngineInfo("onnxruntime", "cpu", precision, "the check of the export")
         engine = OnnxRuntimeEngine(content, choice, version=folder.name)
         compared = compare(
-            precision, engine.run(images), expected, class_indices, quantised=quantised,
+            precision, score_in_pieces(engine, images), expected, class_indices, quantised=quantised,
             limits=_PRETRAINED if is_pretrained else _ALEXNET,
         )  # fmt: skip
         engine.close()
@@ -96,6 +97,12 @@ def export_cpu_models(
         if not models[-1].refused:
             break
     return models
+
+
+def score_in_pieces(engine: Engine, images: Pixels) -> Scores:
+    """Score images, uint8 (N, size, size, 3), a few at a time. The feature maps of all would take gigabytes."""
+    starts = range(0, len(images), _PIECE)
+    return join_scores([engine.run(images[start : start + _PIECE]) for start in starts])
 
 
 def compare(

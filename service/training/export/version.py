@@ -21,13 +21,13 @@ from service.networks.backbones import describe_source
 from service.store.layout import BACKBONE_LICENCE_FILE, DISTANCE, METADATA_FILE, MODEL_CARD_FILE, SPLIT_FILE
 from service.store.metadata import BackboneSource, Metadata, Network, Preprocessing
 from service.training.calibrate import energies, softmax
-from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models
+from service.training.export.light_model import NUM_CALIBRATION, export_cpu_models, score_in_pieces
 from service.training.export.model_card import write_card
 from service.training.export.saved_model import check_saved_model, export_saved_model
 from service.training.fit import predict
 from service.training.trained_network import TrainedNetwork, on_pixels
 
-_MOST_COMPARED = 512  # held-out photographs that the networks are compared on, all in one batch
+_MOST_COMPARED = 512  # held-out photographs that the networks are compared on; they lie in memory together
 _NUM_CHECKED = 33  # photographs that the reloaded SavedModel is compared on; odd, so that no batch size is round
 
 
@@ -53,7 +53,8 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     cpu_models = export_cpu_models(
         network, folder, **numbers,
         calibration=np.asarray(dataset.sample_squares("train", NUM_CALIBRATION).images), images=images,
-        class_indices=compared.class_indices, expected=engine.run(images), is_pretrained=bool(trained.backbone),
+        class_indices=compared.class_indices, expected=score_in_pieces(engine, images),
+        is_pretrained=bool(trained.backbone),
     )  # fmt: skip
     photographs = dataset.split.photographs["test"]
     paths = tuple(photograph.path for photograph in photographs)
