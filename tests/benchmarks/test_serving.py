@@ -141,7 +141,7 @@ def test_front_ends_have_one_precision_and_all_cores(precision: PrecisionWish, t
         assert server.folder.name.endswith("_our_engine")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_limit_is_that_of_the_best_loop(tiny_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_version / "flowers" / "1"
     photographs = [encode(draw_photograph(2, seed, (40, 30))) for seed in range(3)]

@@ -56,7 +56,7 @@ class Recorder(Observer):
         self.ends.append(self._network.get_weights())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     fit_small(learning_network(), tmp_path / "whole.npz")
     with subprocess.Popen(

@@ -72,6 +72,7 @@ def test_a_training_at_rest_gives_the_versions_network(dataset: Dataset, run: Ru
     assert (trained.is_finished, trained.recipe_values["begin_with"]) == (True, 1)
 
 
+@pytest.mark.long
 def test_the_version_has_its_share_of_the_weights(dataset: Dataset, run: Run) -> None:
     publish(made_network(), run, dataset)
     moving = replace(STILL, schedule=replace(STILL.schedule, learning_rate=0.01))
