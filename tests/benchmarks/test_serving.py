@@ -98,6 +98,7 @@ def test_a_slow_peer_shows_no_answers_after_the_end() -> None:
     assert cell["answers_per_s"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("label", "pause_s", "error"), [("tulips", 0, WRONG), ("", 0, UNREADABLE), ("roses", 3, "timeout")]
 )

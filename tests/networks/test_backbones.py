@@ -19,7 +19,12 @@ DAISY = 985  # ImageNet's class
 
 @pytest.mark.photographs
 @pytest.mark.parametrize(
-    "name", ["efficientnet_lite0", pytest.param("efficientnet_lite1", marks=pytest.mark.long), "efficientnet_lite2"]
+    "name",
+    [
+        "efficientnet_lite0",
+        pytest.param("efficientnet_lite1", marks=pytest.mark.long),
+        pytest.param("efficientnet_lite2", marks=pytest.mark.long),
+    ],
 )
 def test_the_pretrained_network_calls_a_daisy_a_daisy(name: str, photographs: Path) -> None:
     try:

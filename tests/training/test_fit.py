@@ -160,6 +160,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
         fit_small(learning_network(scale=float("nan")), tmp_path / "checkpoint.npz")
 
 
+@pytest.mark.long
 def test_a_resumed_training_keeps_the_mean_of_weights(tmp_path: Path) -> None:
     schedule = replace(SCHEDULE, epochs=4, swa_share=0.5, swa_learning_rate=0.01)
     path, first, second = tmp_path / "checkpoint.npz", learning_network(), learning_network()
