@@ -9,7 +9,6 @@ that 95 % of the flowers of the part pass. The flowers are also re-coded as the 
 traces shows. Each version and part has a row in `benchmarks/results/none_of_these.json`.
 """
 
-import argparse
 import io
 from collections.abc import Mapping
 from contextlib import closing
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import RESULTS
-from benchmarks.robustness import list_part, make_squares, open_engines, run_all, save_row
+from benchmarks.robustness import list_part, make_parser, make_squares, open_engines, run_all, save_row
 from service.data.outliers import list_outliers
 from service.engines.engine import Scores
 from service.engines.open_version import open_stored
@@ -92,12 +91,8 @@ def summarise(
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.none_of_these", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
+    parser = make_parser("none_of_these", __doc__)
     parser.add_argument("others", type=Path, help="photographs of none of the classes, one folder per source")
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
-    parser.add_argument("--version", type=int, help="the default is the served one")
-    parser.add_argument("--model-store", type=Path, default=Path("model_store"))
     asked = parser.parse_args()
     wish = EngineWish("savedmodel", "cpu")
     with closing(open_stored(asked.model_store, "flowers", wish, asked.version)) as opened:

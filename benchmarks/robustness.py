@@ -162,14 +162,19 @@ def calibration_error(opened: ServedVersion, photographs: Labelled) -> dict[str,
     }  # fmt: skip
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__)
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark of one version on one part of a folder."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("folder", type=Path, help="the photographs, one folder per class")
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--version", type=int, help="the default is the served one")
     parser.add_argument("--model-store", type=Path, default=Path("model_store"))
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure, print and write."""
+    asked = make_parser("robustness", __doc__).parse_args()
     wish = EngineWish("savedmodel", "cpu")
     with closing(open_stored(asked.model_store, "flowers", wish, asked.version)) as opened:
         photographs = list_part(opened, asked.folder, asked.part)
