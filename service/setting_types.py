@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
 from pydantic import Field, PlainValidator
 
 from service.engines.wish import DeviceWish
@@ -24,6 +25,7 @@ DeviceSetting = Annotated[
 ModelStore = Annotated[
     Path | StoreUrl,
     PlainValidator(parse_location),  # a `Path` would lose a slash of a URL
+    Parameter(accepts_keys=False, metavar="PATH|URL"),  # the fields of a URL are no flags
     Field(description="Folder with one folder per model, or the URL of one: s3://, gs:// or https://."),
 ]
 Cache = Annotated[

@@ -32,7 +32,7 @@ def check_installed(url: StoreUrl, find: Callable[[str], object] = find_spec) ->
     missing = [package for package in _NEEDED.get(url.scheme, ()) if not find(package)]
     if missing:
         raise SettingsError(
-            f"A store behind {url.scheme}:// needs {' and '.join(missing)}, which are not installed. Run "
+            f"A store behind {url.scheme}:// needs {' and '.join(missing)}, not installed here. Run "
             f"`{shlex.quote(sys.executable)} -m pip install {' '.join(missing)}`."
         )
 
