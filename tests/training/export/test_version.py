@@ -1,5 +1,6 @@
 """Files of a version, written for a small network that was really trained."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.fitting import RECIPE, tiny_network
 from service.data.dataset import Dataset
 from service.errors import PublishError
 from service.store.layout import METADATA_FILE
+from service.store.metadata import read_metadata
 from service.training.calibrate import calibrate
 from service.training.export import saved_model, version
 from service.training.export.version import write_version
@@ -26,6 +28,18 @@ def trained(dataset: Dataset) -> TrainedNetwork:
     calibration = calibrate(logits, held_out.class_indices, "validation")
     network = tiny_network(len(CLASS_NAMES))
     return TrainedNetwork(network, 1 / 100, -0.75, calibration, held_out, recipe_values(RECIPE), ())
+
+
+@pytest.mark.long
+def test_a_part_that_calibrates_is_stated_once(dataset: Dataset, trained: TrainedNetwork, tmp_path: Path) -> None:
+    test = dataset.squares("test")
+    logits = np.random.default_rng(0).normal(0, 1, (len(test.images), 5)).astype(np.float32)
+    by_test = replace(trained, calibration=calibrate(logits, test.class_indices, "test"), held_out=test)
+    for network, parts in ((by_test, ["test"]), (trained, ["validation", "test"])):
+        folder = tmp_path / parts[0]
+        write_version(folder, "drawn", network, dataset)
+        metadata = read_metadata(folder / METADATA_FILE)
+        assert [metrics.part for metrics in metadata.metrics] == parts
 
 
 class Exported(Exception):
