@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -18,6 +19,9 @@ from service.training.targets import Float32
 from service.training.transfer import features_model
 
 NETWORK = "efficientnet_lite0"
+MOST_DECODED = 1024
+"""Photographs whose squares lie in memory together. They take 150 MB."""
+
 _NUM_FOLDS = 5
 _RULE = ResizeRule()
 
@@ -54,12 +58,20 @@ def find_suspects(
 
     Source: Northcutt, Jiang and Chuang (2021), "Confident Learning". Its thresholds, and its normalized margin.
     """
-    squares = load_squares(check.photographs, check.class_names, _RULE, limits)
-    total = len(check.photographs)
-    model = features_model(NETWORK)
-    features = extract_features(model, squares.images, folder, lambda done: progress(done, total))
-    probabilities = cross_validate_layer(features, squares.class_indices, assign_folds(check), len(check.class_names))
-    return rank_suspects(check.photographs, probabilities, squares.class_indices, check.class_names)
+    model, total, pieces, indices = features_model(NETWORK), len(check.photographs), [], []
+    for start in range(0, total, MOST_DECODED):
+        some = check.photographs[start : start + MOST_DECODED]
+        squares = load_squares(some, check.class_names, _RULE, limits)
+        advance = partial(_advance, progress, start, total)
+        pieces.append(extract_features(model, squares.images, folder / f"from-{start}", advance))
+        indices.append(squares.class_indices)
+    features, class_indices = np.concatenate(pieces, axis=1), np.concatenate(indices)
+    probabilities = cross_validate_layer(features, class_indices, assign_folds(check), len(check.class_names))
+    return rank_suspects(check.photographs, probabilities, class_indices, check.class_names)
+
+
+def _advance(progress: Callable[[int, int], None], start: int, total: int, done: int) -> None:
+    progress(start + done, total)
 
 
 def cross_validate_layer(

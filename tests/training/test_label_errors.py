@@ -1,10 +1,16 @@
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from service.data.check import CheckedPhotograph
-from service.training.label_errors import cross_validate_layer, rank_suspects
+from service.data.batches import LabelledPixels, load_squares
+from service.data.check import CheckedPhotograph, check_folder
+from service.data.folder import read_folder
+from service.imaging.limits import ImageLimits
+from service.training import label_errors
+from service.training.label_errors import cross_validate_layer, find_suspects, rank_suspects
 
 CLASSES = np.repeat(np.arange(3), 20)
 NAMES = ("daisy", "roses", "tulips")
@@ -41,6 +47,29 @@ def test_wrong_labels_come_first_with_the_right_one(probabilities: np.ndarray) -
         assert suspect.other_probability > 0.8 > suspect.label_probability
     margins = [suspect.label_probability - suspect.other_probability for suspect in suspects]
     assert margins == sorted(margins)
+
+
+@pytest.mark.long
+def test_few_squares_lie_in_memory_together(
+    drawn_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = check_folder(read_folder(drawn_folder))
+    sizes: list[int] = []
+    done: list[tuple[int, int]] = []
+
+    def load(photographs: Sequence[CheckedPhotograph], *given: Any) -> LabelledPixels:
+        sizes.append(len(photographs))
+        return load_squares(photographs, *given)
+
+    monkeypatch.setattr(label_errors, "load_squares", load)
+    whole = find_suspects(check, ImageLimits(), tmp_path / "whole", lambda *_: None)
+    total = len(check.photographs)
+    assert sizes == [total]
+    monkeypatch.setattr(label_errors, "MOST_DECODED", total // 2 + 1)
+    assert find_suspects(check, ImageLimits(), tmp_path / "pieces", lambda *of: done.append(of)) == whole
+    assert sizes[1:] == [total // 2 + 1, total - total // 2 - 1]
+    assert done == sorted(done)
+    assert done[-1] == (total, total)
 
 
 def test_a_photograph_is_judged_by_others_alone(probabilities: np.ndarray) -> None:
