@@ -25,6 +25,7 @@ from service.data.outliers import list_outliers
 from service.engines.engine import Scores
 from service.engines.open_version import open_stored
 from service.engines.wish import EngineWish
+from service.evaluation.none_of_these import find_confident
 from service.ranking import ConfidentRule
 
 RESULT = RESULTS / "none_of_these.json"
@@ -38,14 +39,6 @@ def recode(image: Image.Image) -> Image.Image:
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
     return Image.open(stream)
-
-
-def find_flagged(rule: ConfidentRule, scores: Scores) -> NDArray[np.bool_]:
-    """Return which images a rule flags, shape (N,)."""
-    return np.array([
-        rule.doubt(float(str(probabilities.max())), energy, distance) is not None
-        for probabilities, energy, distance in scores.rows()
-    ])  # fmt: skip
 
 
 def list_doubts(scores: Scores) -> dict[str, NDArray[np.floating]]:
@@ -66,11 +59,11 @@ def summarise(
     held_out: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the figures of one engine."""
-    flagged = {name: find_flagged(rule, scores) for name, scores in sources.items()}
-    of_flowers, is_wrong = find_flagged(rule, flowers), flowers.probabilities.argmax(axis=1) != truth
+    flagged = {name: ~find_confident(rule, scores) for name, scores in sources.items()}
+    of_flowers, is_wrong = ~find_confident(rule, flowers), flowers.probabilities.argmax(axis=1) != truth
     found: dict[str, Any] = {
         "flowers_kept": float(1 - of_flowers.mean()),
-        "flowers_kept_recoded": float(1 - find_flagged(rule, recoded).mean()),
+        "flowers_kept_recoded": float(find_confident(rule, recoded).mean()),
         "errors": int(is_wrong.sum()),
         "errors_flagged": int(of_flowers[is_wrong].sum()),
         "flagged": {name: float(one.mean()) for name, one in flagged.items()},

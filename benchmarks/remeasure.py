@@ -41,7 +41,7 @@ def measure(folder: Path, store: Path, model: str) -> tuple[Path, Metadata]:
             engine = load_engine(local.verified, EngineWish("onnxruntime", "cpu", stated.precision))
             found = score_photographs(engine, paths, local.rule, LIMITS)
             engine.close()
-            scores, expected = Scores(found), Scores(test.answers.probabilities)
+            scores, expected = Scores(found.probabilities), Scores(test.answers.probabilities)
             cpu_models.append(compare(stated.precision, scores, expected, truth, quantised=stated.quantised))
     if test.unscored or any(model.refused for model in cpu_models):
         raise SystemExit(f"Nothing is published: {[*test.unscored, *cpu_models]}")

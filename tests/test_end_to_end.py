@@ -138,7 +138,7 @@ def test_the_service_agrees_with_evaluation_on_every_test_photograph(
     entries = parse_split((shipped.folder / SPLIT_FILE).read_bytes(), "of the version").part("test")
     paths = [photographs / entry.file for entry in entries]
     with closing(open_stored(SHIPPED_STORE, "flowers", EngineWish(engine, "cpu", precision))) as local:
-        probabilities = score_photographs(local.engine, paths, local.rule, ImageLimits())
+        probabilities = score_photographs(local.engine, paths, local.rule, ImageLimits()).probabilities
 
     flags = ("--engine", engine, "--device", "cpu", "--precision", precision)
     with served(SHIPPED_STORE, *flags, "--no-access-log") as service:  # nobody reads the log while we ask

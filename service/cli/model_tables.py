@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.store.layout import version_command
-from service.store.metadata import Metadata, PartMetrics
+from service.store.metadata import Confidence, Metadata, PartMetrics
 from service.store.versions import StoredVersion
 
 
@@ -34,7 +34,7 @@ def list_take_commands(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def to_card(stored: StoredVersion, metadata: Metadata, *, is_newest: bool) -> Table:
-    """Return a table of ten rows on one version or candidate."""
+    """Return a table of eleven rows on one version or candidate."""
     states = {"candidate": stored.is_candidate, "pinned": stored.pinned, "newest": is_newest}
     state = next((f" ({state})" for state, holds in states.items() if holds), "")
     network, stated = metadata.network, metadata.stated
@@ -55,12 +55,24 @@ def to_card(stored: StoredVersion, metadata: Metadata, *, is_newest: bool) -> Ta
         "accuracy": "not measured" if stated is None else _describe_accuracy(stated),
         "calibration": "not measured" if stated is None else f"error {stated.expected_calibration_error:.1%}",
         "confident": ", ".join(f"{name} {limit:.3g}" for name, limit in limits.items() if limit is not None),
+        "is confident": "not counted" if metadata.confidence is None else _describe_confidence(metadata.confidence),
         "engines": ", ".join(["savedmodel", *(f"onnxruntime {precision}" for precision in precisions)]),
     }
     table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, Text(value))
     return table
+
+
+def _describe_confidence(counted: Confidence) -> str:
+    num_others, num_confident = (
+        sum(getattr(one, name) for one in counted.none_of_these) for name in ("num_images", "num_confident")
+    )
+    others = f", {num_confident} of {num_others} images of none of the classes" if num_others else ""
+    return (
+        f"{counted.num_confident} of {counted.num_photographs} photographs (test), "
+        f"{counted.num_confident_errors} of {counted.num_errors} errors{others}"
+    )
 
 
 def _describe_accuracy(stated: PartMetrics) -> str:

@@ -87,7 +87,7 @@ def train(
         choice.recipe, network=settings.network, epochs=settings.epochs, batch_size=settings.batch_size,
         teacher=settings.teacher, begin_with=settings.begin_with,
     )  # fmt: skip
-    outliers = _list_outliers(recipe, settings.outliers)
+    outliers, held_out = _list_outliers(recipe, settings.outliers)
     _prepare_libraries(recipe)
     model = name or (folder.resolve().name if folder else recipe.model_name or "flowers")
     try:
@@ -119,8 +119,8 @@ def train(
             listed = read_folder(fetch(FLOWER_PHOTOS, settings.cache, observer.fetching))
         used = devices if recipe.every_device and cluster.num_processes == 1 else devices[:1]
         results = _train(
-            listed, model, recipe, used, settings, observer, outliers, again=again, began=began, why=choice.why,
-            take=take, cluster=cluster,
+            listed, model, recipe, used, settings, observer, outliers, held_out, again=again, began=began,
+            why=choice.why, take=take, cluster=cluster,
         )  # fmt: skip
     if json:
         print(to_json(results))
@@ -148,8 +148,8 @@ def _observing(console: "Console", *, tensorboard: bool) -> Iterator[ProgressObs
 
 def _train(
     listed: "Folder", model: str, recipe: "Recipe", devices: list[str], settings: TrainSettings,
-    observer: ProgressObserver, outliers: tuple[Path, ...], *, again: bool, began: float, why: str, take: bool | None,
-    cluster: "Cluster",
+    observer: ProgressObserver, outliers: tuple[Path, ...], held_out: dict[str, list[Path]], *, again: bool,
+    began: float, why: str, take: bool | None, cluster: "Cluster",
 ) -> "list[Trained]":  # fmt: skip
     """Check the photographs, and train on each device. Return the versions that were published.
 
@@ -171,7 +171,7 @@ def _train(
     folder = Path(os.path.expanduser(settings.cache), "decoded")  # noqa: PTH111 - no error without a home folder
     cache = PixelCache(folder, settings.max_decoded_bytes)
     dataset = open_dataset(listed, settings.seed, limits, cache=cache, checking=observer.checking, found=observer.found)
-    dataset = replace(dataset, outliers=outliers)
+    dataset = replace(dataset, outliers=outliers, held_out_sources=held_out)
     observer.checked(dataset.check, dataset.split)
     if dataset.is_larger_than_memory:
         observer.say(f"The decoded photographs do not fit into memory. They are kept in {folder}.")
@@ -199,17 +199,18 @@ def _train(
     return results
 
 
-def _list_outliers(recipe: "Recipe", folder: Path | None) -> tuple[Path, ...]:
-    """List the outliers that a recipe takes from a folder. None means no folder."""
+def _list_outliers(recipe: "Recipe", folder: Path | None) -> tuple[tuple[Path, ...], dict[str, list[Path]]]:
+    """List the outliers that a recipe takes from a folder, and its held-out sources. None means no folder."""
     from service.data.outliers import list_outliers
     from service.training.recipe import AlexNetRecipe
 
     if folder is None:
-        return ()
+        return (), {}
     if not isinstance(recipe, AlexNetRecipe):
         raise SettingsError(f"--outliers is for an AlexNet. Leave it out, or take another recipe than {recipe.name}.")
     sources = list_outliers(folder, without=recipe.held_out_sources, most=recipe.most_of_source)
-    return tuple(path for paths in sources.values() for path in paths)
+    learned = tuple(path for paths in sources.values() for path in paths)
+    return learned, {name: paths for name, paths in list_outliers(folder).items() if name in recipe.held_out_sources}
 
 
 def _prepare_libraries(recipe: "Recipe") -> None:

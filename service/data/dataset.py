@@ -1,6 +1,6 @@
 """Dataset of a training. It is a folder's check, its split and the pixels of its parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,8 @@ class Dataset:
     """A checked and split folder.
 
     `rule` makes squares of the photographs. `limits` bound each. Pixels are decoded once and kept, in memory or in the
-    `cache`. `outliers` are files of images that show none of the classes. They are in no part.
+    `cache`. `outliers` are files of images that show none of the classes. They are in no part. Those of
+    `held_out_sources`, by source, are not learned.
     """
 
     check: DataCheck
@@ -43,6 +44,7 @@ class Dataset:
     limits: ImageLimits = field(default_factory=ImageLimits)
     rule: ResizeRule = RULE
     outliers: tuple[Path, ...] = ()
+    held_out_sources: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     cache: PixelCache | None = None
     _full_images: dict[Part, LabelledPixels] = field(default_factory=dict, repr=False)
     _squares: dict[Part, LabelledPixels] = field(default_factory=dict, repr=False)

@@ -1,17 +1,22 @@
 """Measurement of the rule of `confident` on images that show none of a model's classes."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engines.engine import Engine, Scores
 from service.engines.open_version import ServedVersion
 from service.errors import DatasetError
 from service.evaluation.metrics import wilson_interval
 from service.evaluation.score import ScoredImage, score_each
-from service.imaging.limits import ImageLimits
+from service.imaging.limits import ImageLimits, ResizeRule
 from service.ranking import ConfidentRule, Reason
+from service.store.metadata import Confidence, SourceConfidence
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,42 @@ def find_reason(rule: ConfidentRule, scored: ScoredImage) -> Reason | None:
     assert scored.probabilities is not None
     probability = float(str(scored.probabilities.max()))  # the shortest decimal of this float32, as `rank` has it
     return rule.doubt(probability, scored.energy, scored.distance)
+
+
+def find_confident(rule: ConfidentRule, scores: Scores) -> NDArray[np.bool_]:
+    """Return which of N answers are confident by the rule of serving, shape (N,)."""
+    return np.array([
+        rule.doubt(float(str(probabilities.max())), energy, distance) is None
+        for probabilities, energy, distance in scores.rows()
+    ], np.bool_)  # fmt: skip
+
+
+def count_confidence(
+    engine: Engine, confident: ConfidentRule, scores: Scores, class_indices: NDArray[np.integer[Any]],
+    sources: Mapping[str, Sequence[Path]], rule: ResizeRule, limits: ImageLimits,
+) -> Confidence:  # fmt: skip
+    """Count confident answers to photographs, and to images of none of the classes.
+
+    Args:
+        engine: Engine that scores the images.
+        confident: Limits of a confident answer.
+        scores: Answers to N photographs, at least one.
+        class_indices: True classes of these, shape (N,).
+        sources: Images of none of the classes, by their source. One that cannot be scored does not count.
+        rule, limits: Size and bounds of an image.
+    """
+    is_confident = find_confident(confident, scores)
+    is_wrong = scores.probabilities.argmax(axis=1) != class_indices
+    counted = []
+    for source, paths in sources.items():
+        scored = [one for one in score_each(engine, paths, rule, limits) if one.probabilities is not None]
+        num_confident = sum(find_reason(confident, one) is None for one in scored)
+        if scored:
+            counted.append(SourceConfidence(source=source, num_images=len(scored), num_confident=num_confident))
+    return Confidence(
+        num_photographs=len(is_confident), num_confident=int(is_confident.sum()), num_errors=int(is_wrong.sum()),
+        num_confident_errors=int((is_confident & is_wrong).sum()), none_of_these=counted,
+    )  # fmt: skip
 
 
 def measure_none_of_these(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.data.check import has_digest
-from service.engines.engine import Engine, Probabilities
+from service.engines.engine import Engine, Probabilities, Scores
 from service.errors import DatasetError, ImageError, InvalidImage, OutOfMemory
 from service.files import UnfitFile, read_bounded
 from service.imaging.decode import decode_image
@@ -90,17 +90,20 @@ def score_each(
         executor.shutdown(cancel_futures=True)
 
 
-def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, limits: ImageLimits) -> Probabilities:
-    """Return float32, shape (N, num_classes). Row i belongs to `paths[i]`.
+def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, limits: ImageLimits) -> Scores:
+    """Return the scores of N photographs. Row i belongs to `paths[i]`.
 
     Raises `DatasetError` with the first photograph that cannot be scored, and `EngineFailed`.
     """
-    probabilities = np.empty((len(paths), engine.num_classes), np.float32)
-    for index, scored in enumerate(score_each(engine, paths, rule, limits)):
+    rows: list[ScoredImage] = []
+    for scored in score_each(engine, paths, rule, limits):
         if scored.error is not None:
             raise DatasetError(f"{scored.path} cannot be scored. {scored.error}") from scored.error
+        rows.append(scored)
+    probabilities = np.empty((len(paths), engine.num_classes), np.float32)
+    for index, scored in enumerate(rows):
         probabilities[index] = scored.probabilities
-    return probabilities
+    return Scores(probabilities, _to_column([row.energy for row in rows]), _to_column([row.distance for row in rows]))
 
 
 def read_photograph(path: Path, limits: ImageLimits) -> bytes:
@@ -111,6 +114,11 @@ def read_photograph(path: Path, limits: ImageLimits) -> bytes:
         raise InvalidImage("It is not a file. Give photographs.") from error
     except OSError as error:
         raise InvalidImage(f"It cannot be read ({error.strerror}). Check the path and its rights.") from error
+
+
+def _to_column(values: Sequence[float | None]) -> NDArray[np.float32] | None:
+    there = [value for value in values if value is not None]
+    return np.array(there, np.float32) if len(there) == len(values) else None
 
 
 def _score_batch(

@@ -63,6 +63,24 @@ class PartMetrics(_Frozen):
     expected_calibration_error: float = Field(ge=0, le=1)
 
 
+class SourceConfidence(_Frozen):
+    """Answers to images of none of the classes, of one source that the version has not learned from."""
+
+    source: str
+    num_images: int = Field(ge=1)
+    num_confident: int = Field(ge=0, description="The fewer, the better.")
+
+
+class Confidence(_Frozen):
+    """What `confident` is worth, counted on the test part and on other images."""
+
+    num_photographs: int = Field(ge=1)
+    num_confident: int = Field(ge=0)
+    num_errors: int = Field(ge=0)
+    num_confident_errors: int = Field(ge=0, description="The fewer, the better.")
+    none_of_these: list[SourceConfidence] = Field(description="Empty without such images.")
+
+
 class CpuModel(_Frozen):
     """Network for onnxruntime in one precision, compared with the SavedModel on held-out photographs."""
 
@@ -96,6 +114,7 @@ class Metadata(_Frozen):
     confidence_threshold: float = Field(ge=0, le=1, description="Below this probability `confident` is false.")
     max_energy: float | None = Field(None, description="Above this energy `confident` is false. null means no limit.")
     max_distance: float | None = Field(None, description="Above this distance it is false, too. null means no limit.")
+    confidence: Confidence | None = Field(None, description="null in versions from before it was counted.")
     photograph_digest: Literal["decoded", "decoded-or-srgb"] = Field(
         "decoded-or-srgb", description="Pixels of the digests in `split.json`. Format 2 has decoded ones only."
     )

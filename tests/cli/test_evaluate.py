@@ -58,7 +58,7 @@ def test_it_measures_what_the_version_answers(store: Path, folder: Path, capsys:
     engine.close()
     truth = np.array([photographs.class_names.index(photograph.label) for photograph in photographs.photographs])
     confusion = np.zeros((5, 5), int)
-    np.add.at(confusion, (truth, rows.argmax(axis=1)), 1)
+    np.add.at(confusion, (truth, rows.probabilities.argmax(axis=1)), 1)
     assert document["confusion"] == confusion.tolist()
     assert document["num_photographs"] == len(truth)
     assert document["num_correct"] == confusion.trace()

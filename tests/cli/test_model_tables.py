@@ -9,7 +9,7 @@ from rich.console import Console
 from support.versions import example_metadata
 
 from service.cli.model_tables import to_card
-from service.store.metadata import BackboneSource, CpuModel, Network
+from service.store.metadata import BackboneSource, Confidence, CpuModel, Network, SourceConfidence
 from service.store.versions import StoredVersion
 
 STORED = StoredVersion("flowers", 8, Path("store/flowers/8"), pinned=False)
@@ -24,7 +24,7 @@ def read_card(stored: StoredVersion = STORED, *, is_newest: bool = True, **chang
     return {name.strip(): value.strip() for name, value in rows}
 
 
-def test_a_card_has_ten_rows() -> None:
+def test_a_card_has_eleven_rows() -> None:
     assert read_card() == {
         "model": "flowers, version 8 (newest)",
         "folder": "store/flowers/8",
@@ -35,6 +35,7 @@ def test_a_card_has_ten_rows() -> None:
         "accuracy": "85.0% of 20 photographs (test), 95 % interval 64.0-94.8 %",
         "calibration": "error 5.0%",
         "confident": "probability from 0.5",
+        "is confident": "not counted",
         "engines": "savedmodel",
     }
 
@@ -66,3 +67,12 @@ def test_a_card_tells_backbone_limits_and_engines() -> None:
     assert card["confident"] == "probability from 0.5, energy to -1.25, distance to 30"
     assert card["engines"] == "savedmodel, onnxruntime float32"
     assert (card["accuracy"], card["calibration"]) == ("not measured", "not measured")
+
+
+def test_a_card_counts_confident_answers() -> None:
+    counts = {"num_photographs": 20, "num_confident": 18, "num_errors": 3, "num_confident_errors": 2}
+    others = [SourceConfidence(source=name, num_images=10, num_confident=1) for name in ("cars", "dogs")]
+    told = "18 of 20 photographs (test), 2 of 3 errors"
+    alone, beside = (Confidence(**counts, none_of_these=sources) for sources in ([], others))
+    assert read_card(confidence=alone)["is confident"] == told
+    assert read_card(confidence=beside)["is confident"] == f"{told}, 2 of 20 images of none of the classes"

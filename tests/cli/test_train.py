@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.drawing import draw_folder
 
 from service.cli.main import main
@@ -174,6 +175,7 @@ class Asked:
     budgets: list[Budget | None] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     takes: list[bool | None] = field(default_factory=list)
+    outliers: list[tuple[list[str], dict[str, list[str]]]] = field(default_factory=list)
     interrupted: bool = False
     is_exported: bool = True
 
@@ -189,6 +191,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, drawn_folder: Path) -> Asked:
     ) -> Trained | None:  # fmt: skip
         asked.reasons.append(why)
         asked.takes.append(take)
+        held_out = {name: [path.name for path in paths] for name, paths in dataset.held_out_sources.items()}
+        asked.outliers.append(([path.name for path in dataset.outliers], held_out))
         asked.budgets.append(budget)
         asked.names.append(run.model)
         asked.recipes.append(recipe)
@@ -312,6 +316,18 @@ def test_each_flag_reaches_the_training(asked: Asked, places: tuple[str, ...], d
     assert (recipe.name, recipe.network, recipe.backbones) == ("patient", "alexnet_v1", ())
     assert (recipe.schedule.epochs, recipe.schedule.batch_size) == (7, 9)
     assert asked.seeds == [2]
+
+
+def test_outliers_are_learned_and_held_out_sources_are_not(
+    asked: Asked, places: tuple[str, ...], drawn_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("cars/1.png", "cars/2.png", "animals/3.png"):
+        (tmp_path / "others" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 300)).save(tmp_path / "others" / name)
+    flags = ("--recipe", "robust", "--outliers", str(tmp_path / "others"))
+    assert main(["train", str(drawn_folder), *places, *flags, *PLAIN]) == 0
+    assert main(["train", str(drawn_folder), *places, *PLAIN]) == 0
+    assert asked.outliers == [(["1.png", "2.png"], {"animals": ["3.png"]}), ([], {})]
 
 
 @pytest.mark.parametrize(("memory_bytes", "is_told"), [(100, True), (10**15, False)])

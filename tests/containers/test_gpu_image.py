@@ -97,7 +97,7 @@ def samples(photographs: Path) -> list[Sample]:
     with closing(open_stored(store, "flowers", EngineWish("onnxruntime", "cpu", "float32"))) as here:
         for index, label in enumerate(class_names):
             paths = [photographs / entry.file for entry in entries if entry.file.startswith(f"{label}/")][:10]
-            scores = score_photographs(here.engine, paths, here.rule, ImageLimits())
+            scores = score_photographs(here.engine, paths, here.rule, ImageLimits()).probabilities
             clearest = int(scores[:, index].argmax())
             samples.append(Sample(paths[clearest], dict(zip(class_names, map(float, scores[clearest]), strict=True))))
     return samples

@@ -86,7 +86,7 @@ def test_every_photograph_is_compared_with_its_folder(local: ServedVersion, fold
     rows = score_photographs(
         local.engine, [photograph.path for photograph in photographs.photographs], local.rule, LIMITS
     )
-    labels = [CLASS_NAMES[index] for index in rows.argmax(axis=1)]
+    labels = [CLASS_NAMES[index] for index in rows.probabilities.argmax(axis=1)]
     truth = [photograph.label for photograph in photographs.photographs]
     assert len(set(labels)) == 5
     assert result.evaluation.num_photographs == 60

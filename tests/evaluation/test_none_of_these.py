@@ -9,7 +9,7 @@ from support.fakes import FakeEngine, fake_version
 from service.engines.engine import Scores
 from service.engines.open_version import ServedVersion
 from service.errors import DatasetError
-from service.evaluation.none_of_these import describe_none_of_these, measure_none_of_these
+from service.evaluation.none_of_these import count_confidence, describe_none_of_these, measure_none_of_these
 from service.evaluation.score import ScoredImage
 from service.imaging.limits import ImageLimits
 from service.imaging.pixels import Pixels
@@ -65,6 +65,19 @@ def test_answers_that_are_not_confident_are_counted(opened: ServedVersion, tmp_p
     assert "2 low-probability, 1 unlike-training" in said
     assert "daisy 3 (1 confident), dandelion 2 (1 confident)" in said
     assert "50.0% confident, 2 of 4 photographs" in said
+
+
+def test_confident_answers_to_photographs_and_others_are_counted(opened: ServedVersion, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
+    broken = [tmp_path / "broken.jpg"]
+    sources = {"walls": _grey(tmp_path, 10, 100, 200), "none": broken, "floors": broken + _grey(tmp_path, 250)}
+    rows = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.9, 0.1]], np.float32)
+    scores = Scores(rows, energy=np.array([1, 1, 1, 250], np.float32))
+    given = opened.engine, opened.confident_rule, scores, np.array([0, 1, 0, 1])
+    found = count_confidence(*given, sources, opened.rule, LIMITS)
+    assert (found.num_photographs, found.num_confident) == (4, 2)
+    assert (found.num_errors, found.num_confident_errors) == (3, 1)
+    assert [tuple(one.model_dump().values()) for one in found.none_of_these] == [("walls", 3, 2), ("floors", 1, 0)]
 
 
 def test_an_image_that_cannot_be_scored_does_not_count(opened: ServedVersion, tmp_path: Path) -> None:

@@ -60,11 +60,27 @@ def test_the_engine_sees_the_pixels_of_serving(paths: list[Path], tmp_path: Path
 
 def test_row_i_belongs_to_path_i(paths: list[Path]) -> None:
     engine = FakeEngine()
-    rows = score_photographs(engine, paths[::-1], RULE, LIMITS)
-    expected = engine.run(np.stack([square(path) for path in paths[::-1]])).probabilities
+    scores = score_photographs(engine, paths[::-1], RULE, LIMITS)
+    rows, expected = scores.probabilities, engine.run(np.stack([square(path) for path in paths[::-1]])).probabilities
     assert len(np.unique(expected[:, 0])) > 10, "the photographs can be told apart"
     np.testing.assert_array_equal(rows, expected)
     assert rows.dtype == np.float32
+
+
+def test_energies_and_distances_are_those_of_the_rows(paths: list[Path]) -> None:
+    class Plain(FakeEngine):
+        def run(self, images: Pixels) -> Scores:
+            return Scores(super().run(images).probabilities)
+
+    engine = FakeEngine()
+    scores, plain = score_photographs(engine, paths, RULE, LIMITS), score_photographs(Plain(), paths, RULE, LIMITS)
+    expected = engine.run(np.stack([square(path) for path in paths]))
+    assert expected.energy is not None
+    assert len(np.unique(expected.energy)) > 10
+    np.testing.assert_array_equal(scores.energy, expected.energy)
+    np.testing.assert_array_equal(scores.distance, expected.distance)
+    assert plain.energy is None
+    assert plain.distance is None
 
 
 def test_batches_are_bounded(paths: list[Path]) -> None:
@@ -99,12 +115,13 @@ def test_photographs_come_from_where_they_are_read(paths: list[Path]) -> None:
 
     results = list(score_each(FakeEngine(), [Path("2"), Path("1"), Path("0")], RULE, LIMITS, read=read))
     good = np.stack([row for result in results if (row := result.probabilities) is not None])
-    np.testing.assert_array_equal(good, score_photographs(FakeEngine(), [paths[2], paths[0]], RULE, LIMITS))
+    expected = score_photographs(FakeEngine(), [paths[2], paths[0]], RULE, LIMITS)
+    np.testing.assert_array_equal(good, expected.probabilities)
     assert [str(result.error) for result in results] == ["None", "It is not there.", "None"]
 
 
 def test_no_photographs_have_no_rows() -> None:
-    assert score_photographs(FakeEngine(), [], RULE, LIMITS).shape == (0, 5)
+    assert score_photographs(FakeEngine(), [], RULE, LIMITS).probabilities.shape == (0, 5)
 
 
 def test_a_bad_file_spoils_only_its_own_place(paths: list[Path], tmp_path: Path) -> None:
@@ -121,7 +138,7 @@ def test_a_bad_file_spoils_only_its_own_place(paths: list[Path], tmp_path: Path)
     assert [type(result.error) for result in results] == [type(None), *kinds, type(None)]
     assert "No such file" in str(results[5].error)
     good = np.stack([row for result in results if (row := result.probabilities) is not None])
-    np.testing.assert_array_equal(good, score_photographs(FakeEngine(), paths[:2], RULE, LIMITS))
+    np.testing.assert_array_equal(good, score_photographs(FakeEngine(), paths[:2], RULE, LIMITS).probabilities)
 
 
 def test_one_bad_photograph_among_those_expected_good_is_named(paths: list[Path], tmp_path: Path) -> None:

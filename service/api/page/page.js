@@ -7,7 +7,7 @@ import { element } from "./element.js";
 import { offerSamples } from "./samples.js";
 import { ask, BASE, enqueue, key } from "./service.js";
 import { showSnippets } from "./snippets.js";
-import { describeProblem, percent } from "./words.js";
+import { describeOthers, describeProblem, percent } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const POLL_S = 5; // while the service takes no work
@@ -66,7 +66,7 @@ function showModel(details) {
   const classNames = card?.class_names ?? [];
   if (!classNames.length) return;
   const known = classNames.length > NUM_LISTED_CLASSES ? `${classNames.length} classes` : classNames.join(", ");
-  byId("classes").textContent = `The model knows ${known}. It names one of them for every photograph, and says how sure it is.`;
+  byId("classes").textContent = `The model knows ${known}. It names one of them for every photograph, and says how sure it is.${describeOthers(card.confidence)}`;
   offerSamples(byId("samples"), byId("sample-list"), classNames, (file) => addFiles([file])).catch(() => {});
 }
 

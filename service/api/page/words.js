@@ -42,5 +42,12 @@ export function describeProblem({ name, status, detail }) {
 /** Say why an answer is not confident. */
 export const describeReason = (reason) => REASONS[reason] ?? "Its scores break a limit of the model.";
 
+/** Say how often the model was confident about photographs of something else. Without any, the sentence is empty. */
+export function describeOthers(confidence) {
+  const sources = confidence?.none_of_these ?? [];
+  const [numImages, numConfident] = ["num_images", "num_confident"].map((name) => sources.reduce((sum, source) => sum + source[name], 0));
+  return numImages ? ` Of ${numImages} photographs of something else, it was confident about ${numConfident}.` : "";
+}
+
 /** Write a probability, such as 94.1 %. */
 export const percent = (probability) => `${(100 * probability).toFixed(1)} %`;

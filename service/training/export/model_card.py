@@ -1,9 +1,10 @@
 """Model card of a version, in the form of Hugging Face's Hub: a head in YAML, then text for people."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from service.store.metadata import Metadata, PartMetrics
+from service.store.metadata import Confidence, Metadata, PartMetrics
 
 _TEXT = """
 # {model}
@@ -21,7 +22,7 @@ A classifier of photographs. It tells {classes} apart.
 {figures}
 
 The probabilities are calibrated with the temperature {temperature:.3f}.
-An answer counts as confident from {threshold:.2f}.
+An answer counts as confident from {threshold:.2f}.{confidence}
 
 ## Use
 
@@ -65,6 +66,7 @@ def write_card(metadata: Metadata) -> str:
         figures="\n".join(_describe(part) for part in metadata.metrics),
         temperature=metadata.temperature,
         threshold=metadata.confidence_threshold,
+        confidence="".join(f"\n{sentence}" for sentence in _describe_confidence(metadata.confidence)),
     )
     return "\n".join(("---", *lines, "---", text))
 
@@ -87,6 +89,18 @@ def _describe(part: PartMetrics) -> str:
         f"interval {part.accuracy_low:.1%} to {part.accuracy_high:.1%}), calibration error "
         f"{part.expected_calibration_error:.3f}"
     )
+
+
+def _describe_confidence(counted: Confidence | None) -> Iterator[str]:
+    if counted is None:
+        return
+    yield (
+        f"Confident answers: {counted.num_confident} of {counted.num_photographs} photographs of the test part, "
+        f"{counted.num_confident_errors} of the {counted.num_errors} errors among them."
+    )
+    for one in counted.none_of_these:
+        images = f"images of none of the classes, from `{_inline(one.source)}`"
+        yield f"Confident answers to {images}: {one.num_confident} of {one.num_images}."
 
 
 def _inline(text: str) -> str:

@@ -15,9 +15,11 @@ from service.engines.engine import EngineInfo, Scores
 from service.engines.savedmodel import SavedModelEngine
 from service.evaluation.folder import FolderEvaluation, stated_metrics
 from service.evaluation.metrics import evaluate
+from service.evaluation.none_of_these import count_confidence
 from service.evaluation.score import Answers, score_photographs
 from service.files import digest_bytes
 from service.networks.backbones import describe_source
+from service.ranking import ConfidentRule
 from service.store.layout import BACKBONE_LICENCE_FILE, DISTANCE, METADATA_FILE, MODEL_CARD_FILE, SPLIT_FILE
 from service.store.metadata import BackboneSource, Metadata, Network, Preprocessing
 from service.training.calibrate import energies, softmax
@@ -59,7 +61,10 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
     photographs = dataset.split.photographs["test"]
     paths = tuple(photograph.path for photograph in photographs)
     truth = np.array([class_names.index(photograph.label) for photograph in photographs])
-    answers = Answers(paths, score_photographs(engine, paths, rule, limits), truth)
+    scores = score_photographs(engine, paths, rule, limits)
+    answers = Answers(paths, scores.probabilities, truth)
+    confident = ConfidentRule(calibration.confidence_threshold, calibration.max_energy, calibration.max_distance)
+    confidence = count_confidence(engine, confident, scores, truth, dataset.held_out_sources, rule, limits)
     engine.close()
     test = evaluate(answers.probabilities, truth, class_names)
     calibrated = evaluate(calibration.probabilities, calibration.class_indices, class_names)
@@ -85,6 +90,7 @@ def write_version(folder: Path, model: str, trained: TrainedNetwork, dataset: Da
         confidence_threshold=calibration.confidence_threshold,
         max_energy=calibration.max_energy,
         max_distance=calibration.max_distance,
+        confidence=confidence,
         photograph_digest="decoded",
         created=datetime.now(UTC).replace(microsecond=0),
         libraries=_library_versions(),

@@ -6,7 +6,7 @@ import yaml
 from conftest import REPOSITORY
 
 from service.store.layout import METADATA_FILE
-from service.store.metadata import BackboneSource, Metadata, read_metadata
+from service.store.metadata import BackboneSource, Confidence, Metadata, SourceConfidence, read_metadata
 from service.training.export.model_card import write_card
 
 
@@ -40,6 +40,17 @@ def test_the_text_names_classes_figures_and_source(metadata: Metadata) -> None:
     assert "pretrained on ImageNet (Apache-2.0)" in text
     assert metadata.stated is not None
     assert f"{metadata.stated.num_correct} of {metadata.stated.num_photographs} photographs right" in text
+
+
+def test_the_text_counts_confident_answers(metadata: Metadata) -> None:
+    counted = Confidence(
+        num_photographs=497, num_confident=473, num_errors=38, num_confident_errors=26,
+        none_of_these=[SourceConfidence(source="my `cars`", num_images=10, num_confident=1)],
+    )  # fmt: skip
+    text = write_card(metadata.model_copy(update={"confidence": counted}))
+    assert "Confident answers: 473 of 497 photographs of the test part, 26 of the 38 errors among them." in text
+    assert "Confident answers to images of none of the classes, from `my 'cars'`: 1 of 10." in text
+    assert "Confident answers" not in write_card(metadata.model_copy(update={"confidence": None}))
 
 
 def test_names_of_classes_cannot_change_the_head(metadata: Metadata) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.drawing import CLASS_NAMES
 from support.fitting import RECIPE, tiny_network
 
@@ -34,12 +35,18 @@ def trained(dataset: Dataset) -> TrainedNetwork:
 def test_a_part_that_calibrates_is_stated_once(dataset: Dataset, trained: TrainedNetwork, tmp_path: Path) -> None:
     test = dataset.squares("test")
     logits = np.random.default_rng(0).normal(0, 1, (len(test.images), 5)).astype(np.float32)
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (300, 300)).save(plain)
     by_test = replace(trained, calibration=calibrate(logits, test.class_indices, "test"), held_out=test)
     for network, parts in ((by_test, ["test"]), (trained, ["validation", "test"])):
         folder = tmp_path / parts[0]
-        write_version(folder, "drawn", network, dataset)
+        write_version(folder, "drawn", network, replace(dataset, held_out_sources={"plain": [plain]}))
         metadata = read_metadata(folder / METADATA_FILE)
         assert [metrics.part for metrics in metadata.metrics] == parts
+        counted = metadata.confidence
+        assert counted is not None
+        assert counted.num_photographs == len(dataset.split.photographs["test"])
+        assert [(one.source, one.num_images) for one in counted.none_of_these] == [("plain", 1)]
 
 
 class Exported(Exception):
