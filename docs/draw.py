@@ -117,7 +117,7 @@ def draw_overview() -> str:
         step=158,
         width=132,
     )
-    store = Box(716, 161, ("model_store/flowers/8", "verified, warmed, then switched to"), 236, 50, "main")
+    store = Box(716, 161, ("model_store/flowers/9", "verified, warmed, then switched to"), 236, 50, "main")
     parts = [write(18, 34, "flowers train", "left"), write(18, 204, "flowers serve", "left")]
     parts += [box.draw() for box in (*training, *serving, store)]
     parts += [across(*pair) for boxes in (training, serving) for pair in itertools.pairwise(boxes)]

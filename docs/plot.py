@@ -70,7 +70,7 @@ def main() -> None:
     plots = {
         "patience.svg": draw_patience(read("in_memory.json")),
         "shipped-curves.svg": draw_curves(read_folds(read("in_memory-patient.json"))),
-        "shipped-confusion.svg": draw_confusion(read_evaluation(read("flowers-8-test.json"))),
+        "shipped-confusion.svg": draw_confusion(read_evaluation(read("flowers-9-test.json"))),
     }
     for name, plot in plots.items():
         (DOCS / "drawings" / name).write_text(plot, encoding="utf-8")

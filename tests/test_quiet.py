@@ -131,7 +131,7 @@ def draw(folder: Path) -> tuple[str, str]:
         ("models list", set()),
         ("models show", set()),
         ("models verify", set()),
-        ("models use 8", {"model_store/flowers/PINNED"}),
+        ("models use 9", {"model_store/flowers/PINNED"}),
     ],
 )
 def test_looking_at_the_store_asks_nobody_and_leaves_nothing(

@@ -60,7 +60,7 @@ VERBS = (
         ("flowers evaluate my_garden/ --model garden", "flowers evaluate my_garden/ --part test --report report.html"),
     ),
     Verb(
-        "models", "List, verify, pin and remove versions.", "COMMAND", ("flowers models list", "flowers models use 8")
+        "models", "List, verify, pin and remove versions.", "COMMAND", ("flowers models list", "flowers models use 9")
     ),
     Verb(
         "bench", "Load a running service, and measure it.", "[OPTIONS] URL",
@@ -68,7 +68,7 @@ VERBS = (
     ),
     Verb(
         "export", "Write a version as one file for other programs.", "[OPTIONS]",
-        ("flowers export --to onnx", "flowers export --to litert --version 8 --output flowers.tflite"),
+        ("flowers export --to onnx", "flowers export --to litert --version 9 --output flowers.tflite"),
     ),
     Verb("runs", "List the trainings.", "[OPTIONS]", ("flowers runs", "flowers runs --json")),
     Verb("doctor", "Find what is missing here.", "[OPTIONS]", ("flowers doctor", "flowers doctor --json")),

@@ -233,3 +233,11 @@ def test_the_heat_map_lies_over_the_square(open_page: Open, url: str, samples: P
     for value in ("0", "80"):
         slider.fill(value)
         assert float(overlay.evaluate("(canvas) => getComputedStyle(canvas).opacity")) == float(value) / 100
+
+
+def test_the_page_says_what_confident_is_worth(open_page: Open, url: str) -> None:
+    sources = httpx.get(f"{url}models/flowers").json()["card"]["confidence"]["none_of_these"]
+    counts = [sum(source[name] for source in sources) for name in ("num_images", "num_confident")]
+    page = open_page(url)
+    page.get_by_text("Of {} photographs of something else, it was confident about {}.".format(*counts)).wait_for()
+    assert counts[0] > 100

@@ -120,7 +120,7 @@ def test_keys_are_asked_for_and_kept_from_sight(open_page: Open, guarded_url: st
     field = page.get_by_label("API key", exact=True)
     field.wait_for()
     before = page.locator("body").inner_text()
-    assert not [word for word in ("flower", "tulips", "version 8") if word in before]
+    assert not [word for word in ("flower", "tulips", "version 9") if word in before]
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     field.fill("a-wrong-key")
@@ -136,7 +136,7 @@ def test_keys_are_asked_for_and_kept_from_sight(open_page: Open, guarded_url: st
     field.press("Enter")
     page.locator(".best").wait_for()  # what was refused is sent again
     assert read_labels(page) == ["daisy"]
-    assert page.locator("#model").inner_text() == "flowers, version 8"
+    assert page.locator("#model").inner_text() == "flowers, version 9"
     assert page.get_by_role("tabpanel").inner_text().strip() == (
         f"curl -F file=@photo.jpg -H \"X-API-Key: $FLOWERS_API_KEY\" '{guarded_url}predict'"
     )

@@ -12,7 +12,7 @@ DOCUMENTED = {
     "default": {"network": "alexnet_v2", "epochs": 320, "batch_size": 64, "teacher": "efficientnet_lite2",
                 "num_views": 16, "teacher_epochs": 6, "teacher_tuned": 0.5, "refit": True, "scale": 1 / 127.5},
     "patient": {"network": "alexnet_v2", "epochs": 2000, "num_views": 36, "refit": True},
-    "robust": {"network": "alexnet_v2", "epochs": 50, "num_views": 6, "teacher_epochs": 3, "refit": False},
+    "robust": {"network": "alexnet_v2", "epochs": 140, "num_views": 8, "teacher_epochs": 4, "refit": False},
     "transfer": {
         "network": "efficientnet_lite0", "tuned_network": "efficientnet_lite2", "epochs": 6, "tuned": 0.5,
         "min_validation": 50,
