@@ -35,7 +35,9 @@ ARROWS = {
     "engines": {"errors", "installation", "imaging", "ranking", "store", "machine"},
     "evaluation": {"errors", "files", "imaging", "data", "engines", "ranking", "store", "machine"},
     "scoring": {"errors", "files", "machine", "imaging", "engines", "evaluation", "ranking", "store"},
-    "training": {"errors", "files", "machine", "imaging", "data", "networks", "engines", "store", "evaluation"},
+    "training": {
+        "errors", "files", "machine", "imaging", "data", "networks", "engines", "ranking", "store", "evaluation",
+    },
     "inference": {"errors", "files", "imaging", "engines", "store", "machine"},
     "api": {
         "wire", "errors", "machine", "ranking", "settings", "inference", "engines", "imaging", "store", "remote_store",

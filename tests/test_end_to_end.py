@@ -34,7 +34,7 @@ def predict(client: httpx.Client, path: Path) -> httpx.Response:
         return client.post("/predict", files={"file": (path.name, file, "image/jpeg")})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.photographs
 def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Path, tmp_path: Path) -> None:
     for class_folder in sorted(folder for folder in photographs.iterdir() if folder.is_dir()):

@@ -20,7 +20,7 @@ def held_by(pid: int) -> tuple[int, int, int]:
     return resident, len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_threads_and_files_stay_over_many_predictions(tiny_version: Path) -> None:
     with served(tiny_version, "--no-access-log") as service, httpx.Client(base_url=service.url) as client:

@@ -52,7 +52,7 @@ def square_or_refusal(data: bytes, processes: DecodeProcesses, limits: ImageLimi
     return digest(square.tobytes())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_drawn_files_have_the_recorded_outcomes(processes: DecodeProcesses) -> None:
     compare("drawn", {name: square_or_refusal(data, processes) for name, data in drawn_files()})
 

@@ -15,14 +15,16 @@ from service.scoring.actor import Job, PartScorer, digest_version, pack_part
 from service.scoring.parts import Part, name_part
 from service.store.layout import SHA256SUMS_FILE
 from service.store.verify import verify_version
+from service.store.versions import resolve_version
 
-VERSION = REPOSITORY / "model_store" / "flowers" / "8"
+STORED = resolve_version(REPOSITORY / "model_store", "flowers")
+VERSION = STORED.folder
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     return Job(
-        REPOSITORY / "model_store", "flowers", 8, digest_file(VERSION / SHA256SUMS_FILE),
+        REPOSITORY / "model_store", "flowers", STORED.version, digest_file(VERSION / SHA256SUMS_FILE),
         EngineWish(device="cpu", threads=1), ImageLimits(), 1, str(tmp_path / "scores"),
     )  # fmt: skip
 
@@ -58,10 +60,10 @@ def test_a_part_becomes_a_file_once(job: Job, tmp_path: Path) -> None:
 
 def test_a_node_with_other_files_is_refused(job: Job, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    shutil.copytree(VERSION, store / "flowers" / "8")
-    card = store / "flowers" / "8" / "assets.extra" / "extra.txt"
+    shutil.copytree(VERSION, store / "flowers" / VERSION.name)
+    card = store / "flowers" / VERSION.name / "assets.extra" / "extra.txt"
     card.write_text("another version")
-    sums = store / "flowers" / "8" / SHA256SUMS_FILE
+    sums = store / "flowers" / VERSION.name / SHA256SUMS_FILE
     sums.write_text(sums.read_text() + f"{digest_file(card)}  assets.extra/extra.txt\n")
     scorer = PartScorer(Job(**{**vars(job), "store": store}))
     failure = scorer(pack_part(Part(0, ("/a.jpg",))))["failure"]

@@ -104,7 +104,7 @@ def test_the_chief_alone_writes_checkpoint_run_and_version(dataset: Dataset, tmp
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_finished_training_is_returned_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
     first, listener = trained(dataset, tmp_path), Listener()
     assert first.verdict == Verdict(True, "It is the first version of drawn that can be served.")
