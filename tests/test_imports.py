@@ -62,7 +62,7 @@ for module in modules:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_importing_a_module_changes_nothing_in_the_process() -> None:
     command = [sys.executable, "-c", PROGRAM]
     environment = {"PYTHONPATH": str(REPOSITORY), "HOME": "/home/ada", "PATH": "/usr/bin:/bin"}

@@ -25,7 +25,7 @@ def url(tiny_version: Path) -> Iterator[str]:
         yield service.url
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_closed_loop_prints_a_row_per_load(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", url, "--connections", "1,2", *BRIEF]) == 0
     rows = [re.findall(r"[^\s│]+", line) for line in capsys.readouterr().out.splitlines() if "connections:" in line]
@@ -35,7 +35,7 @@ def test_a_closed_loop_prints_a_row_per_load(url: str, capsys: pytest.CaptureFix
         assert 0 < p50 <= p90 <= p95 <= p99 <= worst < 5000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_open_loop_json_has_rate_latencies_and_errors(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,7 +48,7 @@ def test_open_loop_json_has_rate_latencies_and_errors(
     assert set(heavy["latency_ms"]) == {"p50", "p90", "p95", "p99", "max"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_service_that_cannot_answer_is_not_measured(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", url, "--image", __file__]) == 1
     message = capsys.readouterr().err

@@ -35,6 +35,7 @@ def run_in(folder: Path) -> Run:
     return Run(folder / "run", "drawn", folder / "store", "cpu")
 
 
+@pytest.mark.long
 def test_the_seed_changes_the_initial_weights(drawn_folder: Path, tmp_path: Path) -> None:
     kernels = []
     for number, seed in enumerate((2, 2, 3)):
@@ -99,6 +100,7 @@ def test_no_network_learns_what_chooses_and_calibrates_it(
     assert "A second one now learns from training and validation photographs together" in of_the_second
 
 
+@pytest.mark.long
 def test_the_calibration_is_that_of_the_first_network(drawn_folder: Path, tmp_path: Path) -> None:
     dataset = dataset_of(drawn_folder)
     trained = train_alexnet(dataset, replace(RECIPE, refit=True), run_in(tmp_path), Observer())
@@ -131,6 +133,7 @@ class Interrupter(Observer):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_ctrl_c_during_the_refit_keeps_the_first_network(epoch: int, drawn_folder: Path, tmp_path: Path) -> None:
     recipe, interrupter = replace(RECIPE, refit=True), Interrupter(2, epoch)

@@ -105,6 +105,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
             fit_small(learning_network(), path, ONE)
 
 
+@pytest.mark.long
 def test_one_seed_trains_the_same_network_twice(tmp_path: Path) -> None:
     first, second, again = learning_network(), learning_network(), learning_network()
     done = fit_small(first, tmp_path / "first.npz")

@@ -21,6 +21,7 @@ print(keras.backend.backend(), keras.config.image_data_format(), keras.config.fl
 """
 
 
+@pytest.mark.long
 def test_no_keras_settings_of_the_user_reach_a_training(tmp_path: Path) -> None:
     settings = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float16", "epsilon": 1e-3}
     (tmp_path / "keras.json").write_text(json.dumps(settings), encoding="utf-8")

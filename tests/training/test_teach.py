@@ -221,6 +221,7 @@ def test_whole_answers_need_no_teacher_again(colours: Colours, tmp_path: Path, m
     assert not colours.shown
 
 
+@pytest.mark.long
 def test_the_features_error_reaches_the_first_layer() -> None:
     # Two groups that cut across the classes, and answers that say nothing.
     nothing = np.full((1, 10, len(CLASS_NAMES)), 1 / len(CLASS_NAMES), np.float32)

@@ -192,6 +192,7 @@ def test_the_test_part_is_asked_for_last(
     assert asked == ["train", "validation", "test"]
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_the_best_and_training_goes_on(
     dataset: Dataset, frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

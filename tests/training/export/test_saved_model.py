@@ -146,6 +146,7 @@ def test_an_unwritable_folder_is_a_publish_error(tmp_path: Path) -> None:
         export_saved_model(build_tiny_network(), tmp_path / "file" / "1", scale=1.0, offset=0.0, temperature=1.0)
 
 
+@pytest.mark.long
 def test_a_good_export_passes_in_a_fresh_process(exported: Path, squares: Pixels, expected: Scores) -> None:
     check_saved_model(exported, squares, expected)
 
@@ -188,6 +189,7 @@ def test_a_wrong_answer_is_described(changes: dict[str, Any], found: str) -> Non
     assert bool(complaint) == bool(found)
 
 
+@pytest.mark.long
 def test_changed_weights_are_found_and_the_difference_is_said(copy: Path, squares: Pixels, expected: Scores) -> None:
     other = build_tiny_network(seed=1)
     export_saved_model(other, copy, scale=SCALE, offset=OFFSET, temperature=TEMPERATURE)
