@@ -3,7 +3,8 @@
 import base64
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -118,20 +119,34 @@ def test_many_files_become_a_gallery_and_a_csv(open_page: Open, url: str, sample
     assert page.locator(".card").count() == 0
 
 
-def test_a_doubtful_answer_says_why(open_page: Open, url: str, samples: Path) -> None:
-    """Between a daisy and a dandelion lies an image that the model is not sure of."""
-    daisy, dandelion = (Image.open(samples / name).resize((320, 320)) for name in ("daisy.jpg", "dandelion.jpg"))
-    for percent in range(40, 60, 2):
-        file = io.BytesIO()
-        Image.blend(daisy, dandelion, percent / 100).save(file, "PNG")
-        answer = httpx.post(f"{url}predict", content=file.getvalue()).json()
-        if answer.get("reason") == "low-probability":
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        ("low-probability", "No class is probable enough."),
+        ("unlike-training", "The photograph is unlike those that the model has learned from."),
+    ],
+)
+def test_a_doubtful_answer_says_why(
+    open_page: Open, url: str, samples: Path, reason: str, sentence: str
+) -> None:  # fmt: skip
+    """Between two samples, of which one lies on its side, are images that the model is not sure of."""
+    for data in mixed(samples):
+        if httpx.post(f"{url}predict", content=data).json().get("reason") == reason:
             break
     else:
         pytest.fail("the model is sure of each of them: mix others")
     page = open_page(url)
-    upload(page, ("mixed.png", file.getvalue()))
-    page.get_by_text("Not confident. No class is probable enough.").wait_for()
+    upload(page, ("mixed.png", data))
+    page.get_by_text(f"Not confident. {sentence}").wait_for()
+
+
+def mixed(samples: Path) -> Iterator[bytes]:
+    for paths in combinations(sorted(samples.glob("*.jpg")), 2):
+        first, second = (Image.open(path).resize((320, 320)) for path in paths)
+        for percent in range(36, 66, 2):
+            file = io.BytesIO()
+            Image.blend(first, second.rotate(90), percent / 100).save(file, "PNG")
+            yield file.getvalue()
 
 
 def test_the_square_is_upright_and_centred(open_page: Open, url: str) -> None:
