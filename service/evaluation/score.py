@@ -95,15 +95,16 @@ def score_photographs(engine: Engine, paths: Sequence[Path], rule: ResizeRule, l
 
     Raises `DatasetError` with the first photograph that cannot be scored, and `EngineFailed`.
     """
-    rows: list[ScoredImage] = []
-    for scored in score_each(engine, paths, rule, limits):
+    probabilities = np.empty((len(paths), engine.num_classes), np.float32)
+    energies: list[float | None] = []
+    distances: list[float | None] = []
+    for index, scored in enumerate(score_each(engine, paths, rule, limits)):
         if scored.error is not None:
             raise DatasetError(f"{scored.path} cannot be scored. {scored.error}") from scored.error
-        rows.append(scored)
-    probabilities = np.empty((len(paths), engine.num_classes), np.float32)
-    for index, scored in enumerate(rows):
         probabilities[index] = scored.probabilities
-    return Scores(probabilities, _to_column([row.energy for row in rows]), _to_column([row.distance for row in rows]))
+        energies.append(scored.energy)
+        distances.append(scored.distance)
+    return Scores(probabilities, _to_column(energies), _to_column(distances))
 
 
 def read_photograph(path: Path, limits: ImageLimits) -> bytes:
