@@ -22,7 +22,7 @@ from service.training.observer import Observer
 from service.training.recipe import TransferRecipe
 from service.training.run import Run
 from service.training.trained_network import TrainedNetwork, on_pixels
-from service.training.transfer import Frozen, choose_network, learn_frozen, train_transfer
+from service.training.transfer import Frozen, choose_network, features_model, learn_frozen, train_transfer
 from service.training.tune import Tuned, tune
 
 NUM_FOLDS = 2  # of which each learns a last layer of its own
@@ -56,6 +56,7 @@ def lesson(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Lesson
     folder = tmp_path_factory.mktemp("lesson")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transfer, "load_backbone", tiny_backbone)
+        patch.setattr(transfer, "features_model", features_model.__wrapped__)  # another test's network may be cached
         patch.setattr(transfer, "learn_last_layer", learn)
         patch.setattr(transfer, "extract_features", extract)
         parts = dataset.squares("train"), dataset.squares("validation")
