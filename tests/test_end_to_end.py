@@ -60,17 +60,16 @@ def test_a_folder_of_photographs_becomes_a_service_that_answers(photographs: Pat
 
 
 @pytest.mark.long
-def test_own_classes_become_a_service_on_a_pretrained_network(drawn_folder: Path, tmp_path: Path) -> None:
+def test_own_classes_become_a_service_on_a_pretrained_network(tmp_path: Path) -> None:
     """Twelve photographs of each are enough. The upper layers are not tuned for so few."""
-    names = {"daisy": "white", "roses": "red", "tulips": "violet"}
-    for flower, colour in names.items():
-        shutil.copytree(drawn_folder / flower, tmp_path / "colours" / colour)
-    command = [sys.executable, "-m", "service", "train", str(tmp_path / "colours"), "--seed", "2", "--device", "cpu"]
+    garden, flowers = tmp_path / "my_garden", ("bluebell", "poppy", "primrose")
+    subprocess.run([sys.executable, str(REPOSITORY / "examples" / "draw_garden.py"), str(garden), "12"], check=True)
+    command = [sys.executable, "-m", "service", "train", str(garden), "--seed", "2", "--device", "cpu"]
     places = ("--model-store", str(tmp_path / "store"), "--runs", str(tmp_path / "runs"))
     said = subprocess.run([*command, *places], check=True, stderr=subprocess.PIPE, text=True).stderr
     assert "WARNING" not in said, "the plan and the progress stand alone"
 
-    folder = resolve_version(tmp_path / "store", "colours").folder
+    folder = resolve_version(tmp_path / "store", "my_garden").folder
     metadata = verify_version(folder).metadata
     assert (metadata.network.name, metadata.recipe["name"]) == ("efficientnet_lite0", "transfer")
     assert metadata.network.backbone is not None
@@ -78,12 +77,12 @@ def test_own_classes_become_a_service_on_a_pretrained_network(drawn_folder: Path
     assert "Apache License" in (folder / BACKBONE_LICENCE_FILE).read_text(encoding="utf-8")
     assert metadata.max_distance is not None
     assert [model.precision for model in metadata.cpu_models if model.refused is None][:1] == ["float32"]
-    with served(tmp_path / "store", "--model", "colours") as service:
+    with served(tmp_path / "store", "--model", "my_garden") as service:
         service.wait_for("model loaded")
         with httpx.Client(base_url=service.url, timeout=60) as client:
-            answers = [predict(client, drawn_folder / flower / "003.jpg").json() for flower in names]
-    assert [answer["label"] for answer in answers] == list(names.values())
-    assert answers[0]["model"] == {"name": "colours", "version": 1}
+            answers = [predict(client, garden / flower / "003.jpg").json() for flower in flowers]
+    assert tuple(answer["label"] for answer in answers) == flowers
+    assert answers[0]["model"] == {"name": "my_garden", "version": 1}
 
 
 def test_the_shipped_version_is_whole_and_a_known_network() -> None:

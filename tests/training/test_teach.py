@@ -247,9 +247,9 @@ def test_principal_features_keep_the_most_of_the_variance() -> None:
 
 @pytest.mark.long
 def test_a_pretrained_teacher_learns_from_two_of_each(tmp_path: Path) -> None:
-    teaching = Teaching("efficientnet_lite2", num_views=1, epochs=4, tuned=0.2)
+    teaching = Teaching("efficientnet_lite0", num_views=1, epochs=4, tuned=0.2)
     targets = teach(
-        teaching, RECIPE.augmentation, len(CLASS_NAMES), drawn_pixels(0, 2).repeated(32), own_views(1, repeats=32),
+        teaching, RECIPE.augmentation, len(CLASS_NAMES), drawn_pixels(0, 2).repeated(16), own_views(1, repeats=16),
         drawn_pixels(100, 2), rule=ResizeRule(), cache=tmp_path / "lesson.npz", observer=Observer(), load=load_backbone,
     )  # fmt: skip
     assert targets.accuracy is not None
