@@ -9,12 +9,14 @@ TRAIN_WITH ?= $(SERVE_WITH:cpu=train)
 # Tests of `make check`. They need no TensorFlow and no other programs.
 FAST = tests/api tests/bench tests/docker tests/imaging tests/store $(filter-out \
   $(patsubst %,tests/test_%.py,end_to_end fuzz prometheus quiet site soak without_tensorflow),$(wildcard tests/test_*.py))
+# Most tests use one core. So two processes run them. A file stays in one of them, with what its tests share.
+TEST = $(BIN)/pytest -n 2 --dist loadfile
 export FOLDER
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" pyproject.toml
 
 .PHONY: serve train install-training check test coverage quiet fuzz lint format types containers gpu-image clients \
-  long docs site browser ray screenshots dashboard lock clean help
+  long trainings docs site browser ray screenshots dashboard lock clean help
 
 help:            ## list of targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,17 +33,19 @@ check: lint types   ## run lint, types and fast tests in under a minute
 	$(BIN)/pytest -m "not (slow or photographs or long)" -k "not savedmodel and not onnxruntime" $(FAST)
 
 test: $(VENV)/dev   ## run every test that needs Python only, without the long ones
-	$(BIN)/pytest
+	$(TEST)
 
-coverage: $(VENV)/dev   ## run the quicker tests and fail if they cover less of service/ than before
-	$(BIN)/coverage run -m pytest -m "not (slow or long or containers or clients or quiet or site or browser or ray)"
-	$(BIN)/coverage report
+coverage: $(VENV)/dev   ## run the same tests, and fail if they cover less of service/ than before
+	$(TEST) --cov
 
 quiet: $(VENV)/dev   ## check under strace that commands connect to nothing
 	$(BIN)/pytest -m quiet tests/test_quiet.py
 
-long: $(VENV)/dev   ## run the long tests, mostly trainings on drawn photographs
-	$(BIN)/pytest -m long
+long: $(VENV)/dev   ## run the long tests, but for those of training
+	$(TEST) -m long --ignore tests/training
+
+trainings: $(VENV)/dev   ## run the long tests of training, on drawn photographs
+	$(TEST) -m long tests/training
 
 fuzz: $(VENV)/dev   ## send damaged images for a minute, and damaged forms for another
 	FLOWERS_TEST_FUZZ_S=60 $(BIN)/pytest tests/test_fuzz.py
@@ -132,4 +136,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:           ## delete the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
