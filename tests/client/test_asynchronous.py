@@ -162,15 +162,14 @@ async def test_the_service_is_told_the_time_left() -> None:
 
 @pytest.mark.parametrize("is_dripping", [False, True])
 async def test_the_deadline_ends_a_silent_and_a_slow_answer(is_dripping: bool) -> None:
-    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" if is_dripping else b"")
-        try:
-            while True:
-                await writer.drain()
-                await asyncio.sleep(0.02)
-                writer.write(b"x" if is_dripping else b"")
-        finally:
-            writer.close()
+        gone = asyncio.create_task(reader.read())
+        while not gone.done():
+            await asyncio.wait([gone], timeout=0.02)
+            writer.write(b"x" if is_dripping else b"")
+        gone.exception()  # a closed or a reset connection
+        writer.close()
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     async with server, AsyncClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:

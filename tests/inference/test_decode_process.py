@@ -53,7 +53,7 @@ def changed(program: str) -> list[str]:
 
 POOR = changed(  # what Pillow imports at its first image is there before, as its size depends on the environment
     "from PIL import Image; Image.init()\n"
-    "import resource; resource.setrlimit(resource.RLIMIT_DATA, (d.data_bytes() + 3 * 2**20,) * 2)"
+    "import resource; resource.setrlimit(resource.RLIMIT_DATA, (d.data_bytes() + 4 * 2**20,) * 2)"
 )
 
 
