@@ -262,7 +262,7 @@ async def test_a_deadline_of_the_caller_counts_the_upload(service: Running, load
     assert loader.engines[1].batches == []
 
 
-@pytest.mark.parametrize("asked_ms", [None, "15000"])
+@pytest.mark.parametrize("asked_ms", [None, "90000"])
 async def test_the_server_s_deadline_begins_after_the_upload(
     service: Running, asked_ms: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

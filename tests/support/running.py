@@ -39,7 +39,8 @@ async def running(
     store: Path, loader: Loader | None = None, *, look: bool = True, **settings: Any
 ) -> AsyncIterator[Running]:
     """The service on `store`, looked at once if `look`; on `loader`'s fake engines, or on the real one."""
-    serve_settings = ServeSettings(model_store=store, reload_interval_s=3600, **settings)
+    settings = {"reload_interval_s": 3600, "request_timeout_s": 60, **settings}  # a busy machine is slow to answer
+    serve_settings = ServeSettings(model_store=store, **settings)
     live_model = None
     if loader is not None:
         live_model = LiveModel(
