@@ -179,7 +179,7 @@ def test_training_without_its_libraries_names_the_command(library: str, drawn_fo
     )
     assert process.returncode == 1
     assert f"This command needs {library}" in process.stderr
-    assert re.search(r"Run `make .*install-training", process.stderr)
+    assert re.search(r"Run `make .*install-training( VENV=\S+)?`", process.stderr)
     assert "Traceback" not in process.stderr
 
 

@@ -148,7 +148,7 @@ def test_without_onnx_runtime_the_onnxruntime_is_unavailable() -> None:
 def test_a_gpu_without_tensorflow_has_a_remedy() -> None:
     obstacle = find_gpu_obstacle(NO_TENSORFLOW_BESIDE_GPU)
     assert obstacle is not None
-    assert "install-training TRAIN_WITH=gpu" in obstacle.remedy
+    assert re.search(r"install-training TRAIN_WITH=gpu( VENV=\S+)?`\.$", obstacle.remedy)
     assert find_gpu_obstacle(USABLE_GPU) is None
 
 
